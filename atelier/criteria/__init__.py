@@ -1,0 +1,1 @@
+"""What the expert says: criteria, judgements, captions, splits."""

@@ -1,0 +1,89 @@
+"""One judgement is (image, criterion, pole, annotator, confidence); files of them only grow."""
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+from pydantic import Field, ValidationError
+
+from atelier.criteria.tree import Pole
+from atelier.errors import AnnotationError, ArtifactError
+from atelier.params import Params, explain
+
+Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Judgement(Params):
+    """What one annotator says of one criterion on one image; abstaining is saying nothing."""
+
+    image: Hash  # sha256 of the file's bytes
+    criterion: str  # path in the tree
+    pole: Pole
+    annotator: str  # name and version, as `measured-1`
+    confidence: Annotated[float, Field(ge=0, le=1)]
+
+
+class Image(Params):
+    """A picture of the corpus that annotate accepted."""
+
+    image: Hash  # sha256 of the file's bytes
+    file: str  # path inside data/
+    width: int  # pixels, upright
+    height: int
+    caption: str  # y
+    artwork: str  # what must not be torn apart by the split; the file's stem if nothing is said
+
+
+class Quarantined(Params):
+    """A file that annotate set aside."""
+
+    file: str
+    reason: str
+
+
+class Record(Params):
+    """What training reads: one image with its caption and active attributes."""
+
+    image: Hash
+    file: str
+    caption: str
+    positive: list[str]  # A_pos: paths of criteria present with their good pole
+    negative: list[str]  # A_neg: the same with their bad pole
+
+
+Row = TypeVar("Row", bound=Params)
+
+
+def line(row: Params) -> str:
+    """Return ``row`` as one line of JSONL, newline included."""
+    return json.dumps(row.model_dump(), ensure_ascii=False) + "\n"
+
+
+def lines(rows: Iterable[Params]) -> str:
+    """Return ``rows`` as JSONL."""
+    return "".join(line(row) for row in rows)
+
+
+def read(path: Path, kind: type[Row]) -> list[Row]:
+    """Read a JSONL file of ``kind``.
+
+    Raises:
+        ArtifactError: The file is absent.
+        AnnotationError: A line does not fit; named by its number.
+    """
+    try:
+        with path.open(encoding="utf-8") as file:
+            return list(_rows(file, path, kind))
+    except FileNotFoundError:
+        raise ArtifactError(f"{path} is absent; run `dvc repro {path.parent.name}`") from None
+
+
+def _rows(file: Iterable[str], path: Path, kind: type[Row]) -> Iterator[Row]:
+    for number, text in enumerate(file, start=1):
+        try:
+            yield kind.model_validate_json(text)
+        except ValidationError as error:
+            raise AnnotationError(
+                f"{path}, line {number} does not fit:\n{explain(error)}"
+            ) from None

@@ -1,0 +1,1 @@
+"""Who judges: one file an annotator."""

@@ -1,0 +1,236 @@
+"""The criteria: a tree whose leaves are attribute pairs.
+
+A file of ``params/criteria/`` holds one domain::
+
+    domain: painting
+    version: "1"
+    literature: {arnheim: "Arnheim, Art and Visual Perception, 1974"}
+    criteria:
+      composition:
+        name: Composition
+        about: How the surface is divided and held together.
+        branches:
+          balance:
+            positive: balanced masses        ← what stands in a prompt
+            negative: lopsided masses
+            positive_means: The visual weights rest around the middle.
+            negative_means: One side is heavy and nothing answers it.
+            applies: any                     ← or a list of media, genres, traditions
+            sources: [arnheim]
+            measure: {name: mass_offset, positive_at: 0.10, negative_at: 0.16}
+
+A criterion is known by its path, ``composition/balance``; a renamed one lists its
+former paths under ``aliases``, so that old judgements stay valid.
+"""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import Field, ValidationError
+
+from atelier.errors import CriteriaError
+from atelier.params import Params, explain
+
+Pole = Literal["positive", "negative"]
+Phrase = Annotated[str, Field(min_length=2, max_length=60)]
+_KEY = re.compile(r"^[a-z0-9]+(-[a-z0-9]+)*$")
+
+
+class Measure(Params):
+    """Where a number read from the pixels speaks for a pole; in between it abstains.
+
+    The order tells the direction: with ``positive_at < negative_at`` low is good.
+    """
+
+    name: str  # a function of annotators/measured.py
+    positive_at: float
+    negative_at: float
+
+    def pole(self, value: float) -> Pole | None:
+        """Return the pole that ``value`` speaks for, or None between the two thresholds."""
+        sign = 1 if self.positive_at > self.negative_at else -1
+        if sign * value >= sign * self.positive_at:
+            return "positive"
+        if sign * value <= sign * self.negative_at:
+            return "negative"
+        return None
+
+
+class Criterion(Params):
+    """A leaf: one attribute pair."""
+
+    positive: Phrase
+    negative: Phrase
+    positive_means: str
+    negative_means: str
+    applies: Literal["any"] | list[str]  # media, genres, traditions it is judged in
+    sources: list[str]  # keys of the file's literature
+    aliases: list[str] = []
+    measure: Measure | None = None
+
+    def phrase(self, pole: Pole) -> str:
+        """Return the words of ``pole``, as they stand in a prompt."""
+        return self.positive if pole == "positive" else self.negative
+
+
+class Branch(Params):
+    """An inner node: what its criteria have in common."""
+
+    name: str
+    about: str
+    branches: "Annotated[dict[str, Branch | Criterion], Field(min_length=1)]"
+
+
+class Tree(Params):
+    """One domain's criteria. Iterate with ``leaves``; look up with ``criterion``."""
+
+    domain: str
+    version: str
+    literature: dict[str, str]
+    criteria: Annotated[dict[str, Branch | Criterion], Field(min_length=1)]
+
+    def leaves(self) -> dict[str, Criterion]:
+        """Return every criterion by its path, in the order of the file."""
+        return {
+            path: node for path, node in _walk(self.criteria) if isinstance(node, Criterion)
+        }
+
+    def roots(self) -> list[str]:
+        """Return the first-level paths: the dimensions that are reported."""
+        return list(self.criteria)
+
+    def depth(self) -> int:
+        """Return the number of levels below the domain."""
+        return max(path.count("/") + 1 for path in self.leaves())
+
+
+def parse(path: Path) -> Tree:
+    """Read a criteria file.
+
+    Raises:
+        CriteriaError: It is absent or contradicts itself; every mistake with its path.
+    """
+    try:
+        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeys)  # noqa: S506
+    except FileNotFoundError:
+        raise CriteriaError(
+            f"{path} is absent; `annotate.criteria` names a file of params/criteria/"
+        ) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise CriteriaError(f"{path} is not YAML: {error}") from None
+    mistakes = list(_shape_mistakes(values))
+    if not mistakes:
+        try:
+            tree = Tree.model_validate(values)
+        except ValidationError as error:
+            mistakes = [explain(error).strip()]
+        else:
+            mistakes = list(_meaning_mistakes(tree))
+            if not mistakes:
+                return tree
+    raise CriteriaError(f"{path} does not fit:\n" + "\n".join(f"  {m}" for m in mistakes))
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML's last-one-wins would lose a criterion that is written twice."""
+
+
+def _mapping(loader: _UniqueKeys, node: yaml.MappingNode) -> dict[Any, Any]:
+    seen = set()
+    for key, _ in node.value:
+        if key.value in seen:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"{key.value!r} stands twice", key.start_mark
+            )
+        seen.add(key.value)
+    return loader.construct_mapping(node, deep=True)
+
+
+_UniqueKeys.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+
+
+def _walk(nodes: dict[str, Branch | Criterion], above: str = "") -> Iterator[tuple[str, Any]]:
+    for key, node in nodes.items():
+        path = f"{above}{key}"
+        yield path, node
+        if isinstance(node, Branch):
+            yield from _walk(node.branches, f"{path}/")
+
+
+_LEAF = {"positive", "negative", "positive_means", "negative_means", "measure"}
+
+
+def _shape_mistakes(values: Any) -> Iterator[str]:
+    """Mistakes that pydantic's union of branch and leaf would bury."""
+    if not isinstance(values, dict) or not isinstance(values.get("criteria"), dict):
+        yield "the file should hold domain, version, literature and criteria"
+        return
+    yield from _node_mistakes(values["criteria"], "")
+
+
+def _node_mistakes(nodes: dict[Any, Any], above: str) -> Iterator[str]:
+    for key, node in nodes.items():
+        path = f"{above}{key}"
+        if not isinstance(key, str) or not _KEY.match(key):
+            yield f"{path}: a name is lower-case words joined by hyphens"
+        if not isinstance(node, dict):
+            yield f"{path}: should be a branch or a criterion, is {node!r}"
+        elif "branches" in node:
+            model, extra = Branch, _LEAF & node.keys()
+            if extra:
+                yield f"{path}: a branch has no {sorted(extra)}; a criterion has no 'branches'"
+            yield from _field_mistakes(path, model, {**node, "branches": {"x": _EXAMPLE}})
+            if isinstance(node["branches"], dict) and node["branches"]:
+                yield from _node_mistakes(node["branches"], f"{path}/")
+            else:
+                yield f"{path}: branches should hold at least one node"
+        else:
+            poles = [pole for pole in ("positive", "negative") if pole in node]
+            if len(poles) < 2:
+                yield f"{path}: a leaf needs both 'positive' and 'negative', has {poles}"
+            else:
+                yield from _field_mistakes(path, Criterion, node)
+
+
+_EXAMPLE = {
+    "positive": "xx",
+    "negative": "yy",
+    "positive_means": "",
+    "negative_means": "",
+    "applies": "any",
+    "sources": [],
+}
+
+
+def _field_mistakes(
+    path: str, model: type[Branch] | type[Criterion], values: dict[Any, Any]
+) -> Iterator[str]:
+    try:
+        model.model_validate(values)
+    except ValidationError as error:
+        for line in explain(error).splitlines():
+            yield f"{path}: {line.strip()}"
+
+
+def _meaning_mistakes(tree: Tree) -> Iterator[str]:
+    phrases: dict[str, str] = {}
+    former: dict[str, str] = {}
+    leaves = tree.leaves()
+    for path, leaf in leaves.items():
+        for pole, phrase in (("positive", leaf.positive), ("negative", leaf.negative)):
+            key = " ".join(phrase.lower().split())
+            if key in phrases:
+                yield f"{path}: {pole} {phrase!r} is already said by {phrases[key]}"
+            phrases[key] = path
+        for source in leaf.sources:
+            if source not in tree.literature:
+                yield f"{path}: source {source!r} is not in the file's literature"
+        for alias in leaf.aliases:
+            if alias in leaves or alias in former:
+                yield f"{path}: alias {alias!r} is also {former.get(alias, 'a criterion')}"
+            former[alias] = path
+        if leaf.measure and leaf.measure.positive_at == leaf.measure.negative_at:
+            yield f"{path}: measure needs two different thresholds"

@@ -1,0 +1,41 @@
+"""Errors that an operator can fix; the command line prints them without a traceback.
+
+AtelierError
+├── ParamsError        a file in params/ does not say what its stage needs
+├── CriteriaError      the criteria tree contradicts itself
+├── AnnotationError    a judge's answer does not fit the tree
+├── ImageError         a picture cannot be used; annotate sets it aside
+├── ArtifactError      an input file is absent, damaged, or is from another run
+└── DiskError          the disk is full or may not be written; what was finished is kept
+
+Everything else (a wrong shape, a broken invariant) is a bug and stays a
+built-in exception.
+"""
+
+
+class AtelierError(Exception):
+    """One clear paragraph: which file, which field, what was there, what would be right."""
+
+
+class ParamsError(AtelierError):
+    """A file in ``params/`` does not say what its stage needs."""
+
+
+class CriteriaError(AtelierError):
+    """The criteria tree contradicts itself."""
+
+
+class AnnotationError(AtelierError):
+    """A judge's answer does not fit the tree."""
+
+
+class ImageError(AtelierError):
+    """A picture cannot be used; its text is the reason that the quarantine list gives."""
+
+
+class ArtifactError(AtelierError):
+    """An input file is absent, damaged, or is from another run."""
+
+
+class DiskError(AtelierError):
+    """The disk is full or may not be written; what was finished before is kept."""

@@ -1,0 +1,112 @@
+"""Forward noise: how a clean latent becomes a noisy one, and what the network should answer.
+
+Shapes: ``B`` images, ``...`` the latent's own dimensions. Time is in [0, 1]: 0 is clean, 1 is
+noise. All arithmetic is float32 or better: in bfloat16 the least noise is exactly zero.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+
+
+class Process(Protocol):
+    """The four questions every family answers the same way."""
+
+    def add_noise(self, clean: Tensor, noise: Tensor, time: Tensor) -> Tensor:
+        """Return the noisy latent ``x_t``, ``[B, ...]``."""
+
+    def target(self, clean: Tensor, noise: Tensor, time: Tensor) -> Tensor:
+        """Return what the network should output at ``x_t``, ``[B, ...]``."""
+
+    def denoised(self, noisy: Tensor, prediction: Tensor, time: Tensor) -> Tensor:
+        """Return the clean latent that ``prediction`` implies, ``[B, ...]``."""
+
+    def snr(self, time: Tensor) -> Tensor:
+        """Return the signal-to-noise ratio (power) at each time, ``[B]``; infinite at 0."""
+
+
+@dataclass(frozen=True)
+class RectifiedFlow:
+    """Straight paths from image to noise, as FLUX was trained.
+
+    ``x_t = (1 - t) x_0 + t eps``; the network predicts the velocity ``eps - x_0``
+    (Liu et al. 2023, arXiv:2209.03003; Esser et al. 2024, arXiv:2403.03206, Eq. 13).
+    """
+
+    def add_noise(self, clean: Tensor, noise: Tensor, time: Tensor) -> Tensor:
+        """Return ``(1 - t) x_0 + t eps``."""
+        t = _match(time, clean)
+        return (1 - t) * clean + t * noise
+
+    def target(self, clean: Tensor, noise: Tensor, time: Tensor) -> Tensor:
+        """Return the velocity ``eps - x_0``, the same at every time."""
+        del time
+        return noise - clean
+
+    def denoised(self, noisy: Tensor, prediction: Tensor, time: Tensor) -> Tensor:
+        """Return ``x_t - t v``."""
+        return noisy - _match(time, noisy) * prediction
+
+    def snr(self, time: Tensor) -> Tensor:
+        """Return ``((1 - t) / t)^2``."""
+        return ((1 - time) / time).square()
+
+
+@dataclass(frozen=True)
+class VariancePreserving:
+    """Discrete variance-preserving process, as SDXL was trained.
+
+    ``x_t = alpha_t x_0 + sigma_t eps`` with ``alpha_t^2 + sigma_t^2 = 1``
+    (Ho et al. 2020, arXiv:2006.11239, Eq. 4).
+
+    Attributes:
+        alphas_cumprod: ``alpha_t^2`` at each of the T training steps, ``[T]``.
+        predicts: ``epsilon`` (SDXL base) or ``v`` (Salimans & Ho 2022, arXiv:2202.00512,
+            App. D).
+    """
+
+    alphas_cumprod: Tensor
+    predicts: Literal["epsilon", "v"]
+
+    def add_noise(self, clean: Tensor, noise: Tensor, time: Tensor) -> Tensor:
+        """Return ``alpha_t x_0 + sigma_t eps``."""
+        alpha, sigma = self._scales(time, like=clean)
+        return alpha * clean + sigma * noise
+
+    def target(self, clean: Tensor, noise: Tensor, time: Tensor) -> Tensor:
+        """Return ``eps``, or ``v = alpha_t eps - sigma_t x_0``."""
+        if self.predicts == "epsilon":
+            return noise
+        alpha, sigma = self._scales(time, like=clean)
+        return alpha * noise - sigma * clean
+
+    def denoised(self, noisy: Tensor, prediction: Tensor, time: Tensor) -> Tensor:
+        """Return ``(x_t - sigma_t eps) / alpha_t``, or ``alpha_t x_t - sigma_t v``."""
+        alpha, sigma = self._scales(time, like=noisy)
+        if self.predicts == "epsilon":
+            return (noisy - sigma * prediction) / alpha
+        return alpha * noisy - sigma * prediction
+
+    def snr(self, time: Tensor) -> Tensor:
+        """Return ``alpha_t^2 / sigma_t^2``."""
+        alpha2 = self.alphas_cumprod.to(time.device)[self.step(time)]
+        return alpha2 / (1 - alpha2)
+
+    def step(self, time: Tensor) -> Tensor:
+        """Return the training step nearest to each time, long ``[B]``."""
+        return (time * (len(self.alphas_cumprod) - 1)).round().long()
+
+    def _scales(self, time: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+        alpha2 = self.alphas_cumprod.to(device=like.device)[self.step(time)]
+        return _match(alpha2.sqrt(), like), _match((1 - alpha2).sqrt(), like)
+
+
+def _match(per_image: Tensor, like: Tensor) -> Tensor:
+    """``[B]`` → ``[B, 1, …]``, ready to scale ``like``."""
+    if per_image.shape != like.shape[:1]:
+        raise ValueError(f"time {tuple(per_image.shape)} does not fit {tuple(like.shape)}")
+    return per_image.to(torch.promote_types(like.dtype, torch.float32)).reshape(
+        -1, *[1] * (like.dim() - 1)
+    )

@@ -1,0 +1,294 @@
+"""What a person decides: one frozen model for each section of ``params/<profile>.yaml``.
+
+There are no defaults in code: a value that is not in the file is a mistake that is
+named, and so is a key that nobody reads. Units stand at the field.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from atelier.errors import ParamsError
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(gt=0)]
+Whole = Annotated[int, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Section = TypeVar("Section", bound="Params")
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+
+
+class Params(BaseModel):
+    """Parent of the sections: unknown keys refused, values immutable."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelParams(Params):
+    """``model:`` which painter is taught."""
+
+    family: Literal["flux", "sdxl"]
+    source: str  # a folder in diffusers' layout, or a hub id
+    revision: str | None  # commit of the hub id; null for a folder
+    dtype: Literal["float32", "bfloat16", "float16"]  # of the frozen base; adapters are float32
+    pixels: Count  # side of the square pictures
+    text_tokens: Count  # length to which T5 pads prompts; ignored by families without T5
+
+
+class Times(Params):
+    """How training times in [0, 1] are drawn: a mixture of uniform and logit-normal."""
+
+    uniform_share: Fraction  # this share is uniform, the rest sigmoid(N(mean, std^2))
+    logit_mean: float
+    logit_std: Positive
+
+
+class Training(Params):
+    """How one network is trained; the same block in ``base``, ``sft`` and ``cpo``."""
+
+    steps: Count  # optimizer steps
+    batch_images: Count  # images in one optimizer step
+    warmup_steps: Whole
+    schedule: Literal["constant", "cosine"]  # after the warm-up; cosine ends at 2%
+    weight_decay: NonNegative
+    clip_norm: Positive  # largest gradient norm that is let through
+    ema_decay: Fraction | None  # of the exponential moving average that is kept; null: none
+    times: Times
+    seed: Seed
+    checkpoint_steps: Count  # a checkpoint is written every so many steps
+    report_steps: Count  # values are reported every so many steps
+
+
+class LoRA(Params):
+    """Shape of a low-rank adapter, in peft's terms."""
+
+    rank: Count
+    alpha: Positive
+    targets: Annotated[list[str], Field(min_length=1)] | Literal["all-linear"]
+
+
+class PCACodec(Params):
+    """A linear codec fitted to the corpus: PCA of square patches."""
+
+    kind: Literal["pca"]
+    patch_pixels: Annotated[int, Field(ge=2)]  # a power of two
+    channels: Count
+
+
+class FolderCodec(Params):
+    """An autoencoder that exists: a folder in diffusers' layout."""
+
+    kind: Literal["folder"]
+    path: str
+
+
+class FluxNetwork(Params):
+    """Size of a small FLUX transformer."""
+
+    double_blocks: Whole
+    single_blocks: Whole
+    heads: Count
+    head_width: Count  # split over the three rotary axes; divisible by 4
+    text_width: Count  # of the T5 encoder
+    pooled_width: Count  # of the CLIP encoder
+
+
+class BaseParams(Params):
+    """``base:`` how ``python -m tasks base`` trains a small base from nothing."""
+
+    corpus: (
+        Literal["sketchbook"] | str
+    )  # the drawn sketchbook, or a folder of captioned pictures
+    images: Count  # drawings in the sketchbook; at most this many of a folder
+    codec: Annotated[PCACodec | FolderCodec, Field(discriminator="kind")]
+    network: FluxNetwork
+    caption_dropout: Fraction  # share of captions replaced by the empty one
+    learning_rate: Positive
+    training: Training
+
+
+class AnnotateParams(Params):
+    """``annotate:`` who judges, by which criteria."""
+
+    criteria: str  # the tree, a file in params/criteria/
+    annotator: Literal["measured", "recorded"]
+    recorded: str | None  # JSONL of judgements that `recorded` replays; null otherwise
+    captions: (
+        str | None
+    )  # CSV or JSONL inside data/ with columns file, caption; null: file names
+    smallest_side_pixels: Count  # smaller pictures are set aside
+    largest_pixels: Count  # pictures of more pixels are set aside unread
+
+
+class SplitParams(Params):
+    """``split:`` who learns and who is examined."""
+
+    train: Fraction
+    validation: Fraction
+    test: Fraction
+    near_duplicate_bits: (
+        Whole | None
+    )  # pHash distance (of 256) up to which two are one; null: off
+    salt: str  # another word gives another split
+
+    @model_validator(mode="after")
+    def _adds_up(self) -> "SplitParams":
+        total = self.train + self.validation + self.test
+        if abs(total - 1) > 1e-9:
+            raise ValueError(f"train + validation + test should be 1, is {total:g}")
+        return self
+
+
+class SFTParams(Params):
+    """``sft:`` the base learns what the attributes mean; the result is θ1."""
+
+    lora: LoRA
+    learning_rate: Positive
+    attribute_dropout: (
+        Fraction  # share of active attributes left out of a prompt, each on its own
+    )
+    caption_dropout: Fraction  # share of prompts replaced by the empty one
+    training: Training
+
+
+class CPO(Params):
+    """L_CPO, not stabilised: the logistic loss in the Diffusion-DPO frame."""
+
+    objective: Literal["cpo"]
+    winner: Literal["labelled", "flipped"]
+    beta: Positive  # pull towards the reference; see objectives.cpo
+    weighting: Literal["constant", "snr"]  # omega(lambda_t)
+    learning_rate: Positive
+
+
+class CPOS(Params):
+    """L_stab: the losing term has a fixed target, by one of three readings."""
+
+    objective: Literal["cpo-s"]
+    loser_target: Literal["mirror-winner", "mirror-policy", "mirror-reference"]
+    winner: Literal["labelled", "flipped"]
+    omega: NonNegative  # how far past the winner; see objectives.loser_target
+    weighting: Literal["constant", "snr"]
+    learning_rate: Positive
+
+    @model_validator(mode="after")
+    def _has_a_fixed_point(self) -> "CPOS":
+        if self.loser_target == "mirror-policy" and self.omega >= 1:
+            raise ValueError(
+                f"omega should be below 1 for mirror-policy (its fixed point is at "
+                f"omega / (1 - omega)), got {self.omega:g}"
+            )
+        return self
+
+
+Objective = Annotated[CPO | CPOS, Field(discriminator="objective")]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
+
+
+class CPOParams(Params):
+    """``cpo:`` the base learns, from captions alone, what θ1 tells apart; each result is a θ."""
+
+    objectives: Annotated[dict[Name, Objective], Field(min_length=1)]
+    champion: Name  # the objective whose θ leads in tables and may become champion
+    lora: LoRA
+    training: Training
+
+    @model_validator(mode="after")
+    def _champion_is_trained(self) -> "CPOParams":
+        if self.champion not in self.objectives:
+            raise ValueError(
+                f"champion should be one of {sorted(self.objectives)}, got {self.champion!r}"
+            )
+        return self
+
+
+class EvaluateParams(Params):
+    """``evaluate:`` how the painters are compared."""
+
+    prompts: Count  # test captions painted, at most; each with its own seed
+    steps: Count  # sampling steps
+    guidance: Annotated[float, Field(ge=1)]  # classifier-free guidance; 1 is off
+    batch_images: Count
+    features: Literal["inception", "starter"]  # network whose features FID compares
+    bootstrap: Count  # resamples behind each interval
+    grid_prompts: Count  # columns of the sample grids
+    seed: Seed
+
+
+class Profile(Params):
+    """One file of ``params/``: everything that a run can change."""
+
+    model: ModelParams
+    base: BaseParams | None  # null where the base is downloaded, not trained here
+    annotate: AnnotateParams
+    split: SplitParams
+    sft: SFTParams
+    cpo: CPOParams
+    evaluate: EvaluateParams
+
+
+class Switch(Params):
+    """``params/profile.yaml``: which profile is in force."""
+
+    profile: Name
+
+
+def read_profile(path: Path) -> Profile:
+    """Read and check one profile.
+
+    Raises:
+        ParamsError: The file is absent, is no YAML, or does not fit; all mistakes at once.
+    """
+    return _read(path, Profile)
+
+
+def read_switch(path: Path) -> str:
+    """Return the name of the profile that ``params/profile.yaml`` puts in force.
+
+    Raises:
+        ParamsError: As for ``read_profile``.
+    """
+    return _read(path, Switch).profile
+
+
+def _read(path: Path, section: type[Section]) -> Section:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        there = ", ".join(sorted(p.stem for p in path.parent.glob("*.yaml"))) or "nothing"
+        raise ParamsError(
+            f"{path} is absent; `profile:` in params/profile.yaml names a file of params/, "
+            f"where there is: {there}"
+        ) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ParamsError(f"{path} is not YAML: {error}") from None
+    if not isinstance(values, dict):
+        raise ParamsError(
+            f"{path} should hold sections (`model:`, `sft:`, …), holds {values!r}"
+        )
+    try:
+        return section.model_validate(values)
+    except ValidationError as error:
+        raise ParamsError(f"{path} does not fit:\n" + explain(error)) from None
+
+
+def explain(error: ValidationError) -> str:
+    """All mistakes of a validation, a line each: field, what is allowed, what was there."""
+    return "\n".join(
+        f"  {_field(mistake['loc'])}: {_reason(mistake)}" for mistake in error.errors()
+    )
+
+
+def _field(location: tuple[int | str, ...]) -> str:
+    return ".".join(str(part) for part in location) or "(whole file)"
+
+
+def _reason(mistake: Any) -> str:
+    text = mistake["msg"].removeprefix("Value error, ")
+    text = text[0].lower() + text[1:]
+    if mistake["type"] in {"missing", "value_error"}:
+        return str(text)
+    return f"{text}, got {mistake['input']!r}"

@@ -1,0 +1,21 @@
+"""Where things lie: the only code that knows a path. All are relative to the repository root."""
+
+from pathlib import Path
+
+DATA = Path("data")
+PARAMS = Path("params")
+SWITCH = PARAMS / "profile.yaml"
+BASE = Path("base")  # base/<profile>: the model that is taught, in diffusers' layout
+ARTIFACTS = Path("artifacts")
+ANNOTATE = ARTIFACTS / "annotate"
+SPLIT = ARTIFACTS / "split"
+SFT = ARTIFACTS / "sft"
+CPO = ARTIFACTS / "cpo"
+EVALUATE = ARTIFACTS / "evaluate"
+CACHE = ARTIFACTS / "cache"  # latents and text embeddings, keyed by content; no stage's output
+RESUME = ARTIFACTS / "resume"  # what an interrupted stage goes on from; no stage's output
+
+
+def profile(name: str) -> Path:
+    """Return the file of the profile called ``name``."""
+    return PARAMS / f"{name}.yaml"
