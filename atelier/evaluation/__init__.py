@@ -1,0 +1,1 @@
+"""How good it is: metrics, their intervals, and the page that people read."""

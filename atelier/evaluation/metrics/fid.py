@@ -1,0 +1,171 @@
+"""Fréchet and kernel distance between two sets of images, with clean-fid's arithmetic.
+
+Shapes: ``N`` images, ``D`` features. The numbers mean something only beside others of the
+same extractor and the same number of images: with N not far above D, FID is biased upwards
+(Chong & Forsyth, arXiv:1911.07023), which KID is not; so both are given, with N and D.
+"""
+
+import contextlib
+import io
+import platform
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from atelier.errors import ArtifactError
+
+Features = NDArray[np.float64]
+Pixels = NDArray[np.uint8]
+_INCEPTION = "inception-2015-12-05.pt"
+_KID_SUBSETS = 100
+_KID_SUBSET_IMAGES = 1000
+
+
+class Extractor(Protocol):
+    """A network that turns images into features."""
+
+    name: str  # stands beside every distance
+
+    def features(self, images: Sequence[Pixels]) -> Features:
+        """Return the features of uint8 RGB images ``[H, W, 3]``, float64 ``[N, D]``."""
+
+
+@dataclass(frozen=True)
+class Distance:
+    """How far a painter's images lie from real ones.
+
+    Attributes:
+        fid: Fréchet distance, squared feature units.
+        kid: Kernel distance (unbiased squared MMD), may be slightly negative.
+        painted: Number of painted images.
+        real: Number of real images.
+        extractor: Name of the network whose features were compared.
+        width: D; with fewer images than this the covariances are singular.
+    """
+
+    fid: float
+    kid: float
+    painted: int
+    real: int
+    extractor: str
+    width: int
+
+
+def distance(painted: Features, real: Features, *, extractor: str, seed: int) -> Distance:
+    """Return both distances between two sets of features.
+
+    Args:
+        painted: Features ``[N, D]``, N ≥ 2.
+        real: Features ``[M, D]``, M ≥ 2.
+        extractor: Name of the network that they come from.
+        seed: Chooses KID's subsets.
+
+    Raises:
+        ValueError: A set has fewer than two images, or the widths differ.
+    """
+    if min(len(painted), len(real)) < 2 or painted.shape[1] != real.shape[1]:
+        raise ValueError(f"features {painted.shape} and {real.shape} cannot be compared")
+    return Distance(
+        fid=frechet(painted, real),
+        kid=kernel(painted, real, seed=seed),
+        painted=len(painted),
+        real=len(real),
+        extractor=extractor,
+        width=painted.shape[1],
+    )
+
+
+def frechet(painted: Features, real: Features) -> float:
+    """Return ``|μ₁ - μ₂|² + tr(Σ₁ + Σ₂ - 2 √(Σ₁Σ₂))`` of two sets of features.
+
+    References:
+        Heusel et al., arXiv:1706.08500, Eq. 6. Parmar et al., On Aliased Resizing
+        (clean-fid), arXiv:2104.11222: this calls their code.
+    """
+    from cleanfid.fid import frechet_distance
+
+    moments = [(x.mean(axis=0), np.cov(x, rowvar=False)) for x in (painted, real)]
+    # clean-fid prints, and SciPy warns, when a product is nearly singular; both are expected
+    # with few images, and `Distance` carries the counts that say so.
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        return float(frechet_distance(*moments[0], *moments[1]))
+
+
+def kernel(painted: Features, real: Features, *, seed: int) -> float:
+    """Return the unbiased squared MMD under ``k(x, y) = (x·y / D + 1)³``.
+
+    References:
+        Bińkowski et al., Demystifying MMD GANs, arXiv:1801.01401, section 4; clean-fid's code.
+    """
+    from cleanfid.fid import kernel_distance
+
+    with _global_numpy_seed(seed):
+        return float(
+            kernel_distance(
+                painted,
+                real,
+                num_subsets=_KID_SUBSETS,
+                max_subset_size=_KID_SUBSET_IMAGES,
+            )
+        )
+
+
+class Inception:
+    """Inception V3 as clean-fid uses it: ``clean`` resize to 299 pixels, 2048 features."""
+
+    name = "inception-v3 (clean-fid)"
+
+    def __init__(self, folder: Path) -> None:
+        """Load the network from ``folder``.
+
+        Raises:
+            ArtifactError: The weight file is not there; says how to fetch it.
+        """
+        weights = folder / _INCEPTION
+        if not weights.is_file():
+            raise ArtifactError(
+                f"{weights} is absent: evaluate.features 'inception' compares features of that "
+                "network, 91 MB, which is never downloaded unasked. Fetch it with `python -c "
+                '"from cleanfid.downloads_helper import check_download_inception as fetch; '
+                f"fetch('{folder}')\"`, or set evaluate.features to 'starter'"
+            )
+        from cleanfid.inception_torchscript import InceptionV3W
+
+        self._network = InceptionV3W(str(folder), download=False).eval()
+
+    def features(self, images: Sequence[Pixels]) -> Features:
+        """Return the pooled features of each image, ``[N, 2048]``."""
+        import torch
+        from cleanfid.resize import build_resizer
+
+        resize = build_resizer("clean")
+        rows = []
+        for start in range(0, len(images), 16):
+            batch = np.stack([resize(image) for image in images[start : start + 16]])
+            with torch.no_grad():
+                rows.append(
+                    self._network(torch.from_numpy(batch.transpose(0, 3, 1, 2))).numpy()
+                )
+        return np.concatenate(rows).astype(np.float64)
+
+
+def inception_folder() -> Path:
+    """Return where clean-fid itself keeps Inception's weight file."""
+    return Path("./" if platform.system() == "Windows" else "/tmp")  # noqa: S108
+
+
+@contextlib.contextmanager
+def _global_numpy_seed(seed: int) -> Iterator[None]:
+    """clean-fid draws from NumPy's global generator; leave it as it was."""
+    before = np.random.get_state()
+    np.random.seed(seed)
+    try:
+        yield
+    finally:
+        np.random.set_state(before)
