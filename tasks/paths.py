@@ -1,10 +1,12 @@
-"""Where things lie: the only code that knows a path. All are relative to the repository root."""
+"""Where things lie: the only code that knows a path; all relative to the repository root."""
 
 from pathlib import Path
 
 DATA = Path("data")
+DATA_PIN = Path("data.dvc")
 PARAMS = Path("params")
 SWITCH = PARAMS / "profile.yaml"
+CRITERIA = PARAMS / "criteria"  # `annotate.criteria` names a file in it
 BASE = Path("base")  # base/<profile>: the model that is taught, in diffusers' layout
 ARTIFACTS = Path("artifacts")
 ANNOTATE = ARTIFACTS / "annotate"
@@ -13,6 +15,7 @@ SFT = ARTIFACTS / "sft"
 CPO = ARTIFACTS / "cpo"
 EVALUATE = ARTIFACTS / "evaluate"
 CACHE = ARTIFACTS / "cache"  # latents and text embeddings, keyed by content; no stage's output
+MLFLOW = ARTIFACTS / "mlflow"  # runs and models, unless MLFLOW_TRACKING_URI says otherwise
 RESUME = ARTIFACTS / "resume"  # what an interrupted stage goes on from; no stage's output
 
 

@@ -1,0 +1,142 @@
+"""``python -m tasks <stage>``: what dvc.yaml runs, and a few commands beside it.
+
+Everything a person may have mistyped (the switch, the profile, the criteria) is checked
+before anything heavy is imported. A mistake that an operator can fix is one paragraph
+without a traceback, exit code 2.
+"""
+
+import contextlib
+import importlib
+import signal
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NoReturn
+
+import typer
+
+from atelier.errors import AtelierError
+
+if TYPE_CHECKING:
+    from atelier.params import Profile
+
+app = typer.Typer(
+    help="What each stage does to files; run from the root of the repository.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.command()
+def annotate() -> None:
+    """Judge every picture of data/ by the criteria."""
+    _run_stage("annotate")
+
+
+@app.command()
+def split() -> None:
+    """Part the judged pictures into training, validation and test."""
+    _run_stage("split")
+
+
+@app.command()
+def sft() -> None:
+    """Teach the base what the attributes mean; the result is θ1."""
+    _run_stage("sft")
+
+
+@app.command()
+def cpo() -> None:
+    """Align the base with the targets that θ1 gives; each objective's result is a θ."""
+    _run_stage("cpo")
+
+
+@app.command()
+def evaluate() -> None:
+    """Paint the test captions with base, θ1 and each θ, and compare."""
+    _run_stage("evaluate")
+
+
+@app.command()
+def base() -> None:
+    """Train the small base of this profile from nothing; no stage, its result is an input."""
+    _run_stage("base")
+
+
+@app.command()
+def features() -> None:
+    """Train the small network whose features FID compares; no stage, its result is an input."""
+    _run("features")
+
+
+@app.command()
+def data() -> None:
+    """Draw the starter paintings into data/, unless something is there."""
+    _run("data")
+
+
+@app.command()
+def agreement() -> None:
+    """Measure how often the annotator sees what the starter's painter meant."""
+    _run("agreement")
+
+
+@app.command()
+def registry() -> None:
+    """Make MLflow's model registry say what dvc.lock says."""
+    _run("registry")
+
+
+def _run_stage(name: str) -> None:
+    """Check what a person wrote, then run ``tasks.<name>`` under a tracked run."""
+    with _clear_errors():
+        profile = _checked_profile()
+        from tasks import tracking
+
+        task = importlib.import_module(f"tasks.{name}")
+        with tracking.stage(name, profile) as tracked:
+            task.run(profile, tracked)
+
+
+def _run(name: str) -> None:
+    with _clear_errors():
+        importlib.import_module(f"tasks.{name}").run()
+
+
+def _checked_profile() -> "Profile":
+    """Return the profile in force, with the criteria it names proved readable.
+
+    Raises:
+        ParamsError: ``params/profile.yaml`` or the profile does not fit.
+        CriteriaError: The criteria file does not fit.
+    """
+    from atelier.criteria import tree
+    from atelier.params import read_profile, read_switch
+    from tasks import paths
+
+    profile = read_profile(paths.profile(read_switch(paths.SWITCH)))
+    tree.parse(paths.CRITERIA / profile.annotate.criteria)
+    return profile
+
+
+@contextlib.contextmanager
+def _clear_errors() -> Iterator[None]:
+    """Show an ``AtelierError`` as a paragraph; let SIGTERM unwind, so that runs end."""
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        yield
+    except AtelierError as error:
+        sys.stderr.write(f"Error: {error}\n")
+        raise typer.Exit(2) from None
+    except KeyboardInterrupt:
+        sys.stderr.write("Stopped; the same command goes on from the last checkpoint.\n")
+        raise typer.Exit(130) from None
+
+
+def _stop(number: int, frame: object) -> NoReturn:
+    del frame
+    raise SystemExit(128 + number)
+
+
+if __name__ == "__main__":
+    app(prog_name="python -m tasks")

@@ -1,0 +1,341 @@
+"""The only code that knows MLflow: a run for each stage, under one for the whole pipeline.
+
+How it is laid out, so that runs compare well in MLflow's pages:
+
+* one experiment a profile, ``atelier-<profile>``: numbers of two profiles do not compare;
+* one parent run for a whole ``dvc repro`` or flow run, with the profile's params
+  (``cpo.lora.rank``) and the results of its stages (``evaluate.fid``): the experiment's list
+  compares pipeline runs, without opening any;
+* one child a stage, named after it, with its own section's params (``lora.rank``), curves,
+  pictures and files: filter by ``tags.stage = "cpo"`` to compare trainings.
+
+All stages of one flow run share the parent by the environment variable ATELIER_PIPELINE;
+those of one ``dvc repro`` by that process. A stage run by hand has a parent of its own. The
+parent has the state and end of its latest child.
+
+MLflow being away never stops a stage: it is said once, and the rest of the stage is unlogged.
+"""
+
+import contextlib
+import fcntl
+import logging
+import math
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import psutil
+import yaml
+
+from atelier.params import Profile, read_switch
+from tasks import paths
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from PIL import Image
+
+PIPELINE = "ATELIER_PIPELINE"  # names the pipeline run that a stage belongs to
+Status = Literal["FINISHED", "FAILED", "KILLED"]
+_log = logging.getLogger(__name__)
+_QUIET = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    # An absent server should cost seconds, not the default's minutes of retrying.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "GIT_PYTHON_REFRESH": "quiet",
+}
+
+
+@contextlib.contextmanager
+def stage(name: str, profile: Profile) -> Iterator["StageRun"]:
+    """Track one stage; its run ends as finished, failed, or killed (SIGTERM, Ctrl-C)."""
+    run = StageRun()
+    run.begin(name, profile)
+    try:
+        yield run
+    except (KeyboardInterrupt, SystemExit):
+        run.end("KILLED")
+        raise
+    except BaseException:
+        run.end("FAILED")
+        raise
+    run.end("FINISHED")
+
+
+class StageRun:
+    """What a stage says of itself: values, pictures, files. Made by ``stage``."""
+
+    def __init__(self) -> None:
+        self._open: _Runs | None = None
+        self._warned = False
+
+    def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
+        """Log a point of each curve; without ``step``, a result, also put on the parent."""
+        self._try(lambda runs: runs.metrics(values, step))
+
+    def picture(self, name: str, picture: "Image.Image", step: int | None = None) -> None:
+        """Log a picture; those of one name scroll through their steps in MLflow's page."""
+        self._try(lambda runs: runs.picture(name, picture, step))
+
+    def file(self, path: Path) -> None:
+        """Log a file, or a folder with all that is in it."""
+        self._try(lambda runs: runs.file(path))
+
+    def begin(self, name: str, profile: Profile) -> None:
+        """Open the stage's run, and its parent if this is the first stage."""
+        with self._said_once():
+            self._open = _begin(name, profile)
+
+    def end(self, status: Status) -> None:
+        """Close the run, also after MLflow was away in between."""
+        if self._open is not None:
+            with self._said_once():
+                self._open.end(status)
+
+    def _try(self, tell: "Callable[[_Runs], None]") -> None:
+        if self._open is not None and not self._warned:
+            with self._said_once():
+                tell(self._open)
+
+    @contextlib.contextmanager
+    def _said_once(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # whatever breaks in MLflow, hours of training go on
+            if not self._warned:
+                _log.warning(
+                    "MLflow at %s did not answer (%s); the stage goes on unlogged",
+                    tracking_uri(),
+                    str(error).splitlines()[0] if str(error) else type(error).__name__,
+                )
+            self._warned = True
+
+
+class _Runs:
+    """The stage's run and its parent, in MLflow's terms."""
+
+    def __init__(self, client: "MlflowClient", stage: str, run: str, parent: str) -> None:
+        self._client, self._stage, self._run, self._parent = client, stage, run, parent
+
+    def metrics(self, values: Mapping[str, float], step: int | None) -> None:
+        self._batch(self._run, values, step or 0)
+        if step is None:
+            results = {f"{self._stage}.{name}": value for name, value in values.items()}
+            self._batch(self._parent, results, 0)
+
+    def picture(self, name: str, picture: "Image.Image", step: int | None) -> None:
+        if step is None:
+            self._client.log_image(self._run, picture, artifact_file=f"{_allowed(name)}.png")
+        else:
+            self._client.log_image(
+                self._run, picture, key=_allowed(name), step=step, synchronous=True
+            )
+
+    def file(self, path: Path) -> None:
+        if path.is_dir():
+            self._client.log_artifacts(self._run, str(path), artifact_path=path.name)
+        else:
+            self._client.log_artifact(self._run, str(path))
+
+    def end(self, status: Status) -> None:
+        self._client.set_terminated(self._run, status)
+        self._client.set_terminated(self._parent, status)
+
+    def _batch(self, run: str, values: Mapping[str, float], step: int) -> None:
+        from mlflow.entities import Metric
+
+        now = time.time_ns() // 1_000_000
+        # A database refuses NaN and infinity in its own ways: leave a gap in the curve.
+        points = [
+            Metric(_allowed(name), float(value), now, step)
+            for name, value in values.items()
+            if math.isfinite(value)
+        ]
+        self._client.log_batch(run, metrics=points)
+
+
+def tracking_uri() -> str:
+    """Return where runs are kept: MLFLOW_TRACKING_URI, or a SQLite file of this repository."""
+    own = f"sqlite:///{paths.MLFLOW.resolve()}/mlflow.db"
+    return os.environ.get("MLFLOW_TRACKING_URI") or own
+
+
+def ui_command() -> str:
+    """Return the shell command that opens MLflow's pages on the runs."""
+    uri = tracking_uri()
+    if uri.startswith("http"):
+        return f"xdg-open {uri}"
+    python = _relative(Path(sys.executable))
+    return f"{python} -m mlflow ui --backend-store-uri {uri} --port 5000"
+
+
+def client() -> "MlflowClient":
+    """Return MLflow's client on ``tracking_uri``, without telemetry or chatter."""
+    for variable, value in _QUIET.items():
+        os.environ.setdefault(variable, value)
+    paths.MLFLOW.mkdir(parents=True, exist_ok=True)
+    import mlflow
+
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    mlflow.set_tracking_uri(tracking_uri())  # model loading and registry read the global
+    return mlflow.MlflowClient(tracking_uri=tracking_uri())
+
+
+def experiment(mlflow: "MlflowClient", profile_name: str) -> str:
+    """Return the id of the profile's experiment, made if need be."""
+    name = f"atelier-{profile_name}"
+    found = mlflow.get_experiment_by_name(name)
+    if found is not None:
+        return str(found.experiment_id)
+    if os.environ.get("MLFLOW_TRACKING_URI"):
+        return str(mlflow.create_experiment(name))  # the server says where files go
+    location = (paths.MLFLOW / "artifacts").resolve().as_uri()
+    return str(mlflow.create_experiment(name, artifact_location=location))
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Hold off other stages of this repository while tables, experiment and parent are made."""
+    paths.MLFLOW.mkdir(parents=True, exist_ok=True)
+    with (paths.MLFLOW / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def provenance() -> dict[str, str]:
+    """Return tags that say from which code and data a run comes."""
+    tags: dict[str, str] = {}
+    revision = _git("rev-parse", "HEAD")
+    if revision:
+        # dvc.lock changes while the stages run; it is a result, not a cause.
+        changes = _git("status", "--porcelain", "--untracked-files=no", ".", ":!dvc.lock")
+        tags |= {"mlflow.source.git.commit": revision, "git.dirty": str(bool(changes)).lower()}
+    if paths.DATA_PIN.is_file():
+        outs = yaml.safe_load(paths.DATA_PIN.read_text(encoding="utf-8"))["outs"]
+        tags["dvc.data"] = outs[0]["md5"]
+    return tags
+
+
+def flat(values: Mapping[str, Any], above: str = "") -> dict[str, str]:
+    """Return nested values by dotted name: MLflow would store a dict as one string."""
+    rows: dict[str, str] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            rows |= flat(value, f"{above}{key}.")
+        else:
+            rows[_allowed(f"{above}{key}")] = str(value)
+    return rows
+
+
+def _begin(name: str, profile: Profile) -> _Runs:
+    """Open the run of stage ``name`` under the parent of this pipeline run."""
+    profile_name = read_switch(paths.SWITCH)
+    tags = provenance() | {"profile": profile_name, "mlflow.source.type": "LOCAL"}
+    with alone():
+        mlflow = client()
+        at = experiment(mlflow, profile_name)
+        _bury_the_dead(mlflow, at)
+        parent = _parent(mlflow, at, profile, tags)
+    tags |= {
+        "stage": name,
+        "mlflow.parentRunId": parent,
+        "mlflow.source.name": f"python -m tasks {name}",
+        "atelier.process": _ident(psutil.Process()),
+    }
+    run = mlflow.create_run(at, run_name=name, tags=tags).info.run_id
+    _params(mlflow, run, _section(name, profile))
+    mlflow.update_run(parent, status="RUNNING")
+    return _Runs(mlflow, name, run, parent)
+
+
+def _parent(mlflow: "MlflowClient", at: str, profile: Profile, tags: dict[str, str]) -> str:
+    key = _pipeline()
+    found = mlflow.search_runs([at], f"tags.`atelier.pipeline` = '{key}'", max_results=1)
+    if found:
+        return str(found[0].info.run_id)
+    tags = tags | {"atelier.pipeline": key, "mlflow.source.name": "dvc repro"}
+    started = time.strftime("pipeline %Y-%m-%d %H:%M:%S")
+    run = str(mlflow.create_run(at, run_name=started, tags=tags).info.run_id)
+    _params(mlflow, run, flat(profile.model_dump()))
+    return run
+
+
+def _section(name: str, profile: Profile) -> dict[str, str]:
+    """Return the params of one stage, and the model's, which every training shares."""
+    sections = profile.model_dump()
+    return flat(sections.get(name) or {}) | flat({"model": sections["model"]})
+
+
+def _params(mlflow: "MlflowClient", run: str, values: Mapping[str, str]) -> None:
+    from mlflow.entities import Param
+
+    rows = [Param(name, value) for name, value in values.items()]
+    for start in range(0, len(rows), 100):  # MLflow's limit for one call
+        mlflow.log_batch(run, params=rows[start : start + 100])
+
+
+def _bury_the_dead(mlflow: "MlflowClient", at: str) -> None:
+    """End the runs of this machine whose process was killed without a chance to say so."""
+    for run in mlflow.search_runs([at], "attributes.status = 'RUNNING'"):
+        ident = run.data.tags.get("atelier.process", "")
+        if ident.startswith(f"{socket.gethostname()}/") and not _lives(ident):
+            mlflow.set_terminated(run.info.run_id, "KILLED")
+            mlflow.set_terminated(run.data.tags["mlflow.parentRunId"], "KILLED")
+
+
+def _pipeline() -> str:
+    """Return what the stages of one pipeline run have in common."""
+    given = os.environ.get(PIPELINE)
+    if given:
+        return given
+    own = psutil.Process()
+    return _ident(next(filter(_is_dvc, own.parents()), own))
+
+
+def _is_dvc(process: psutil.Process) -> bool:
+    """Say whether ``process`` is ``dvc …`` or ``python -m dvc …``."""
+    try:
+        words = process.cmdline()[:3]
+    except psutil.Error:
+        return False
+    return "dvc" in [Path(word).name for word in words[:2]] or words[1:] == ["-m", "dvc"]
+
+
+def _ident(process: psutil.Process) -> str:
+    """Name a process for good: its number alone comes back."""
+    return f"{socket.gethostname()}/{process.pid}/{process.create_time():.0f}"
+
+
+def _lives(ident: str) -> bool:
+    try:
+        return _ident(psutil.Process(int(ident.split("/")[1]))) == ident
+    except psutil.Error:
+        return False
+
+
+def _git(*words: str) -> str:
+    """Return what git says, or nothing outside of a repository."""
+    try:
+        said = subprocess.run(
+            ["git", *words], capture_output=True, text=True, timeout=10, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return said.stdout.strip()
+
+
+def _allowed(name: str) -> str:
+    """Return ``name`` without what MLflow refuses in names, such as ``#``."""
+    return re.sub(r"[^\w\-. :/]", "", name)
+
+
+def _relative(path: Path) -> Path:
+    """Return ``path`` as seen from here, if it lies below."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
