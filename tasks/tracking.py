@@ -112,7 +112,7 @@ class StageRun:
                 _log.warning(
                     "MLflow at %s did not answer (%s); the stage goes on unlogged",
                     tracking_uri(),
-                    str(error).splitlines()[0] if str(error) else type(error).__name__,
+                    f"{type(error).__name__}: {error}"[:160],
                 )
             self._warned = True
 
@@ -171,8 +171,11 @@ def ui_command() -> str:
     uri = tracking_uri()
     if uri.startswith("http"):
         return f"xdg-open {uri}"
+    here = f"sqlite:///{Path.cwd()}/"
+    uri = uri.replace(here, "sqlite:///") if uri.startswith(here) else uri
     python = _relative(Path(sys.executable))
-    return f"{python} -m mlflow ui --backend-store-uri {uri} --port 5000"
+    quiet = "MLFLOW_DISABLE_TELEMETRY=true"
+    return f"{quiet} {python} -m mlflow ui --backend-store-uri {uri} --port 5000"
 
 
 def client() -> "MlflowClient":

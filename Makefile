@@ -1,0 +1,36 @@
+# Names, no logic: each is one thing that a person would type.
+# All of them make the virtual environment first, unless it is up to date.
+
+PYTHON ?= python3
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+installed := .venv/installed
+
+.PHONY: demo repro test check proofs deps
+
+demo: $(installed)  ## draw the starter paintings, run the whole pipeline, print the table
+	python -m tasks data
+	dvc repro
+	python -m tasks table
+
+repro: $(installed)  ## bring every artifact up to date with data/, params/ and the code
+	dvc repro
+
+test: check  ## everything that must hold before a change goes in
+	OMP_NUM_THREADS=1 pytest -m "not slow" -n auto
+
+check: $(installed)  ## style, types and the arrows between packages
+	ruff format --check
+	ruff check
+	mypy
+	lint-imports
+
+proofs: $(installed)  ## the slow tests: whole flows, real servers, long runs
+	OMP_NUM_THREADS=1 pytest -m slow
+
+deps: $(installed)  ## write the code that each stage imports into dvc.yaml
+	python -m flows deps
+
+$(installed): pyproject.toml constraints.txt
+	test -x .venv/bin/python || $(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
