@@ -1,0 +1,76 @@
+"""One function over many items in several processes, the results in the items' order."""
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import connection
+from typing import Any, TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+_FEW = 64  # below this, starting processes costs more than it saves
+_CHUNK = 8  # items sent at once: what a worker holds when it is killed
+
+_function: Callable[[Any], Any]  # of a worker; set once, when it starts
+
+
+def cores() -> int:
+    """Return the number of CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+@contextlib.contextmanager
+def results(
+    function: Callable[[Item], Result], items: Sequence[Item], processes: int
+) -> Iterator[Iterator[Result]]:
+    """Yield the results of ``function``, in order; few items are done in this process.
+
+    Workers end with this process, even if it is killed, and leave an interrupt to it.
+
+    Args:
+        function: Sent once to each worker, so it may carry much; must be picklable.
+        items: Sent a few at a time.
+        processes: Workers at most.
+
+    Raises:
+        concurrent.futures.process.BrokenProcessPool: A worker was killed; raised by the
+            iterator.
+    """
+    if processes == 1 or len(items) <= _FEW:
+        yield map(function, items)
+        return
+    # Not fork: a fork copies the locks that other threads of this process hold.
+    pool = ProcessPoolExecutor(
+        max_workers=min(processes, len(items) // _CHUNK),
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=_start,
+        initargs=(function,),
+    )
+    try:
+        yield pool.map(_call, items, chunksize=_CHUNK)
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _start(function: Callable[[Any], Any]) -> None:
+    global _function
+    _function = function
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    # Workers hold both ends of their queue, so they never see that a killed parent is gone.
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        connection.wait([parent.sentinel])
+        os._exit(1)
+
+
+def _call(item: Any) -> Any:
+    return _function(item)

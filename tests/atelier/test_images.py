@@ -1,0 +1,294 @@
+import hashlib
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from atelier import images
+from atelier.errors import ImageError
+
+LARGEST = 1_000_000
+
+
+def gradient(width=48, height=32):
+    """Red grows to the right, green grows downwards."""
+    pixels = np.zeros((height, width, 3), np.uint8)
+    pixels[..., 0] = np.linspace(0, 255, width)
+    pixels[..., 1] = np.linspace(0, 255, height)[:, None]
+    pixels[..., 2] = 90
+    return pixels
+
+
+def saved(tmp_path, image, name, **options):
+    path = tmp_path / name
+    image.save(path, **options)
+    return path
+
+
+def test_a_plain_picture_is_read_pixel_for_pixel(tmp_path):
+    path = saved(tmp_path, Image.fromarray(gradient()), "plain.png")
+
+    image = images.read(path, LARGEST)
+
+    assert image.mode == "RGB"
+    np.testing.assert_array_equal(np.asarray(image), gradient())
+
+
+def test_a_name_with_spaces_and_non_ascii_letters_is_read(tmp_path):
+    path = saved(tmp_path, Image.fromarray(gradient()), "Нарцисс à l'étang — 水 1.png")
+
+    np.testing.assert_array_equal(np.asarray(images.read(path, LARGEST)), gradient())
+    assert images.sha256(path) == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("orientation", "stored"),
+    [
+        (1, lambda upright: upright),
+        (2, lambda upright: upright[:, ::-1]),
+        (3, lambda upright: upright[::-1, ::-1]),
+        (4, lambda upright: upright[::-1]),
+        (5, lambda upright: upright.transpose(1, 0, 2)),
+        (6, lambda upright: np.rot90(upright)),
+        (7, lambda upright: upright[::-1, ::-1].transpose(1, 0, 2)),
+        (8, lambda upright: np.rot90(upright, -1)),
+    ],
+)
+def test_a_photo_that_exif_turns_is_read_upright(tmp_path, orientation, stored):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    turned = Image.fromarray(np.ascontiguousarray(stored(gradient())))
+    path = saved(tmp_path, turned, "turned.png", exif=exif)
+
+    np.testing.assert_array_equal(np.asarray(images.read(path, LARGEST)), gradient())
+
+
+def test_cmyk_without_a_profile_is_ink_on_white(tmp_path):
+    # no ink is white, full cyan takes all red away
+    inks = np.zeros((8, 16, 4), np.uint8)
+    inks[:, 8:, 0] = 255
+    path = saved(tmp_path, Image.fromarray(inks, mode="CMYK"), "inks.tif")
+
+    pixels = np.asarray(images.read(path, LARGEST))
+
+    assert pixels[0, 0].tolist() == [255, 255, 255]
+    assert pixels[0, 15].tolist() == [0, 255, 255]
+
+
+def test_a_cmyk_jpeg_is_not_read_inverted(tmp_path):
+    inks = Image.new("CMYK", (16, 16), (0, 0, 0, 20))
+    path = saved(tmp_path, inks, "inks.jpg", quality=95)
+
+    assert abs(int(np.asarray(images.read(path, LARGEST))[8, 8, 0]) - 235) <= 3
+
+
+@pytest.mark.parametrize("name", ["deep.png", "deep.tif"])
+def test_sixteen_bit_grey_is_scaled_and_not_clipped(tmp_path, name):
+    # 65535 / 257 = 255; 25700 / 257 = 100; anything above 255 would clip to white
+    deep = np.tile(np.array([0, 257, 25700, 65535], np.uint16), (4, 1))
+    path = saved(tmp_path, Image.fromarray(deep), name)
+
+    pixels = np.asarray(images.read(path, LARGEST))
+
+    assert pixels[0, :, 0].tolist() == [0, 1, 100, 255]
+    assert (pixels == pixels[..., :1]).all()
+
+
+def test_numbers_of_unknown_range_are_refused(tmp_path):
+    path = saved(tmp_path, Image.fromarray(np.ones((4, 4), np.float32)), "float.tif")
+
+    with pytest.raises(ImageError, match=r"'F', whose range is not known; save it as 8-bit"):
+        images.read(path, LARGEST)
+
+
+def test_a_palette_is_looked_up(tmp_path):
+    image = Image.new("P", (4, 4), 1)
+    image.putpalette([0, 0, 0, 200, 30, 40])
+    path = saved(tmp_path, image, "palette.png")
+
+    assert np.asarray(images.read(path, LARGEST))[0, 0].tolist() == [200, 30, 40]
+
+
+def test_transparency_is_laid_on_white(tmp_path):
+    # half-transparent black over white: 255 * (1 - 128/255) = 127
+    layers = Image.new("RGBA", (4, 4), (0, 0, 0, 128))
+    palette = Image.new("P", (4, 4), 0)
+    palette.putpalette([0, 0, 0])
+    alpha = saved(tmp_path, layers, "alpha.png")
+    keyed = saved(tmp_path, palette, "keyed.gif", transparency=0)
+    grey = saved(tmp_path, Image.new("LA", (4, 4), (0, 128)), "grey.png")
+
+    assert np.asarray(images.read(alpha, LARGEST))[0, 0].tolist() == [127, 127, 127]
+    assert np.asarray(images.read(grey, LARGEST))[0, 0].tolist() == [127, 127, 127]
+    assert np.asarray(images.read(keyed, LARGEST))[0, 0].tolist() == [255, 255, 255]
+
+
+@pytest.mark.parametrize("name", ["moving.gif", "moving.png", "moving.webp"])
+def test_an_animation_is_its_first_frame(tmp_path, name):
+    red, blue = (Image.new("RGB", (8, 8), c) for c in ((255, 0, 0), (0, 0, 255)))
+    options = {"lossless": True} if name.endswith("webp") else {}
+    path = saved(tmp_path, red, name, save_all=True, append_images=[blue], **options)
+
+    assert np.asarray(images.read(path, LARGEST))[0, 0].tolist() == [255, 0, 0]
+
+
+def test_one_bit_pictures_are_black_and_white(tmp_path):
+    path = saved(tmp_path, Image.new("1", (4, 4), 1), "bits.png")
+
+    assert np.asarray(images.read(path, LARGEST))[0, 0].tolist() == [255, 255, 255]
+
+
+def icc_matrix_profile(red, green, blue):
+    """A smallest ICC v2 display profile: three colorants (XYZ, D50) and a linear curve."""
+
+    def s15(*numbers):
+        return b"".join(struct.pack(">i", round(n * 65536)) for n in numbers)
+
+    text = b"swap\0"
+    bodies = {
+        b"desc": b"desc\0\0\0\0" + struct.pack(">I", len(text)) + text + b"\0" * 79,
+        b"cprt": b"text\0\0\0\0none\0",
+        b"wtpt": b"XYZ \0\0\0\0" + s15(0.9642, 1.0, 0.8249),
+        b"rXYZ": b"XYZ \0\0\0\0" + s15(*red),
+        b"gXYZ": b"XYZ \0\0\0\0" + s15(*green),
+        b"bXYZ": b"XYZ \0\0\0\0" + s15(*blue),
+        **{tag: b"curv\0\0\0\0\0\0\0\0" for tag in (b"rTRC", b"gTRC", b"bTRC")},
+    }
+    at, table, data = 128 + 4 + 12 * len(bodies), struct.pack(">I", len(bodies)), b""
+    for tag, body in bodies.items():
+        body += b"\0" * (-len(body) % 4)
+        table += tag + struct.pack(">II", at + len(data), len(body))
+        data += body
+    header = bytearray(128)
+    header[0:4] = struct.pack(">I", at + len(data))
+    header[8:12] = b"\x02\x10\0\0"
+    header[12:24] = b"mntrRGB XYZ "
+    header[36:40] = b"acsp"
+    header[68:80] = s15(0.9642, 1.0, 0.8249)
+    return bytes(header) + table + data
+
+
+def test_an_embedded_profile_says_what_the_numbers_mean(tmp_path):
+    # sRGB's colorants with red and green exchanged: the stored pure red is a green
+    red, green, blue = (
+        (0.4360, 0.2225, 0.0139),
+        (0.3851, 0.7169, 0.0971),
+        (0.1431, 0.0606, 0.7141),
+    )
+    exchanged = icc_matrix_profile(green, red, blue)
+    image = Image.new("RGB", (4, 4), (255, 0, 0))
+    path = saved(tmp_path, image, "swapped.png", icc_profile=exchanged)
+
+    r, g, b = np.asarray(images.read(path, LARGEST))[0, 0].tolist()
+
+    assert g > 250
+    assert r < 20
+    assert b < 20
+
+
+def test_a_broken_or_foreign_profile_changes_nothing(tmp_path):
+    image = Image.fromarray(gradient())
+    broken = saved(tmp_path, image, "broken.png", icc_profile=b"not a profile")
+    grey = Image.fromarray(gradient()[..., 0])
+    rgb_profile = icc_matrix_profile((0.4, 0.2, 0), (0.4, 0.7, 0.1), (0.1, 0.1, 0.7))
+    foreign = saved(tmp_path, grey, "foreign.png", icc_profile=rgb_profile)
+
+    np.testing.assert_array_equal(np.asarray(images.read(broken, LARGEST)), gradient())
+    np.testing.assert_array_equal(
+        np.asarray(images.read(foreign, LARGEST))[..., 0], gradient()[..., 0]
+    )
+
+
+@pytest.mark.parametrize("kind", ["jpeg", "png", "webp", "gif"])
+def test_a_truncated_picture_is_refused_with_a_reason(tmp_path, kind):
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    whole = io.BytesIO()
+    Image.fromarray(noise).save(whole, kind)
+    path = tmp_path / f"half.{kind}"
+    path.write_bytes(whole.getvalue()[: len(whole.getvalue()) // 2])
+
+    with pytest.raises(ImageError, match=r"damaged, cannot be decoded|not a picture") as caught:
+        images.read(path, LARGEST)
+
+    assert "\n" not in str(caught.value)
+
+
+def test_an_empty_file_is_refused(tmp_path):
+    path = tmp_path / "empty.jpg"
+    path.touch()
+
+    with pytest.raises(ImageError, match=r"^the file is empty \(0 bytes\)"):
+        images.read(path, LARGEST)
+
+
+@pytest.mark.parametrize("content", [b"hello, I am text", b"%!PS-Adobe-3.0 EPSF-3.0\n"])
+def test_what_is_no_picture_is_refused_and_never_run(tmp_path, content):
+    path = tmp_path / "note.jpg"
+    path.write_bytes(content)
+
+    with pytest.raises(ImageError, match=r"^not a picture that can be read \(JPEG, PNG, "):
+        images.read(path, LARGEST)
+
+
+def test_an_absent_file_and_a_folder_say_so(tmp_path):
+    with pytest.raises(ImageError, match="cannot be opened: No such file"):
+        images.read(tmp_path / "absent.png", LARGEST)
+    with pytest.raises(ImageError, match="cannot be opened: Is a directory"):
+        images.read(tmp_path, LARGEST)
+
+
+def bomb(width, height):
+    """A PNG of under 100 bytes whose header promises any size."""
+
+    def chunk(kind, body):
+        check = struct.pack(">I", zlib.crc32(kind + body))
+        return struct.pack(">I", len(body)) + kind + body + check
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    pixels = chunk(b"IDAT", zlib.compress(b"\0"))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + pixels + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("side", [2_000, 11_000, 50_000])
+def test_a_decompression_bomb_is_refused_by_its_header(tmp_path, side):
+    path = tmp_path / "bomb.png"
+    path.write_bytes(bomb(side, side))
+    assert path.stat().st_size < 100
+
+    with pytest.raises(ImageError, match=r"more than annotate.largest_pixels|too many pixels"):
+        images.read(path, LARGEST)
+
+
+def test_the_limit_itself_is_allowed(tmp_path):
+    path = saved(tmp_path, Image.new("RGB", (10, 10)), "small.png")
+
+    assert images.read(path, 100).size == (10, 10)
+    with pytest.raises(ImageError, match=r"10 x 10 pixels are more than .* 99; scale it down"):
+        images.read(path, 99)
+
+
+def test_square_keeps_the_middle():
+    # 6 x 2, columns 2 and 3 are the middle square
+    pixels = np.zeros((2, 6, 3), np.uint8)
+    pixels[:, 2:4] = 200
+
+    assert (images.square(Image.fromarray(pixels), 2) == 200).all()
+
+
+def test_square_of_the_right_size_is_the_picture_itself():
+    pixels = gradient(32, 32)
+
+    np.testing.assert_array_equal(images.square(Image.fromarray(pixels), 32), pixels)
+
+
+def test_square_averages_what_it_shrinks():
+    # a chessboard of single pixels has no detail that 1/8 of its size can show: it is grey
+    board = (np.indices((64, 64)).sum(0) % 2 * 255).astype(np.uint8)
+    pixels = images.square(Image.fromarray(board).convert("RGB"), 8)
+
+    assert pixels.shape == (8, 8, 3)
+    assert pixels.dtype == np.uint8
+    assert abs(pixels.astype(int) - 127).max() <= 2
