@@ -6,6 +6,7 @@ most transformers models with it. Declaring them first is enough for transforms,
 datasets; box suppression itself stays unavailable. Where the library loads nothing changes.
 """
 
+import importlib
 import importlib.util
 import sys
 from collections.abc import Sequence
@@ -46,8 +47,7 @@ def install() -> None:
 
 
 def _declare_operators(library: Path) -> None:
-    import torch
-
+    torch: Any = importlib.import_module("torch")
     try:
         torch.ops.load_library(str(library))
     except OSError:

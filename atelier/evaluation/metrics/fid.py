@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atelier.errors import ArtifactError
+from atelier.images import Pixels
 
 Features = NDArray[np.float64]
-Pixels = NDArray[np.uint8]
 _INCEPTION = "inception-2015-12-05.pt"
 _KID_SUBSETS = 100
 _KID_SUBSET_IMAGES = 1000

@@ -1,0 +1,129 @@
+"""Painters side by side: the same prompts and noise, one annotator, one extractor.
+
+Shapes: ``N`` prompts, in one order for all painters.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from atelier.criteria.tree import Tree
+from atelier.evaluation import statistics
+from atelier.evaluation.metrics import fid, negatives
+from atelier.evaluation.metrics.fid import Distance, Extractor
+from atelier.evaluation.metrics.negatives import Attributes, Verdicts
+from atelier.evaluation.statistics import Interval
+from atelier.images import Pixels
+
+_BLACK, _WHITE = 8, 247  # a pixel with all channels beyond these is clipped
+
+
+@dataclass(frozen=True)
+class Painted:
+    """What one painter made of the prompts.
+
+    Attributes:
+        images: Its pictures as read back from their files, N.
+        found: What the annotator found on each.
+        second: What the independent judge found; None where there is none.
+    """
+
+    images: Sequence[Pixels]
+    found: Sequence[Verdicts]
+    second: Sequence[Verdicts] | None
+
+
+@dataclass(frozen=True)
+class Real:
+    """The test paintings.
+
+    Attributes:
+        images: All of them, as the painter would see them.
+        clean: Which of them have no negative attribute.
+    """
+
+    images: Sequence[Pixels]
+    clean: Sequence[bool]
+
+
+@dataclass(frozen=True)
+class Result:
+    """Everything that was measured of one painter.
+
+    Attributes:
+        attributes: #A_neg and A_pos by the annotator.
+        difference: #A_neg less the reference painter's, paired; None for the reference.
+        fid: Distance to the test paintings; None with fewer than two of either.
+        fid_clean: The same to those of them without negatives.
+        second: #A_neg by the independent judge; None where there is none.
+        clipped: Share of near-black and near-white pixels: an alarm, not a quality.
+    """
+
+    attributes: Attributes
+    difference: Interval | None
+    fid: Distance | None
+    fid_clean: Distance | None
+    second: Interval | None
+    clipped: float
+
+
+def compare(
+    painted: Mapping[str, Painted],
+    real: Real,
+    tree: Tree,
+    extractor: Extractor,
+    *,
+    reference: str,
+    resamples: int,
+    seed: int,
+) -> dict[str, Result]:
+    """Measure every painter on the same footing.
+
+    Args:
+        painted: By the painter's name.
+        real: What FID compares with.
+        tree: The criteria judged by.
+        extractor: Whose features FID compares.
+        reference: Name of the painter that differences are taken to.
+        resamples: Of every bootstrap.
+        seed: Of every bootstrap, and of KID's subsets.
+    """
+    base = negatives.counts(painted[reference].found, "negative")
+    features = extractor.features(real.images)
+    clean = features[np.array(real.clean, dtype=bool)]
+
+    def measure(name: str, one: Painted) -> Result:
+        own = negatives.counts(one.found, "negative")
+        theirs = extractor.features(one.images)
+
+        def distance(to: fid.Features) -> Distance | None:
+            if min(len(theirs), len(to)) < 2:
+                return None
+            return fid.distance(theirs, to, extractor=extractor.name, seed=seed)
+
+        return Result(
+            attributes=negatives.measure(one.found, tree, resamples=resamples, seed=seed),
+            difference=None
+            if name == reference
+            else statistics.difference(own, base, resamples=resamples, seed=seed),
+            fid=distance(features),
+            fid_clean=distance(clean),
+            second=None
+            if one.second is None
+            else statistics.mean(
+                negatives.counts(one.second, "negative"), resamples=resamples, seed=seed
+            ),
+            clipped=clipped(one.images),
+        )
+
+    return {name: measure(name, one) for name, one in painted.items()}
+
+
+def clipped(images: Sequence[Pixels]) -> float:
+    """Return the share of pixels whose three channels are all near 0, or all near 255."""
+    shares = [
+        float(((image <= _BLACK).all(axis=-1) | (image >= _WHITE).all(axis=-1)).mean())
+        for image in images
+    ]
+    return float(np.mean(shares))
