@@ -6,6 +6,7 @@ AtelierError
 ├── AnnotationError    a judge's answer does not fit the tree
 ├── ImageError         a picture cannot be used; annotate sets it aside
 ├── ArtifactError      an input file is absent, damaged, or is from another run
+├── DivergedError      training left the finite numbers; the last checkpoint is kept
 └── DiskError          the disk is full or may not be written; what was finished is kept
 
 Everything else (a wrong shape, a broken invariant) is a bug and stays a
@@ -35,6 +36,10 @@ class ImageError(AtelierError):
 
 class ArtifactError(AtelierError):
     """An input file is absent, damaged, or is from another run."""
+
+
+class DivergedError(AtelierError):
+    """Training left the finite numbers; the last checkpoint is kept."""
 
 
 class DiskError(AtelierError):

@@ -147,9 +147,8 @@ class SFTParams(Params):
 
     lora: LoRA
     learning_rate: Positive
-    attribute_dropout: (
-        Fraction  # share of active attributes left out of a prompt, each on its own
-    )
+    prompt_variants: Count  # prompts drawn for an image, of which each step picks one
+    attribute_dropout: Fraction  # share of active attributes left out of a variant
     caption_dropout: Fraction  # share of prompts replaced by the empty one
     training: Training
 

@@ -4,9 +4,12 @@ Shapes: ``B`` images, ``C H W`` latents. Outside this wing latents are float32, 
 [0, 1] and every family answers the same protocol, ``Denoiser``.
 """
 
-from collections.abc import Sequence
+import contextlib
+import warnings
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
+import torch
 from torch import Tensor, nn
 
 from atelier.errors import ParamsError
@@ -23,6 +26,7 @@ Condition = dict[str, Tensor]
 class Denoiser(Protocol):
     """A painter: its network, its process, and the way between pixels, words and tensors."""
 
+    component: str  # the network's name in a diffusers pipeline: `transformer` or `unet`
     network: nn.Module  # float32 or half; LoRA adapters are added to it
     process: Process
     identity: str  # names codec, encoders and their weights; keys the caches
@@ -42,6 +46,20 @@ class Denoiser(Protocol):
 
     def predict(self, noisy: Tensor, time: Tensor, condition: Condition) -> Tensor:
         """Return the network's output at ``noisy``, float32 ``[B, C, H, W]``."""
+
+    def sample(
+        self,
+        noise: Tensor,
+        condition: Condition,
+        empty: Condition,
+        *,
+        steps: int,
+        guidance: float,
+    ) -> Tensor:
+        """Return clean latents from ``noise``; ``empty`` is the condition of the prompt ''."""
+
+    def latent_shape(self, pixels: int) -> tuple[int, int, int]:
+        """Return ``(C, H, W)`` of a square picture's latents."""
 
     def release_encoders(self) -> None:
         """Drop codec and text encoders from memory; training needs only the network."""
@@ -65,3 +83,37 @@ def load(params: "ModelParams") -> Denoiser:
         f"model.family {params.family!r} has no loader yet (atelier/models/{params.family}.py); "
         "use a profile whose family is 'flux', such as `profile: starter`"
     )
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Silence diffusers' and transformers' remarks while a pipeline is put together."""
+    from diffusers.utils import logging as diffusers_log
+    from transformers.utils import logging as transformers_log
+
+    logs = (diffusers_log, transformers_log)
+    before = [log.get_verbosity() for log in logs]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for log in logs:
+            log.set_verbosity_error()
+            log.disable_progress_bar()
+        try:
+            yield
+        finally:
+            for log, verbosity in zip(logs, before, strict=True):
+                log.set_verbosity(verbosity)
+                log.enable_progress_bar()
+
+
+def take(condition: Condition, rows: Tensor) -> Condition:
+    """Return the given rows of a condition, ``[B]`` indices."""
+    return {name: tensor[rows] for name, tensor in condition.items()}
+
+
+def join(conditions: Sequence[Condition]) -> Condition:
+    """Put conditions one after the other along dimension 0."""
+    return {
+        name: torch.cat([condition[name] for condition in conditions])
+        for name in conditions[0]
+    }

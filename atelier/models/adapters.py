@@ -1,0 +1,135 @@
+"""One base, several LoRAs: base, θ1 and θ are states of one network.
+
+``use`` is the only switch. Forward passes of a state must be followed by their backward pass
+before the next switch: a changed state between the two silently gives zero gradients.
+"""
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from peft import LoraConfig
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils import get_peft_model_state_dict
+from torch import nn
+
+from atelier.errors import ArtifactError
+from atelier.params import LoRA
+
+if TYPE_CHECKING:
+    from atelier.models import Denoiser
+
+FILE = "pytorch_lora_weights.safetensors"
+
+
+def add(network: nn.Module, name: str, lora: LoRA, *, seed: int) -> None:
+    """Add a fresh adapter; it changes nothing until it is trained (B starts at zero)."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network.add_adapter(
+            LoraConfig(
+                r=lora.rank,
+                lora_alpha=lora.alpha,
+                target_modules=lora.targets,
+                init_lora_weights=True,
+            ),
+            adapter_name=name,
+        )
+    for parameter in weights(network, name).values():
+        parameter.data = parameter.data.float()  # adapters learn in float32 on any base
+
+
+def attach(painter: "Denoiser", name: str, folder: Path) -> None:
+    """Load a saved adapter under ``name``.
+
+    Raises:
+        ArtifactError: It is absent, or was made for another base.
+    """
+    if not (folder / FILE).is_file():
+        raise ArtifactError(f"{folder / FILE} is absent; run `dvc repro {_stage(folder)}`")
+    try:
+        painter.network.load_lora_adapter(
+            str(folder),
+            prefix=painter.component,
+            weight_name=FILE,
+            adapter_name=name,
+            use_safetensors=True,
+        )
+    except (RuntimeError, ValueError) as error:
+        raise ArtifactError(
+            f"{folder / FILE} does not fit the base model in force: {error}"
+        ) from None
+    if name not in getattr(painter.network, "peft_config", {}):
+        raise ArtifactError(
+            f"{folder / FILE} holds no weights for the {painter.component} of this family"
+        )
+    for parameter in weights(painter.network, name).values():
+        parameter.data = parameter.data.clone()  # out of the file's unaligned view
+        parameter.requires_grad_(False)
+
+
+def save(painter: "Denoiser", name: str, folder: Path) -> None:
+    """Write an adapter as diffusers does, so that any of its pipelines loads it.
+
+    The metadata carry rank and alpha; without them a loader guesses alpha.
+    """
+    network = painter.network
+    config = network.peft_config[name].to_dict()
+    plain = json.loads(json.dumps(config, default=_jsonable))
+    type(painter.pipeline()).save_lora_weights(
+        folder,
+        **{
+            f"{painter.component}_lora_layers": {
+                key: tensor.detach().cpu().contiguous()
+                for key, tensor in get_peft_model_state_dict(
+                    network, adapter_name=name
+                ).items()
+            },
+            f"{painter.component}_lora_adapter_metadata": plain,
+        },
+    )
+
+
+def weights(network: nn.Module, name: str) -> dict[str, nn.Parameter]:
+    """Return the adapter's parameters by their full name, in the network's order."""
+    return {
+        key: parameter
+        for key, parameter in network.named_parameters()
+        if f".{name}." in key and ".lora_" in key
+    }
+
+
+@contextlib.contextmanager
+def use(network: nn.Module, name: str | None) -> Iterator[None]:
+    """Inside, the network is the base with adapter ``name``, or the bare base for None.
+
+    On leaving, the state before is back, trainable weights included. The innermost adapter is
+    trainable, as peft has it; run a frozen one under ``torch.no_grad``.
+    """
+    layers = [module for module in network.modules() if isinstance(module, BaseTunerLayer)]
+    before = [(layer.disable_adapters, list(layer.active_adapters)) for layer in layers]
+    trainable = [(p, p.requires_grad) for p in network.parameters()]
+    try:
+        for layer in layers:
+            layer.enable_adapters(name is not None)
+            if name is not None:
+                layer.set_adapter(name)
+        yield
+    finally:
+        for layer, (disabled, active) in zip(layers, before, strict=True):
+            layer.set_adapter(active)
+            layer.enable_adapters(not disabled)
+        for parameter, flag in trainable:
+            parameter.requires_grad_(flag)
+
+
+def _jsonable(value: object) -> object:
+    return sorted(value) if isinstance(value, set) else str(value)
+
+
+def _stage(folder: Path) -> str:
+    """``artifacts/sft`` → sft; ``artifacts/cpo/cpo-s`` → cpo."""
+    return folder.parts[1] if len(folder.parts) > 1 else folder.name

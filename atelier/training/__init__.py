@@ -1,0 +1,1 @@
+"""How it learns: objectives, targets, one loop, exact resume."""

@@ -1,0 +1,64 @@
+"""Learning or drifting? What every run of CPO reports, and when to worry.
+
+Shapes as in ``objectives``.
+"""
+
+from collections import deque
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from atelier.training.objectives import denoising_error
+
+_WINDOW = 10  # reports that are averaged before the alarm may ring
+
+
+def values(
+    policy: Tensor, reference: Tensor, win: Tensor, lose: Tensor, aim: Tensor
+) -> dict[str, float]:
+    """Return the monitor's means over a batch.
+
+    Args:
+        policy: ``e``, ``[B, ...]``.
+        reference: ``e0``, ``[B, ...]``.
+        win: ``z^w``, ``[B, ...]``.
+        lose: ``z^l``, ``[B, ...]``.
+        aim: Where the objective leads: the fixed point for CPO-S, ``z^w`` for L_CPO.
+
+    Returns:
+        ``win_error``, ``lose_error`` and the reference's two; ``accuracy``, the share of images
+        whose policy leans to the winner more than its reference does; ``drift``,
+        ``sqrt(mse(e, e0))``; ``aim_error`` and ``aim_error_reference``, the distance to the
+        aim. All in (squared) latent units, accuracy a fraction.
+    """
+    errors = {
+        "win_error": denoising_error(policy, win),
+        "lose_error": denoising_error(policy, lose),
+        "win_error_reference": denoising_error(reference, win),
+        "lose_error_reference": denoising_error(reference, lose),
+        "aim_error": denoising_error(policy, aim),
+        "aim_error_reference": denoising_error(reference, aim),
+    }
+    margin = (errors["win_error"] - errors["win_error_reference"]) - (
+        errors["lose_error"] - errors["lose_error_reference"]
+    )
+    return {
+        **{name: error.mean().item() for name, error in errors.items()},
+        "accuracy": (margin < 0).float().mean().item(),
+        "drift": denoising_error(policy, reference).sqrt().mean().item(),
+        "separation": denoising_error(win, lose).sqrt().mean().item(),
+    }
+
+
+@dataclass
+class Alarm:
+    """Rings when the policy is farther from its aim than the untouched reference is."""
+
+    excess: deque[float] = field(default_factory=lambda: deque(maxlen=_WINDOW))
+
+    def drifting(self, reported: dict[str, float]) -> bool:
+        """Take one report; say whether the mean over the last ten is on the wrong side."""
+        self.excess.append(reported["aim_error"] - reported["aim_error_reference"])
+        full = len(self.excess) == _WINDOW
+        return full and float(torch.tensor(list(self.excess)).mean()) > 0

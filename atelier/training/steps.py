@@ -1,0 +1,186 @@
+"""What one step of each objective computes: the passes through the network, then the loss.
+
+The frozen models go first, under ``no_grad``; the policy goes last and stays in force until
+its backward pass (a switch between the two would silently give zero gradients).
+
+Shapes: ``N`` images in the corpus, ``B`` in a batch, ``C H W`` latents, ``V`` prompts an image.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from atelier.models import Condition, Denoiser, join, take
+from atelier.models.adapters import use
+from atelier.params import CPO, CPOS, Training
+from atelier.training import drift, objectives
+from atelier.training.loop import Step, batch_rows, draw_times, generator
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Everything that training reads, encoded.
+
+    Attributes:
+        latents: Clean latents, float32 ``[N, C, H, W]``.
+        prompts: Conditions of all distinct prompts, ``[U, ...]``.
+        rows: For each role (``labelled``, ``caption``, ``positive``, …) the prompts of each
+            image as rows of ``prompts``, long ``[N, V]``.
+        empty: Row of the empty prompt.
+    """
+
+    latents: Tensor
+    prompts: Condition
+    rows: Mapping[str, Tensor]
+    empty: int
+
+    def condition(self, rows: Tensor, device: torch.device) -> Condition:
+        """Return the conditions of prompt rows ``[B]`` on ``device``."""
+        return {name: tensor.to(device) for name, tensor in take(self.prompts, rows).items()}
+
+
+def denoising(
+    painter: Denoiser, corpus: Corpus, params: Training, *, role: str, caption_dropout: float
+) -> Step:
+    """Ordinary denoising: how the base is trained, and SFT.
+
+    ``E || target(x_0, eps, t) - f(x_t, t, c) ||^2`` with ``c`` one of the image's prompts of
+    ``role``, or the empty one for a share ``caption_dropout``.
+    """
+
+    def step_loss(step: int, measure: bool) -> tuple[Tensor, Mapping[str, float]]:
+        del measure
+        clean, rows, noise, time, source = _draw(painter, corpus, params, step)
+        variants = corpus.rows[role][rows]
+        choice = torch.randint(variants.shape[1], (len(rows), 1), generator=source)
+        prompt = variants.gather(1, choice)[:, 0]
+        dropped = torch.rand(len(rows), generator=source) < caption_dropout
+        prompt = torch.where(dropped, torch.full_like(prompt, corpus.empty), prompt)
+        noisy = painter.process.add_noise(clean, noise, time)
+        predicted = painter.predict(noisy, time, corpus.condition(prompt, clean.device))
+        target = painter.process.target(clean, noise, time)
+        return objectives.denoising_error(predicted, target).mean(), {}
+
+    return step_loss
+
+
+def complex_preference(
+    painter: Denoiser,
+    corpus: Corpus,
+    objective: CPO | CPOS,
+    params: Training,
+    *,
+    teacher: str,
+    policy: str,
+) -> Step:
+    """CPO and CPO-S: the policy learns, from the caption alone, what θ1 tells apart.
+
+    Args:
+        painter: One base with both adapters.
+        corpus: With the roles ``caption``, ``winner`` and ``loser``, one prompt an image each.
+        objective: Which loss, and its strengths.
+        params: Batch, times, seed.
+        teacher: Name of θ1's adapter; frozen.
+        policy: Name of θ's adapter; trained, and in force when the step returns.
+    """
+    apart = corpus.rows["winner"] != corpus.rows["loser"]
+    has_loser = apart[:, 0] & (corpus.rows["loser"] != corpus.rows["caption"])[:, 0]
+    if objective.winner == "labelled":
+        has_loser &= (corpus.rows["winner"] != corpus.rows["caption"])[:, 0]
+
+    def step_loss(step: int, measure: bool) -> tuple[Tensor, Mapping[str, float]]:
+        clean, rows, noise, time, _ = _draw(painter, corpus, params, step)
+        noisy = painter.process.add_noise(clean, noise, time)
+        conditions = {
+            role: corpus.condition(corpus.rows[role][rows, 0], clean.device)
+            for role in ("caption", "winner", "loser")
+        }
+        both = has_loser[rows].to(clean.device)
+        weights = objectives.weight(painter.process.snr(time), objective.weighting)
+        win, lose = _targets(painter, noisy, time, conditions, teacher)
+        reference = None
+        if measure or _needs_reference(objective):
+            with torch.no_grad(), use(painter.network, None):
+                reference = painter.predict(noisy, time, conditions["caption"])
+        predicted = painter.predict(noisy, time, conditions["caption"])
+        at = predicted.detach() if reference is None else reference
+        loss = _loss(objective, predicted, at, win, lose, weights, both).mean()
+        if not measure or reference is None:
+            return loss, {}
+        aim = _aim(objective, reference, win, lose, both)
+        with torch.no_grad():
+            values = drift.values(predicted.detach(), reference, win, lose, aim)
+        values["winner_only"] = 1 - both.float().mean().item()
+        return loss, values
+
+    return step_loss
+
+
+def _draw(
+    painter: Denoiser, corpus: Corpus, params: Training, step: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor, torch.Generator]:
+    """Images, their rows, noise and times of a step, and its generator for what else is drawn."""
+    rows = batch_rows(len(corpus.latents), params.batch_images, step, params.seed)
+    source = generator(params.seed, step, "step")
+    clean = corpus.latents[rows]
+    noise = torch.randn(clean.shape, generator=source, dtype=torch.float32).to(clean.dtype)
+    time = draw_times(len(rows), params.times, source).to(clean.dtype)
+    device = next(painter.network.parameters()).device
+    return clean.to(device), rows, noise.to(device), time.to(device), source
+
+
+def _targets(
+    painter: Denoiser,
+    noisy: Tensor,
+    time: Tensor,
+    conditions: Mapping[str, Condition],
+    teacher: str,
+) -> tuple[Tensor, Tensor]:
+    """θ1's two predictions at one noisy latent, both in one batch."""
+    with torch.no_grad(), use(painter.network, teacher):
+        both = painter.predict(
+            torch.cat([noisy, noisy]),
+            torch.cat([time, time]),
+            join([conditions["winner"], conditions["loser"]]),
+        )
+    win, lose = both.chunk(2)
+    return win, lose
+
+
+def _needs_reference(objective: CPO | CPOS) -> bool:
+    return isinstance(objective, CPO) or objective.loser_target == "mirror-reference"
+
+
+def _loss(
+    objective: CPO | CPOS,
+    policy: Tensor,
+    reference: Tensor,
+    win: Tensor,
+    lose: Tensor,
+    weights: Tensor,
+    has_loser: Tensor,
+) -> Tensor:
+    if isinstance(objective, CPO):
+        return objectives.cpo(
+            policy, reference, win, lose,
+            beta=objective.beta, weights=weights, has_loser=has_loser,
+        )  # fmt: skip
+    return objectives.cpo_s(
+        policy, reference, win, lose,
+        kind=objective.loser_target, omega=objective.omega,
+        weights=weights, has_loser=has_loser,
+    )  # fmt: skip
+
+
+def _aim(
+    objective: CPO | CPOS, reference: Tensor, win: Tensor, lose: Tensor, has_loser: Tensor
+) -> Tensor:
+    """Where the objective leads each image: the winner, or CPO-S's fixed point."""
+    if isinstance(objective, CPO):
+        return win
+    point = objectives.fixed_point(
+        reference, win, lose, kind=objective.loser_target, omega=objective.omega
+    )
+    return torch.where(has_loser.reshape(-1, *[1] * (win.dim() - 1)), point, win)

@@ -1,0 +1,201 @@
+"""``python -m tasks base``: a small painter from nothing, for profiles that cannot download one.
+
+It is to the demo what SDXL is to a user: an input, not a stage. Captions name the subject
+only, so the base draws good and bad poles alike.
+"""
+
+import csv
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from atelier import atomic, images, starter
+from atelier.criteria import tree
+from atelier.errors import ArtifactError, ImageError, ParamsError
+from atelier.models import codec, flux, quiet, sampling, small
+from atelier.params import BaseParams, FolderCodec, PCACodec, Profile
+from atelier.reporting import silent
+from atelier.training import loop, steps
+from tasks import paths, progress, resume
+from tasks.curve import Curve
+from tasks.tracking import StageRun
+
+_CODEC_PICTURES = 600  # as many as the PCA is fitted to
+_ENCODED_AT_ONCE = 32
+_GRID = (4, 8)  # rows and columns of the sample grid
+
+
+@dataclass(frozen=True)
+class _Captioned:
+    """Pictures of the corpus in [-1, 1], ``[N, 3, H, W]``, and their captions."""
+
+    pixels: Tensor
+    captions: list[str]
+
+
+def run(profile: Profile, tracked: StageRun) -> None:
+    """Train the base of ``base:`` and write it where ``model.source`` says.
+
+    Raises:
+        ParamsError: The profile trains no base.
+        ArtifactError: The corpus cannot be read.
+    """
+    params = profile.base
+    if params is None:
+        raise ParamsError(
+            "this profile has `base: null`: its model is loaded, not trained here; fill "
+            "`base:` as in params/starter.yaml to train a small one"
+        )
+    target = Path(profile.model.source)
+    work = resume.folder("base", params, profile.model, *_corpus_files(params))
+    corpus = _read(params, profile)
+    painter = _untrained(params, corpus, profile)
+    with progress.bar("base", params.training.steps, "steps") as bar:
+        curve = Curve(work, "", bar, tracked)
+        weights = loop.fit(
+            dict(painter.network.named_parameters()),
+            steps.denoising(
+                painter,
+                _encoded(painter, corpus),
+                params.training,
+                role="caption",
+                caption_dropout=params.caption_dropout,
+            ),
+            learning_rate=params.learning_rate,
+            params=params.training,
+            folder=work,
+            report=curve.report,
+        )
+    for name, parameter in painter.network.named_parameters():
+        parameter.data.copy_(weights[name])
+    _save(painter, target)
+    curve.write(target / "curve.tsv")
+    _write_grid(painter, corpus.captions, profile, target / "samples.png", tracked)
+    resume.done(work)
+
+
+def _read(params: BaseParams, profile: Profile) -> _Captioned:
+    if params.corpus == "sketchbook":
+        pictures, captions = [], []
+        with progress.bar("sketchbook", params.images, "drawings") as report:
+            for drawing in starter.sketchbook(params.images, params.training.seed):
+                pictures.append(images.square(
+                    Image.fromarray(drawing.pixels), profile.model.pixels
+                ))
+                captions.append(drawing.caption)
+                report(len(pictures), {})
+        return _Captioned(sampling.to_pixels(np.stack(pictures)), captions)
+    return _read_folder(Path(params.corpus), params.images, profile)
+
+
+def _read_folder(folder: Path, most: int, profile: Profile) -> _Captioned:
+    """Pictures of a folder, mirrored ones beside them, with the captions of its CSV."""
+    pictures, captions = [], []
+    for file, caption in list(_captioned_files(folder))[:most]:
+        try:
+            image = images.read(file, profile.annotate.largest_pixels)
+        except ImageError:
+            continue  # annotate's quarantine says why; a base can do without
+        square = images.square(image, profile.model.pixels)
+        pictures += [square, square[:, ::-1]]
+        captions += [caption, caption]
+    if not pictures:
+        raise ArtifactError(f"base.corpus {str(folder)!r} holds no readable captioned picture")
+    return _Captioned(sampling.to_pixels(np.stack(pictures)), captions)
+
+
+def _captioned_files(folder: Path) -> Iterator[tuple[Path, str]]:
+    table = folder / "captions.csv"
+    if not table.is_file():
+        raise ArtifactError(
+            f"{table} is absent; base.corpus should be 'sketchbook' or a folder of pictures "
+            "with a captions.csv of columns file, caption"
+        )
+    for row in csv.DictReader(io.StringIO(table.read_text(encoding="utf-8"))):
+        yield folder / row["file"], row["caption"]
+
+
+def _corpus_files(params: BaseParams) -> list[Path]:
+    return [] if params.corpus == "sketchbook" else [Path(params.corpus)]
+
+
+def _untrained(params: BaseParams, corpus: _Captioned, profile: Profile) -> flux.Flux:
+    """The pipeline with a fitted codec and random weights, ready to train."""
+    criteria = tree.parse(paths.CRITERIA / profile.annotate.criteria)
+    phrases = [
+        phrase for leaf in criteria.leaves().values() for phrase in (leaf.positive, leaf.negative)
+    ]
+    with quiet():
+        pipeline = small.pipeline(
+            params.network,
+            _codec(params.codec, corpus.pixels),
+            [*corpus.captions, *phrases],
+            seed=params.training.seed,
+        )
+    return flux.Flux(pipeline, text_tokens=profile.model.text_tokens)
+
+
+def _codec(params: PCACodec | FolderCodec, pixels: Tensor) -> nn.Module:
+    if isinstance(params, PCACodec):
+        return codec.fit(pixels[:_CODEC_PICTURES], params.patch_pixels, params.channels)
+    from diffusers import AutoencoderTiny
+
+    if not Path(params.path).is_dir():
+        raise ArtifactError(f"base.codec.path {params.path!r} is no folder")
+    loaded: nn.Module = AutoencoderTiny.from_pretrained(params.path).float().eval()
+    return loaded
+
+
+def _encoded(painter: flux.Flux, corpus: _Captioned) -> steps.Corpus:
+    distinct = list(dict.fromkeys(["", *corpus.captions]))
+    number = {caption: row for row, caption in enumerate(distinct)}
+    batches = corpus.pixels.split(_ENCODED_AT_ONCE)
+    return steps.Corpus(
+        latents=torch.cat([painter.encode_images(batch) for batch in batches]),
+        prompts=painter.encode_texts(distinct),
+        rows={"caption": torch.tensor([[number[caption]] for caption in corpus.captions])},
+        empty=number[""],
+    )
+
+
+def _save(painter: flux.Flux, target: Path) -> None:
+    """Write the pipeline in half precision: it is committed, or carried about."""
+    with quiet(), atomic.clear_disk_errors(target):
+        painter.pipeline().to(torch.float16).save_pretrained(target)
+        painter.pipeline().to(torch.float32)
+    card = {"made_by": "python -m tasks base", "parameters": _count(painter.network)}
+    atomic.write(target / "base.json", json.dumps(card, indent=2) + "\n")
+
+
+def _write_grid(
+    painter: flux.Flux, captions: list[str], profile: Profile, path: Path, tracked: StageRun
+) -> None:
+    """Paint the most frequent captions once each, so that a person can look."""
+    rows, columns = _GRID
+    prompts = sorted(set(captions), key=lambda c: (-captions.count(c), c))
+    chosen = [prompts[n % len(prompts)] for n in range(rows * columns)]
+    evaluate = profile.evaluate
+    pictures = list(
+        sampling.paint(
+            painter, chosen, range(len(chosen)),
+            steps=evaluate.steps, guidance=evaluate.guidance, pixels=profile.model.pixels,
+            batch_images=evaluate.batch_images, report=silent,
+        )  # fmt: skip
+    )
+    lines = [np.hstack(pictures[r * columns : (r + 1) * columns]) for r in range(rows)]
+    grid = Image.fromarray(np.vstack(lines))
+    content = io.BytesIO()
+    grid.save(content, format="PNG")
+    atomic.write(path, content.getvalue())
+    tracked.picture("base samples", grid)
+
+
+def _count(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())

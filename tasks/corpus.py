@@ -1,0 +1,79 @@
+"""Records and pictures, encoded: what the training stages read, built once and cached."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from atelier import images
+from atelier.criteria.annotations import Record
+from atelier.errors import ArtifactError, ImageError
+from atelier.models import Denoiser
+from atelier.models.sampling import to_pixels
+from atelier.params import Profile
+from atelier.training import latents
+from atelier.training.steps import Corpus
+from tasks import paths, progress
+
+_IMAGES_AT_ONCE = 16
+_TEXTS_AT_ONCE = 256
+
+
+def encode(
+    painter: Denoiser,
+    records: Sequence[Record],
+    prompts: Mapping[str, Sequence[Sequence[str]]],
+    profile: Profile,
+) -> Corpus:
+    """Return the corpus of ``records``; afterwards the painter has no encoders in memory.
+
+    Args:
+        painter: Whose codec and text encoders are used.
+        records: The images, in order.
+        prompts: For each role, the prompts of each image.
+        profile: Its model's picture size, and how large a picture may be read.
+    """
+    every = [""] + [prompt for role in prompts.values() for row in role for prompt in row]
+    distinct = list(dict.fromkeys(every))
+    with progress.bar("text embeddings", len(distinct), "prompts") as report:
+        conditions = latents.texts(
+            painter, distinct, folder=paths.CACHE, batch_texts=_TEXTS_AT_ONCE, report=report
+        )
+    files = {record.image: record.file for record in records}
+
+    def pixels_of(hashes: Sequence[str]) -> Tensor:
+        return _pixels([files[image] for image in hashes], profile)
+
+    with progress.bar("latents", len(records), "images") as report:
+        encoded = latents.latents(
+            painter,
+            [record.image for record in records],
+            pixels_of,
+            size=profile.model.pixels,
+            folder=paths.CACHE,
+            batch_images=_IMAGES_AT_ONCE,
+            report=report,
+        )
+    painter.release_encoders()
+    number = {prompt: row for row, prompt in enumerate(distinct)}
+    rows = {
+        role: torch.tensor([[number[prompt] for prompt in row] for row in of_images])
+        for role, of_images in prompts.items()
+    }
+    return Corpus(latents=encoded, prompts=conditions, rows=rows, empty=number[""])
+
+
+def _pixels(files: Sequence[str], profile: Profile) -> Tensor:
+    squares = []
+    for file in files:
+        path = paths.DATA / file
+        try:
+            image = images.read(path, profile.annotate.largest_pixels)
+        except ImageError as error:
+            raise ArtifactError(
+                f"{path} was readable when it was annotated and is not now ({error}); put it "
+                "back, or run `dvc repro` to annotate what is there"
+            ) from None
+        squares.append(images.square(image, profile.model.pixels))
+    return to_pixels(np.stack(squares))

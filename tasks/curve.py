@@ -1,0 +1,53 @@
+"""Training curves: a line a report, kept through interruptions, written for ``dvc plots``."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from atelier import atomic
+from atelier.reporting import Report
+from tasks.tracking import StageRun
+
+
+class Curve:
+    """Takes a trainer's reports; hands them to the bar, to MLflow, and keeps them on disk."""
+
+    def __init__(self, folder: Path, name: str, bar: Report, tracked: StageRun) -> None:
+        self._file = folder / "curve.jsonl"
+        self._bar, self._tracked = bar, tracked
+        self._prefix = f"{name}/" if name else ""
+        self._rows = self._kept()
+
+    def report(self, step: int, values: Mapping[str, float]) -> None:
+        """Show progress; keep and log ``values`` where there are any."""
+        self._bar(step, values)
+        if not values:
+            return
+        self._rows[step] = dict(values)
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        with self._file.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, **values}) + "\n")
+        self._tracked.metrics({f"{self._prefix}{k}": v for k, v in values.items()}, step=step)
+
+    def write(self, path: Path) -> None:
+        """Write all rows as TSV, a column a value."""
+        columns = ["step", *dict.fromkeys(k for row in self._rows.values() for k in row)]
+        lines = ["\t".join(columns)]
+        for step, row in sorted(self._rows.items()):
+            cells = [f"{row[c]:.6g}" if c in row else "" for c in columns[1:]]
+            lines.append("\t".join([str(step), *cells]))
+        atomic.write(path, "\n".join(lines) + "\n")
+
+    def last(self) -> dict[str, float]:
+        """Return the values of the last report."""
+        return self._rows[max(self._rows)] if self._rows else {}
+
+    def _kept(self) -> dict[int, dict[str, float]]:
+        """Rows of an interrupted run; a step that is trained again overwrites its row."""
+        rows: dict[int, dict[str, float]] = {}
+        if self._file.is_file():
+            for line in self._file.read_text(encoding="utf-8").splitlines():
+                if line.endswith("}"):  # the last one may have been cut by a crash
+                    row = json.loads(line)
+                    rows[row.pop("step")] = row
+        return rows
