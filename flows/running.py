@@ -1,0 +1,165 @@
+"""Run one DVC stage in a supervised process, line by line, and say what DVC did.
+
+``dvc --wait-for-lock repro --single-item`` is the only form that may run beside other DVC
+processes: without the first, a result is lost if another one holds the lock just when a
+training ends; without the second, two of them wait for each other's upstream stages.
+"""
+
+import os
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from flows import supervise
+from flows.stages import Stage
+
+Outcome = Literal["Ran", "RunCached", "UpToDate"]
+_SAYS: dict[str, Outcome] = {
+    "Running stage ": "Ran",
+    "is cached - skipping run": "RunCached",
+    "didn't change, skipping": "UpToDate",
+}
+_STEP = re.compile(r"^(?P<title>.+): step (?P<done>\d+)/(?P<total>\d+)(?: · (?P<rest>.*))?$")
+_TAIL_LINES = 30
+_live: set[subprocess.Popen[str]] = set()
+_live_lock = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Step:
+    """Where a long piece of work is, as ``tasks.progress`` prints it."""
+
+    title: str
+    percent: float
+    rest: str
+
+
+class StageFailedError(Exception):
+    """A stage ended with an error; its text ends with what the stage printed last.
+
+    Attributes:
+        operator: A person must mend something first; running it again will not help.
+    """
+
+    def __init__(self, stage: str, code: int, tail: list[str]) -> None:
+        self.operator = any(line.startswith("Error: ") for line in tail)
+        super().__init__(f"stage {stage} {_reason(code)}; it printed last:\n" + "\n".join(tail))
+
+
+def run(
+    stage: Stage,
+    *,
+    force: bool,
+    environment: Mapping[str, str],
+    tell: Callable[[str], None],
+) -> Outcome:
+    """Bring one stage up to date, its needs being so already.
+
+    Args:
+        stage: What to run.
+        force: Run it even if nothing changed.
+        environment: Variables that the stage sees beside ours.
+        tell: Called with each line that DVC and the stage print.
+
+    Raises:
+        StageFailedError: DVC or the stage ended with an error, took too long, or was stopped.
+    """
+    words = [*_DVC, "--wait-for-lock", "repro", "--single-item", *["--force"] * force]
+    outcome: Outcome = "UpToDate"
+    tail: list[str] = []
+    with _supervised([*words, stage.name], stage, environment) as process:
+        for line in _lines(process):
+            tail = [*tail, line][-_TAIL_LINES:]
+            outcome = _said(line) or outcome
+            tell(line)
+        code = process.wait()
+    if code:
+        raise StageFailedError(stage.name, code, tail)
+    return outcome
+
+
+def will_run(stage: Stage) -> bool:
+    """Say whether ``run`` would find something changed (it may still be in the run cache)."""
+    words = [*_DVC, "--wait-for-lock", "status", "--quiet", stage.name]
+    return subprocess.run(words, env=_environment({}), check=False).returncode != 0
+
+
+def stop_all() -> None:
+    """End every stage that this process runs, and wait until its processes are gone."""
+    with _live_lock:
+        processes = list(_live)
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.close()  # supervise takes that for our end
+    for process in processes:
+        process.wait()
+
+
+def step(line: str) -> Step | None:
+    """Return the step that a line of output tells of, if it does."""
+    match = _STEP.match(line)
+    if match is None:
+        return None
+    percent = 100 * int(match["done"]) / max(int(match["total"]), 1)
+    return Step(match["title"], percent, match["rest"] or "")
+
+
+_DVC = [sys.executable, "-m", "dvc"]
+
+
+@contextmanager
+def _supervised(
+    words: list[str], stage: Stage, environment: Mapping[str, str]
+) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(
+        supervise.command(
+            words, timeout_seconds=stage.meta.timeout, silence_seconds=stage.meta.silence
+        ),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        env=_environment(environment),
+    )
+    with _live_lock:
+        _live.add(process)
+    try:
+        yield process
+    finally:
+        assert process.stdin is not None
+        process.stdin.close()
+        process.wait()
+        with _live_lock:
+            _live.discard(process)
+
+
+def _environment(more: Mapping[str, str]) -> dict[str, str]:
+    """Return ours, with the `python` of dvc.yaml's commands being this one."""
+    here = str(Path(sys.executable).parent)
+    path = os.pathsep.join([here, os.environ.get("PATH", os.defpath)])
+    return {**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1", **more}
+
+
+def _lines(process: subprocess.Popen[str]) -> Iterator[str]:
+    assert process.stdout is not None
+    for line in process.stdout:
+        yield line.rstrip("\n")
+
+
+def _said(line: str) -> Outcome | None:
+    return next((outcome for words, outcome in _SAYS.items() if words in line), None)
+
+
+def _reason(code: int) -> str:
+    if code == supervise.TOO_LONG:
+        return "took longer, or was silent for longer, than its meta in dvc.yaml allows"
+    if code == supervise.STOPPED:
+        return "was stopped"
+    return f"failed (exit code {code})"
