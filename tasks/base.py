@@ -1,4 +1,4 @@
-"""``python -m tasks base``: a small painter from nothing, for profiles that cannot download one.
+"""``python -m tasks base``: a small painter from nothing, where none can be downloaded.
 
 It is to the demo what SDXL is to a user: an input, not a stage. Captions name the subject
 only, so the base draws good and bad poles alike.
@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -86,9 +87,9 @@ def _read(params: BaseParams, profile: Profile) -> _Captioned:
         pictures, captions = [], []
         with progress.bar("sketchbook", params.images, "drawings") as report:
             for drawing in starter.sketchbook(params.images, params.training.seed):
-                pictures.append(images.square(
-                    Image.fromarray(drawing.pixels), profile.model.pixels
-                ))
+                pictures.append(
+                    images.square(Image.fromarray(drawing.pixels), profile.model.pixels)
+                )
                 captions.append(drawing.caption)
                 report(len(pictures), {})
         return _Captioned(sampling.to_pixels(np.stack(pictures)), captions)
@@ -130,7 +131,9 @@ def _untrained(params: BaseParams, corpus: _Captioned, profile: Profile) -> flux
     """The pipeline with a fitted codec and random weights, ready to train."""
     criteria = tree.parse(paths.CRITERIA / profile.annotate.criteria)
     phrases = [
-        phrase for leaf in criteria.leaves().values() for phrase in (leaf.positive, leaf.negative)
+        phrase
+        for leaf in criteria.leaves().values()
+        for phrase in (leaf.positive, leaf.negative)
     ]
     with quiet():
         pipeline = small.pipeline(
@@ -142,21 +145,20 @@ def _untrained(params: BaseParams, corpus: _Captioned, profile: Profile) -> flux
     return flux.Flux(pipeline, text_tokens=profile.model.text_tokens)
 
 
-def _codec(params: PCACodec | FolderCodec, pixels: Tensor) -> nn.Module:
+def _codec(params: PCACodec | FolderCodec, pixels: Tensor) -> Any:
     if isinstance(params, PCACodec):
         return codec.fit(pixels[:_CODEC_PICTURES], params.patch_pixels, params.channels)
     from diffusers import AutoencoderTiny
 
     if not Path(params.path).is_dir():
         raise ArtifactError(f"base.codec.path {params.path!r} is no folder")
-    loaded: nn.Module = AutoencoderTiny.from_pretrained(params.path).float().eval()
-    return loaded
+    return AutoencoderTiny.from_pretrained(params.path).float().eval()
 
 
 def _encoded(painter: flux.Flux, corpus: _Captioned) -> steps.Corpus:
     distinct = list(dict.fromkeys(["", *corpus.captions]))
     number = {caption: row for row, caption in enumerate(distinct)}
-    batches = corpus.pixels.split(_ENCODED_AT_ONCE)
+    batches = torch.split(corpus.pixels, _ENCODED_AT_ONCE)
     return steps.Corpus(
         latents=torch.cat([painter.encode_images(batch) for batch in batches]),
         prompts=painter.encode_texts(distinct),
@@ -182,13 +184,17 @@ def _write_grid(
     prompts = sorted(set(captions), key=lambda c: (-captions.count(c), c))
     chosen = [prompts[n % len(prompts)] for n in range(rows * columns)]
     evaluate = profile.evaluate
-    pictures = list(
-        sampling.paint(
-            painter, chosen, range(len(chosen)),
-            steps=evaluate.steps, guidance=evaluate.guidance, pixels=profile.model.pixels,
-            batch_images=evaluate.batch_images, report=silent,
-        )  # fmt: skip
+    painted = sampling.paint(
+        painter,
+        chosen,
+        range(len(chosen)),
+        steps=evaluate.steps,
+        guidance=evaluate.guidance,
+        pixels=profile.model.pixels,
+        batch_images=evaluate.batch_images,
+        report=silent,
     )
+    pictures = list(painted)
     lines = [np.hstack(pictures[r * columns : (r + 1) * columns]) for r in range(rows)]
     grid = Image.fromarray(np.vstack(lines))
     content = io.BytesIO()

@@ -1,6 +1,7 @@
 """Records and pictures, encoded: what the training stages read, built once and cached."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -77,3 +78,9 @@ def _pixels(files: Sequence[str], profile: Profile) -> Tensor:
             ) from None
         squares.append(images.square(image, profile.model.pixels))
     return to_pixels(np.stack(squares))
+
+
+def weights_of(profile: Profile) -> Path | str:
+    """Return what tells two bases apart: the folder, or the hub id at its commit."""
+    folder = Path(profile.model.source)
+    return folder if folder.is_dir() else f"{profile.model.source}@{profile.model.revision}"

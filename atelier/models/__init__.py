@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from atelier.errors import ParamsError
 from atelier.models.processes import Process
@@ -27,7 +27,7 @@ class Denoiser(Protocol):
     """A painter: its network, its process, and the way between pixels, words and tensors."""
 
     component: str  # the network's name in a diffusers pipeline: `transformer` or `unet`
-    network: nn.Module  # float32 or half; LoRA adapters are added to it
+    network: Any  # a diffusers model; LoRA adapters are added to it
     process: Process
     identity: str  # names codec, encoders and their weights; keys the caches
     token_budget: int  # prompt tokens that the narrowest encoder reads
@@ -80,8 +80,8 @@ def load(params: "ModelParams") -> Denoiser:
 
         return flux.load(params)
     raise ParamsError(
-        f"model.family {params.family!r} has no loader yet (atelier/models/{params.family}.py); "
-        "use a profile whose family is 'flux', such as `profile: starter`"
+        f"model.family {params.family!r} has no loader yet: "
+        f"atelier/models/{params.family}.py is missing; use a profile whose family is 'flux', such as `profile: starter`"
     )
 
 
@@ -114,6 +114,5 @@ def take(condition: Condition, rows: Tensor) -> Condition:
 def join(conditions: Sequence[Condition]) -> Condition:
     """Put conditions one after the other along dimension 0."""
     return {
-        name: torch.cat([condition[name] for condition in conditions])
-        for name in conditions[0]
+        name: torch.cat([condition[name] for condition in conditions]) for name in conditions[0]
     }

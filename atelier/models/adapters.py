@@ -8,7 +8,7 @@ import contextlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from peft import LoraConfig
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 FILE = "pytorch_lora_weights.safetensors"
 
 
-def add(network: nn.Module, name: str, lora: LoRA, *, seed: int) -> None:
+def add(network: Any, name: str, lora: LoRA, *, seed: int) -> None:
     """Add a fresh adapter; it changes nothing until it is trained (B starts at zero)."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -84,16 +84,14 @@ def save(painter: "Denoiser", name: str, folder: Path) -> None:
         **{
             f"{painter.component}_lora_layers": {
                 key: tensor.detach().cpu().contiguous()
-                for key, tensor in get_peft_model_state_dict(
-                    network, adapter_name=name
-                ).items()
+                for key, tensor in get_peft_model_state_dict(network, adapter_name=name).items()
             },
             f"{painter.component}_lora_adapter_metadata": plain,
         },
     )
 
 
-def weights(network: nn.Module, name: str) -> dict[str, nn.Parameter]:
+def weights(network: Any, name: str) -> dict[str, nn.Parameter]:
     """Return the adapter's parameters by their full name, in the network's order."""
     return {
         key: parameter
@@ -103,13 +101,15 @@ def weights(network: nn.Module, name: str) -> dict[str, nn.Parameter]:
 
 
 @contextlib.contextmanager
-def use(network: nn.Module, name: str | None) -> Iterator[None]:
+def use(network: Any, name: str | None) -> Iterator[None]:
     """Inside, the network is the base with adapter ``name``, or the bare base for None.
 
     On leaving, the state before is back, trainable weights included. The innermost adapter is
     trainable, as peft has it; run a frozen one under ``torch.no_grad``.
     """
-    layers = [module for module in network.modules() if isinstance(module, BaseTunerLayer)]
+    layers: list[Any] = [
+        module for module in network.modules() if isinstance(module, BaseTunerLayer)
+    ]
     before = [(layer.disable_adapters, list(layer.active_adapters)) for layer in layers]
     trainable = [(p, p.requires_grad) for p in network.parameters()]
     try:

@@ -26,7 +26,7 @@ class PatchPCA(ModelMixin, ConfigMixin):  # type: ignore[misc]
         block_out_channels: Only its length is read: pipelines take the scale from it.
     """
 
-    @register_to_config
+    @register_to_config  # type: ignore[untyped-decorator]
     def __init__(
         self,
         patch_pixels: int = 8,
@@ -55,7 +55,9 @@ class PatchPCA(ModelMixin, ConfigMixin):  # type: ignore[misc]
             latents=latents.transpose(1, 2).reshape(len(pixels), -1, rows, columns)
         )
 
-    def decode(self, latents: Tensor, return_dict: bool = True) -> DecoderOutput | tuple[Tensor]:
+    def decode(
+        self, latents: Tensor, return_dict: bool = True
+    ) -> DecoderOutput | tuple[Tensor]:
         """Return pixels around [-1, 1], ``[B, 3, H p, W p]``."""
         side = self.config.patch_pixels
         flat = latents.flatten(2).transpose(1, 2)
@@ -96,4 +98,5 @@ def fit(pixels: Tensor, patch_pixels: int, channels: int) -> PatchPCA:
     codec.mean.data.copy_(mean)
     codec.components.data.copy_(components)
     codec.scale.data.copy_(scale)
-    return codec.eval()
+    codec.eval()
+    return codec

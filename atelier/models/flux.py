@@ -14,7 +14,7 @@ from torch import Tensor
 
 from atelier.errors import ArtifactError, ParamsError
 from atelier.models import Condition, quiet
-from atelier.models.processes import RectifiedFlow
+from atelier.models.processes import Process, RectifiedFlow
 from atelier.params import ModelParams
 
 # The distilled models were trained with a guidance number as an input. Training and targets
@@ -26,7 +26,7 @@ class Flux:
     """A FLUX pipeline behind the ``Denoiser`` protocol."""
 
     component = "transformer"
-    process = RectifiedFlow()
+    process: Process = RectifiedFlow()
 
     def __init__(self, pipeline: FluxPipeline, *, text_tokens: int) -> None:
         pipeline.set_progress_bar_config(disable=True)
@@ -41,18 +41,18 @@ class Flux:
         """Return ``(z - shift) * scale``, the mean of the codec's distribution."""
         codec = self._pipeline.vae
         encoded = codec.encode(pixels.to(dtype=codec.dtype, device=codec.device))
-        if hasattr(encoded, "latents"):
-            latents = encoded.latents
-        else:
-            latents = encoded.latent_dist.mode()
-        return (latents.float() - codec.config.shift_factor) * codec.config.scaling_factor
+        tiny = hasattr(encoded, "latents")  # AutoencoderTiny and PatchPCA have no distribution
+        latents: Tensor = encoded.latents if tiny else encoded.latent_dist.mode()
+        scaled: Tensor = latents.float() - codec.config.shift_factor
+        return scaled * float(codec.config.scaling_factor)
 
     @torch.no_grad()
     def decode_latents(self, latents: Tensor) -> Tensor:
         """Return pixels around [-1, 1]."""
         codec = self._pipeline.vae
         unscaled = latents / codec.config.scaling_factor + codec.config.shift_factor
-        return codec.decode(unscaled.to(codec.dtype)).sample.float()
+        pixels: Tensor = codec.decode(unscaled.to(codec.dtype)).sample
+        return pixels.float()
 
     @torch.no_grad()
     def encode_texts(self, prompts: Sequence[str]) -> Condition:
@@ -109,7 +109,9 @@ class Flux:
             return_dict=False,
         )[0]
         # In units of latents: a scale factor of 1 makes the pipeline's pixels our cells.
-        unpacked = FluxPipeline._unpack_latents(predicted, height, width, vae_scale_factor=1)
+        unpacked: Tensor = FluxPipeline._unpack_latents(
+            predicted, height, width, vae_scale_factor=1
+        )
         return unpacked.to(torch.promote_types(dtype, torch.float32))
 
     @torch.no_grad()
@@ -148,7 +150,10 @@ class Flux:
             return_dict=False,
             **guided,
         )[0]
-        return FluxPipeline._unpack_latents(packed, height, width, vae_scale_factor=1).float()
+        latents: Tensor = FluxPipeline._unpack_latents(
+            packed, height, width, vae_scale_factor=1
+        )
+        return latents.float()
 
     def latent_shape(self, pixels: int) -> tuple[int, int, int]:
         """Return ``(C, H, W)`` of a square picture's latents."""
@@ -195,7 +200,7 @@ def load(params: ModelParams) -> Flux:
             )
         except (OSError, ValueError) as error:
             raise ArtifactError(
-                f"model.source {params.source!r} could not be loaded as a FLUX pipeline: {error}"
+                f"model.source {params.source!r} cannot be loaded as a FLUX pipeline: {error}"
             ) from None
     _check_tokenizers(pipeline, params.source)
     _realign(pipeline)

@@ -8,7 +8,12 @@ from collections import Counter
 from collections.abc import Iterable
 
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
+from diffusers import (
+    FlowMatchEulerDiscreteScheduler,
+    FluxPipeline,
+    FluxTransformer2DModel,
+    ModelMixin,
+)
 from torch import nn
 from transformers import (
     CLIPTextConfig,
@@ -28,7 +33,7 @@ _SCHEDULER_SHIFT = 2.0
 
 
 def pipeline(
-    network: FluxNetwork, codec: nn.Module, corpus: Iterable[str], *, seed: int
+    network: FluxNetwork, codec: ModelMixin, corpus: Iterable[str], *, seed: int
 ) -> FluxPipeline:
     """Build a pipeline with random, seeded weights.
 

@@ -61,13 +61,13 @@ def fit(
                 f"the loss is {loss.item()} at step {step + 1}; the checkpoint before it is "
                 f"kept in {folder}. Lower learning_rate (now {learning_rate:g}) or raise beta"
             )
-        loss.backward()
+        torch.autograd.backward(loss)
         rate = learning_rate * schedule(step, params)
         norm = state.advance(rate)
         if measure:
             values = {"loss": loss.item(), **values, "gradient_norm": norm, "rate": rate}
         report(step + 1, values if measure else {})
-        if (step + 1) % params.checkpoint_steps == 0 and step + 1 < params.steps:
+        if (step + 1) % params.checkpoint_steps == 0 or step + 1 == params.steps:
             checkpoints.save(folder, step + 1, state.tensors())
     return state.result()
 
@@ -158,7 +158,7 @@ def generator(seed: int, step: int, purpose: str) -> torch.Generator:
 
 
 def batch_rows(images: int, batch: int, step: int, seed: int) -> Tensor:
-    """Return which images step ``step`` sees: each once an epoch, in a shuffled order, ``[B]``."""
+    """Return which images a step sees, ``[B]``: each once an epoch, in a shuffled order."""
     first = step * batch
     positions = range(first, first + batch)
     rows = [_order(images, p // images, seed)[p % images] for p in positions]

@@ -121,7 +121,7 @@ def complex_preference(
 def _draw(
     painter: Denoiser, corpus: Corpus, params: Training, step: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, torch.Generator]:
-    """Images, their rows, noise and times of a step, and its generator for what else is drawn."""
+    """Images, their rows, noise and times of a step, and its generator for the rest."""
     rows = batch_rows(len(corpus.latents), params.batch_images, step, params.seed)
     source = generator(params.seed, step, "step")
     clean = corpus.latents[rows]

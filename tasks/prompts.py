@@ -1,0 +1,82 @@
+"""The prompts that training reads, within the encoders' budget; what did not fit is counted."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from atelier.criteria import captions
+from atelier.criteria.annotations import Record
+from atelier.criteria.tree import Tree
+from atelier.models import Denoiser
+from atelier.training.loop import generator
+
+
+@dataclass
+class Prompts:
+    """Writes prompts for one painter and keeps the tally of what they had to leave out."""
+
+    painter: Denoiser
+    tree: Tree
+    seed: int
+    phrases: int = 0  # asked for
+    dropped: int = 0  # left out because the encoders read no further
+    cut_captions: int = 0
+    _lengths: dict[str, int] = field(default_factory=dict)
+
+    def write(self, record: Record, attributes: Sequence[str], variant: int = 0) -> str:
+        """Return the caption with as many of the phrases as fit."""
+        fitted = captions.fit(
+            record.caption,
+            attributes,
+            self.painter.token_budget,
+            self._count,
+            seed=_integer(self.seed, record.image, variant),
+        )
+        self.phrases += len(attributes)
+        self.dropped += len(fitted.dropped)
+        self.cut_captions += fitted.cut
+        return fitted.prompt
+
+    def labelled(self, record: Record, variants: int, dropout: float) -> list[str]:
+        """Return ``y ∪ A_pos ∪ A_neg`` in variants, each phrase kept with 1 - dropout."""
+        every = captions.phrases(record.positive, record.negative, self.tree)
+        prompts = []
+        for variant in range(variants):
+            source = generator(self.seed, variant, f"dropout {record.image}")
+            kept = [p for p in every if _uniform(source) >= dropout]
+            prompts.append(self.write(record, kept, variant))
+        return prompts
+
+    def good(self, record: Record) -> str:
+        """Return the winner's prompt ``y ∪ A_pos``."""
+        return self.write(record, captions.phrases(record.positive, (), self.tree))
+
+    def bad(self, record: Record) -> str:
+        """Return the loser's prompt ``y ∪ A_neg``."""
+        return self.write(record, captions.phrases((), record.negative, self.tree))
+
+    def flipped(self, record: Record) -> str:
+        """Return ``y`` with every active pair at its good pole."""
+        active = [*record.positive, *record.negative]
+        return self.write(record, captions.phrases(active, (), self.tree))
+
+    def tally(self) -> dict[str, float]:
+        """Return the shares that did not fit."""
+        return {
+            "dropped_attributes": self.dropped / max(self.phrases, 1),
+            "cut_captions": self.cut_captions,
+        }
+
+    def _count(self, text: str) -> int:
+        if text not in self._lengths:
+            self._lengths[text] = self.painter.count_tokens(text)
+        return self._lengths[text]
+
+
+def _integer(seed: int, image: str, variant: int) -> int:
+    return generator(seed, variant, f"phrases {image}").initial_seed()
+
+
+def _uniform(source: torch.Generator) -> float:
+    return float(torch.rand((), generator=source))

@@ -1,0 +1,76 @@
+"""Stage ``sft``: the base learns what the attributes mean; the result is θ1."""
+
+import json
+
+from atelier import atomic, models
+from atelier.criteria import annotations, tree
+from atelier.criteria.annotations import Record
+from atelier.models import adapters
+from atelier.params import Profile
+from atelier.training import loop, steps
+from tasks import corpus, paths, progress, resume
+from tasks.curve import Curve
+from tasks.prompts import Prompts
+from tasks.tracking import StageRun
+
+_ADAPTER = "theta1"
+
+
+def run(profile: Profile, tracked: StageRun) -> None:
+    """Train θ1 on ``c = y ∪ A_pos ∪ A_neg`` by ordinary denoising.
+
+    Reads ``paths.SPLIT`` and the pictures; writes a LoRA, its curve and its metrics under
+    ``paths.SFT``.
+
+    Raises:
+        ArtifactError: An input is absent, or belongs to another base model.
+    """
+    params = profile.sft
+    records = annotations.read(paths.SPLIT / "train.jsonl", Record)
+    criteria = tree.parse(paths.CRITERIA / profile.annotate.criteria)
+    painter = models.load(profile.model)
+    prompts = Prompts(painter, criteria, params.training.seed)
+    labelled = [
+        prompts.labelled(record, params.prompt_variants, params.attribute_dropout)
+        for record in records
+    ]
+    encoded = corpus.encode(painter, records, {"labelled": labelled}, profile)
+    adapters.add(painter.network, _ADAPTER, params.lora, seed=params.training.seed)
+    work = resume.folder(
+        "sft",
+        params,
+        profile.model,
+        paths.SPLIT / "train.jsonl",
+        paths.CRITERIA / profile.annotate.criteria,
+        corpus.weights_of(profile),
+    )
+    with (
+        progress.bar("sft", params.training.steps, "steps") as bar,
+        adapters.use(painter.network, _ADAPTER),
+    ):
+        curve = Curve(work, "", bar, tracked)
+        trained = adapters.weights(painter.network, _ADAPTER)
+        step = steps.denoising(
+            painter,
+            encoded,
+            params.training,
+            role="labelled",
+            caption_dropout=params.caption_dropout,
+        )
+        weights = loop.fit(
+            trained,
+            step,
+            learning_rate=params.learning_rate,
+            params=params.training,
+            folder=work,
+            report=curve.report,
+        )
+    for name, parameter in trained.items():
+        parameter.data.copy_(weights[name])
+    adapters.save(painter, _ADAPTER, paths.SFT)
+    curve.write(paths.SFT / "curve.tsv")
+    metrics = {"images": len(records), **prompts.tally(), "loss": curve.last()["loss"]}
+    atomic.write(paths.SFT / "metrics.json", json.dumps(metrics, indent=2) + "\n")
+    tracked.metrics(metrics)
+    tracked.file(paths.SFT / "curve.tsv")
+    resume.done(work)
