@@ -11,6 +11,7 @@ from atelier.errors import DiskError
 _CURES = {
     errno.ENOSPC: "the disk is full; free some space and run the same command again",
     errno.EDQUOT: "your disk quota is used up; free some space and run the same command again",
+    errno.EFBIG: "it is larger than the largest file allowed here (`ulimit -f`); raise that",
     errno.EROFS: "the file system is read-only; mount it writable and run again",
     errno.EACCES: "this user may not write there; change the folder's owner or mode",
 }

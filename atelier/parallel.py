@@ -7,8 +7,11 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import connection
 from typing import Any, TypeVar
+
+from atelier.errors import ArtifactError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -38,8 +41,8 @@ def results(
         processes: Workers at most.
 
     Raises:
-        concurrent.futures.process.BrokenProcessPool: A worker was killed; raised by the
-            iterator.
+        ArtifactError: A worker was killed; raised by the iterator, naming the items that it
+            may have been at.
     """
     if processes == 1 or len(items) <= _FEW:
         yield map(function, items)
@@ -52,9 +55,23 @@ def results(
         initargs=(function,),
     )
     try:
-        yield pool.map(_call, items, chunksize=_CHUNK)
+        yield _survivors(pool.map(_call, items, chunksize=_CHUNK), items)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _survivors(answers: Iterator[Result], items: Sequence[Item]) -> Iterator[Result]:
+    """The answers, up to the one that died with its worker."""
+    done = 0
+    try:
+        for done, answer in enumerate(answers, start=1):  # noqa: B007
+            yield answer
+    except BrokenProcessPool:
+        busy = ", ".join(map(str, items[done : done + _CHUNK]))
+        raise ArtifactError(
+            f"a process was killed while it was at one of {busy}, most often because memory "
+            "ran out; lower annotate.largest_pixels, or move the picture away, and run again"
+        ) from None
 
 
 def _start(function: Callable[[Any], Any]) -> None:

@@ -13,7 +13,12 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 PROFILE = """
 model:
-  {family: flux, source: base/starter, revision: null, dtype: float32, pixels: 32, text_tokens: 64}
+  family: flux
+  source: base/starter
+  revision: null
+  dtype: float32
+  pixels: 32
+  text_tokens: 64
 base: null
 annotate:
   criteria: starter.yaml
@@ -26,6 +31,7 @@ split: {train: 0.8, validation: 0.1, test: 0.1, near_duplicate_bits: null, salt:
 sft:
   lora: &lora {rank: 4, alpha: 4, targets: all-linear}
   learning_rate: 0.001
+  prompt_variants: 2
   attribute_dropout: 0.35
   caption_dropout: 0.1
   training: &training
@@ -49,7 +55,12 @@ cpo:
       omega: 4.0
       weighting: constant
       learning_rate: 0.001
-    cpo: {objective: cpo, winner: labelled, beta: 500, weighting: constant, learning_rate: 0.0001}
+    cpo:
+      objective: cpo
+      winner: labelled
+      beta: 500
+      weighting: constant
+      learning_rate: 0.0001
   champion: cpo-s
   lora: *lora
   training: *training

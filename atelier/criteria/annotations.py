@@ -32,7 +32,7 @@ class Image(Params):
     width: int  # pixels, upright
     height: int
     caption: str  # y
-    artwork: str  # what must not be torn apart by the split; the file's stem if nothing is said
+    artwork: str  # what the split never tears apart; the path without suffix if nothing is said
 
 
 class Quarantined(Params):
@@ -70,13 +70,15 @@ def read(path: Path, kind: type[Row]) -> list[Row]:
 
     Raises:
         ArtifactError: The file is absent.
-        AnnotationError: A line does not fit; named by its number.
+        AnnotationError: A line does not fit, named by its number; or it is not UTF-8.
     """
     try:
         with path.open(encoding="utf-8") as file:
             return list(_rows(file, path, kind))
     except FileNotFoundError:
         raise ArtifactError(f"{path} is absent; run `dvc repro {path.parent.name}`") from None
+    except UnicodeDecodeError as error:
+        raise AnnotationError(f"{path} is not UTF-8 ({error}); is it damaged?") from None
 
 
 def _rows(file: Iterable[str], path: Path, kind: type[Row]) -> Iterator[Row]:

@@ -66,6 +66,7 @@ def find(data: Path, captions: str | None) -> Corpus:
             what to do, and names all mistakes of the table.
     """
     files, quarantined = _files(data)
+    entries: list[Entry | None]
     if captions is None:
         entries = [_named(file) for file in files]
     else:

@@ -31,7 +31,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, ValidationError
 
-from atelier.errors import CriteriaError
+from atelier.errors import AnnotationError, CriteriaError
 from atelier.params import Params, explain
 
 Pole = Literal["positive", "negative"]
@@ -68,7 +68,7 @@ class Criterion(Params):
     negative_means: str
     applies: Literal["any"] | list[str]  # media, genres, traditions it is judged in
     sources: list[str]  # keys of the file's literature
-    aliases: list[str] = []
+    aliases: list[str] = Field(default_factory=list)  # former paths
     measure: Measure | None = None
 
     def phrase(self, pole: Pole) -> str:
@@ -97,6 +97,23 @@ class Tree(Params):
         return {
             path: node for path, node in _walk(self.criteria) if isinstance(node, Criterion)
         }
+
+    def criterion(self, path: str) -> Criterion:
+        """Return the criterion of that path, or the one that was called so formerly.
+
+        Raises:
+            AnnotationError: The tree has no such criterion.
+        """
+        leaves = self.leaves()
+        if path in leaves:
+            return leaves[path]
+        for leaf in leaves.values():
+            if path in leaf.aliases:
+                return leaf
+        raise AnnotationError(
+            f"{path!r} is no criterion of {self.domain} {self.version}, which has: "
+            f"{', '.join(leaves)}"
+        )
 
     def roots(self) -> list[str]:
         """Return the first-level paths: the dimensions that are reported."""
@@ -141,6 +158,10 @@ class _UniqueKeys(yaml.SafeLoader):
 def _mapping(loader: _UniqueKeys, node: yaml.MappingNode) -> dict[Any, Any]:
     seen = set()
     for key, _ in node.value:
+        if not isinstance(key, yaml.ScalarNode):
+            raise yaml.constructor.ConstructorError(
+                None, None, "a name should be plain words", key.start_mark
+            )
         if key.value in seen:
             raise yaml.constructor.ConstructorError(
                 None, None, f"{key.value!r} stands twice", key.start_mark

@@ -155,7 +155,7 @@ def icc_matrix_profile(red, green, blue):
         b"rXYZ": b"XYZ \0\0\0\0" + s15(*red),
         b"gXYZ": b"XYZ \0\0\0\0" + s15(*green),
         b"bXYZ": b"XYZ \0\0\0\0" + s15(*blue),
-        **{tag: b"curv\0\0\0\0\0\0\0\0" for tag in (b"rTRC", b"gTRC", b"bTRC")},
+        **dict.fromkeys((b"rTRC", b"gTRC", b"bTRC"), b"curv" + b"\0" * 8),
     }
     at, table, data = 128 + 4 + 12 * len(bodies), struct.pack(">I", len(bodies)), b""
     for tag, body in bodies.items():

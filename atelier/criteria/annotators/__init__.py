@@ -66,7 +66,7 @@ def load(name: Literal["measured", "recorded"], recorded: Path | None, tree: Tre
         tree: The criteria judged by.
 
     Raises:
-        ParamsError: A file is named for an annotator that reads none, or none for one that does.
+        ParamsError: A file is named for an annotator without one, or none for ``recorded``.
         ArtifactError: The recorded judgements are absent.
         AnnotationError: They do not fit the tree.
     """

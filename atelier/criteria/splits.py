@@ -1,0 +1,186 @@
+"""Who learns and who is examined: a part for each artwork, by its name's hash.
+
+A place in [0, 1) comes from a hash of the artwork's name, so adding images moves no other
+image, and another salt gives another split. Pictures that look alike, and pictures of one
+artwork, stay in one part: a group takes the place of one of its artworks. Which one, a second
+hash says: the smallest place would draw nearly every group into the first part.
+"""
+
+import hashlib
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal, get_args
+
+import imagehash
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from scipy import sparse
+
+from atelier.criteria.annotations import Judgement, Record
+from atelier.errors import ArtifactError
+from atelier.params import SplitParams
+
+Part = Literal["train", "validation", "test"]
+PARTS: tuple[Part, ...] = get_args(Part)
+Labels = NDArray[np.int64]  # [N], the group of each image
+
+_HASH_SIDE = 16  # 256 bits
+_BLOCK = 64  # rows compared at once with all others: [64, N, 4] words of memory
+_SURE = 0.05  # largest chance of an empty part that counts as enough images
+
+
+def perceptual_hash(image: Image.Image) -> NDArray[np.uint64]:
+    """Return the 256 bits of the picture's pHash, uint64 ``[4]``."""
+    bits = imagehash.phash(image, hash_size=_HASH_SIDE).hash
+    return np.packbits(bits.ravel()).view(np.uint64)
+
+
+def near_duplicates(hashes: NDArray[np.uint64], bits: int) -> Labels:
+    """Label the groups of pictures that chains of near neighbours connect, ``[N]``.
+
+    Memory is linear in N; time is quadratic, 10,000 pictures in about a second.
+
+    Args:
+        hashes: From ``perceptual_hash``, ``[N, 4]``.
+        bits: Hamming distance, of 256, up to which two pictures are neighbours.
+    """
+    count = len(hashes)
+    labels = np.arange(count)
+    for start in range(0, count, _BLOCK):
+        # From this block on only: the distance is the same both ways.
+        different = hashes[start : start + _BLOCK, None] ^ hashes[None, start:]
+        rows, columns = np.nonzero(np.bitwise_count(different).sum(2) <= bits)
+        apart = rows != columns
+        if apart.any():
+            labels = _connect(labels, rows[apart] + start, columns[apart] + start)
+    return labels
+
+
+def groups(artworks: Sequence[str], look: Labels | None) -> Labels:
+    """Label the images that must stay together, ``[N]``.
+
+    Args:
+        artworks: Name of each image's artwork.
+        look: Near-duplicates, equal labels for equal groups; None does not compare pictures.
+    """
+    count = np.arange(len(artworks))
+    labels = _connect(count, count, _first(artworks))
+    return labels if look is None else _connect(labels, count, _first(look.tolist()))
+
+
+def place(artwork: str, salt: str) -> float:
+    """Return where in [0, 1) the artwork stands, by its name alone."""
+    return _unit(artwork, salt)[0]
+
+
+def assign(artworks: Sequence[str], labels: Labels, params: SplitParams) -> list[Part]:
+    """Return the part of each image.
+
+    Raises:
+        ArtifactError: A part that should have images has none; says how many it takes.
+    """
+    spokesmen: dict[int, tuple[float, float]] = {}  # of each group: second hash, place
+    for artwork, label in zip(artworks, labels.tolist(), strict=True):
+        where, rank = _unit(artwork, params.salt)
+        spokesmen[label] = min(spokesmen.get(label, (1.0, 1.0)), (rank, where))
+    parts = [_part(spokesmen[label][1], params) for label in labels.tolist()]
+    _refuse_empty(parts, len(spokesmen), params)
+    return parts
+
+
+def records(
+    rows: Iterable[tuple[str, str, str]], judgements: Iterable[Judgement]
+) -> tuple[list[Record], int]:
+    """Join images ``(hash, file, caption)`` and judgements into what training reads.
+
+    A criterion of which annotators say opposite things on one image is not active there.
+
+    Returns:
+        The records, in order; and the number of criteria left out as disputed.
+    """
+    said: dict[str, dict[str, set[str]]] = {}
+    for one in judgements:
+        said.setdefault(one.image, {}).setdefault(one.criterion, set()).add(one.pole)
+    made = [
+        Record(
+            image=image,
+            file=file,
+            caption=caption,
+            positive=_at_pole("positive", said.get(image, {})),
+            negative=_at_pole("negative", said.get(image, {})),
+        )
+        for image, file, caption in rows
+    ]
+    disputed = sum(len(poles) > 1 for criteria in said.values() for poles in criteria.values())
+    return made, disputed
+
+
+def balance(parts: Mapping[Part, Sequence[Record]]) -> dict[str, dict[str, float | None]]:
+    """Return by criterion, then part, the share of good poles among the active; None: none."""
+    good = {part: _count(r.positive for r in rows) for part, rows in parts.items()}
+    bad = {part: _count(r.negative for r in rows) for part, rows in parts.items()}
+    criteria = sorted({path for counts in (*good.values(), *bad.values()) for path in counts})
+    return {
+        path: {part: _share(good[part][path], bad[part][path]) for part in parts}
+        for path in criteria
+    }
+
+
+def _unit(artwork: str, salt: str) -> tuple[float, float]:
+    """Two independent numbers in [0, 1): where the artwork stands, and its rank in a group."""
+    digest = hashlib.blake2b(f"{salt}\0{artwork}".encode(), digest_size=16).digest()
+    # 53 bits fill a double; of 64 the largest would round up to 1.
+    first, second = (int.from_bytes(half, "big") >> 11 for half in (digest[:8], digest[8:]))
+    return first / 2**53, second / 2**53
+
+
+def _first(values: Sequence[object]) -> Labels:
+    """For each value, the index of the first one equal to it."""
+    seen: dict[object, int] = {}
+    return np.array([seen.setdefault(value, index) for index, value in enumerate(values)])
+
+
+def _connect(labels: Labels, left: NDArray[np.int64], right: NDArray[np.int64]) -> Labels:
+    """Labels after images ``left`` and ``right`` were joined pair by pair."""
+    count = len(labels)
+    everyone = np.arange(count)
+    edges = (np.concatenate([everyone, left]), np.concatenate([labels, right]))
+    graph = sparse.coo_array((np.ones(len(edges[0]), bool), edges), shape=(count, count))
+    joined: Labels = sparse.csgraph.connected_components(graph, directed=False)[1]
+    # A label is the index of one of its images, so that it can stand in the next graph.
+    return np.unique(joined, return_index=True)[1][joined]
+
+
+def _part(place: float, params: SplitParams) -> Part:
+    if place < params.train:
+        return "train"
+    return "validation" if place < 1 - params.test else "test"
+
+
+def _refuse_empty(parts: Sequence[Part], groups: int, params: SplitParams) -> None:
+    shares: dict[Part, float] = {part: getattr(params, part) for part in PARTS}
+    empty = [part for part in PARTS if shares[part] > 0 and part not in parts]
+    if not empty:
+        return
+    least = min(shares[part] for part in empty)
+    enough = math.ceil(math.log(_SURE) / math.log1p(-least)) if least < 1 else 1
+    raise ArtifactError(
+        f"the split leaves {' and '.join(empty)} empty: {len(parts)} images of {groups} "
+        f"different artworks are too few for a share of {least:g}; about {enough} different "
+        "ones are needed. Add images, raise the share in params under split, or try another "
+        "split.salt."
+    )
+
+
+def _at_pole(pole: str, criteria: Mapping[str, set[str]]) -> list[str]:
+    return [path for path, poles in criteria.items() if poles == {pole}]
+
+
+def _count(paths: Iterable[Sequence[str]]) -> Counter[str]:
+    return Counter(path for some in paths for path in some)
+
+
+def _share(good: int, bad: int) -> float | None:
+    return good / (good + bad) if good + bad else None

@@ -1,0 +1,198 @@
+import imagehash
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from atelier.criteria import splits
+from atelier.criteria.annotations import Judgement, Record
+from atelier.errors import ArtifactError
+from atelier.params import SplitParams
+
+SHARES = {"train": 0.8, "validation": 0.1, "test": 0.1}
+
+
+def params(**more):
+    return SplitParams.model_validate(SHARES | {"near_duplicate_bits": 8, "salt": "s"} | more)
+
+
+def assigned(names, labels=None, **more):
+    groups = splits.groups(names, labels)
+    return dict(zip(names, splits.assign(names, groups, params(**more)), strict=True))
+
+
+NAMES = [f"work-{number}" for number in range(2000)]
+
+
+def test_shares_are_those_asked_for():
+    parts = list(assigned(NAMES).values())
+
+    # 2000 draws: three standard deviations are 54 and 40 images
+    assert abs(parts.count("train") - 1600) < 54
+    assert abs(parts.count("validation") - 200) < 40
+    assert abs(parts.count("test") - 200) < 40
+
+
+def test_adding_images_moves_nobody():
+    before = assigned(NAMES[:500])
+    after = assigned(["another", *NAMES])
+
+    assert all(after[name] == part for name, part in before.items())
+
+
+def test_another_salt_is_another_split():
+    assert assigned(NAMES, salt="s") == assigned(NAMES, salt="s")
+    assert assigned(NAMES, salt="s") != assigned(NAMES, salt="t")
+
+
+@given(name=st.text(st.characters(codec="utf-8")), salt=st.text(st.characters(codec="utf-8")))
+def test_a_place_is_in_the_half_open_unit_interval(name, salt):
+    assert 0 <= splits.place(name, salt) < 1
+
+
+def test_images_of_one_artwork_stay_together():
+    names = [f"work-{number // 4}" for number in range(2000)]
+    labels = splits.groups(names, None)
+    parts = splits.assign(names, labels, params())
+
+    assert len(set(zip(names, parts, strict=True))) == 500
+
+
+def test_a_group_takes_the_place_of_one_of_its_artworks():
+    # every second image looks like its neighbour
+    parts = assigned(NAMES, np.arange(2000) // 2)
+
+    for pair in zip(NAMES[::2], NAMES[1::2], strict=True):
+        first, second = (parts[name] for name in pair)
+        places = [splits.place(name, "s") for name in pair]
+        alone = {"train" if p < 0.8 else "validation" if p < 0.9 else "test" for p in places}
+        assert first == second
+        assert first in alone
+
+
+def test_groups_are_shared_out_like_single_images():
+    # 1000 groups of ten: three standard deviations are 38 and 28 groups. Were it the
+    # smallest place of ten, 0.2^10 of them would be outside of the training part.
+    parts = list(
+        assigned([f"work-{n}" for n in range(10_000)], np.arange(10_000) // 10).values()
+    )
+
+    assert abs(parts.count("train") / 10 - 800) < 38
+    assert abs(parts.count("test") / 10 - 100) < 28
+
+
+def test_look_and_artwork_chain_into_one_group():
+    # 0-1 look alike, 1 and 2 are one artwork, 3 is alone
+    labels = splits.groups(["a", "b", "b", "c"], np.array([0, 0, 2, 3]))
+
+    assert labels[0] == labels[1] == labels[2] != labels[3]
+
+
+def bits(*positions):
+    flags = np.zeros(256, np.uint8)
+    flags[list(positions)] = 1
+    return np.packbits(flags).view(np.uint64)
+
+
+def test_neighbours_within_the_distance_are_one_group_and_chains_hold():
+    # distances: 0-1 is 2, 1-2 is 2, 0-2 is 4, 3 is far from all
+    hashes = np.stack([bits(), bits(0, 99), bits(0, 99, 180, 255), bits(*range(100))])
+
+    assert len(set(splits.near_duplicates(hashes, 1))) == 4
+    labels = splits.near_duplicates(hashes, 2)
+    assert labels[0] == labels[1] == labels[2] != labels[3]
+
+
+def test_groups_are_those_of_comparing_every_pair():
+    rng = np.random.default_rng(0)
+    centres = rng.integers(0, 2**64, (40, 4), dtype=np.uint64)
+    flips = np.uint64(1) << rng.integers(0, 64, (300, 4), dtype=np.uint64)
+    hashes = centres[rng.integers(0, 40, 300)] ^ flips
+
+    labels = splits.near_duplicates(hashes, 7)
+
+    unpacked = np.unpackbits(hashes.view(np.uint8).reshape(300, 32), axis=1)
+    distance = (unpacked[:, None] != unpacked[None]).sum(2)
+    reach = distance <= 7
+    for _ in range(9):  # paths of up to 2^9 steps
+        reach = reach.astype(int) @ reach.astype(int) > 0
+    np.testing.assert_array_equal(labels[:, None] == labels[None], reach)
+
+
+def test_many_equal_pictures_are_one_group():
+    hashes = np.repeat(bits(3, 4)[None], 1000, axis=0)
+
+    assert len(set(splits.near_duplicates(hashes, 0))) == 1
+
+
+def test_distance_of_hashes_is_that_of_imagehash():
+    rng = np.random.default_rng(0)
+    one, other = (
+        Image.fromarray(rng.integers(0, 256, (40, 40, 3), dtype=np.uint8)) for _ in range(2)
+    )
+
+    ours = np.bitwise_count(splits.perceptual_hash(one) ^ splits.perceptual_hash(other)).sum()
+
+    assert ours == imagehash.phash(one, 16) - imagehash.phash(other, 16)
+
+
+def test_a_part_left_empty_says_how_many_images_it_takes():
+    # (1 - 0.1)^29 = 0.047 is the first below 5%
+    with pytest.raises(ArtifactError) as caught:
+        assigned(["a", "b"])
+
+    text = str(caught.value)
+    assert "2 images of 2 different artworks are too few for a share of 0.1" in text
+    assert "about 29 different ones are needed" in text
+
+
+def test_a_part_that_nobody_wants_may_be_empty():
+    parts = assigned(NAMES, train=0.9, validation=0.0, test=0.1)
+
+    assert set(parts.values()) == {"train", "test"}
+
+
+def judgement(image, criterion, pole, annotator="x"):
+    return Judgement(
+        image=image * 64, criterion=criterion, pole=pole, annotator=annotator, confidence=1
+    )
+
+
+def test_records_hold_the_active_attributes_and_leave_out_disputed_ones():
+    said = [
+        judgement("a", "harmony", "positive"),
+        judgement("a", "edges", "negative"),
+        judgement("a", "balance", "positive", "x"),
+        judgement("a", "balance", "negative", "y"),
+    ]
+    rows = [("a" * 64, "a.png", "a pond"), ("b" * 64, "b.png", "a hill")]
+
+    records, disputed = splits.records(rows, said)
+
+    assert disputed == 1
+    assert records == [
+        Record(
+            image="a" * 64,
+            file="a.png",
+            caption="a pond",
+            positive=["harmony"],
+            negative=["edges"],
+        ),
+        Record(image="b" * 64, file="b.png", caption="a hill", positive=[], negative=[]),
+    ]
+
+
+def test_balance_is_the_share_of_good_poles_among_the_active():
+    def record(positive, negative):
+        return Record(image="a" * 64, file="", caption="", positive=positive, negative=negative)
+
+    parts = {
+        "train": [record(["edges"], []), record(["edges"], ["hue"]), record([], ["edges"])],
+        "test": [record(["hue"], [])],
+    }
+
+    assert splits.balance(parts) == {
+        "edges": {"train": 2 / 3, "test": None},
+        "hue": {"train": 0.0, "test": 1.0},
+    }

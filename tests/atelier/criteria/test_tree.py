@@ -1,0 +1,158 @@
+import pytest
+import yaml
+
+from atelier.criteria.tree import Measure, Tree, parse
+from atelier.errors import AnnotationError, CriteriaError
+
+
+def leaf(positive, negative, **more):
+    return {
+        "positive": positive,
+        "negative": negative,
+        "positive_means": "It is so.",
+        "negative_means": "It is not.",
+        "applies": "any",
+        "sources": ["arnheim"],
+        **more,
+    }
+
+
+@pytest.fixture
+def values():
+    return {
+        "domain": "painting",
+        "version": "1",
+        "literature": {"arnheim": "Arnheim, Art and Visual Perception, 1974"},
+        "criteria": {
+            "composition": {
+                "name": "Composition",
+                "about": "How the surface is divided.",
+                "branches": {
+                    "balance": leaf("balanced masses", "lopsided masses"),
+                    "edges": {
+                        "name": "Edges",
+                        "about": "Where shapes meet.",
+                        "branches": {
+                            "quality": leaf("crisp edges", "blurred edges", aliases=["edges"])
+                        },
+                    },
+                },
+            },
+            "harmony": leaf("harmonious palette", "clashing hues"),
+        },
+    }
+
+
+def written(tmp_path, values):
+    path = tmp_path / "tree.yaml"
+    path.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+    return path
+
+
+def test_leaves_are_known_by_their_paths_in_the_order_of_the_file(tmp_path, values):
+    tree = parse(written(tmp_path, values))
+
+    assert list(tree.leaves()) == [
+        "composition/balance",
+        "composition/edges/quality",
+        "harmony",
+    ]
+    assert tree.roots() == ["composition", "harmony"]
+    assert tree.depth() == 3
+
+
+def test_a_criterion_is_found_by_its_path_and_by_a_former_one(tmp_path, values):
+    tree = parse(written(tmp_path, values))
+
+    assert tree.criterion("harmony").phrase("positive") == "harmonious palette"
+    assert tree.criterion("edges").phrase("negative") == "blurred edges"
+    with pytest.raises(
+        AnnotationError, match=r"'hue' is no criterion of painting 1, which has"
+    ):
+        tree.criterion("hue")
+
+
+def test_between_its_thresholds_a_measure_abstains():
+    low_is_good = Measure(name="offset", positive_at=0.1, negative_at=0.2)
+    high_is_good = Measure(name="range", positive_at=45, negative_at=35)
+
+    assert [low_is_good.pole(v) for v in (0.05, 0.1, 0.15, 0.2, 0.3)] == [
+        "positive",
+        "positive",
+        None,
+        "negative",
+        "negative",
+    ]
+    assert [high_is_good.pole(v) for v in (50, 40, 30)] == ["positive", None, "negative"]
+
+
+def test_a_broken_file_says_all_its_mistakes_at_once(tmp_path, values):
+    branches = values["criteria"]["composition"]["branches"]
+    del branches["balance"]["negative"]
+    branches["Bad Name"] = leaf("some thing", "other thing", colour="red")
+    branches["empty"] = {"name": "x", "about": "y", "branches": {}}
+    branches["edges"]["branches"]["quality"]["positive_means"] = 3
+    values["criteria"]["harmony"] = "harmonious"
+
+    with pytest.raises(CriteriaError) as caught:
+        parse(written(tmp_path, values))
+
+    text = str(caught.value)
+    assert text.startswith(f"{tmp_path / 'tree.yaml'} does not fit:\n")
+    for mistake in (
+        "composition/balance: a leaf needs both 'positive' and 'negative', has ['positive']",
+        "composition/Bad Name: a name is lower-case words joined by hyphens",
+        "composition/Bad Name: colour: extra inputs are not permitted, got 'red'",
+        "composition/empty: branches should hold at least one node",
+        "composition/edges/quality: positive_means: input should be a valid string, got 3",
+        "harmony: should be a branch or a criterion, is 'harmonious'",
+    ):
+        assert f"  {mistake}\n" in text + "\n"
+
+
+def test_contradictions_between_criteria_are_all_named(tmp_path, values):
+    values["criteria"]["again"] = leaf("Balanced  masses", "heavy foot", sources=["itten"])
+    values["criteria"]["renamed"] = leaf("warm light", "cold light", aliases=["harmony"])
+    values["criteria"]["measured"] = leaf(
+        "deep space", "no space", measure={"name": "m", "positive_at": 1, "negative_at": 1}
+    )
+
+    with pytest.raises(CriteriaError) as caught:
+        parse(written(tmp_path, values))
+
+    assert [line.strip() for line in str(caught.value).splitlines()[1:]] == [
+        "again: positive 'Balanced  masses' is already said by composition/balance",
+        "again: source 'itten' is not in the file's literature",
+        "renamed: alias 'harmony' is also a criterion",
+        "measured: measure needs two different thresholds",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"criteria: [", "is not YAML"),
+        (b"\xff\xfe", "is not YAML"),
+        (b"", "the file should hold domain, version, literature and criteria"),
+        (b"just words", "the file should hold domain, version, literature and criteria"),
+        (b"criteria: {a: {x: 1}}", r"a: a leaf needs both 'positive' and 'negative', has \[\]"),
+        (b"criteria: {a: 1, a: 2}", "'a' stands twice"),
+        (b"criteria: {[1, 2]: {}}", "is not YAML|lower-case words"),
+        (b"criteria: {}", "criteria: "),
+    ],
+)
+def test_what_is_no_criteria_file_is_refused(tmp_path, content, says):
+    path = tmp_path / "tree.yaml"
+    path.write_bytes(content)
+
+    with pytest.raises(CriteriaError, match=says):
+        parse(path)
+
+
+def test_an_absent_file_names_the_param_that_asked_for_it(tmp_path):
+    with pytest.raises(CriteriaError, match=r"absent; `annotate.criteria` names a file of"):
+        parse(tmp_path / "absent.yaml")
+
+
+def test_the_whole_tree_is_one_value(tmp_path, values):
+    assert parse(written(tmp_path, values)) == Tree.model_validate(values)

@@ -1,0 +1,109 @@
+import pytest
+import yaml
+
+from atelier.errors import ParamsError
+from atelier.params import Profile, read_profile, read_switch
+
+
+def written(tmp_path, values, name="starter.yaml"):
+    path = tmp_path / name
+    path.write_text(yaml.safe_dump(values), encoding="utf-8")
+    return path
+
+
+def test_a_complete_profile_is_read(tmp_path, profile):
+    read = read_profile(written(tmp_path, profile))
+
+    assert isinstance(read, Profile)
+    assert read.model_dump(mode="json") == profile
+
+
+def test_all_mistakes_are_named_at_once_with_field_value_and_what_is_allowed(tmp_path, profile):
+    profile["model"]["family"] = "sd3"
+    profile["annotate"]["largest_pixels"] = 0
+    profile["split"]["train"] = 1.5
+    del profile["sft"]["learning_rate"]
+    profile["sft"]["learning_rat"] = 0.1
+    profile["sft"]["lora"] = {"rank": -1, "alpha": "much", "targets": []}
+    profile["cpo"]["champion"] = "cpo-z"
+    profile["cpo"]["objectives"]["cpo-s"] |= {"omega": 1, "loser_target": "mirror-policy"}
+    profile["betta"] = 1
+
+    with pytest.raises(ParamsError) as caught:
+        read_profile(written(tmp_path, profile))
+
+    text = str(caught.value)
+    assert text.startswith(f"{tmp_path / 'starter.yaml'} does not fit:\n")
+    for mistake in (
+        "model.family: input should be 'flux' or 'sdxl', got 'sd3'",
+        "annotate.largest_pixels: input should be greater than 0, got 0",
+        "split.train: input should be less than or equal to 1, got 1.5",
+        "sft.learning_rate: field required",
+        "sft.learning_rat: extra inputs are not permitted, got 0.1",
+        "sft.lora.rank: input should be greater than 0, got -1",
+        "sft.lora.alpha: input should be a valid number",
+        "omega should be below 1 for mirror-policy",
+        "betta: extra inputs are not permitted, got 1",
+    ):
+        assert mistake in text
+
+
+def test_parts_that_do_not_add_up_are_refused(tmp_path, profile):
+    profile["split"]["train"] = 0.7
+
+    with pytest.raises(
+        ParamsError, match=r"split: train \+ validation \+ test should be 1, is 0\.9"
+    ):
+        read_profile(written(tmp_path, profile))
+
+
+def test_a_champion_that_nobody_trains_is_refused(tmp_path, profile):
+    profile["cpo"]["champion"] = "cpo-z"
+
+    with pytest.raises(ParamsError, match=r"one of \['cpo', 'cpo-s'\], got 'cpo-z'"):
+        read_profile(written(tmp_path, profile))
+
+
+@pytest.mark.parametrize("number", [".nan", ".inf", "-1", "0"])
+def test_a_learning_rate_is_a_positive_finite_number(tmp_path, profile, number):
+    profile["sft"]["learning_rate"] = yaml.safe_load(number)
+
+    with pytest.raises(ParamsError, match=r"sft.learning_rate: input should be"):
+        read_profile(written(tmp_path, profile))
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"model: [", "is not YAML"),
+        (b"\xff\xff", "is not YAML"),
+        (b"", r"should hold sections \(`model:`, `sft:`, …\), holds None"),
+        (b"- 1", "should hold sections"),
+        (b"{}", "model: field required"),
+    ],
+)
+def test_what_is_no_profile_is_refused(tmp_path, content, says):
+    path = tmp_path / "starter.yaml"
+    path.write_bytes(content)
+
+    with pytest.raises(ParamsError, match=says):
+        read_profile(path)
+
+
+def test_an_absent_profile_lists_those_there_are(tmp_path, profile):
+    written(tmp_path, profile, "paintings.yaml")
+    written(tmp_path, profile, "starter.yaml")
+
+    with pytest.raises(ParamsError, match=r"started.yaml is absent; .* paintings, starter$"):
+        read_profile(tmp_path / "started.yaml")
+
+
+def test_the_switch_names_a_profile(tmp_path):
+    assert read_switch(written(tmp_path, {"profile": "sdxl"}, "profile.yaml")) == "sdxl"
+    with pytest.raises(ParamsError, match="profile: string should match pattern"):
+        read_switch(written(tmp_path, {"profile": "../x"}, "profile.yaml"))
+
+
+def test_a_profile_cannot_be_changed(profile):
+    with pytest.raises(ValueError, match="frozen"):
+        Profile.model_validate(profile).split.train = 0.5
