@@ -4,6 +4,7 @@ from pathlib import Path
 
 DATA = Path("data")
 DATA_PIN = Path("data.dvc")
+DVC_LOCK = Path("dvc.lock")
 PARAMS = Path("params")
 SWITCH = PARAMS / "profile.yaml"
 CRITERIA = PARAMS / "criteria"  # `annotate.criteria` names a file in it

@@ -18,6 +18,7 @@ MLflow being away never stops a stage: it is said once, and the rest of the stag
 
 import contextlib
 import fcntl
+import hashlib
 import logging
 import math
 import os
@@ -144,6 +145,9 @@ class _Runs:
             self._client.log_artifact(self._run, str(path))
 
     def end(self, status: Status) -> None:
+        if status == "FINISHED":
+            for file in sorted((paths.ARTIFACTS / self._stage).rglob("*.safetensors")):
+                self._client.set_tag(self._run, product(file), _md5(file))
         self._client.set_terminated(self._run, status)
         self._client.set_terminated(self._parent, status)
 
@@ -224,6 +228,11 @@ def provenance() -> dict[str, str]:
         outs = yaml.safe_load(paths.DATA_PIN.read_text(encoding="utf-8"))["outs"]
         tags["dvc.data"] = outs[0]["md5"]
     return tags
+
+
+def product(file: Path) -> str:
+    """Return the tag by which a run says the md5, as DVC counts it, of a file that it wrote."""
+    return f"out.{file.as_posix()}"
 
 
 def flat(values: Mapping[str, Any], above: str = "") -> dict[str, str]:
@@ -332,6 +341,11 @@ def _git(*words: str) -> str:
     except (OSError, subprocess.SubprocessError):
         return ""
     return said.stdout.strip()
+
+
+def _md5(file: Path) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "md5").hexdigest()
 
 
 def _allowed(name: str) -> str:

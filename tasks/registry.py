@@ -1,0 +1,301 @@
+"""MLflow's model registry follows dvc.lock: ``python -m tasks registry``.
+
+A stage that DVC skips, restores or pulls says nothing to MLflow, so the registry is not
+written by the stages but reconciled with dvc.lock, as often as one likes:
+
+* θ1 is a version of ``atelier-<profile>-theta1``, each θ one of ``atelier-<profile>-theta``,
+  known by the md5 that DVC gives the LoRA: the same weights are the same version;
+* a version's bytes come from DVC's cache, and its source is the run that wrote them;
+* what evaluate measured is attached to the model, and its headlines are the version's tags,
+  provided that it was measured on these very weights;
+* the alias ``champion`` is on the θ of this dvc.lock that has the lowest #A_neg among those
+  whose FID is no worse than the base's; where there is none, on none. After a revert it is
+  back where it was.
+"""
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from atelier.errors import ArtifactError
+from atelier.params import Profile, read_profile, read_switch
+from tasks import paths, tracking
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+LORA = "pytorch_lora_weights.safetensors"
+BASE, THETA1 = "base", "theta1"  # painters, as evaluate names them; a θ has its objective's
+CHAMPION = "champion"
+_REQUIREMENTS = ("torch", "diffusers", "transformers", "peft", "safetensors", "pydantic")
+
+
+@dataclasses.dataclass(frozen=True)
+class Weights:
+    """A LoRA of this dvc.lock."""
+
+    painter: str  # theta1, or the name of the objective
+    md5: str
+    file: Path
+
+    @property
+    def kind(self) -> str:
+        """Return ``theta1`` or ``theta``, the end of the registered model's name."""
+        return THETA1 if self.painter == THETA1 else "theta"
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """What evaluate wrote: the suite of each painter, and the md5 of the file."""
+
+    md5: str
+    suites: Mapping[str, Mapping[str, float]]
+
+    def passes(self, painter: str) -> bool:
+        """Say whether a painter's FID is no worse than the base's."""
+        if not {painter, BASE} <= self.suites.keys():
+            return False
+        mine, bases = (self.suites[name].get("fid") for name in (painter, BASE))
+        return mine is not None and bases is not None and mine <= bases
+
+
+def run(*, evaluating: bool = False) -> None:
+    """Bring the registry up to date; MLflow being away is said, and is no error.
+
+    Args:
+        evaluating: Called at the end of ``evaluate``: its results are fresh, though dvc.lock
+            does not know them yet.
+
+    Raises:
+        ParamsError: The profile in force does not fit.
+    """
+    name = read_switch(paths.SWITCH)
+    profile = read_profile(paths.profile(name))
+    try:
+        lines = list(_reconcile(name, profile, evaluating))
+    except ArtifactError:
+        raise
+    except Exception as error:  # MLflow must not break a pipeline that has its results
+        lines = [f"the registry is as it was: {type(error).__name__}: {error}"[:200]]
+    for line in lines:
+        sys.stdout.write(f"registry: {line}\n")
+
+
+def _reconcile(name: str, profile: Profile, evaluating: bool) -> Iterator[str]:
+    lock = _lock()
+    weights = list(_weights(lock))
+    if not weights:
+        yield "dvc.lock has no trained model yet"
+        return
+    measured = _measured(lock, evaluating)
+    with tracking.alone():
+        mlflow = tracking.client()
+        at = tracking.experiment(mlflow, name)
+        versions: dict[str, str] = {}
+        for one in weights:
+            registered = f"atelier-{name}-{one.kind}"
+            version, made = _version(mlflow, at, registered, one, profile)
+            versions[one.painter] = version
+            if measured and one.painter in measured.suites:
+                _attach(mlflow, registered, version, measured.md5, measured.suites[one.painter])
+            yield f"{one.painter} is {registered} version {version}{made}"
+        if measured:
+            yield _crown(mlflow, f"atelier-{name}-theta", versions, measured)
+
+
+def _lock() -> dict[str, Any]:
+    if not paths.DVC_LOCK.is_file():
+        return {}
+    content = yaml.safe_load(paths.DVC_LOCK.read_text(encoding="utf-8")) or {}
+    return dict(content.get("stages", {}))
+
+
+def _weights(lock: Mapping[str, Any]) -> Iterator[Weights]:
+    """Yield the LoRAs that dvc.lock knows, as far as their bytes are here."""
+    from dvc.api import DVCFileSystem
+
+    bytes_of = DVCFileSystem(".")
+    places = [(THETA1, paths.SFT)] if "sft" in lock else []
+    if "cpo" in lock and bytes_of.isdir(str(paths.CPO)):
+        found = sorted(Path(name).name for name in bytes_of.ls(str(paths.CPO), detail=False))
+        places += [(name, paths.CPO / name) for name in found]
+    for painter, folder in places:
+        file = folder / LORA
+        if bytes_of.isfile(str(file)):
+            yield Weights(painter, str(bytes_of.info(str(file))["md5"]), file)
+
+
+def _measured(lock: Mapping[str, Any], evaluating: bool) -> Measured | None:
+    """Return evaluate's results, if they are of the weights in dvc.lock."""
+    file = paths.EVALUATE / "metrics.json"
+    if not file.is_file() or not (evaluating or _fresh(lock, file)):
+        return None
+    content = file.read_bytes()
+    suites = {
+        painter: {name: float(value) for name, value in tracking.flat(suite).items() if value}
+        for painter, suite in json.loads(content)["painters"].items()
+    }
+    return Measured(_md5(content), suites)
+
+
+def _fresh(lock: Mapping[str, Any], file: Path) -> bool:
+    """Say whether ``file`` is what dvc.lock has, measured on the weights that it has."""
+    made = {
+        out["path"]: out["md5"] for name in ("sft", "cpo") for out in _rows(lock, name, "outs")
+    }
+    used = {dep["path"]: dep["md5"] for dep in _rows(lock, "evaluate", "deps")}
+    outs = {out["path"]: out["md5"] for out in _rows(lock, "evaluate", "outs")}
+    stale = any(made[path] != md5 for path, md5 in used.items() if path in made)
+    return not stale and outs.get(file.as_posix()) == _md5(file.read_bytes())
+
+
+def _rows(lock: Mapping[str, Any], stage: str, kind: str) -> list[dict[str, Any]]:
+    return list(lock.get(stage, {}).get(kind, []))
+
+
+def _version(
+    mlflow: "MlflowClient", at: str, registered: str, one: Weights, profile: Profile
+) -> tuple[str, str]:
+    """Return the version with these weights, made if need be, and a word on which it was."""
+    from mlflow.exceptions import MlflowException
+
+    key = f"name = '{registered}' and tags.`dvc.md5` = '{one.md5}'"
+    found = [
+        version
+        for version in mlflow.search_model_versions(key)
+        if version.tags.get("painter") == one.painter
+    ]
+    if found:
+        return str(found[0].version), ""
+    try:
+        mlflow.create_registered_model(registered)
+    except MlflowException:
+        mlflow.get_registered_model(registered)  # it is there; anything else raises again
+    model, source = _log_model(mlflow, at, one, profile)
+    made = mlflow.create_model_version(
+        registered,
+        source=f"models:/{model}",
+        run_id=source,
+        model_id=model,
+        tags=_tags(one) | tracking.provenance(),
+    )
+    return str(made.version), ", new"
+
+
+def _log_model(
+    mlflow: "MlflowClient", at: str, one: Weights, profile: Profile
+) -> tuple[str, str]:
+    """Log the weights as a model that paints; return its id and the run it comes from."""
+    source = _source_run(mlflow, at, one)
+    model = mlflow.create_logged_model(
+        at,
+        name=one.painter,
+        source_run_id=source,
+        tags=_tags(one),
+        params=tracking.flat(_trained_by(one, profile)),
+        model_type="lora",
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        saved = Path(folder) / "model"
+        _save(saved, one, profile)
+        mlflow.log_model_artifacts(model.model_id, str(saved))
+    mlflow.finalize_logged_model(model.model_id, "READY")
+    return str(model.model_id), source
+
+
+def _save(folder: Path, one: Weights, profile: Profile) -> None:
+    """Write the folder that ``mlflow.pyfunc.load_model`` reads."""
+    import mlflow
+    from dvc.api import DVCFileSystem
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
+
+    evaluate = profile.evaluate
+    with tempfile.TemporaryDirectory() as lora:
+        DVCFileSystem(".").get_file(str(one.file), str(Path(lora) / LORA))
+        mlflow.pyfunc.save_model(
+            folder,
+            python_model=str(Path(__file__).with_name("painting.py")),
+            artifacts={"lora": lora},
+            model_config={
+                "root": str(Path.cwd()),
+                "model": profile.model.model_dump(),
+                "steps": evaluate.steps,
+                "guidance": evaluate.guidance,
+                "batch_images": evaluate.batch_images,
+            },
+            signature=ModelSignature(
+                inputs=Schema([ColSpec("string", "prompt"), ColSpec("long", "seed")]),
+                outputs=Schema([ColSpec("string", "image")]),
+                params=ParamSchema(
+                    [
+                        ParamSpec("steps", "long", evaluate.steps),
+                        ParamSpec("guidance", "double", evaluate.guidance),
+                    ]
+                ),
+            ),
+            pip_requirements=[
+                f"{name}=={importlib.metadata.version(name)}" for name in _REQUIREMENTS
+            ],
+        )
+
+
+def _source_run(mlflow: "MlflowClient", at: str, one: Weights) -> str:
+    """Return the stage's run that wrote these weights, or one that says they came by DVC."""
+    tag = tracking.product(one.file)
+    found = mlflow.search_runs([at], f"tags.`{tag}` = '{one.md5}'", max_results=1)
+    if found:
+        return str(found[0].info.run_id)
+    tags = tracking.provenance() | _tags(one) | {"mlflow.source.name": "dvc pull"}
+    run = mlflow.create_run(at, run_name=f"{one.painter} (from DVC)", tags=tags)
+    mlflow.set_terminated(run.info.run_id)
+    return str(run.info.run_id)
+
+
+def _trained_by(one: Weights, profile: Profile) -> dict[str, Any]:
+    if one.painter == THETA1:
+        return profile.sft.model_dump()
+    cpo = profile.cpo.model_dump()
+    return {**cpo["objectives"].get(one.painter, {}), **cpo["lora"], **cpo["training"]}
+
+
+def _tags(one: Weights) -> dict[str, str]:
+    return {"dvc.md5": one.md5, "dvc.path": one.file.as_posix(), "painter": one.painter}
+
+
+def _attach(
+    mlflow: "MlflowClient", registered: str, version: str, md5: str, suite: Mapping[str, float]
+) -> None:
+    """Put the metric suite on the model, and its headlines on the version's tags, once."""
+    known = mlflow.get_model_version(registered, version)
+    if known.tags.get("evaluation.md5") == md5:
+        return
+    for name, value in suite.items():
+        mlflow.log_metric(known.run_id, name, value, model_id=known.model_id)
+        mlflow.set_model_version_tag(registered, version, name, f"{value:.4g}")
+    mlflow.set_model_version_tag(registered, version, "evaluation.md5", md5)
+
+
+def _crown(
+    mlflow: "MlflowClient", registered: str, versions: Mapping[str, str], measured: Measured
+) -> str:
+    """Move the alias ``champion`` to where the rule wants it; say where that is."""
+    fit = [name for name in versions if name != THETA1 and measured.passes(name)]
+    if not fit:
+        mlflow.delete_registered_model_alias(registered, CHAMPION)
+        return "no θ has a FID at least as good as the base's: there is no champion"
+    best = min(fit, key=lambda name: measured.suites[name]["negatives"])
+    mlflow.set_registered_model_alias(registered, CHAMPION, versions[best])
+    return f"{CHAMPION} of {registered} is version {versions[best]} ({best})"
+
+
+def _md5(content: bytes) -> str:
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()
