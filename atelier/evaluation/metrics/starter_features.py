@@ -285,7 +285,7 @@ def _patch_components(pixels: Tensor) -> Tensor:
     some = _scaled(pixels[:256])
     patches = F.unfold(some, _PATCH, stride=_PATCH).transpose(1, 2).flatten(0, 1).double()
     centred = patches - patches.mean(0)
-    vectors = torch.linalg.eigh(centred.T @ centred)[1]
+    vectors: Tensor = torch.linalg.eigh(centred.T @ centred)[1]
     return vectors.flip(1)[:, :_MOST_COMPONENTS].T.float()
 
 
@@ -299,7 +299,8 @@ def _damage(pixels: Tensor, components: Tensor, generator: np.random.Generator) 
     pixels = _half(pixels, generator, lambda some: _blurred(some, width))
     noise = torch.from_numpy(generator.standard_normal(pixels.shape, dtype=np.float32))
     pixels = pixels + generator.uniform(0, 0.05) * noise
-    return pixels * generator.uniform(0.95, 1.05) + generator.uniform(-0.04, 0.04)
+    gain, lift = generator.uniform(0.95, 1.05), generator.uniform(-0.04, 0.04)
+    return pixels * gain + lift
 
 
 def _half(
@@ -323,7 +324,7 @@ def _coded(pixels: Tensor, components: Tensor) -> Tensor:
     patches = F.unfold(pixels, _PATCH, stride=_PATCH).transpose(1, 2)
     mean = patches.mean((0, 1))
     rebuilt = (patches - mean) @ components.T @ components + mean
-    size = [int(side) for side in pixels.shape[2:]]
+    size = (int(pixels.shape[2]), int(pixels.shape[3]))
     return F.fold(rebuilt.transpose(1, 2), size, _PATCH, stride=_PATCH)
 
 

@@ -1,0 +1,96 @@
+"""What the report shows: painters, their data, and where it all comes from."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from atelier.criteria.tree import Tree
+from atelier.evaluation.charts import Points
+from atelier.evaluation.comparison import Painted, Result
+
+
+@dataclass(frozen=True)
+class Painter:
+    """One painter of the comparison.
+
+    Attributes:
+        label: How tables call it.
+        about: What it is and how it was prompted, in a sentence.
+        painted: Its pictures and what was found on them.
+        result: What was measured.
+        curve: Training curves by name, points (step, value); empty for the base.
+    """
+
+    label: str
+    about: str
+    painted: Painted
+    result: Result
+    curve: Mapping[str, Points]
+
+    @property
+    def drift(self) -> float | None:
+        """Distance from the base at the end of training, ``sqrt(mse(e, e0))``."""
+        points = self.curve.get("drift")
+        return points[-1][1] if points else None
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of the split."""
+
+    name: str
+    images: int
+    positives: float  # mean A_pos an image
+    negatives: float  # mean A_neg an image
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """How often one criterion was judged in the training part, as shares of its images."""
+
+    positive: float
+    negative: float
+
+    @property
+    def silent(self) -> float:
+        """Share on which the annotator abstained."""
+        return max(0.0, 1 - self.positive - self.negative)
+
+
+@dataclass(frozen=True)
+class DataSheet:
+    """What the painters learned from and were examined on."""
+
+    parts: Sequence[Part]
+    coverage: Mapping[str, Coverage]
+    quarantined: Sequence[tuple[str, str]]  # file, reason
+
+
+@dataclass(frozen=True)
+class Page:
+    """Everything that the report shows.
+
+    Attributes:
+        painters: By name, in the order of rows.
+        reference: Name of the untouched base.
+        champion: Name of the painter that leads.
+        prompts: Captions that all of them painted.
+        grid_prompts: How many of those stand in the grid.
+        tree: The criteria.
+        annotator: Who judged; also who annotated what θ1 learned from.
+        second: Name of the independent judge; None where there is none.
+        data: The data sheet.
+        provenance: What made this page: (name, value).
+        params: The profile as text.
+    """
+
+    painters: Mapping[str, Painter]
+    reference: str
+    champion: str
+    prompts: Sequence[str]
+    grid_prompts: int
+    tree: Tree
+    annotator: str
+    second: str | None
+    data: DataSheet
+    provenance: Sequence[tuple[str, str]]
+    params: str

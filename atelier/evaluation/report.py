@@ -1,0 +1,276 @@
+"""The page that people read: one HTML file that needs nothing else."""
+
+import base64
+import importlib.resources
+import io
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+from PIL import Image
+
+from atelier.criteria.tree import Branch, Tree
+from atelier.evaluation import charts
+from atelier.evaluation.charts import Points, Row
+from atelier.evaluation.comparison import Result
+from atelier.evaluation.metrics import negatives
+from atelier.evaluation.metrics.negatives import Verdicts
+from atelier.evaluation.page import Page
+from atelier.evaluation.statistics import Interval
+from atelier.images import Pixels
+
+_SIDES = (256, 192, 128, 96)  # pixels of a picture in the page: the largest that fits
+_MOST_BYTES = 5_000_000  # of all pictures together, before base64
+_CASES = 6  # best and worst cases shown of each
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """A picture in the page, with what was found on it."""
+
+    source: str  # data URI
+    prompt: str
+    painter: str
+    negatives: list[str]  # phrases
+
+    @property
+    def alt(self) -> str:
+        """What a screen reader says in its place."""
+        found = ", ".join(self.negatives) or "no negative attribute"
+        return f"{self.prompt}, painted by {self.painter}; found: {found}"
+
+
+@dataclass(frozen=True)
+class _Case:
+    """One prompt, painted by the reference and by the champion."""
+
+    prompt: str
+    before: _Shown
+    after: _Shown
+    change: int  # negatives of the champion's less the reference's
+
+
+def render(page: Page) -> str:
+    """Return the page as HTML: no script, nothing loaded from elsewhere.
+
+    Everything from outside (captions, file names, reasons) is escaped.
+    """
+    source = importlib.resources.files("atelier.evaluation") / "report.html.j2"
+    environment = jinja2.Environment(
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["percent"] = lambda share: f"{100 * share:.0f}%"
+    environment.filters["signed"] = lambda value: f"{value:+.2f}".replace("-", "−")
+    template = environment.from_string(source.read_text(encoding="utf-8"))
+    return template.render(page=page, **_shown(page))
+
+
+def finding(page: Page) -> str:
+    """Return the page's first sentence: what the champion changed, with its doubt."""
+    before, after = (page.painters[name].result for name in (page.reference, page.champion))
+    low, high = after.attributes.negatives, before.attributes.negatives
+    apart = low.high < high.low or high.high < low.low
+    change = _change(high.estimate, low.estimate)
+    said = (
+        f"On {len(page.prompts)} test captions, {page.painters[page.champion].label} shows "
+        f"{low.estimate:.2f} negative attributes an image where "
+        f"{page.painters[page.reference].label} shows {high.estimate:.2f} ({change}); "
+        f"the 95% intervals {'do not overlap' if apart else 'overlap'}."
+    )
+    if before.fid and after.fid:
+        said += (
+            f" FID to the test paintings goes from {before.fid.fid:.2f} to {after.fid.fid:.2f}."
+        )
+    return said
+
+
+def _change(before: float, after: float) -> str:
+    if before == 0:
+        return "from none"
+    share = round(100 * (after - before) / before)
+    return f"{abs(share)}% {'more' if share > 0 else 'fewer'}"
+
+
+def _shown(page: Page) -> dict[str, Any]:
+    """What the template needs beside the page: pictures, charts, the best of each column."""
+    cases = _chosen_cases(page)
+    grid = list(range(min(page.grid_prompts, len(page.prompts))))
+    wanted = {(name, index) for name in page.painters for index in grid}
+    wanted |= {(name, i) for i in cases for name in (page.reference, page.champion)}
+    sources = _encoded(page, sorted(wanted))
+
+    def shown(name: str, index: int) -> _Shown:
+        painter = page.painters[name]
+        return _Shown(
+            source=sources[name, index],
+            prompt=page.prompts[index],
+            painter=painter.label,
+            negatives=_phrases(painter.painted.found[index], page.tree),
+        )
+
+    def case(index: int) -> _Case:
+        before, after = shown(page.reference, index), shown(page.champion, index)
+        change = len(after.negatives) - len(before.negatives)
+        return _Case(page.prompts[index], before, after, change)
+
+    return {
+        "finding": finding(page),
+        "grid": {name: [shown(name, index) for index in grid] for name in page.painters},
+        "grid_captions": [page.prompts[index] for index in grid],
+        "best_cases": [case(index) for index in cases[: len(cases) // 2]],
+        "worst_cases": [case(index) for index in cases[len(cases) // 2 :]],
+        "best": _best(page),
+        "distance": page.painters[page.reference].result.fid,
+        "distance_clean": page.painters[page.reference].result.fid_clean,
+        "roots": {root: _root_name(page.tree, root) for root in page.tree.roots()},
+        "leaves": page.tree.leaves(),
+        **_charts(page),
+    }
+
+
+def _chosen_cases(page: Page) -> list[int]:
+    """Prompts where the champion gained most, then those where it shows most negatives."""
+    before, after = (
+        negatives.counts(page.painters[name].painted.found, "negative")
+        for name in (page.reference, page.champion)
+    )
+    count = min(_CASES, len(page.prompts) // 2)
+    gained = sorted(range(len(page.prompts)), key=lambda i: (after[i] - before[i], i))
+    rest = [index for index in range(len(page.prompts)) if index not in gained[:count]]
+    failed = sorted(rest, key=lambda i: (-after[i], before[i] - after[i], i))
+    return gained[:count] + failed[:count]
+
+
+def _encoded(page: Page, wanted: Sequence[tuple[str, int]]) -> dict[tuple[str, int], str]:
+    """Data URIs of pictures, at the largest side at which all of them fit the page."""
+    files: list[bytes] = []
+    for side in _SIDES:
+        files = [_webp(page.painters[name].painted.images[i], side) for name, i in wanted]
+        if sum(map(len, files)) <= _MOST_BYTES:
+            break
+    sources = (f"data:image/webp;base64,{base64.b64encode(file).decode()}" for file in files)
+    return dict(zip(wanted, sources, strict=True))
+
+
+def _webp(image: Pixels, side: int) -> bytes:
+    picture = Image.fromarray(image)
+    picture.thumbnail((side, side), Image.Resampling.LANCZOS)
+    file = io.BytesIO()
+    picture.save(file, "WEBP", quality=84, method=4)
+    return file.getvalue()
+
+
+def _phrases(found: Verdicts, tree: Tree) -> list[str]:
+    return [
+        leaf.negative for path, leaf in tree.leaves().items() if found.get(path) == "negative"
+    ]
+
+
+def _root_name(tree: Tree, root: str) -> str:
+    node = tree.criteria[root]
+    return node.name if isinstance(node, Branch) else root
+
+
+def _best(page: Page) -> dict[str, str]:
+    """Name of the painter with the lowest (A_pos: highest) number of each column."""
+    columns: dict[str, dict[str, float]] = {}
+    for name, painter in page.painters.items():
+        for column, value in _numbers(painter.result).items():
+            columns.setdefault(column, {})[name] = value
+    return {column: min(row, key=lambda name: row[name]) for column, row in columns.items()}
+
+
+def _numbers(result: Result) -> dict[str, float]:
+    """What is compared column by column, lower is better."""
+    found = result.attributes
+    numbers = {"negatives": found.negatives.estimate, "positives": -found.positives.estimate}
+    numbers |= {root: each.estimate for root, each in found.negatives_by_root.items()}
+    if result.fid:
+        numbers |= {"fid": result.fid.fid, "kid": result.fid.kid}
+    if result.fid_clean:
+        numbers["fid_clean"] = result.fid_clean.fid
+    if result.second:
+        numbers["second"] = result.second.estimate
+    return numbers
+
+
+# Training curves, a chart each: title, and the values it draws by their name in words.
+_CURVES = (
+    ("Loss", {"loss": "loss"}),
+    ("Drift: distance from the base", {"drift": "drift"}),
+    (
+        "Distance to the aim",
+        {"aim_error": "trained", "aim_error_reference": "base, untouched"},
+    ),
+    (
+        "Error against winner and loser",
+        {
+            "win_error": "winner",
+            "win_error_reference": "winner, base",
+            "lose_error": "loser",
+            "lose_error_reference": "loser, base",
+        },
+    ),
+)
+
+
+def _charts(page: Page) -> dict[str, Any]:
+    def rows(value: Callable[[Result], Interval]) -> list[Row]:
+        return [
+            Row(painter.label, value(painter.result), strong=name == page.champion)
+            for name, painter in page.painters.items()
+        ]
+
+    def of_root(root: str) -> Markup:
+        return charts.intervals(
+            rows(lambda result: result.attributes.negatives_by_root[root]),
+            title=f"Negatives of {_root_name(page.tree, root)}",
+            unit="negatives an image",
+        )
+
+    whole = rows(lambda result: result.attributes.negatives)
+    return {
+        "negatives_chart": charts.intervals(whole, title="#A_neg", unit="negatives an image"),
+        "root_charts": {root: of_root(root) for root in page.tree.roots()},
+        "tradeoff_chart": _tradeoff(page, whole),
+        "curves": {
+            painter.label: _curves(painter.curve)
+            for painter in page.painters.values()
+            if painter.curve
+        },
+    }
+
+
+def _tradeoff(page: Page, rows: Sequence[Row]) -> Markup:
+    """#A_neg against FID, of the painters that have one."""
+    placed = [
+        (row, painter.result.fid.fid)
+        for row, painter in zip(rows, page.painters.values(), strict=True)
+        if painter.result.fid is not None
+    ]
+    if not placed:
+        return Markup()
+    return charts.tradeoff(
+        [row for row, _ in placed],
+        [height for _, height in placed],
+        title="FID against negatives",
+        across="negatives an image →",
+        up="↑ FID to the test paintings",
+    )
+
+
+def _curves(curve: Mapping[str, Points]) -> dict[str, Markup]:
+    drawn = {
+        title: charts.lines(
+            {words: curve[name] for name, words in names.items() if name in curve},
+            title=title,
+            across="step",
+        )
+        for title, names in _CURVES
+    }
+    return {title: chart for title, chart in drawn.items() if chart}

@@ -1,0 +1,278 @@
+"""Stage ``evaluate``: base, θ1 and each θ paint the test captions, and are compared."""
+
+import io
+import shutil
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from atelier import atomic, images, models, parallel
+from atelier.criteria import annotations, annotators, tree
+from atelier.criteria.annotations import Judgement, Record
+from atelier.criteria.annotators import Annotator, measured
+from atelier.criteria.tree import Tree
+from atelier.errors import ArtifactError, ImageError, ParamsError
+from atelier.evaluation import comparison
+from atelier.evaluation.comparison import Painted, Real
+from atelier.evaluation.metrics import fid, negatives, starter_features
+from atelier.evaluation.metrics.fid import Extractor
+from atelier.evaluation.metrics.starter_features import Network
+from atelier.images import Pixels
+from atelier.models import adapters, sampling
+from atelier.params import EvaluateParams, Profile
+from atelier.reporting import Report
+from tasks import contestants, corpus, features, paths, progress, results, resume, table
+from tasks.contestants import Contestant
+from tasks.prompts import Prompts
+from tasks.tracking import StageRun
+
+
+def run(profile: Profile, tracked: StageRun) -> None:
+    """Paint, judge, measure, and write what DVC, MLflow and people read.
+
+    Reads the test part, its paintings and the adapters of sft and cpo; writes pictures,
+    judgements, metrics, plots and the report under ``paths.EVALUATE``. Pictures painted by an
+    interrupted run are kept.
+
+    Raises:
+        ArtifactError: An input is absent, or belongs to another base model.
+        ParamsError: The annotator cannot judge pictures that it has never seen.
+    """
+    criteria = tree.parse(paths.CRITERIA / profile.annotate.criteria)
+    annotator = _annotator(profile, criteria)
+    extractor, second = _extractor(profile), _second_judge(profile)
+    entrants = contestants.of(profile)
+    test = annotations.read(paths.SPLIT / "test.jsonl", Record)
+    examined = test[: profile.evaluate.prompts]
+    work = _work(profile, entrants)
+    _paint(entrants, examined, criteria, profile, work)
+    painted = _judge(entrants, len(examined), annotator, second, criteria, work)
+    measured_results = comparison.compare(
+        painted,
+        _real(test, profile),
+        criteria,
+        extractor,
+        reference=contestants.BASE,
+        resamples=profile.evaluate.bootstrap,
+        seed=profile.evaluate.seed,
+    )
+    _keep_pictures(entrants, work)
+    results.write(
+        results.Outcome(
+            entrants,
+            painted,
+            measured_results,
+            [record.caption for record in examined],
+            criteria,
+            annotator=measured.NAME,
+            second=None if second is None else starter_features.NAME,
+        ),
+        profile,
+        tracked,
+    )
+    resume.done(work)
+    # The registry is reconciled here, once every file of the stage is whole.
+    table.run()
+
+
+def seeds(seed: int, count: int) -> list[int]:
+    """Return the seed of each prompt's starting noise, a function of (seed, index) alone."""
+    return [
+        int(np.random.SeedSequence([seed, index]).generate_state(1)[0])
+        for index in range(count)
+    ]
+
+
+def _annotator(profile: Profile, criteria: Tree) -> Annotator:
+    if profile.annotate.annotator == "recorded":
+        raise ParamsError(
+            "annotate.annotator 'recorded' replays judgements and has none of pictures that "
+            "were not painted yet; evaluate needs one that sees pixels, such as 'measured'"
+        )
+    return annotators.load(profile.annotate.annotator, None, criteria)
+
+
+def _extractor(profile: Profile) -> Extractor:
+    """The network whose features FID compares; found before hours of painting, not after."""
+    if profile.evaluate.features == "inception":
+        return fid.Inception(fid.inception_folder())
+    own = _own_features(profile)
+    return starter_features.read(own if own.is_dir() else features.FOLDER)
+
+
+def _second_judge(profile: Profile) -> Network | None:
+    """The independent judge: only beside the base for whose drawings it was trained."""
+    own = _own_features(profile)
+    return starter_features.read(own) if own.is_dir() else None
+
+
+def _own_features(profile: Profile) -> Path:
+    return Path(profile.model.source) / features.FOLDER.name
+
+
+def _work(profile: Profile, entrants: Sequence[Contestant]) -> Path:
+    folders = [one.folder for one in entrants if one.folder is not None]
+    return resume.folder(
+        "evaluate",
+        profile.evaluate,
+        profile.model,
+        corpus.weights_of(profile),
+        paths.CRITERIA / profile.annotate.criteria,
+        paths.SPLIT / "test.jsonl",
+        *(folder / adapters.FILE for folder in dict.fromkeys(folders)),
+        *(one.name for one in entrants),
+    )
+
+
+def _paint(
+    entrants: Sequence[Contestant],
+    records: Sequence[Record],
+    criteria: Tree,
+    profile: Profile,
+    work: Path,
+) -> None:
+    """Let every painter paint what is not there yet."""
+    painter = models.load(profile.model)
+    for one in {one.adapter: one for one in entrants}.values():
+        if one.adapter is not None and one.folder is not None:
+            adapters.attach(painter, one.adapter, one.folder)
+    writer = Prompts(painter, criteria, profile.evaluate.seed)
+    noise = seeds(profile.evaluate.seed, len(records))
+    with progress.bar("paint", len(entrants) * len(records), "pictures") as report:
+        for place, one in enumerate(entrants):
+            start = _first_missing(work / one.name, profile.evaluate)
+            done = place * len(records) + start
+            report(done, {})
+            with adapters.use(painter.network, one.adapter):
+                pictures = sampling.paint(
+                    painter,
+                    one.prompts(records, writer)[start:],
+                    noise[start:],
+                    steps=profile.evaluate.steps,
+                    guidance=profile.evaluate.guidance,
+                    pixels=profile.model.pixels,
+                    batch_images=profile.evaluate.batch_images,
+                    report=_after(done, report),
+                )
+                for index, picture in enumerate(pictures, start):
+                    atomic.write(_file(work, one, index), _png(picture))
+
+
+def _first_missing(folder: Path, params: EvaluateParams) -> int:
+    """Index of the first batch that is not whole: batches stay as they would have been."""
+    there = 0
+    while (folder / f"{there:03}.png").is_file():
+        there += 1
+    return there if there >= params.prompts else there - there % params.batch_images
+
+
+def _after(offset: int, report: Report) -> Report:
+    return lambda done, values: report(offset + done, values)
+
+
+def _png(picture: Pixels) -> bytes:
+    content = io.BytesIO()
+    Image.fromarray(picture).save(content, "PNG")
+    return content.getvalue()
+
+
+def _file(work: Path, one: Contestant, index: int) -> Path:
+    return work / one.name / f"{index:03}.png"
+
+
+def _judge(
+    entrants: Sequence[Contestant],
+    count: int,
+    annotator: Annotator,
+    second: Network | None,
+    criteria: Tree,
+    work: Path,
+) -> dict[str, Painted]:
+    """Judge every picture by what its file holds; keep the judgements."""
+    painted = {}
+    with progress.bar("judge", len(entrants) * count, "pictures") as report:
+        for place, one in enumerate(entrants):
+            files = [_file(work, one, index) for index in range(count)]
+            pictures = [np.array(images.read(file, _NO_LIMIT)) for file in files]
+            hashes = [images.sha256(file) for file in files]
+            said = _first_opinion(files, annotator, _after(place * count, report))
+            also = [] if second is None else _second_opinion(second, hashes, pictures, criteria)
+            judgements = annotations.lines([*said, *also])
+            atomic.write(paths.EVALUATE / "judgements" / f"{one.name}.jsonl", judgements)
+            painted[one.name] = Painted(
+                images=pictures,
+                found=negatives.verdicts(said, hashes, measured.NAME),
+                second=negatives.verdicts(also, hashes, starter_features.NAME)
+                if second is not None
+                else None,
+            )
+    return painted
+
+
+_NO_LIMIT = 2**31  # pixels; these pictures are our own
+
+
+def _first_opinion(
+    files: Sequence[Path], annotator: Annotator, report: Report
+) -> list[Judgement]:
+    said: list[Judgement] = []
+    judge = partial(_judge_file, annotator)
+    with parallel.results(judge, files, parallel.cores()) as answers:
+        for done, judgements in enumerate(answers, start=1):
+            said += judgements
+            report(done, {})
+    return said
+
+
+def _judge_file(annotator: Annotator, file: Path) -> list[Judgement]:
+    """What the annotator says of one file. Runs in a worker."""
+    pixels = np.array(images.read(file, _NO_LIMIT))
+    return annotator.judge(images.sha256(file), pixels)
+
+
+def _second_opinion(
+    judge: Network, hashes: Sequence[str], pictures: Sequence[Pixels], criteria: Tree
+) -> list[Judgement]:
+    known = criteria.leaves()
+    return [
+        Judgement(
+            image=image,
+            criterion=path,
+            pole=pole,
+            annotator=starter_features.NAME,
+            confidence=confidence,
+        )
+        for image, answers in zip(hashes, judge.judge(pictures), strict=True)
+        for path, pole, confidence in answers
+        if path in known
+    ]
+
+
+def _real(records: Sequence[Record], profile: Profile) -> Real:
+    """The test paintings as the painter would see them, and which have no negative."""
+    return Real(
+        images=[_read(paths.DATA / record.file, profile) for record in records],
+        clean=[not record.negative for record in records],
+    )
+
+
+def _read(path: Path, profile: Profile) -> Pixels:
+    try:
+        image = images.read(path, profile.annotate.largest_pixels)
+    except ImageError as error:
+        raise ArtifactError(
+            f"{path} was readable when it was annotated and is not now ({error}); put it back, "
+            "or run `dvc repro` to annotate what is there"
+        ) from None
+    return images.square(image, profile.model.pixels)
+
+
+def _keep_pictures(entrants: Sequence[Contestant], work: Path) -> None:
+    """Copy the pictures to where they are kept; the originals go last, with ``resume.done``."""
+    for one in entrants:
+        target = paths.EVALUATE / "images" / one.name
+        with atomic.clear_disk_errors(target):
+            shutil.copytree(work / one.name, target, dirs_exist_ok=True)
