@@ -16,7 +16,7 @@ from atelier.errors import ArtifactError
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-_FEW = 64  # below this, starting processes costs more than it saves
+_FEW = 256  # up to this, starting processes costs more seconds than it saves
 _CHUNK = 8  # items sent at once: what a worker holds when it is killed
 
 _function: Callable[[Any], Any]  # of a worker; set once, when it starts

@@ -9,14 +9,14 @@ from atelier.errors import ArtifactError
 
 @pytest.mark.parametrize("processes", [1, 2])
 def test_results_come_in_the_order_of_the_items(processes):
-    with parallel.results(math.isqrt, range(100), processes) as results:
-        assert list(results) == [math.isqrt(number) for number in range(100)]
+    with parallel.results(math.isqrt, range(300), processes) as results:
+        assert list(results) == [math.isqrt(number) for number in range(300)]
 
 
 def test_a_worker_that_dies_names_what_it_may_have_been_at():
     with (
         pytest.raises(ArtifactError, match=r"at one of 0, 1, 2, .*move the picture away"),
-        parallel.results(os._exit, range(100), 2) as results,
+        parallel.results(os._exit, range(300), 2) as results,
     ):
         list(results)
 
