@@ -81,7 +81,8 @@ def load(params: "ModelParams") -> Denoiser:
         return flux.load(params)
     raise ParamsError(
         f"model.family {params.family!r} has no loader yet: "
-        f"atelier/models/{params.family}.py is missing; use a profile whose family is 'flux', such as `profile: starter`"
+        f"atelier/models/{params.family}.py is missing; "
+        "use a profile whose family is 'flux', such as `profile: starter`"
     )
 
 

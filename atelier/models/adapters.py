@@ -6,6 +6,7 @@ before the next switch: a changed state between the two silently gives zero grad
 
 import contextlib
 import json
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +28,7 @@ FILE = "pytorch_lora_weights.safetensors"
 
 def add(network: Any, name: str, lora: LoRA, *, seed: int) -> None:
     """Add a fresh adapter; it changes nothing until it is trained (B starts at zero)."""
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), _several_are_meant():
         torch.manual_seed(seed)
         network.add_adapter(
             LoraConfig(
@@ -51,14 +52,15 @@ def attach(painter: "Denoiser", name: str, folder: Path) -> None:
     if not (folder / FILE).is_file():
         raise ArtifactError(f"{folder / FILE} is absent; run `dvc repro {_stage(folder)}`")
     try:
-        painter.network.load_lora_adapter(
-            str(folder),
-            prefix=painter.component,
-            weight_name=FILE,
-            adapter_name=name,
-            use_safetensors=True,
-        )
-    except (RuntimeError, ValueError) as error:
+        with _several_are_meant():
+            painter.network.load_lora_adapter(
+                str(folder),
+                prefix=painter.component,
+                weight_name=FILE,
+                adapter_name=name,
+                use_safetensors=True,
+            )
+    except (RuntimeError, ValueError, LookupError) as error:
         raise ArtifactError(
             f"{folder / FILE} does not fit the base model in force: {error}"
         ) from None
@@ -124,6 +126,15 @@ def use(network: Any, name: str | None) -> Iterator[None]:
             layer.enable_adapters(not disabled)
         for parameter, flag in trainable:
             parameter.requires_grad_(flag)
+
+
+@contextlib.contextmanager
+def _several_are_meant() -> Iterator[None]:
+    """Silence peft's doubts about a second adapter on one network, which is our design."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Already found a `peft_config`", UserWarning)
+        warnings.filterwarnings("ignore", "While injecting the PEFT adapters", RuntimeWarning)
+        yield
 
 
 def _jsonable(value: object) -> object:

@@ -78,7 +78,7 @@ def fit(pixels: Tensor, patch_pixels: int, channels: int) -> PatchPCA:
     halvings = patch_pixels.bit_length() - 1
     if 2**halvings != patch_pixels:
         raise ValueError(f"patch_pixels should be a power of two, is {patch_pixels}")
-    codec = PatchPCA(
+    codec: PatchPCA = PatchPCA(
         patch_pixels=patch_pixels,
         latent_channels=channels,
         block_out_channels=(1,) * (halvings + 1),

@@ -1,0 +1,137 @@
+import pytest
+import torch
+
+from atelier.errors import ArtifactError
+from atelier.models import adapters
+
+
+@pytest.fixture
+def taught(painter, lora):
+    """A painter with two adapters that change what it predicts."""
+    for seed, name in enumerate(("theta1", "theta")):
+        adapters.add(painter.network, name, lora, seed=seed)
+        generator = torch.Generator().manual_seed(seed)
+        for parameter in adapters.weights(painter.network, name).values():
+            torch.nn.init.normal_(parameter, std=0.1, generator=generator)
+    return painter
+
+
+def predict(painter):
+    generator = torch.Generator().manual_seed(0)
+    latents = torch.randn(1, *painter.latent_shape(32), generator=generator)
+    return painter.predict(latents, torch.tensor([0.5]), painter.encode_texts(["a sea"]))
+
+
+def test_a_fresh_adapter_changes_nothing(painter, lora):
+    before = predict(painter)
+
+    adapters.add(painter.network, "theta", lora, seed=0)
+
+    with adapters.use(painter.network, "theta"):
+        assert torch.equal(predict(painter), before)
+
+
+def test_the_same_seed_gives_the_same_adapter(painter, lora):
+    adapters.add(painter.network, "one", lora, seed=5)
+    adapters.add(painter.network, "two", lora, seed=5)
+
+    one, two = (adapters.weights(painter.network, name) for name in ("one", "two"))
+
+    assert len(one) == len(two) > 0
+    assert all(torch.equal(a, b) for a, b in zip(one.values(), two.values(), strict=True))
+
+
+def test_adapter_off_is_the_base_bit_for_bit(painter, lora):
+    before = predict(painter)
+    adapters.add(painter.network, "theta", lora, seed=0)
+    for parameter in adapters.weights(painter.network, "theta").values():
+        torch.nn.init.normal_(parameter)
+
+    with adapters.use(painter.network, None):
+        assert torch.equal(predict(painter), before)
+    with adapters.use(painter.network, "theta"):
+        assert not torch.equal(predict(painter), before)
+
+
+def test_states_nest_and_come_back(taught):
+    with adapters.use(taught.network, "theta"):
+        theta = predict(taught)
+        with adapters.use(taught.network, "theta1"):
+            theta1 = predict(taught)
+            with adapters.use(taught.network, None):
+                base = predict(taught)
+            assert torch.equal(predict(taught), theta1)
+        assert torch.equal(predict(taught), theta)
+
+    assert not torch.equal(theta, theta1)
+    assert not torch.equal(theta, base)
+
+
+def test_an_error_inside_leaves_the_state_as_it_was(taught):
+    with adapters.use(taught.network, "theta"):
+        theta = predict(taught)
+        with pytest.raises(KeyError), adapters.use(taught.network, None):
+            raise KeyError
+        assert torch.equal(predict(taught), theta)
+
+
+def test_only_the_policy_gets_gradients_after_the_teacher_spoke(taught):
+    with adapters.use(taught.network, "theta"):
+        for parameter in adapters.weights(taught.network, "theta").values():
+            parameter.requires_grad_(True)
+        with torch.no_grad(), adapters.use(taught.network, "theta1"):
+            target = predict(taught)
+        (predict(taught) - target).square().mean().backward()
+
+    trained = adapters.weights(taught.network, "theta").values()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in trained)
+    others = [p for n, p in taught.network.named_parameters() if ".theta." not in n]
+    assert all(p.grad is None for p in others)
+
+
+def test_a_saved_adapter_comes_back_whole(taught, tmp_path, lora):
+    with adapters.use(taught.network, "theta"):
+        before = predict(taught)
+
+    adapters.save(taught, "theta", tmp_path)
+    adapters.attach(taught, "again", tmp_path)
+
+    with adapters.use(taught.network, "again"):
+        assert torch.equal(predict(taught), before)
+    assert taught.network.peft_config["again"].lora_alpha == lora.alpha
+    assert not any(p.requires_grad for p in adapters.weights(taught.network, "again").values())
+
+
+def test_alpha_other_than_rank_survives_saving(painter, lora, tmp_path):
+    adapters.add(painter.network, "theta", lora.model_copy(update={"alpha": 7.0}), seed=0)
+    for parameter in adapters.weights(painter.network, "theta").values():
+        torch.nn.init.normal_(parameter, std=0.1)
+    with adapters.use(painter.network, "theta"):
+        before = predict(painter)
+
+    adapters.save(painter, "theta", tmp_path)
+    adapters.attach(painter, "again", tmp_path)
+
+    with adapters.use(painter.network, "again"):
+        assert torch.equal(predict(painter), before)
+
+
+def test_an_absent_adapter_names_the_stage_that_makes_it(painter, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    from pathlib import Path
+
+    with pytest.raises(ArtifactError, match=r"is absent; run `dvc repro cpo`"):
+        adapters.attach(painter, "theta", Path("artifacts/cpo/cpo-s"))
+
+
+def test_an_adapter_of_another_base_is_refused(painter, tmp_path):
+    import safetensors.torch
+
+    alien = {
+        "transformer.proj_out.lora_A.weight": torch.zeros(2, 5),
+        "transformer.proj_out.lora_B.weight": torch.zeros(6, 2),
+    }
+    safetensors.torch.save_file(alien, tmp_path / adapters.FILE)
+
+    with pytest.raises(ArtifactError, match="does not fit the base model in force"):
+        adapters.attach(painter, "theta", tmp_path)

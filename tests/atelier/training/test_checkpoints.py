@@ -1,0 +1,70 @@
+import errno
+
+import pytest
+import torch
+
+from atelier.errors import DiskError
+from atelier.training import checkpoints
+
+
+def state(value):
+    return {"weight": torch.full((3,), float(value)), "step": torch.tensor(value)}
+
+
+def test_the_newest_comes_back(tmp_path):
+    for step in (2, 4):
+        checkpoints.save(tmp_path, step, state(step))
+
+    step, tensors = checkpoints.newest(tmp_path)
+
+    assert step == 4
+    assert torch.equal(tensors["weight"], torch.full((3,), 4.0))
+
+
+def test_nothing_comes_back_from_an_absent_folder(tmp_path):
+    assert checkpoints.newest(tmp_path / "nowhere") is None
+
+
+def test_the_last_two_are_kept(tmp_path):
+    for step in (1, 2, 3, 4):
+        checkpoints.save(tmp_path, step, state(step))
+
+    assert sorted(path.name[:13] for path in tmp_path.iterdir()) == [
+        "step-00000003",
+        "step-00000004",
+    ]
+
+
+@pytest.mark.parametrize("harm", ["truncated", "one bit", "empty"])
+def test_a_damaged_newest_one_falls_back_to_the_one_before(tmp_path, harm):
+    for step in (2, 4):
+        checkpoints.save(tmp_path, step, state(step))
+    newest = max(tmp_path.iterdir())
+    content = bytearray(newest.read_bytes())
+    if harm == "truncated":
+        content = content[:-5]
+    elif harm == "one bit":
+        content[-3] ^= 1
+    elif harm == "empty":
+        content = bytearray()
+    newest.write_bytes(content)
+
+    step, tensors = checkpoints.newest(tmp_path)
+
+    assert step == 2
+    assert torch.equal(tensors["weight"], torch.full((3,), 2.0))
+    assert newest.with_suffix(".damaged").exists()
+
+
+def test_a_full_disk_says_so_and_leaves_the_last_good_one(tmp_path, monkeypatch):
+    checkpoints.save(tmp_path, 2, state(2))
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(DiskError, match="the disk is full; free some space and run the same"):
+        checkpoints.save(tmp_path, 4, state(4))
+
+    assert checkpoints.newest(tmp_path)[0] == 2
+    assert len(list(tmp_path.iterdir())) == 1

@@ -1,0 +1,157 @@
+import pytest
+import torch
+
+from atelier.models import adapters
+from atelier.params import CPO, CPOS
+from atelier.training import loop, objectives, steps
+
+IMAGES = 5
+
+
+@pytest.fixture
+def corpus(painter):
+    prompts = ["", "a sea", "a sea, calm edges", "a sea, harsh edges"]
+    generator = torch.Generator().manual_seed(0)
+    latents = torch.randn(IMAGES, *painter.latent_shape(32), generator=generator)
+    every = torch.ones(IMAGES, 1, dtype=torch.long)
+    rows = {"caption": every, "winner": 2 * every, "loser": 3 * every, "labelled": 2 * every}
+    return steps.Corpus(latents, painter.encode_texts(prompts), rows, empty=0)
+
+
+@pytest.fixture
+def pair(painter, lora):
+    """θ1 that tells prompts apart, and a fresh θ."""
+    adapters.add(painter.network, "theta1", lora, seed=1)
+    generator = torch.Generator().manual_seed(4)
+    for parameter in adapters.weights(painter.network, "theta1").values():
+        torch.nn.init.normal_(parameter, std=0.2, generator=generator)
+    adapters.add(painter.network, "theta", lora, seed=2)
+    return painter
+
+
+STABLE = CPOS(
+    objective="cpo-s",
+    loser_target="mirror-winner",
+    winner="labelled",
+    omega=1.0,
+    weighting="constant",
+    learning_rate=0.01,
+)
+LOGISTIC = CPO(
+    objective="cpo", winner="labelled", beta=100, weighting="constant", learning_rate=0.01
+)
+
+
+def aligned(painter, corpus, objective, training):
+    return steps.complex_preference(
+        painter, corpus, objective, training, teacher="theta1", policy="theta"
+    )
+
+
+def test_denoising_is_the_error_against_the_process_target(painter, corpus, training):
+    step = steps.denoising(painter, corpus, training, role="labelled", caption_dropout=0)
+
+    loss, _ = step(0, False)
+
+    clean, rows, noise, time, _ = steps._draw(painter, corpus, training, 0)
+    noisy = (1 - time.reshape(-1, 1, 1, 1)) * clean + time.reshape(-1, 1, 1, 1) * noise
+    condition = painter.encode_texts(["a sea, calm edges"] * len(rows))
+    expected = (painter.predict(noisy, time, condition) - (noise - clean)).square().mean()
+    torch.testing.assert_close(loss, expected)
+
+
+def test_full_caption_dropout_reads_only_the_empty_prompt(painter, corpus, training):
+    dropped = steps.denoising(painter, corpus, training, role="labelled", caption_dropout=1)
+    corpus.rows["labelled"].fill_(corpus.empty)
+    empty = steps.denoising(painter, corpus, training, role="labelled", caption_dropout=0)
+
+    assert torch.equal(dropped(1, False)[0], empty(1, False)[0])
+
+
+def test_an_untrained_policy_costs_log_two_under_cpo(pair, corpus, training):
+    with adapters.use(pair.network, "theta"):
+        loss, values = aligned(pair, corpus, LOGISTIC, training)(0, True)
+
+    # A fresh adapter is the base, so policy and reference agree.
+    assert loss.item() == pytest.approx(0.6931472, abs=1e-6)
+    assert values["drift"] == 0
+
+
+def test_targets_are_what_theta1_predicts_for_each_prompt(pair, corpus, training):
+    clean, rows, noise, time, _ = steps._draw(pair, corpus, training, 0)
+    noisy = pair.process.add_noise(clean, noise, time)
+    with adapters.use(pair.network, "theta1"):
+        win = pair.predict(noisy, time, pair.encode_texts(["a sea, calm edges"] * len(rows)))
+        lose = pair.predict(noisy, time, pair.encode_texts(["a sea, harsh edges"] * len(rows)))
+    with adapters.use(pair.network, None):
+        base = pair.predict(noisy, time, pair.encode_texts(["a sea"] * len(rows)))
+
+    with adapters.use(pair.network, "theta"):
+        loss, values = aligned(pair, corpus, STABLE, training)(0, True)
+
+    weights, both = torch.ones(len(rows)), torch.ones(len(rows), dtype=torch.bool)
+    expected = objectives.cpo_s(
+        base, base, win, lose,
+        kind="mirror-winner", omega=1.0, weights=weights, has_loser=both,
+    ).mean()  # fmt: skip
+    torch.testing.assert_close(loss, expected)
+    separation = (win - lose).square().flatten(1).mean(1).sqrt().mean()
+    assert values["separation"] == pytest.approx(separation.item(), rel=1e-4)
+
+
+def trained(pair, corpus, objective, training, folder):
+    training = training.model_copy(update={"steps": 30, "ema_decay": None})
+    curve = {}
+    with adapters.use(pair.network, "theta"):
+        loop.fit(
+            adapters.weights(pair.network, "theta"),
+            aligned(pair, corpus, objective, training),
+            learning_rate=objective.learning_rate,
+            params=training,
+            folder=folder,
+            report=lambda step, values: curve.update({step: values} if values else {}),
+        )
+    return curve
+
+
+def test_cpo_s_brings_the_policy_nearer_to_its_aim(pair, corpus, training, tmp_path):
+    before = {k: v.clone() for k, v in adapters.weights(pair.network, "theta1").items()}
+
+    curve = trained(pair, corpus, STABLE, training, tmp_path)
+
+    assert curve[30]["loss"] < curve[2]["loss"]
+    assert curve[30]["accuracy"] == 1
+    assert curve[30]["aim_error"] < curve[30]["aim_error_reference"]
+    after = adapters.weights(pair.network, "theta1")
+    assert all(torch.equal(after[name], before[name]) for name in before)  # θ1 is frozen
+
+
+def test_l_cpo_prefers_the_winner_and_runs_past_it(pair, corpus, training, tmp_path):
+    curve = trained(pair, corpus, LOGISTIC, training, tmp_path)
+
+    assert curve[30]["loss"] < curve[2]["loss"]
+    assert curve[30]["accuracy"] == 1
+    # What the paper stabilises: a linear reward has no place to stop.
+    assert curve[30]["win_error"] > curve[30]["win_error_reference"]
+
+
+@pytest.mark.parametrize("empty", ["winner", "loser"])
+def test_an_image_with_an_empty_pole_is_counted_and_trains_the_winner_alone(
+    pair, corpus, training, empty
+):
+    corpus.rows[empty].copy_(corpus.rows["caption"])
+    at_zero = STABLE.model_copy(update={"omega": 0.0})
+
+    with adapters.use(pair.network, "theta"):
+        loss, values = aligned(pair, corpus, STABLE, training)(0, True)
+        plain, _ = aligned(pair, corpus, at_zero, training)(0, False)
+
+    assert values["winner_only"] == 1
+    torch.testing.assert_close(loss, plain)  # omega has no say where there is no loser
+
+
+def test_silent_reports_change_nothing(pair, corpus, training):
+    # Measuring runs the reference once more; the loss must not notice.
+    with adapters.use(pair.network, "theta"):
+        step = aligned(pair, corpus, STABLE, training)
+        assert torch.equal(step(1, True)[0], step(1, False)[0])
