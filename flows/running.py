@@ -134,8 +134,10 @@ def _supervised(
         yield process
     finally:
         assert process.stdin is not None
+        assert process.stdout is not None
         process.stdin.close()
         process.wait()
+        process.stdout.close()
         with _live_lock:
             _live.discard(process)
 

@@ -1,0 +1,74 @@
+import json
+import subprocess
+import sys
+
+import pytest
+from prefect.logging import disable_run_logger
+
+from flows import reproduce, running, stages
+
+
+def test_a_task_is_named_after_what_dvc_did(repository):
+    draw = stages.read(["draw"])[0]
+
+    with disable_run_logger():
+        states = [reproduce.run_stage.fn(draw, False, "pipeline") for _ in range(2)]
+
+    assert [state.name for state in states] == ["Ran", "UpToDate"]
+    assert all(state.is_completed() for state in states)
+
+
+def test_no_second_cache_and_no_retry_where_a_person_must_act():
+    assert reproduce.run_stage.cache_policy is reproduce.NO_CACHE
+    assert reproduce.run_stage.persist_result is False
+    mistake = running.StageFailedError("sft", 255, ["Error: params/starter.yaml does not fit"])
+    crash = running.StageFailedError("sft", 255, ["RuntimeError: CUDA error"])
+
+    def may_help(error):
+        return reproduce._may_help(None, None, reproduce.Failed(data=error))
+
+    assert not may_help(mistake)
+    assert may_help(crash)
+
+
+FLOW = """
+import json, sys
+from prefect.testing.utilities import prefect_test_harness
+from prefect.client.orchestration import get_client
+from flows.reproduce import reproduce
+
+with prefect_test_harness(server_startup_timeout=120):
+    states = [reproduce(return_state=True) for _ in range(2)]
+    open("break", "w").close()
+    states.append(reproduce(targets=["look"], force=True, return_state=True))
+    with get_client(sync_client=True) as client:
+        limit = client.read_global_concurrency_limit_by_name("gpu")
+        runs = sorted((run.name, run.state_name) for run in client.read_task_runs())
+        tables = [a for a in client.read_artifacts() if a.key == "stages"]
+        bars = [a for a in client.read_artifacts() if a.type == "progress"]
+    print(json.dumps({
+        "states": [[state.type.value, state.name, state.message] for state in states],
+        "limit": [limit.limit, limit.active_slots],
+        "runs": runs,
+        "tables": len(tables),
+        "bars": [[bar.data, bar.description] for bar in bars],
+    }))
+"""
+
+
+@pytest.mark.slow
+def test_a_flow_run_on_a_real_server(repository):
+    said = subprocess.run(
+        [sys.executable, "-c", FLOW], capture_output=True, text=True, check=True, timeout=280
+    )
+
+    seen = json.loads(said.stdout.splitlines()[-1])
+    assert seen["states"][:2] == [
+        ["COMPLETED", "Ran", "3 stages are up to date"],
+        ["COMPLETED", "UpToDate", "3 stages are up to date"],
+    ]
+    assert seen["states"][2] == ["FAILED", "Failed", "not up to date: train, look"]
+    assert seen["limit"] == [1, 0]  # every slot was given back, also by the failed run
+    assert ["train", "Failed"] in seen["runs"]
+    assert seen["tables"] == 3
+    assert [100.0, "train · train · loss 0.25 · 3 images/s · ETA 0:01"] in seen["bars"]
