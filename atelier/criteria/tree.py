@@ -5,6 +5,7 @@ A file of ``params/criteria/`` holds one domain::
     domain: painting
     version: "1"
     literature: {arnheim: "Arnheim, Art and Visual Perception, 1974"}
+    vocabulary: {medium: [oil, ink], genre: [portrait, landscape]}   ← may be left out
     criteria:
       composition:
         name: Composition
@@ -15,16 +16,21 @@ A file of ``params/criteria/`` holds one domain::
             negative: lopsided masses
             positive_means: The visual weights rest around the middle.
             negative_means: One side is heavy and nothing answers it.
-            applies: any                     ← or a list of media, genres, traditions
+            applies: any                     ← or words of the vocabulary
             sources: [arnheim]
             measure: {name: mass_offset, positive_at: 0.10, negative_at: 0.16}
 
 A criterion is known by its path, ``composition/balance``; a renamed one lists its
 former paths under ``aliases``, so that old judgements stay valid.
+
+The vocabulary sorts the words of ``applies`` into facets. Words of one facet are
+alternatives, and every facet that is named has to match: ``[oil, portrait, landscape]``
+is judged in portraits and landscapes in oil.
 """
 
+import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -66,7 +72,7 @@ class Criterion(Params):
     negative: Phrase
     positive_means: str
     negative_means: str
-    applies: Literal["any"] | list[str]  # media, genres, traditions it is judged in
+    applies: Literal["any"] | Annotated[list[str], Field(min_length=1)]  # see the vocabulary
     sources: list[str]  # keys of the file's literature
     aliases: list[str] = Field(default_factory=list)  # former paths
     measure: Measure | None = None
@@ -90,6 +96,7 @@ class Tree(Params):
     domain: str
     version: str
     literature: dict[str, str]
+    vocabulary: dict[str, list[str]] = Field(default_factory=dict)  # facet → words of applies
     criteria: Annotated[dict[str, Branch | Criterion], Field(min_length=1)]
 
     def leaves(self) -> dict[str, Criterion]:
@@ -115,6 +122,15 @@ class Tree(Params):
             f"{', '.join(leaves)}"
         )
 
+    def applicable(self, words: Collection[str]) -> dict[str, Criterion]:
+        """Return the criteria that are judged in an image of these ``words``, by path."""
+        facets = [set(facet) for facet in self.vocabulary.values()]
+        return {
+            path: leaf
+            for path, leaf in self.leaves().items()
+            if leaf.applies == "any" or _matches(set(leaf.applies), set(words), facets)
+        }
+
     def roots(self) -> list[str]:
         """Return the first-level paths: the dimensions that are reported."""
         return list(self.criteria)
@@ -138,17 +154,10 @@ def parse(path: Path) -> Tree:
         ) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise CriteriaError(f"{path} is not YAML: {error}") from None
-    mistakes = list(_shape_mistakes(values))
-    if not mistakes:
-        try:
-            tree = Tree.model_validate(values)
-        except ValidationError as error:
-            mistakes = [explain(error).strip()]
-        else:
-            mistakes = list(_meaning_mistakes(tree))
-            if not mistakes:
-                return tree
-    raise CriteriaError(f"{path} does not fit:\n" + "\n".join(f"  {m}" for m in mistakes))
+    mistakes = list(_mistakes(values))
+    if mistakes:
+        raise CriteriaError(f"{path} does not fit:\n" + "\n".join(f"  {m}" for m in mistakes))
+    return Tree.model_validate(values)
 
 
 class _UniqueKeys(yaml.SafeLoader):
@@ -181,15 +190,28 @@ def _walk(nodes: dict[str, Branch | Criterion], above: str = "") -> Iterator[tup
             yield from _walk(node.branches, f"{path}/")
 
 
+def _matches(applies: set[str], words: set[str], facets: list[set[str]]) -> bool:
+    """Say whether each facet that ``applies`` names shares a word with ``words``."""
+    named = [applies & facet for facet in facets if applies & facet] or [applies]
+    return all(alternatives & words for alternatives in named)
+
+
 _LEAF = {"positive", "negative", "positive_means", "negative_means", "measure"}
 
 
-def _shape_mistakes(values: Any) -> Iterator[str]:
-    """Mistakes that pydantic's union of branch and leaf would bury."""
+def _mistakes(values: Any) -> Iterator[str]:
+    """All mistakes at once, by path; pydantic's union of branch and leaf would bury them."""
     if not isinstance(values, dict) or not isinstance(values.get("criteria"), dict):
         yield "the file should hold domain, version, literature and criteria"
         return
-    yield from _node_mistakes(values["criteria"], "")
+    nodes = values["criteria"]
+    header: Tree | None = None
+    try:
+        header = Tree.model_validate({**values, "criteria": nodes and {"x": _EXAMPLE}})
+    except ValidationError as error:
+        yield from (line.strip() for line in explain(error).splitlines())
+    yield from _node_mistakes(nodes, "")
+    yield from _meaning_mistakes(dict(_sound_leaves(nodes, "")), header)
 
 
 def _node_mistakes(nodes: dict[Any, Any], above: str) -> Iterator[str]:
@@ -236,22 +258,41 @@ def _field_mistakes(
             yield f"{path}: {line.strip()}"
 
 
-def _meaning_mistakes(tree: Tree) -> Iterator[str]:
+def _sound_leaves(nodes: dict[Any, Any], above: str) -> Iterator[tuple[str, Criterion]]:
+    """Yield the leaves that fit on their own, wherever their surroundings do not."""
+    for key, node in nodes.items():
+        below = node.get("branches") if isinstance(node, dict) else None
+        if isinstance(below, dict):
+            yield from _sound_leaves(below, f"{above}{key}/")
+        with contextlib.suppress(ValidationError):
+            yield f"{above}{key}", Criterion.model_validate(node)
+
+
+def _meaning_mistakes(leaves: Mapping[str, Criterion], header: Tree | None) -> Iterator[str]:
     phrases: dict[str, str] = {}
     former: dict[str, str] = {}
-    leaves = tree.leaves()
     for path, leaf in leaves.items():
         for pole, phrase in (("positive", leaf.positive), ("negative", leaf.negative)):
             key = " ".join(phrase.lower().split())
             if key in phrases:
                 yield f"{path}: {pole} {phrase!r} is already said by {phrases[key]}"
             phrases[key] = path
-        for source in leaf.sources:
-            if source not in tree.literature:
-                yield f"{path}: source {source!r} is not in the file's literature"
+        if header:
+            yield from (f"{path}: {mistake}" for mistake in _unknown_words(leaf, header))
         for alias in leaf.aliases:
             if alias in leaves or alias in former:
                 yield f"{path}: alias {alias!r} is also {former.get(alias, 'a criterion')}"
             former[alias] = path
         if leaf.measure and leaf.measure.positive_at == leaf.measure.negative_at:
             yield f"{path}: measure needs two different thresholds"
+
+
+def _unknown_words(leaf: Criterion, header: Tree) -> Iterator[str]:
+    for source in leaf.sources:
+        if source not in header.literature:
+            yield f"source {source!r} is not in the file's literature"
+    known = {word for facet in header.vocabulary.values() for word in facet}
+    if known and leaf.applies != "any":
+        for word in leaf.applies:
+            if word not in known:
+                yield f"applies to {word!r}, which is not in the file's vocabulary"

@@ -128,6 +128,67 @@ def test_contradictions_between_criteria_are_all_named(tmp_path, values):
     ]
 
 
+def test_mistakes_of_header_shape_and_meaning_are_named_together(tmp_path, values):
+    values["colour"] = "red"
+    values["criteria"]["composition"]["branches"]["edges"]["name"] = 3
+    values["criteria"]["again"] = leaf("crisp edges", "soft edges")
+
+    with pytest.raises(CriteriaError) as caught:
+        parse(written(tmp_path, values))
+
+    assert [line.strip() for line in str(caught.value).splitlines()[1:]] == [
+        "colour: extra inputs are not permitted, got 'red'",
+        "composition/edges: name: input should be a valid string, got 3",
+        "again: positive 'crisp edges' is already said by composition/edges/quality",
+    ]
+
+
+def test_a_misspelt_word_would_switch_a_criterion_off_and_is_named(tmp_path, values):
+    values["vocabulary"] = {"medium": ["oil", "ink"], "genre": ["portrait", "landscape"]}
+    values["criteria"]["glazes"] = leaf("glowing glazes", "brown glazes", applies=["oils"])
+    values["criteria"]["never"] = leaf("some thing", "other thing", applies=[])
+
+    with pytest.raises(CriteriaError) as caught:
+        parse(written(tmp_path, values))
+
+    text = str(caught.value)
+    assert "glazes: applies to 'oils', which is not in the file's vocabulary" in text
+    assert "never: applies" in text
+
+
+@pytest.mark.parametrize(
+    ("words", "judged"),
+    [
+        (["oil", "portrait"], ["balance", "glazes", "oil-sitters"]),
+        (["oil", "abstract"], ["balance", "glazes"]),
+        (["ink", "portrait"], ["balance"]),
+        ([], ["balance"]),
+    ],
+)
+def test_every_facet_that_a_criterion_names_has_to_match(words, judged, values):
+    values["vocabulary"] = {
+        "medium": ["oil", "ink"],
+        "genre": ["portrait", "figure", "abstract"],
+    }
+    values["criteria"] = {
+        "balance": leaf("balanced masses", "lopsided masses"),
+        "glazes": leaf("glowing glazes", "brown glazes", applies=["oil"]),
+        "oil-sitters": leaf(
+            "glazed flesh", "chalky flesh", applies=["oil", "portrait", "figure"]
+        ),
+    }
+
+    assert list(Tree.model_validate(values).applicable(words)) == judged
+
+
+def test_words_outside_a_vocabulary_are_alternatives(values):
+    values["criteria"] = {"depth": leaf("deep", "shallow", applies=["landscape", "city"])}
+    tree = Tree.model_validate(values)
+
+    assert list(tree.applicable(["city", "oil"])) == ["depth"]
+    assert not tree.applicable(["portrait"])
+
+
 @pytest.mark.parametrize(
     ("content", "says"),
     [
