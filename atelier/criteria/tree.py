@@ -205,12 +205,12 @@ def _mistakes(values: Any) -> Iterator[str]:
         yield "the file should hold domain, version, literature and criteria"
         return
     nodes = values["criteria"]
+    yield from _node_mistakes(nodes, "")
     header: Tree | None = None
     try:
         header = Tree.model_validate({**values, "criteria": nodes and {"x": _EXAMPLE}})
     except ValidationError as error:
         yield from (line.strip() for line in explain(error).splitlines())
-    yield from _node_mistakes(nodes, "")
     yield from _meaning_mistakes(dict(_sound_leaves(nodes, "")), header)
 
 

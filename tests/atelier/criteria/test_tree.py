@@ -137,8 +137,8 @@ def test_mistakes_of_header_shape_and_meaning_are_named_together(tmp_path, value
         parse(written(tmp_path, values))
 
     assert [line.strip() for line in str(caught.value).splitlines()[1:]] == [
-        "colour: extra inputs are not permitted, got 'red'",
         "composition/edges: name: input should be a valid string, got 3",
+        "colour: extra inputs are not permitted, got 'red'",
         "again: positive 'crisp edges' is already said by composition/edges/quality",
     ]
 
