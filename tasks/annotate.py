@@ -1,7 +1,6 @@
 """Stage ``annotate``: every picture of ``data/`` judged by the criteria."""
 
 import json
-import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from atelier.criteria.examination import Examination, Examiner
 from atelier.criteria.tree import Tree, parse
 from atelier.errors import AnnotationError
 from atelier.params import Profile
-from tasks import paths, progress
+from tasks import paths, progress, resume
 from tasks.tracking import StageRun
 
 
@@ -38,13 +37,14 @@ def run(profile: Profile, tracked: StageRun) -> None:
         largest_pixels=params.largest_pixels,
     )
     found = corpus.find(paths.DATA, params.captions)
-    resume = paths.RESUME / f"annotate-{examiner.fingerprint()}"
-    resume.mkdir(parents=True, exist_ok=True)
+    work = resume.folder("annotate", examiner.fingerprint())
+    with atomic.clear_disk_errors(work):
+        work.mkdir(parents=True, exist_ok=True)
     with progress.bar("annotate", total=len(found.entries), unit="images") as report:
         examined = examination.examine(
             found.entries,
             examiner,
-            resume / "journal.jsonl",
+            work / "journal.jsonl",
             processes=parallel.cores(),
             report=report,
         )
@@ -53,7 +53,7 @@ def run(profile: Profile, tracked: StageRun) -> None:
     _refuse_nothing(examined, params.annotator)
     summary = _summary(examined, tree)
     _write(examined, summary)
-    shutil.rmtree(resume)
+    resume.done(work)
     tracked.metrics({name: summary[name] for name in _HEADLINES})
     tracked.file(paths.ANNOTATE / "summary.json")
 
