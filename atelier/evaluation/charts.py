@@ -14,6 +14,7 @@ from atelier.evaluation.statistics import Interval
 
 Points = Sequence[tuple[float, float]]
 _WIDTH = 460  # user units; the style sheet scales it to the column
+_NARROW = 340  # the same, where several stand in a row
 _CHARACTER = 6.4  # widest average of the labels' font, user units
 _LINE = 15  # least distance between two labels
 
@@ -31,10 +32,17 @@ class Row:
 class _Axis:
     """Maps values to user units."""
 
+    ticks: Sequence[float]
     low: float
     high: float
     start: float
     end: float
+
+    @classmethod
+    def round(cls, low: float, high: float, start: float, end: float) -> "_Axis":
+        """Return an axis that ends at round numbers around ``[low, high]``."""
+        ticks = _ticks(low, high)
+        return cls(ticks, ticks[0], ticks[-1], start, end)
 
     def at(self, value: float) -> float:
         """Return where ``value`` lies, rounded so that files do not change by noise."""
@@ -42,11 +50,12 @@ class _Axis:
         return round(self.start + share * (self.end - self.start), 1)
 
 
-def intervals(rows: Sequence[Row], *, title: str, unit: str) -> Markup:
+def intervals(rows: Sequence[Row], *, title: str, unit: str, narrow: bool) -> Markup:
     """Return a dot with its interval for each row, on one axis from 0."""
+    width = _NARROW if narrow else _WIDTH
     left = 14 + _CHARACTER * max(len(row.label) for row in rows)
     bottom = 14 + 28 * len(rows)
-    axis = _Axis(0, max(_ticks(0, max(row.value.high for row in rows))), left, _WIDTH - 44)
+    axis = _Axis.round(0, max(row.value.high for row in rows), left, width - 40)
     parts = [_vertical_grid(axis, 6, bottom), _text(axis.end, bottom + 32, unit, "end", "axis")]
     for place, row in enumerate(rows):
         y = 22 + 28 * place
@@ -64,44 +73,41 @@ def intervals(rows: Sequence[Row], *, title: str, unit: str) -> Markup:
         f"{row.label} {row.value.estimate:.2f} ({row.value.low:.2f} to {row.value.high:.2f})"
         for row in rows
     )
-    return _svg(parts, bottom + 40, f"{title}: {said}")
+    return _svg(parts, width, bottom + 40, f"{title}: {said}")
 
 
 def tradeoff(
     rows: Sequence[Row], heights: Sequence[float], *, title: str, across: str, up: str
 ) -> Markup:
     """Return one labelled point a row: its estimate across, its height up; both from 0."""
-    wide = _Axis(0, max(_ticks(0, max(row.value.high for row in rows))), 44, _WIDTH - 24)
-    high = _Axis(0, max(_ticks(0, max(heights))), 262, 26)
+    names = _WIDTH - 12 - _CHARACTER * max(len(row.label) for row in rows)
+    wide = _Axis.round(0, max(row.value.high for row in rows), 48, names - 26)
+    high = _Axis.round(0, max(heights), 262, 26)
     parts = [
-        _vertical_grid(wide, 20, 262),
-        _horizontal_grid(high, 44, _WIDTH - 24),
+        _vertical_grid(wide, 26, 262),
+        _horizontal_grid(high, wide.start, wide.end),
         _text(wide.end, 294, across, "end", "axis"),
         _text(8, 13, up, "start", "axis"),
     ]
-    spots = [
-        (wide.at(row.value.estimate), high.at(h)) for row, h in zip(rows, heights, strict=True)
-    ]
-    for row, (x, y), (label_y, anchor) in zip(rows, spots, _labels(spots), strict=True):
+    levels = [high.at(height) for height in heights]
+    for row, y, beside in zip(rows, levels, _spread(levels), strict=True):
         kind = "strong" if row.strong else "plain"
-        beside = x + 10 if anchor == "start" else x - 10
+        x, low, most = (
+            wide.at(value) for value in (row.value.estimate, row.value.low, row.value.high)
+        )
         parts += [
             _tag(
-                "line",
-                f"{kind} thin",
-                x1=wide.at(row.value.low),
-                x2=wide.at(row.value.high),
-                y1=y,
-                y2=y,
+                "polyline", "leader", points=f"{x},{y} {wide.end + 4},{y} {names - 5},{beside}"
             ),
+            _tag("line", f"{kind} thin", x1=low, x2=most, y1=y, y2=y),
             _tag("circle", kind, cx=x, cy=y, r=5),
-            _text(beside, label_y - 5, row.label, anchor, f"label {kind}"),
+            _text(names, beside + 4, row.label, "start", f"label {kind}"),
         ]
     said = "; ".join(
         f"{row.label} {row.value.estimate:.2f}, {height:.2f}"
         for row, height in zip(rows, heights, strict=True)
     )
-    return _svg(parts, 302, f"{title} ({across}, {up}): {said}")
+    return _svg(parts, _WIDTH, 302, f"{title} ({across}, {up}): {said}")
 
 
 def lines(series: Mapping[str, Points], *, title: str, across: str) -> Markup:
@@ -111,9 +117,8 @@ def lines(series: Mapping[str, Points], *, title: str, across: str) -> Markup:
         return Markup()
     xs = [x for points in drawn.values() for x, _ in points]
     ys = [y for points in drawn.values() for _, y in points]
-    steps = _ticks(min(*ys, 0.0), max(ys))
-    wide = _Axis(min(xs), max(xs), 48, _WIDTH - 14)
-    high = _Axis(min(steps), max(steps), 178, 14)
+    wide = _Axis((), min(xs), max(xs), 44, _NARROW - 10)
+    high = _Axis.round(min(*ys, 0.0), max(ys), 178, 14)
     parts = [
         _horizontal_grid(high, wide.start, wide.end),
         *(
@@ -124,9 +129,11 @@ def lines(series: Mapping[str, Points], *, title: str, across: str) -> Markup:
     ]
     for place, (name, points) in enumerate(drawn.items()):
         path = " ".join(f"{wide.at(x)},{high.at(y)}" for x, y in points)
-        x, y = 48 + place % 2 * 200, 216 + place // 2 * 18
+        parts.append(_tag("polyline", f"curve c{place % 6}", points=path))
+        if len(drawn) == 1:
+            continue  # the title says what it is
+        x, y = 44 + place % 2 * 150, 216 + place // 2 * 18
         parts += [
-            _tag("polyline", f"curve c{place % 6}", points=path),
             _tag("line", f"curve c{place % 6}", x1=x, x2=x + 24, y1=y - 4, y2=y - 4),
             _text(x + 30, y, name, "start", "label"),
         ]
@@ -134,21 +141,22 @@ def lines(series: Mapping[str, Points], *, title: str, across: str) -> Markup:
         f"{name} from {_short(points[0][1])} to {_short(points[-1][1])}"
         for name, points in drawn.items()
     )
-    return _svg(parts, 216 + (len(drawn) + 1) // 2 * 18, f"{title}: {said}")
+    legend = 0 if len(drawn) == 1 else 16 + (len(drawn) + 1) // 2 * 18
+    return _svg(parts, _NARROW, 200 + legend, f"{title}: {said}")
 
 
-def _labels(spots: Sequence[tuple[float, float]]) -> list[tuple[float, str]]:
-    """Height and side of each point's label, so that none lies on another."""
-    sides = ["start" if x < _WIDTH * 0.6 else "end" for x, _ in spots]
-    heights = [y for _, y in spots]
-    for side in ("start", "end"):
-        above = -math.inf
-        for place in sorted(
-            (i for i, s in enumerate(sides) if s == side), key=lambda i: spots[i][1]
-        ):
-            heights[place] = max(spots[place][1], above + _LINE)
-            above = heights[place]
-    return list(zip(heights, sides, strict=True))
+def _spread(heights: Sequence[float]) -> list[float]:
+    """Move labels apart until none lies on another, keeping their order from top to bottom."""
+    spread = list(heights)
+    order = sorted(range(len(heights)), key=lambda place: heights[place])
+    above = -math.inf
+    for place in order:
+        spread[place] = above = max(heights[place], above + _LINE)
+    # What was pushed below the lowest point goes up again, and pushes what is above it.
+    below = max(heights) + _LINE
+    for place in reversed(order):
+        spread[place] = below = min(spread[place], below - _LINE)
+    return [round(height, 1) for height in spread]
 
 
 def _ticks(low: float, high: float) -> list[float]:
@@ -156,7 +164,8 @@ def _ticks(low: float, high: float) -> list[float]:
     span = max(high - low, 1e-9)
     power = 10.0 ** math.floor(math.log10(span / 3))
     step = next(size * power for size in (1, 2, 2.5, 5, 10) if span / (size * power) <= 5)
-    first, last = math.floor(low / step), math.ceil(high / step)
+    # 0.3 / 0.1 is a little more than 3.
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     return [place * step for place in range(first, max(last, first + 1) + 1)]
 
 
@@ -164,7 +173,7 @@ def _vertical_grid(axis: _Axis, top: float, bottom: float) -> str:
     return "".join(
         _tag("line", "grid", x1=axis.at(tick), x2=axis.at(tick), y1=top, y2=bottom)
         + _text(axis.at(tick), bottom + 15, _short(tick), "middle", "tick")
-        for tick in _ticks(axis.low, axis.high)
+        for tick in axis.ticks
     )
 
 
@@ -172,12 +181,12 @@ def _horizontal_grid(axis: _Axis, left: float, right: float) -> str:
     return "".join(
         _tag("line", "grid", x1=left, x2=right, y1=axis.at(tick), y2=axis.at(tick))
         + _text(left - 6, axis.at(tick) + 4, _short(tick), "end", "tick")
-        for tick in _ticks(axis.low, axis.high)
+        for tick in axis.ticks
     )
 
 
 def _short(value: float) -> str:
-    return f"{value:.3g}"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def _tag(name: str, kind: str, **values: float | str) -> str:
@@ -190,9 +199,9 @@ def _text(x: float, y: float, words: str, anchor: str, kind: str) -> str:
     return f'<text class="{kind}" {place}>{escape(words)}</text>'
 
 
-def _svg(parts: Sequence[str], height: float, said: str) -> Markup:
+def _svg(parts: Sequence[str], width: int, height: float, said: str) -> Markup:
     opening = (
-        f'<svg class="chart" viewBox="0 0 {_WIDTH} {round(height)}" role="img" '
+        f'<svg class="chart" viewBox="0 0 {width} {round(height)}" role="img" '
         f'aria-label="{escape(said)}">'
     )
     # Only `escape`d words and numbers were put into the parts.

@@ -231,11 +231,14 @@ def _charts(page: Page) -> dict[str, Any]:
             rows(lambda result: result.attributes.negatives_by_root[root]),
             title=f"Negatives of {_root_name(page.tree, root)}",
             unit="negatives an image",
+            narrow=True,
         )
 
     whole = rows(lambda result: result.attributes.negatives)
     return {
-        "negatives_chart": charts.intervals(whole, title="#A_neg", unit="negatives an image"),
+        "negatives_chart": charts.intervals(
+            whole, title="#A_neg", unit="negatives an image", narrow=False
+        ),
         "root_charts": {root: of_root(root) for root in page.tree.roots()},
         "tradeoff_chart": _tradeoff(page, whole),
         "curves": {

@@ -69,6 +69,9 @@ class Network(nn.Module):
         self.subject = nn.Linear(FEATURES, len(vocabulary.subjects))
         self.hue = nn.Linear(FEATURES, len(vocabulary.hues))
         self.poles = nn.Linear(FEATURES, len(vocabulary.criteria) * len(_ANSWERS))
+        # Mean and standard deviation of each feature over the drawings of the training.
+        self.centre = nn.Parameter(torch.zeros(FEATURES), requires_grad=False)
+        self.spread = nn.Parameter(torch.ones(FEATURES), requires_grad=False)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Return the features ``[B, 64]`` of pixels in [-1, 1], ``[B, 3, 128, 128]``."""
@@ -86,8 +89,14 @@ class Network(nn.Module):
         return logits.reshape(len(features), -1, len(_ANSWERS))
 
     def features(self, images: Sequence[Pixels]) -> Features:
-        """Return the features of uint8 RGB images ``[H, W, 3]``, float64 ``[N, 64]``."""
-        return self._features(images).double().numpy()
+        """Return the features of uint8 RGB images ``[H, W, 3]``, float64 ``[N, 64]``.
+
+        Standardised: each has mean 0 and variance 1 over the sketchbook, so that FID weighs
+        them alike and a distance of 1 is one sketchbook's deviation in one feature.
+        """
+        standardised = (self._features(images) - self.centre) / self.spread
+        features: Features = standardised.double().numpy()
+        return features
 
     def judge(self, images: Sequence[Pixels]) -> list[list[tuple[str, Pole, float]]]:
         """Return (criterion, pole, probability) of each image, where the network is certain.
@@ -144,7 +153,10 @@ def train(drawings: Sequence[Drawing], *, seed: int, steps: int, report: Report)
         optimizer.step()
         schedule.step()
         report(step + 1, {"loss": loss.item()})
-    return network.eval()
+    plain = network._features([drawing.pixels for drawing in drawings])
+    network.centre.copy_(plain.mean(0))
+    network.spread.copy_(plain.std(0))
+    return network
 
 
 def accuracy(network: Network, drawings: Sequence[Drawing]) -> dict[str, float]:
