@@ -27,7 +27,11 @@ Pictures = Sequence[NDArray[np.uint8]]
 
 
 def run() -> None:
-    """Print the agreement per criterion, on drawings as they are and after the codec."""
+    """Print the agreement per criterion, on drawings as they are and after the codec.
+
+    *Abstains* is the share of painted poles about which the annotator says nothing, *unasked*
+    the number of drawings on which it speaks although the criterion does not apply.
+    """
     drawings = list(starter.paintings(DRAWINGS, SEED))
     pixels = [drawing.pixels for drawing in drawings]
     coded, psnr = through_codec(pixels)
@@ -84,15 +88,15 @@ def through_codec(pixels: Pictures) -> tuple[Pictures, float]:
 
 def _table(title: str, agreements: dict[str, Agreement]) -> Table:
     table = Table(title=f"measured against painted, {title} ({DRAWINGS} drawings)")
-    table.add_column("criterion")
-    for column in ("agreement", "95% interval", "kappa", "abstains", "unasked"):
+    table.add_column("criterion", no_wrap=True)
+    for column in ("agrees", "95% interval", "kappa", "abstains", "unasked"):
         table.add_column(column, justify="right")
     for criterion, one in agreements.items():
         low, high = one.interval
         table.add_row(
             criterion,
             f"{one.share:.3f}",
-            f"{low:.3f} to {high:.3f}",
+            f"{low:.3f}–{high:.3f}",
             f"{one.kappa:.2f}",
             f"{one.abstention:.1%}",
             str(one.second_alone),

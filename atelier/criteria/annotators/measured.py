@@ -28,6 +28,8 @@ Array = NDArray[np.float64]
 WORKING_PIXELS = (
     128  # longer side at which pictures are measured; scales below are at this size
 )
+_FAINT_EDGE = 0.1  # Lab units a pixel, after blur, below which a picture has no edges
+_NARROWEST = 16  # pixels to which the shorter side of a very long picture is stretched
 _FAINT_CHROMA = 6.0  # mean CIE chroma below which a picture has no hues to compare
 
 
@@ -43,8 +45,8 @@ class View:
         image = pixels / 255.0
         if max(height, width) != WORKING_PIXELS:
             scale = WORKING_PIXELS / max(height, width)
-            shape = (max(1, round(height * scale)), max(1, round(width * scale)), 3)
-            image = resize(image, shape, order=1, anti_aliasing=scale < 1)
+            shape = [max(_NARROWEST, round(side * scale)) for side in (height, width)]
+            image = resize(image, (*shape, 3), order=1, anti_aliasing=scale < 1)
         self.lab: Array = np.asarray(rgb2lab(image), np.float64)
 
     @cached_property
@@ -147,17 +149,22 @@ def highlight_scatter(view: View) -> float:
 def edge_sharpness(view: View) -> float:
     """How steep the strong edges are: gradient at 1.5 pixels over that at 4.5 pixels of blur.
 
-    An ideal step gives 3, a slope wider than both blurs gives 1 (edges blurred over s pixels:
-    ``sqrt((4.5^2 + s^2) / (1.5^2 + s^2))``). Taken where the coarse colour gradient is
-    strongest, which is at the outlines of shapes and not at the marks inside them.
+    In the middle of an edge blurred over s pixels it is ``sqrt((4.5^2 + s^2) / (1.5^2 +
+    s^2))``: 3 for an ideal step, 1 for a slope wider than both blurs; the median is taken over
+    a strip along the edges, where a step gives about 2.1. Taken where the coarse colour
+    gradient is strongest, which is at the outlines of shapes and not at the marks inside
+    them. NaN where there is no edge.
 
     References:
         Elder and Zucker, Local scale control for edge detection and blur estimation, 1998.
     """
     fine, coarse = (_steepness(view.blurred(sigma)) for sigma in (1.5, 4.5))
-    strong = coarse >= np.percentile(coarse, 93)
+    least = float(np.percentile(coarse, 93))
+    if least < _FAINT_EDGE:
+        return math.nan
+    strong = coarse >= least
     near = ndimage.maximum_filter(fine, 3)
-    return float(np.median(near[strong] / np.maximum(coarse[strong], 1e-6)))
+    return float(np.median(near[strong] / coarse[strong]))
 
 
 def stroke_flow(view: View) -> float:
