@@ -166,8 +166,11 @@ class _Runs:
 
 def tracking_uri() -> str:
     """Return where runs are kept: MLFLOW_TRACKING_URI, or a SQLite file of this repository."""
-    own = f"sqlite:///{paths.MLFLOW.resolve()}/mlflow.db"
-    return os.environ.get("MLFLOW_TRACKING_URI") or own
+    return os.environ.get("MLFLOW_TRACKING_URI") or _own_uri()
+
+
+def _own_uri() -> str:
+    return f"sqlite:///{paths.MLFLOW.resolve()}/mlflow.db"
 
 
 def ui_command() -> str:
@@ -201,7 +204,7 @@ def experiment(mlflow: "MlflowClient", profile_name: str) -> str:
     found = mlflow.get_experiment_by_name(name)
     if found is not None:
         return str(found.experiment_id)
-    if os.environ.get("MLFLOW_TRACKING_URI"):
+    if tracking_uri() != _own_uri():
         return str(mlflow.create_experiment(name))  # the server says where files go
     location = (paths.MLFLOW / "artifacts").resolve().as_uri()
     return str(mlflow.create_experiment(name, artifact_location=location))

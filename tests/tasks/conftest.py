@@ -1,0 +1,54 @@
+import shutil
+
+import pytest
+import yaml
+
+CRITERIA = """
+domain: painting
+version: "1"
+literature: {}
+criteria:
+  colour:
+    name: Colour
+    about: Colours and their relations.
+    branches:
+      harmony:
+        positive: harmonious colours
+        negative: clashing colours
+        positive_means: They share a key.
+        negative_means: They fight.
+        applies: any
+        sources: []
+"""
+
+
+@pytest.fixture
+def workspace(tmp_path, monkeypatch, profile):
+    """A folder with the switch, a valid profile and its criteria: the working directory."""
+    monkeypatch.chdir(tmp_path)
+    for variable in ("MLFLOW_TRACKING_URI", "ATELIER_PIPELINE"):
+        monkeypatch.delenv(variable, raising=False)
+    (tmp_path / "params/criteria").mkdir(parents=True)
+    (tmp_path / "params/profile.yaml").write_text("profile: starter\n")
+    (tmp_path / "params/starter.yaml").write_text(yaml.safe_dump(profile))
+    (tmp_path / "params/criteria/starter.yaml").write_text(CRITERIA)
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def mlflow_tables(tmp_path_factory):
+    """An MLflow database without a run, made once: its migrations take seconds."""
+    import mlflow
+
+    file = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    mlflow.MlflowClient(tracking_uri=f"sqlite:///{file}").search_experiments()
+    return file
+
+
+@pytest.fixture
+def mlflow_folder(workspace, mlflow_tables):
+    """The workspace's own MLflow, with its tables made."""
+    folder = workspace / "artifacts/mlflow"
+    folder.mkdir(parents=True)
+    shutil.copy(mlflow_tables, folder)
+    return folder

@@ -1,0 +1,199 @@
+import logging
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+from PIL import Image
+
+from atelier.params import read_profile
+from tasks import paths, tracking
+
+WAITING = """
+import time
+from tasks import tracking, __main__ as main
+
+with main._clear_errors(), tracking.stage("cpo", main._checked_profile()) as run:
+    run.metrics({"loss": 1.0}, step=1)
+    print("started", flush=True)
+    time.sleep(300)
+"""
+
+
+@pytest.fixture
+def checked(mlflow_folder):
+    return read_profile(paths.profile("starter"))
+
+
+@pytest.fixture
+def runs(workspace):
+    """A function that returns the runs of MLflow by name; the parent's is ``parent``."""
+
+    def runs():
+        mlflow = tracking.client()
+        found = mlflow.search_runs([tracking.experiment(mlflow, "starter")])
+        return {run.data.tags.get("stage", "parent"): run for run in found}
+
+    return runs
+
+
+def waiting():
+    process = subprocess.Popen(
+        [sys.executable, "-c", WAITING], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "started\n"
+    return process
+
+
+def test_stages_of_one_pipeline_are_children_of_one_run(checked, runs, monkeypatch):
+    monkeypatch.setenv("ATELIER_PIPELINE", "prefect/one")
+    for name in ("sft", "cpo"):
+        with tracking.stage(name, checked):
+            pass
+
+    found = runs()
+
+    assert found.keys() == {"parent", "sft", "cpo"}
+    parent = found["parent"].info.run_id
+    assert {found[n].data.tags["mlflow.parentRunId"] for n in ("sft", "cpo")} == {parent}
+    assert found["parent"].data.params["cpo.lora.rank"] == "4"
+    assert found["cpo"].data.params["lora.rank"] == "4"
+    assert found["cpo"].data.params["model.family"] == "flux"
+    assert found["cpo"].data.tags["profile"] == "starter"
+    assert {run.info.status for run in found.values()} == {"FINISHED"}
+
+
+def test_curves_results_pictures_and_files(checked, runs, workspace):
+    (workspace / "curve.tsv").write_text("step\tloss\n")
+    with tracking.stage("sft", checked) as run:
+        for step in (1, 2):
+            run.metrics({"loss": 1 / step, "drift": float("nan")}, step)
+        run.metrics({"#A_neg": 3.5})
+        run.picture("grid", Image.new("RGB", (8, 8)), step=2)
+        run.picture("last", Image.new("RGB", (8, 8)))
+        run.file(workspace / "curve.tsv")
+
+    found, mlflow = runs(), tracking.client()
+
+    sft = found["sft"].info.run_id
+    curve = mlflow.get_metric_history(sft, "loss")
+    assert [(point.step, point.value) for point in curve] == [(1, 1.0), (2, 0.5)]
+    assert found["sft"].data.metrics == {"loss": 0.5, "A_neg": 3.5}
+    assert found["parent"].data.metrics == {"sft.A_neg": 3.5}
+    files = {entry.path for entry in mlflow.list_artifacts(sft)}
+    assert files == {"images", "last.png", "curve.tsv"}
+    location = found["sft"].info.artifact_uri
+    assert location.startswith((workspace / "artifacts/mlflow/artifacts").as_uri())
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(ValueError, "FAILED"), (KeyboardInterrupt, "KILLED")]
+)
+def test_a_run_ends_as_its_stage_does(checked, runs, error, status):
+    with pytest.raises(error), tracking.stage("sft", checked):
+        raise error
+
+    assert {name: run.info.status for name, run in runs().items()} == {
+        "sft": status,
+        "parent": status,
+    }
+
+
+def test_a_run_told_to_stop_is_killed(checked, runs):
+    process = waiting()
+    process.send_signal(signal.SIGTERM)
+
+    with process:
+        assert process.wait(20) == 128 + signal.SIGTERM
+    assert runs()["cpo"].info.status == "KILLED"
+
+
+def test_a_run_whose_process_is_gone_is_ended_by_the_next(checked, runs):
+    process = waiting()
+    process.kill()
+    with process:
+        process.wait(20)
+    assert runs()["cpo"].info.status == "RUNNING"
+
+    with tracking.stage("sft", checked):
+        pass
+
+    assert runs()["cpo"].info.status == "KILLED"
+
+
+def test_mlflow_away_is_said_once_and_stops_nothing(checked, monkeypatch, caplog):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    done = []
+
+    with caplog.at_level(logging.WARNING), tracking.stage("sft", checked) as run:
+        for step in range(3):
+            run.metrics({"loss": 1.0}, step)
+            done.append(step)
+
+    said = [record.message for record in caplog.records if record.name == "tasks.tracking"]
+    assert done == [0, 1, 2]
+    assert len(said) == 1
+    assert said[0].startswith("MLflow at http://127.0.0.1:9 did not answer")
+
+
+def test_one_that_breaks_in_between_loses_the_rest_and_stops_nothing(
+    checked, workspace, caplog
+):
+    with caplog.at_level(logging.WARNING), tracking.stage("sft", checked) as run:
+        run.file(workspace / "absent.txt")
+        run.metrics({"loss": 1.0}, 1)
+
+    assert [r.name for r in caplog.records if r.levelno >= logging.WARNING] == [
+        "tasks.tracking"
+    ]
+
+
+def test_where_a_run_comes_from(workspace, monkeypatch):
+    def git(*words):
+        return subprocess.run(
+            ["git", "-c", "user.name=a", "-c", "user.email=a@b", *words],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+
+    assert tracking.provenance() == {}
+    git("init", "-q")
+    (workspace / "data.dvc").write_text("outs:\n- md5: abc.dir\n  path: data\n")
+    git("add", ".")
+    git("commit", "-qm", "All")
+    clean = tracking.provenance()
+    (workspace / "dvc.lock").touch()
+    (workspace / "params/starter.yaml").write_text("")
+
+    assert clean == {
+        "mlflow.source.git.commit": git("rev-parse", "HEAD"),
+        "git.dirty": "false",
+        "dvc.data": "abc.dir",
+    }
+    assert tracking.provenance()["git.dirty"] == "true"
+
+
+def test_all_stages_of_one_dvc_process_know_each_other(workspace):
+    say = f"{sys.executable} -c 'from tasks import tracking; print(tracking._pipeline())'"
+    (workspace / "dvc.yaml").write_text(
+        f'stages:\n  a: {{cmd: "{say} > a", outs: [a]}}\n'
+        f'  b: {{cmd: "{say} > b", deps: [a], outs: [b]}}\n'
+    )
+    for words in (["init", "-q", "--no-scm"], ["repro", "-q"]):
+        subprocess.run(
+            [sys.executable, "-m", "dvc", *words],
+            env=os.environ | {"DVC_NO_ANALYTICS": "1"},
+            check=True,
+        )
+
+    assert (workspace / "a").read_text() == (workspace / "b").read_text()
+
+
+def test_the_command_that_opens_the_pages_is_short_and_quiet(workspace, monkeypatch):
+    assert tracking.ui_command().endswith(
+        "-m mlflow ui --backend-store-uri sqlite:///artifacts/mlflow/mlflow.db --port 5000"
+    )
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow.studio:5000")
+    assert tracking.ui_command() == "xdg-open http://mlflow.studio:5000"
