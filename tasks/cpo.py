@@ -74,7 +74,6 @@ def _align(
         adapters.use(painter.network, name),
     ):
         curve = Curve(work, name, bar, tracked)
-        watch = _Watch(name, curve)
         trained = adapters.weights(painter.network, name)
         weights = loop.fit(
             trained,
@@ -84,7 +83,7 @@ def _align(
             learning_rate=objective.learning_rate,
             params=params.training,
             folder=work,
-            report=watch.report,
+            report=_Watch(name, curve).report,
         )
     for key, parameter in trained.items():
         parameter.data.copy_(weights[key])
@@ -94,7 +93,7 @@ def _align(
     last = curve.last()
     return {
         key: last[key] for key in ("loss", "accuracy", "drift", "win_error", "lose_error")
-    } | {"drifting": float(watch.rang)}
+    } | {"drifting": float(drift.drifted(curve.rows()))}
 
 
 class _Watch:
@@ -103,12 +102,12 @@ class _Watch:
     def __init__(self, name: str, curve: Curve) -> None:
         self._name, self._curve = name, curve
         self._alarm = drift.Alarm()
-        self.rang = False
+        self._rang = False
 
     def report(self, step: int, values: Mapping[str, float]) -> None:
         self._curve.report(step, values)
-        if "aim_error" in values and self._alarm.drifting(dict(values)) and not self.rang:
-            self.rang = True
+        if "aim_error" in values and self._alarm.drifting(values) and not self._rang:
+            self._rang = True
             warnings.warn(
                 f"{self._name} drifts at step {step}: it is farther from its target than the "
                 "untouched base. Lower learning_rate or omega, or raise beta",

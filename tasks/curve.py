@@ -38,9 +38,13 @@ class Curve:
             lines.append("\t".join([str(step), *cells]))
         atomic.write(path, "\n".join(lines) + "\n")
 
+    def rows(self) -> list[dict[str, float]]:
+        """Return all rows in the order of their steps."""
+        return [row for _, row in sorted(self._rows.items())]
+
     def last(self) -> dict[str, float]:
         """Return the values of the last report."""
-        return self._rows[max(self._rows)] if self._rows else {}
+        return self.rows()[-1]
 
     def _kept(self) -> dict[int, dict[str, float]]:
         """Rows of an interrupted run; a step that is trained again overwrites its row."""

@@ -1,6 +1,8 @@
 """What several tests stand on: a small complete profile and small pictures."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -95,3 +97,112 @@ def paint():
         return path
 
     return paint
+
+
+TOY_CRITERIA = """
+domain: toy
+version: "1"
+literature: {}
+criteria:
+  edges: {positive: calm edges, negative: harsh edges, positive_means: "Soft.",
+          negative_means: "Hard.", applies: any, sources: []}
+  light: {positive: clear light, negative: dull light, positive_means: "Bright.",
+          negative_means: "Grey.", applies: any, sources: []}
+"""
+TOY_BASE = """
+corpus: data
+images: 100
+codec: {kind: pca, patch_pixels: 4, channels: 4}
+network:
+  {double_blocks: 1, single_blocks: 1, heads: 2, head_width: 16,
+   text_width: 16, pooled_width: 16}
+caption_dropout: 0.1
+learning_rate: 0.01
+"""
+TOY_PAINTINGS = 12
+
+
+class Notebook:
+    """Stands where a tracked run would: keeps what a stage says of itself."""
+
+    def __init__(self):
+        self.results, self.curves, self.pictures, self.files = {}, {}, [], []
+
+    def metrics(self, values, step=None):
+        if step is None:
+            self.results |= values
+        else:
+            self.curves.setdefault(step, {}).update(values)
+
+    def picture(self, name, picture, step=None):
+        self.pictures.append(name)
+
+    def file(self, path):
+        assert path.exists()
+        self.files.append(path.as_posix())
+
+
+@pytest.fixture
+def notebook():
+    return Notebook()
+
+
+@pytest.fixture
+def studio(tmp_path, monkeypatch, profile, paint):
+    """A repository in which sft can start: pictures, split, criteria, params and a base."""
+    from atelier.params import Profile
+    from tasks import base, paths
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    rows = ["file,caption"]
+    for number in range(TOY_PAINTINGS):
+        paint(paths.DATA / f"{number}.png", number)
+        rows.append(f"{number}.png,a sea number {number % 3}")
+    (paths.DATA / "captions.csv").write_text("\n".join(rows) + "\n")
+    paths.CRITERIA.mkdir(parents=True)
+    (paths.CRITERIA / "toy.yaml").write_text(TOY_CRITERIA)
+    profile["annotate"]["criteria"] = "toy.yaml"
+    profile["model"] |= {"text_tokens": 16}
+    training = {**profile["sft"]["training"], "steps": 3}
+    profile["base"] = {**yaml.safe_load(TOY_BASE), "training": training}
+    (paths.PARAMS / "profile.yaml").write_text("profile: toy\n")
+    (paths.PARAMS / "toy.yaml").write_text(yaml.safe_dump(profile))
+    _write_toy_split()
+    checked = Profile.model_validate(profile)
+    base.run(checked, Notebook())
+    return checked
+
+
+def _write_toy_split():
+    from atelier import images
+    from atelier.criteria import annotations
+    from tasks import paths
+
+    records = [
+        annotations.Record(
+            image=images.sha256(paths.DATA / f"{number}.png"),
+            file=f"{number}.png",
+            caption=f"a sea number {number % 3}",
+            positive=["edges"] if number % 2 else ["light"],
+            negative=["light"] if number % 2 else [],
+        )
+        for number in range(TOY_PAINTINGS)
+    ]
+    paths.SPLIT.mkdir(parents=True)
+    (paths.SPLIT / "train.jsonl").write_text(annotations.lines(records))
+
+
+@pytest.fixture
+def stage():
+    """A function that starts a stage as dvc does, in a process of its own."""
+
+    def start(name):
+        return subprocess.Popen(
+            [sys.executable, "-m", "tasks", name],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    return start

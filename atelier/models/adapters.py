@@ -6,6 +6,7 @@ before the next switch: a changed state between the two silently gives zero grad
 
 import contextlib
 import json
+import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import get_peft_model_state_dict
 from torch import nn
 
+from atelier import atomic
 from atelier.errors import ArtifactError
 from atelier.params import LoRA
 
@@ -76,21 +78,39 @@ def attach(painter: "Denoiser", name: str, folder: Path) -> None:
 def save(painter: "Denoiser", name: str, folder: Path) -> None:
     """Write an adapter as diffusers does, so that any of its pipelines loads it.
 
-    The metadata carry rank and alpha; without them a loader guesses alpha.
+    The metadata carry rank and alpha; without them a loader guesses alpha. The same weights
+    give the same bytes, which DVC and the registry know them by.
+
+    Raises:
+        DiskError: It cannot be written; an older file is untouched.
     """
     network = painter.network
     config = network.peft_config[name].to_dict()
-    plain = json.loads(json.dumps(config, default=_jsonable))
-    type(painter.pipeline()).save_lora_weights(
-        folder,
-        **{
-            f"{painter.component}_lora_layers": {
-                key: tensor.detach().cpu().contiguous()
-                for key, tensor in get_peft_model_state_dict(network, adapter_name=name).items()
+    layers = get_peft_model_state_dict(network, adapter_name=name)
+    with tempfile.TemporaryDirectory() as draft:
+        type(painter.pipeline()).save_lora_weights(
+            draft,
+            **{
+                f"{painter.component}_lora_layers": {
+                    key: tensor.detach().cpu().contiguous() for key, tensor in layers.items()
+                },
+                f"{painter.component}_lora_adapter_metadata": json.loads(
+                    json.dumps(config, default=_jsonable)
+                ),
             },
-            f"{painter.component}_lora_adapter_metadata": plain,
-        },
-    )
+        )
+        content = (Path(draft) / FILE).read_bytes()
+    atomic.write(folder / FILE, _canonical(content))
+
+
+def _canonical(content: bytes) -> bytes:
+    """Sort the header's metadata: safetensors writes them in an order drawn by chance."""
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    padded = text + b" " * (-len(text) % 8)
+    return len(padded).to_bytes(8, "little") + padded + content[8 + length :]
 
 
 def weights(network: Any, name: str) -> dict[str, nn.Parameter]:

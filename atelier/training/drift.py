@@ -4,6 +4,7 @@ Shapes as in ``objectives``.
 """
 
 from collections import deque
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -57,8 +58,14 @@ class Alarm:
 
     excess: deque[float] = field(default_factory=lambda: deque(maxlen=_WINDOW))
 
-    def drifting(self, reported: dict[str, float]) -> bool:
+    def drifting(self, reported: Mapping[str, float]) -> bool:
         """Take one report; say whether the mean over the last ten is on the wrong side."""
         self.excess.append(reported["aim_error"] - reported["aim_error_reference"])
         full = len(self.excess) == _WINDOW
         return full and float(torch.tensor(list(self.excess)).mean()) > 0
+
+
+def drifted(reports: Iterable[Mapping[str, float]]) -> bool:
+    """Say whether the alarm rang anywhere in a run's reports, in their order."""
+    alarm = Alarm()
+    return any([alarm.drifting(values) for values in reports if "aim_error" in values])

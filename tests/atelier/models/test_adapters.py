@@ -135,3 +135,13 @@ def test_an_adapter_of_another_base_is_refused(painter, tmp_path):
 
     with pytest.raises(ArtifactError, match="does not fit the base model in force"):
         adapters.attach(painter, "theta", tmp_path)
+
+
+def test_the_same_weights_give_the_same_bytes(taught, tmp_path):
+    # safetensors orders metadata by chance; DVC would train again after a revert.
+    files = set()
+    for attempt in range(8):
+        adapters.save(taught, "theta", tmp_path / str(attempt))
+        files.add((tmp_path / str(attempt) / adapters.FILE).read_bytes())
+
+    assert len(files) == 1

@@ -1,0 +1,72 @@
+import json
+import signal
+import time
+
+import pytest
+import yaml
+
+from atelier.errors import ArtifactError
+from atelier.models import adapters
+from tasks import cpo, paths, sft
+
+
+@pytest.fixture
+def taught(studio, notebook):
+    """A studio with θ1."""
+    sft.run(studio, notebook)
+    return studio
+
+
+def results():
+    return {path.as_posix(): path.read_bytes() for path in sorted(paths.CPO.rglob("*.*"))}
+
+
+def test_each_objective_leaves_a_lora_a_curve_and_what_the_monitor_said(taught, notebook):
+    cpo.run(taught, notebook)
+
+    assert [path.name for path in sorted(paths.CPO.iterdir())] == ["cpo", "cpo-s"]
+    for name in ("cpo", "cpo-s"):
+        metrics = json.loads((paths.CPO / name / "metrics.json").read_text())
+        assert (paths.CPO / name / adapters.FILE).is_file()
+        assert {"drift", "accuracy", "win_error", "drifting"} <= metrics.keys()
+        assert f"{name}/drift" in notebook.curves[4]
+    assert not list(paths.RESUME.iterdir())
+
+
+def test_objectives_differ_in_what_they_teach(taught, notebook):
+    cpo.run(taught, notebook)
+
+    one, two = ((paths.CPO / name / adapters.FILE).read_bytes() for name in ("cpo", "cpo-s"))
+    assert one != two
+
+
+def test_a_missing_theta1_names_its_stage(studio, notebook):
+    with pytest.raises(ArtifactError, match=r"pytorch_lora.* is absent; run `dvc repro sft`"):
+        cpo.run(studio, notebook)
+
+
+def test_killed_and_started_again_it_ends_byte_for_byte_the_same(taught, notebook, stage):
+    longer = {"steps": 12, "checkpoint_steps": 3}
+    profile = yaml.safe_load((paths.PARAMS / "toy.yaml").read_text())
+    profile["cpo"]["training"] |= longer
+    (paths.PARAMS / "toy.yaml").write_text(yaml.safe_dump(profile))
+    training = taught.cpo.training.model_copy(update=longer)
+    changed = taught.cpo.model_copy(update={"training": training})
+    cpo.run(taught.model_copy(update={"cpo": changed}), notebook)
+    undisturbed = results()
+    for path in paths.CPO.rglob("*.*"):
+        path.unlink()
+
+    process = stage("cpo")
+    deadline = time.monotonic() + 120
+    while not list(paths.RESUME.glob("cpo-*/step-*.safetensors")):
+        assert process.poll() is None, process.stdout.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    again = stage("cpo")
+    said, _ = again.communicate(timeout=120)
+
+    assert again.returncode == 0, said
+    assert results() == undisturbed

@@ -1,0 +1,64 @@
+import json
+
+import pytest
+
+from atelier import models
+from atelier.errors import ArtifactError
+from atelier.models import adapters
+from tasks import paths, sft
+
+
+def test_theta1_is_a_lora_with_its_curve_and_metrics(studio, notebook):
+    sft.run(studio, notebook)
+
+    painter = models.load(studio.model)
+    adapters.attach(painter, "theta1", paths.SFT)
+    curve = (paths.SFT / "curve.tsv").read_text().splitlines()
+    metrics = json.loads((paths.SFT / "metrics.json").read_text())
+    assert curve[0].split("\t")[:2] == ["step", "loss"]
+    assert [line.split("\t")[0] for line in curve[1:]] == ["1", "2", "3", "4"]
+    assert metrics["images"] == 12
+    assert metrics["dropped_attributes"] == 0
+    assert sorted(notebook.curves) == [1, 2, 3, 4]
+    assert not list(paths.RESUME.glob("sft-*"))
+
+
+def test_attributes_beyond_the_encoders_reach_are_counted(studio, notebook):
+    short = studio.model.model_copy(update={"text_tokens": 8})
+
+    sft.run(studio.model_copy(update={"model": short}), notebook)
+
+    assert 0 < notebook.results["dropped_attributes"] < 1
+
+
+def test_a_missing_split_names_its_stage(studio, notebook):
+    (paths.SPLIT / "train.jsonl").unlink()
+
+    with pytest.raises(ArtifactError, match=r"train\.jsonl is absent; run `dvc repro split`"):
+        sft.run(studio, notebook)
+
+
+def test_a_picture_that_went_missing_is_named(studio, notebook):
+    (paths.DATA / "3.png").unlink()
+
+    with pytest.raises(ArtifactError, match=r"data/3\.png was readable when it was annotated"):
+        sft.run(studio, notebook)
+
+
+def test_another_seed_does_not_take_over_interrupted_work(studio, notebook, monkeypatch):
+    def broken(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(adapters, "save", broken)
+        with pytest.raises(KeyboardInterrupt):
+            sft.run(studio, notebook)
+    (kept,) = paths.RESUME.glob("sft-*")
+    training = studio.sft.training.model_copy(update={"seed": 7})
+    other = studio.sft.model_copy(update={"training": training})
+    notebook.curves.clear()
+
+    sft.run(studio.model_copy(update={"sft": other}), notebook)
+
+    assert sorted(notebook.curves) == [1, 2, 3, 4]  # from the start, in a folder of its own
+    assert not kept.exists()
