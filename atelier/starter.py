@@ -19,7 +19,7 @@ Distances are signed, in pixels, positive inside a shape.
 import functools
 import struct
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
@@ -90,6 +90,12 @@ def paintings(count: int, seed: int) -> Iterator[Drawing]:
     )
 
 
+def study(subject: str, hue: str, *, bad: Collection[str] = ()) -> Drawing:
+    """Draw one subject with every pole good but those named; for figures and tests."""
+    good = {criterion: criterion not in bad for criterion in CRITERIA}
+    return _paint(subject, _Plan(hue, good, layout=0, mirrored=False, mark=0, shift=(0.0, 0.0)))
+
+
 def png(pixels: NDArray[np.uint8]) -> bytes:
     """Return RGB ``[H, W, 3]`` as a PNG whose bytes depend on the pixels alone.
 
@@ -151,6 +157,10 @@ def _draw(rng: np.random.Generator, good_share: float) -> Drawing:
         mark=_pick(rng, list(range(_MARKS))),
         shift=(8 * rng.random() - 4, 6 * rng.random() - 3),
     )
+    return _paint(subject, plan)
+
+
+def _paint(subject: str, plan: _Plan) -> Drawing:
     article, scene = SUBJECTS[subject]
     easel = _Easel(plan)
     scene(easel)

@@ -133,6 +133,15 @@ def test_an_empty_canvas_is_flat_and_nothing_else(criteria):
     assert [(path, pole) for path, pole, _ in said] == [("light/contrast", "negative")]
 
 
+@pytest.mark.parametrize("subject", starter.SUBJECTS)
+def test_one_fault_is_seen_and_no_other(subject, criteria):
+    for fault in starter.study(subject, "blue").poles:
+        drawing = starter.study(subject, "blue", bad=[fault])
+        said = {path: pole for path, pole, _ in measured.judge(drawing.pixels, criteria)}
+        assert said.items() <= drawing.poles.items()
+        assert len(said) >= len(drawing.poles) - 1  # one may be left open
+
+
 def test_a_larger_copy_is_judged_alike(criteria):
     for drawing in starter.paintings(10, seed=3):
         large = np.repeat(np.repeat(drawing.pixels, 3, axis=0), 3, axis=1)
