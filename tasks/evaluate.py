@@ -24,7 +24,17 @@ from atelier.images import Pixels
 from atelier.models import adapters, sampling
 from atelier.params import EvaluateParams, Profile
 from atelier.reporting import Report
-from tasks import contestants, corpus, features, paths, progress, results, resume, table
+from tasks import (
+    contestants,
+    corpus,
+    features,
+    paths,
+    progress,
+    registry,
+    results,
+    resume,
+    table,
+)
 from tasks.contestants import Contestant
 from tasks.prompts import Prompts
 from tasks.tracking import StageRun
@@ -74,7 +84,7 @@ def run(profile: Profile, tracked: StageRun) -> None:
         tracked,
     )
     resume.done(work)
-    # The registry is reconciled here, once every file of the stage is whole.
+    registry.run(evaluating=True)
     table.run()
 
 

@@ -1,0 +1,230 @@
+import csv
+import json
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from atelier import images, models
+from atelier.criteria import annotations
+from atelier.criteria.annotations import Judgement, Record
+from atelier.errors import ArtifactError, ParamsError
+from atelier.evaluation.metrics import starter_features
+from atelier.evaluation.metrics.starter_features import Network, Vocabulary
+from atelier.models import adapters
+from tasks import contestants, evaluate, paths, results, table
+
+CRITERIA = """
+domain: toy
+version: "1"
+literature: {}
+criteria:
+  edges: {positive: calm edges, negative: harsh edges, positive_means: "Soft.",
+          negative_means: "Hard.", applies: any, sources: []}
+  light: {positive: clear light, negative: dull light, positive_means: "Bright.",
+          negative_means: "Grey.", applies: any, sources: [],
+          measure: {name: value_range, positive_at: 60, negative_at: 50}}
+"""
+NAMES = ["base", "theta1", "theta1+pos", "cpo-s", "cpo"]
+
+
+@pytest.fixture
+def gallery(studio):
+    """A studio after cpo: adapters with weights, a split, and the starter's features."""
+    (paths.CRITERIA / "toy.yaml").write_text(CRITERIA)
+    records = annotations.read(paths.SPLIT / "train.jsonl", Record)
+    hostile = records[0].model_copy(update={"caption": "<script>alert('x')</script>"})
+    (paths.SPLIT / "test.jsonl").write_text(annotations.lines([hostile, *records[1:5]]))
+    (paths.SPLIT / "validation.jsonl").write_text(annotations.lines(records[:1]))
+    paths.ANNOTATE.mkdir(parents=True)
+    (paths.ANNOTATE / "quarantine.jsonl").write_text('{"file": "<b>.png", "reason": "empty"}\n')
+    save_adapters(studio)
+    vocabulary = Vocabulary(("sea",), ("blue",), ("edges", "unknown/criterion"))
+    starter_features.write(Network(vocabulary), paths.BASE / "starter" / "features", about={})
+    return studio
+
+
+def save_adapters(studio):
+    painter = models.load(studio.model)
+    for number, folder in enumerate((paths.SFT, paths.CPO / "cpo-s", paths.CPO / "cpo")):
+        name = folder.name
+        adapters.add(painter.network, name, studio.sft.lora, seed=number)
+        for key, parameter in adapters.weights(painter.network, name).items():
+            if ".lora_B." in key:
+                parameter.data.fill_(0.01 * (number + 1))
+        adapters.save(painter, name, folder)
+        drift = "" if folder == paths.SFT else "\t0.25"
+        heading = "step\tloss" + ("\tdrift" if drift else "")
+        (folder / "curve.tsv").write_text(f"{heading}\n1\t0.5{drift}\n2\t0.4{drift}\n")
+
+
+def pictures():
+    return {
+        path.relative_to(paths.EVALUATE).as_posix(): path.read_bytes()
+        for path in sorted((paths.EVALUATE / "images").rglob("*.png"))
+    }
+
+
+def test_every_painter_paints_every_prompt_is_judged_and_compared(gallery, notebook, capsys):
+    evaluate.run(gallery, notebook)
+
+    metrics = json.loads(results.METRICS.read_text())
+    assert list(metrics) == NAMES
+    assert sorted(pictures()) == sorted(
+        f"images/{n}/{i:03}.png" for n in NAMES for i in range(4)
+    )
+    for name in NAMES:
+        assert {"negatives", "fid", "kid", "clipped"} <= metrics[name].keys()
+        assert negatives_by_hand(name) == metrics[name]["negatives"]
+    assert metrics["cpo"]["drift"] == 0.25
+    assert "drift" not in metrics["base"]
+    assert notebook.results["cpo-s/fid"] == metrics["cpo-s"]["fid"]
+    assert notebook.pictures == ["grid"]
+    assert not list(paths.RESUME.glob("evaluate-*"))
+    said = capsys.readouterr().out
+    assert "artifacts/evaluate/report.html" in said
+    assert "prefect server start" in said
+
+
+def negatives_by_hand(name):
+    """#A_neg from the files alone: what the measured annotator said of these pictures."""
+    rows = annotations.read(paths.EVALUATE / "judgements" / f"{name}.jsonl", Judgement)
+    hashes = [images.sha256(path) for path in (paths.EVALUATE / "images" / name).glob("*.png")]
+    said = {
+        (row.image, row.criterion): row.pole for row in rows if row.annotator == "measured-1"
+    }
+    poles = [said.get((image, path)) for image in hashes for path in ("edges", "light")]
+    return poles.count("negative") / len(hashes)
+
+
+def test_painters_share_prompts_and_noise_and_differ_by_their_weights(gallery, notebook):
+    evaluate.run(gallery, notebook)
+
+    by_painter = [
+        np.stack(
+            [np.array(Image.open(paths.EVALUATE / f"images/{n}/{i:03}.png")) for i in range(4)]
+        )
+        for n in NAMES
+    ]
+    for one in range(len(NAMES)):
+        for other in range(one):
+            assert (by_painter[one] != by_painter[other]).any()
+
+
+def test_the_report_is_one_harmless_file(gallery, notebook):
+    evaluate.run(gallery, notebook)
+
+    page = results.REPORT.read_text()
+    assert "<script" not in page
+    assert "&lt;script&gt;alert" in page
+    assert "&lt;b&gt;.png" in page
+    assert not re.search(r"""(src|href)\s*=\s*["'](?!data:|#)""", page)
+    assert "url(" not in page
+    assert "@import" not in page
+
+
+def test_tables_for_dvc_name_every_painter(gallery, notebook):
+    evaluate.run(gallery, notebook)
+
+    tables = {path.stem: path for path in results.PLOTS.glob("*.csv")}
+    assert {"negatives", "roots", "criteria", "distances", "change"} <= tables.keys()
+    with tables["negatives"].open() as file:
+        assert [row["painter"] for row in csv.DictReader(file)] == NAMES
+    with tables["change"].open() as file:
+        assert [row["painter"] for row in csv.DictReader(file)] == NAMES[1:]
+
+
+def test_interrupted_it_keeps_what_was_painted_and_ends_the_same(
+    gallery, notebook, monkeypatch
+):
+    evaluate.run(gallery, notebook)
+    undisturbed, metrics = pictures(), results.METRICS.read_text()
+    painted = []
+
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluate.atomic, "write", interrupting(evaluate.atomic.write, after=7))
+        with pytest.raises(KeyboardInterrupt):
+            evaluate.run(gallery, notebook)
+    (work,) = paths.RESUME.glob("evaluate-*")
+    kept = len(list(work.rglob("*.png")))
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            evaluate,
+            "_png",
+            lambda picture, png=evaluate._png: painted.append(1) or png(picture),
+        )
+        evaluate.run(gallery, notebook)
+
+    assert kept == 7
+    assert len(painted) == 5 * 4 - 6  # the seventh stood in a batch that was not whole
+    assert pictures() == undisturbed
+    assert results.METRICS.read_text() == metrics
+    assert not work.exists()
+
+
+def interrupting(write, after):
+    done = []
+
+    def once(path, content):
+        if len(done) == after:
+            raise KeyboardInterrupt
+        done.append(path)
+        write(path, content)
+
+    return once
+
+
+@pytest.mark.parametrize(
+    ("folder", "stage"), [(paths.SFT, "sft"), (paths.CPO / "cpo-s", "cpo")]
+)
+def test_a_missing_adapter_names_the_stage_that_makes_it(gallery, notebook, folder, stage):
+    (folder / adapters.FILE).unlink()
+
+    with pytest.raises(
+        ArtifactError, match=rf"{folder.name}.* is absent; run `dvc repro {stage}`"
+    ):
+        evaluate.run(gallery, notebook)
+
+
+def test_recorded_judgements_cannot_judge_what_was_not_painted_yet(gallery, notebook):
+    annotate = gallery.annotate.model_copy(update={"annotator": "recorded"})
+
+    with pytest.raises(ParamsError, match="'recorded' replays"):
+        evaluate.run(gallery.model_copy(update={"annotate": annotate}), notebook)
+
+
+def test_without_its_own_features_a_profile_has_no_independent_judge(gallery, tmp_path):
+    elsewhere = gallery.model.model_copy(update={"source": str(tmp_path / "other")})
+
+    assert evaluate._second_judge(gallery) is not None
+    assert evaluate._second_judge(gallery.model_copy(update={"model": elsewhere})) is None
+
+
+def test_a_prompts_noise_does_not_depend_on_how_many_prompts_there_are():
+    assert evaluate.seeds(3, 10)[:4] == evaluate.seeds(3, 4)
+    assert len(set(evaluate.seeds(3, 100))) == 100
+    assert evaluate.seeds(3, 4) != evaluate.seeds(4, 4)
+
+
+def test_the_told_painter_is_told_the_good_pole_of_every_active_criterion(gallery):
+    from atelier.criteria import tree
+    from tasks.prompts import Prompts
+
+    entrants = {one.name: one for one in contestants.of(gallery)}
+    writer = Prompts(
+        models.load(gallery.model), tree.parse(paths.CRITERIA / "toy.yaml"), seed=0
+    )
+    record = Record(
+        image="0" * 64, file="x", caption="a sea", positive=["edges"], negative=["light"]
+    )
+
+    assert entrants["theta1"].prompts([record], writer) == ["a sea"]
+    assert entrants["theta1+pos"].prompts([record], writer) == [
+        "a sea, calm edges, clear light"
+    ]
+
+
+def test_the_table_needs_an_evaluation(workspace):
+    with pytest.raises(ArtifactError, match="run `dvc repro evaluate`"):
+        table.run()
