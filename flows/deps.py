@@ -3,7 +3,8 @@
 A stage that forgets a module silently does not rerun. So ``make deps`` writes the lines, and
 a test compares them. A stage depends on every module that ``tasks.<stage>`` imports, directly
 or not, for more than type checking, in functions as well, with the ``__init__`` of each
-package on the way that holds more than its docstring; except on the modules named here, with
+package on the way that holds more than its docstring, and what lies beside a module under
+its name (a template); except on the modules named here, with
 what is reached through them alone. They cannot change what a stage makes of its inputs:
 
 * ``TELLING``: they tell people what happens; a new bar must not train again;
@@ -21,7 +22,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from grimp import ImportGraph
 
-TELLING = frozenset({"tasks.tracking", "tasks.progress", "tasks.registry", "atelier.reporting"})
+TELLING = frozenset(
+    {"tasks.tracking", "tasks.progress", "tasks.registry", "tasks.table", "atelier.reporting"}
+)
 PLACING = frozenset({"tasks.paths", "atelier.atomic"})
 CHECKING = frozenset({"atelier.params", "atelier.errors"})
 DVC_YAML = Path("dvc.yaml")
@@ -34,7 +37,7 @@ def needed(stage: str, graph: "ImportGraph") -> list[str]:
         return []
     modules = {task} | graph.find_upstream_modules(task)
     packages = {above for module in modules for above in _above(module)}
-    return sorted(filter(None, map(_file, modules | packages)))
+    return sorted(path for module in modules | packages for path in _files(module))
 
 
 def import_graph() -> "ImportGraph":
@@ -88,7 +91,7 @@ def _changes(listed: list[str], right: list[str]) -> Iterator[tuple[str, str]]:
 
 
 def _is_code(path: str) -> bool:
-    return path.startswith(("atelier/", "tasks/")) and path.endswith(".py")
+    return path.startswith(("atelier/", "tasks/"))
 
 
 def _above(module: str) -> Iterator[str]:
@@ -98,16 +101,17 @@ def _above(module: str) -> Iterator[str]:
         yield module
 
 
-def _file(module: str) -> str | None:
-    """Return a module's file; None for a package that holds at most a docstring."""
+def _files(module: str) -> list[str]:
+    """Return a module's files; none for a package that holds at most a docstring."""
     path = Path(*module.split("."))
-    if path.with_suffix(".py").is_file():
-        return path.with_suffix(".py").as_posix()
-    init = path / "__init__.py"
-    if not init.is_file():
-        return None
-    body = ast.parse(init.read_text(encoding="utf-8")).body
-    only_words = all(
+    if path.is_dir():
+        init = path / "__init__.py"
+        return [init.as_posix()] if init.is_file() and _has_code(init) else []
+    return [beside.as_posix() for beside in path.parent.glob(f"{path.name}.*")]
+
+
+def _has_code(file: Path) -> bool:
+    body = ast.parse(file.read_text(encoding="utf-8")).body
+    return not all(
         isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) for node in body
     )
-    return None if only_words else init.as_posix()

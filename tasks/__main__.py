@@ -82,6 +82,12 @@ def agreement() -> None:
 
 
 @app.command()
+def table() -> None:
+    """Print what evaluate found, and where to look on."""
+    _run("table")
+
+
+@app.command()
 def registry() -> None:
     """Make MLflow's model registry say what dvc.lock says."""
     _run("registry")

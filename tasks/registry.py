@@ -120,6 +120,8 @@ def _lock() -> dict[str, Any]:
 
 def _weights(lock: Mapping[str, Any]) -> Iterator[Weights]:
     """Yield the LoRAs that dvc.lock knows, as far as their bytes are here."""
+    if not {"sft", "cpo"} & lock.keys():
+        return
     from dvc.api import DVCFileSystem
 
     bytes_of = DVCFileSystem(".")
@@ -140,8 +142,8 @@ def _measured(lock: Mapping[str, Any], evaluating: bool) -> Measured | None:
         return None
     content = file.read_bytes()
     suites = {
-        painter: {name: float(value) for name, value in tracking.flat(suite).items() if value}
-        for painter, suite in json.loads(content)["painters"].items()
+        painter: {name: float(value) for name, value in suite.items() if value is not None}
+        for painter, suite in json.loads(content).items()
     }
     return Measured(_md5(content), suites)
 
