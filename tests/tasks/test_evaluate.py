@@ -24,7 +24,7 @@ criteria:
           negative_means: "Hard.", applies: any, sources: []}
   light: {positive: clear light, negative: dull light, positive_means: "Bright.",
           negative_means: "Grey.", applies: any, sources: [],
-          measure: {name: value_range, positive_at: 60, negative_at: 50}}
+          measure: {name: value_range, positive_at: 70, negative_at: 68.5}}
 """
 NAMES = ["base", "theta1", "theta1+pos", "cpo-s", "cpo"]
 
@@ -77,6 +77,7 @@ def test_every_painter_paints_every_prompt_is_judged_and_compared(gallery, noteb
     for name in NAMES:
         assert {"negatives", "fid", "kid", "clipped"} <= metrics[name].keys()
         assert negatives_by_hand(name) == metrics[name]["negatives"]
+    assert 0 < metrics["base"]["negatives"] < 1
     assert metrics["cpo"]["drift"] == 0.25
     assert "drift" not in metrics["base"]
     assert notebook.results["cpo-s/fid"] == metrics["cpo-s"]["fid"]
