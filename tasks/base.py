@@ -4,10 +4,8 @@ It is to the demo what SDXL is to a user: an input, not a stage. Captions name t
 only, so the base draws good and bad poles alike.
 """
 
-import csv
 import io
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from atelier import atomic, images, starter
-from atelier.criteria import tree
+from atelier.criteria import corpus, tree
 from atelier.errors import ArtifactError, ImageError, ParamsError
 from atelier.models import codec, flux, quiet, sampling, small
 from atelier.params import BaseParams, FolderCodec, PCACodec, Profile
@@ -56,15 +54,15 @@ def run(profile: Profile, tracked: StageRun) -> None:
         )
     target = Path(profile.model.source)
     work = resume.folder("base", params, profile.model, *_corpus_files(params))
-    corpus = _read(params, profile)
-    painter = _untrained(params, corpus, profile)
+    captioned = _read(params, profile)
+    painter = _untrained(params, captioned, profile)
     with progress.bar("base", params.training.steps, "steps") as bar:
         curve = Curve(work, "", bar, tracked)
         weights = loop.fit(
             dict(painter.network.named_parameters()),
             steps.denoising(
                 painter,
-                _encoded(painter, corpus),
+                _encoded(painter, captioned),
                 params.training,
                 role="caption",
                 caption_dropout=params.caption_dropout,
@@ -78,7 +76,7 @@ def run(profile: Profile, tracked: StageRun) -> None:
         parameter.data.copy_(weights[name])
     _save(painter, target)
     curve.write(target / "curve.tsv")
-    _write_grid(painter, corpus.captions, profile, target / "samples.png", tracked)
+    _write_grid(painter, captioned.captions, profile, target / "samples.png", tracked)
     resume.done(work)
 
 
@@ -97,37 +95,26 @@ def _read(params: BaseParams, profile: Profile) -> _Captioned:
 
 
 def _read_folder(folder: Path, most: int, profile: Profile) -> _Captioned:
-    """Pictures of a folder, mirrored ones beside them, with the captions of its CSV."""
+    """Pictures of a folder, mirrored ones beside them, with captions as annotate has them."""
     pictures, captions = [], []
-    for file, caption in list(_captioned_files(folder))[:most]:
+    for entry in corpus.find(folder, profile.annotate.captions).entries[:most]:
         try:
-            image = images.read(file, profile.annotate.largest_pixels)
+            image = images.read(folder / entry.file, profile.annotate.largest_pixels)
         except ImageError:
             continue  # annotate's quarantine says why; a base can do without
         square = images.square(image, profile.model.pixels)
         pictures += [square, square[:, ::-1]]
-        captions += [caption, caption]
+        captions += [entry.caption, entry.caption]
     if not pictures:
         raise ArtifactError(f"base.corpus {str(folder)!r} holds no readable captioned picture")
     return _Captioned(sampling.to_pixels(np.stack(pictures)), captions)
-
-
-def _captioned_files(folder: Path) -> Iterator[tuple[Path, str]]:
-    table = folder / "captions.csv"
-    if not table.is_file():
-        raise ArtifactError(
-            f"{table} is absent; base.corpus should be 'sketchbook' or a folder of pictures "
-            "with a captions.csv of columns file, caption"
-        )
-    for row in csv.DictReader(io.StringIO(table.read_text(encoding="utf-8"))):
-        yield folder / row["file"], row["caption"]
 
 
 def _corpus_files(params: BaseParams) -> list[Path]:
     return [] if params.corpus == "sketchbook" else [Path(params.corpus)]
 
 
-def _untrained(params: BaseParams, corpus: _Captioned, profile: Profile) -> flux.Flux:
+def _untrained(params: BaseParams, captioned: _Captioned, profile: Profile) -> flux.Flux:
     """The pipeline with a fitted codec and random weights, ready to train."""
     criteria = tree.parse(paths.CRITERIA / profile.annotate.criteria)
     phrases = [
@@ -138,8 +125,8 @@ def _untrained(params: BaseParams, corpus: _Captioned, profile: Profile) -> flux
     with quiet():
         pipeline = small.pipeline(
             params.network,
-            _codec(params.codec, corpus.pixels),
-            [*corpus.captions, *phrases],
+            _codec(params.codec, captioned.pixels),
+            [*captioned.captions, *phrases],
             seed=params.training.seed,
         )
     return flux.Flux(pipeline, text_tokens=profile.model.text_tokens)
@@ -155,14 +142,14 @@ def _codec(params: PCACodec | FolderCodec, pixels: Tensor) -> Any:
     return AutoencoderTiny.from_pretrained(params.path).float().eval()
 
 
-def _encoded(painter: flux.Flux, corpus: _Captioned) -> steps.Corpus:
-    distinct = list(dict.fromkeys(["", *corpus.captions]))
+def _encoded(painter: flux.Flux, captioned: _Captioned) -> steps.Corpus:
+    distinct = list(dict.fromkeys(["", *captioned.captions]))
     number = {caption: row for row, caption in enumerate(distinct)}
-    batches = torch.split(corpus.pixels, _ENCODED_AT_ONCE)
+    batches = torch.split(captioned.pixels, _ENCODED_AT_ONCE)
     return steps.Corpus(
         latents=torch.cat([painter.encode_images(batch) for batch in batches]),
         prompts=painter.encode_texts(distinct),
-        rows={"caption": torch.tensor([[number[caption]] for caption in corpus.captions])},
+        rows={"caption": torch.tensor([[number[caption]] for caption in captioned.captions])},
         empty=number[""],
     )
 
