@@ -13,12 +13,15 @@ written by the stages but reconciled with dvc.lock, as often as one likes:
   back where it was.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import importlib.metadata
 import json
+import os
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -122,17 +125,25 @@ def _weights(lock: Mapping[str, Any]) -> Iterator[Weights]:
     """Yield the LoRAs that dvc.lock knows, as far as their bytes are here."""
     if not {"sft", "cpo"} & lock.keys():
         return
-    from dvc.api import DVCFileSystem
+    with _outs() as outs:
+        places = [(THETA1, paths.SFT)] if "sft" in lock else []
+        if "cpo" in lock and outs.isdir(str(paths.CPO)):
+            found = sorted(Path(name).name for name in outs.ls(str(paths.CPO), detail=False))
+            places += [(name, paths.CPO / name) for name in found]
+        for painter, folder in places:
+            file = folder / LORA
+            if outs.isfile(str(file)):
+                yield Weights(painter, str(outs.info(str(file))["md5"]), file)
 
-    bytes_of = DVCFileSystem(".")
-    places = [(THETA1, paths.SFT)] if "sft" in lock else []
-    if "cpo" in lock and bytes_of.isdir(str(paths.CPO)):
-        found = sorted(Path(name).name for name in bytes_of.ls(str(paths.CPO), detail=False))
-        places += [(name, paths.CPO / name) for name in found]
-    for painter, folder in places:
-        file = folder / LORA
-        if bytes_of.isfile(str(file)):
-            yield Weights(painter, str(bytes_of.info(str(file))["md5"]), file)
+
+@contextlib.contextmanager
+def _outs() -> Iterator[Any]:
+    """DVC's outs as dvc.lock has them, whatever lies in the working copy: a file system."""
+    from dvc.fs.data import DataFileSystem
+    from dvc.repo import Repo
+
+    with Repo(os.curdir) as repo:
+        yield DataFileSystem(index=repo.index.data["repo"])
 
 
 def _measured(lock: Mapping[str, Any], evaluating: bool) -> Measured | None:
@@ -205,7 +216,8 @@ def _log_model(
         params=tracking.flat(_trained_by(one, profile)),
         model_type="lora",
     )
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # MLflow's, about classes of its own
         saved = Path(folder) / "model"
         _save(saved, one, profile)
         mlflow.log_model_artifacts(model.model_id, str(saved))
@@ -216,13 +228,13 @@ def _log_model(
 def _save(folder: Path, one: Weights, profile: Profile) -> None:
     """Write the folder that ``mlflow.pyfunc.load_model`` reads."""
     import mlflow
-    from dvc.api import DVCFileSystem
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 
     evaluate = profile.evaluate
     with tempfile.TemporaryDirectory() as lora:
-        DVCFileSystem(".").get_file(str(one.file), str(Path(lora) / LORA))
+        with _outs() as outs:
+            outs.get_file(str(one.file), str(Path(lora) / LORA))
         mlflow.pyfunc.save_model(
             folder,
             python_model=str(Path(__file__).with_name("painting.py")),
@@ -280,8 +292,9 @@ def _attach(
     known = mlflow.get_model_version(registered, version)
     if known.tags.get("evaluation.md5") == md5:
         return
+    model = known.source.removeprefix("models:/")  # the SQL store forgets its model_id
     for name, value in suite.items():
-        mlflow.log_metric(known.run_id, name, value, model_id=known.model_id)
+        mlflow.log_metric(known.run_id, name, value, model_id=model)
         mlflow.set_model_version_tag(registered, version, name, f"{value:.4g}")
     mlflow.set_model_version_tag(registered, version, "evaluation.md5", md5)
 

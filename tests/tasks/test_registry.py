@@ -1,0 +1,211 @@
+import base64
+import io
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from PIL import Image
+
+from atelier.params import read_profile
+from tasks import paths, registry, tracking
+
+THETA1, THETA = "atelier-starter-theta1", "atelier-starter-theta"
+SUITES = {
+    "base": {"negatives": 3.4, "fid": 9.0},
+    "theta1": {"negatives": 3.1, "fid": 7.0},
+    "theta1+pos": {"negatives": 1.0, "fid": 4.0},
+    "cpo-s": {"negatives": 1.5, "fid": 3.0},
+    "cpo": {"negatives": 1.0, "fid": 12.0},  # fewest, but by wrecking the picture
+}
+
+
+def dvc(*words):
+    subprocess.run([sys.executable, "-m", "dvc", *words, "-q"], check=True)
+
+
+def track_with_dvc():
+    """Make the folder a DVC repository whose stages are what lies in artifacts/."""
+    outs = {
+        "sft": [f"artifacts/sft/{registry.LORA}"],
+        "cpo": ["artifacts/cpo"],
+        "evaluate": ["artifacts/evaluate/metrics.json"],
+    }
+    deps = {"evaluate": [*outs["sft"], *outs["cpo"]]}
+    stages = {
+        name: {"cmd": "true", "outs": outs[name], "deps": deps.get(name, [])} for name in outs
+    }
+    paths.DVC_LOCK.with_name("dvc.yaml").write_text(yaml.safe_dump({"stages": stages}))
+    dvc("init", "--no-scm")
+
+
+def train(theta1="one", **thetas):
+    """Leave weights behind as sft and cpo do; their bytes are what they are called."""
+    for folder, content in [(paths.SFT, theta1)] + [
+        (paths.CPO / name.replace("_", "-"), content) for name, content in thetas.items()
+    ]:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / registry.LORA).write_text(content)
+    dvc("commit", "-f", "sft", "cpo")
+
+
+def evaluate(**changes):
+    suites = {**SUITES, **{name.replace("_", "-"): row for name, row in changes.items()}}
+    paths.EVALUATE.mkdir(parents=True, exist_ok=True)
+    (paths.EVALUATE / "metrics.json").write_text(json.dumps(suites))
+    dvc("commit", "-f", "evaluate")
+
+
+def versions(name):
+    """Painter and number of each version, oldest first."""
+    found = tracking.client().search_model_versions(f"name = '{name}'")
+    return sorted((int(version.version), version.tags["painter"]) for version in found)
+
+
+def champion():
+    return int(tracking.client().get_model_version_by_alias(THETA, "champion").version)
+
+
+@pytest.fixture
+def trained(workspace, mlflow_folder):
+    track_with_dvc()
+    train(cpo="a", cpo_s="b")
+    return read_profile(paths.profile("starter"))
+
+
+def test_the_registry_follows_dvc_lock_there_and_back(trained, workspace, capsys):
+    evaluate()
+    registry.run()
+
+    assert versions(THETA1) == [(1, "theta1")]
+    assert versions(THETA) == [(1, "cpo"), (2, "cpo-s")]
+    assert champion() == 2
+    assert capsys.readouterr().out.splitlines() == [
+        "registry: theta1 is atelier-starter-theta1 version 1, new",
+        "registry: cpo is atelier-starter-theta version 1, new",
+        "registry: cpo-s is atelier-starter-theta version 2, new",
+        "registry: champion of atelier-starter-theta is version 2 (cpo-s)",
+    ]
+    before = paths.DVC_LOCK.read_text()
+
+    registry.run()  # as after a cached skip: nothing new
+    assert len(versions(THETA)) == 2
+
+    train(cpo="a", cpo_s="c")
+    registry.run()  # trained anew, not evaluated yet: the old numbers are not its own
+    assert versions(THETA)[2:] == [(3, "cpo-s")]
+    assert "negatives" not in tracking.client().get_model_version(THETA, "3").tags
+
+    evaluate(cpo_s={"negatives": 1.2, "fid": 3.5})
+    registry.run()
+    assert champion() == 3
+
+    paths.DVC_LOCK.write_text(before)  # as `git checkout` does
+    dvc("checkout")
+    registry.run()
+    assert len(versions(THETA)) == 3
+    assert champion() == 2
+
+
+def test_headlines_are_on_the_version_and_the_suite_on_the_model(trained):
+    evaluate()
+    registry.run()
+    registry.run()
+
+    mlflow = tracking.client()
+    version = mlflow.get_model_version(THETA, "2")
+    assert {key: version.tags[key] for key in ("negatives", "fid")} == {
+        "negatives": "1.5",
+        "fid": "3",
+    }
+    model = mlflow.get_logged_model(version.source.removeprefix("models:/"))
+    assert {m.key: m.value for m in model.metrics} == SUITES["cpo-s"]
+    assert model.params["omega"] == "4.0"
+    assert len(mlflow.get_metric_history(version.run_id, "fid")) == 1
+
+
+def test_without_a_theta_that_keeps_the_pictures_there_is_no_champion(trained, capsys):
+    evaluate()
+    registry.run()
+    evaluate(cpo_s={"negatives": 0.5, "fid": 9.5})
+    registry.run()
+
+    assert "there is no champion" in capsys.readouterr().out
+    assert "champion" not in tracking.client().get_registered_model(THETA).aliases
+
+
+def test_evaluate_itself_registers_before_dvc_knows_its_results(trained):
+    paths.EVALUATE.mkdir(parents=True)
+    (paths.EVALUATE / "metrics.json").write_text(json.dumps(SUITES))
+
+    registry.run()
+    assert "champion" not in tracking.client().get_registered_model(THETA).aliases
+    registry.run(evaluating=True)
+    assert champion() == 2
+
+
+def test_a_version_comes_from_the_run_that_wrote_its_bytes(workspace, mlflow_folder):
+    track_with_dvc()
+    with tracking.stage("sft", read_profile(paths.profile("starter"))):
+        train(cpo="a")
+    registry.run()
+
+    mlflow = tracking.client()
+    source = mlflow.get_run(mlflow.get_model_version(THETA1, "1").run_id)
+    assert source.data.tags["stage"] == "sft"
+
+
+def test_before_the_first_training_there_is_nothing_to_do(workspace, capsys):
+    registry.run()
+
+    assert capsys.readouterr().out == "registry: dvc.lock has no trained model yet\n"
+
+
+def test_mlflow_away_is_said_and_is_no_error(trained, monkeypatch, capsys):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+
+    registry.run()
+
+    assert capsys.readouterr().out.startswith("registry: the registry is as it was: ")
+
+
+def test_a_registered_model_paints_what_its_weights_paint(studio, notebook, mlflow_tables):
+    import mlflow
+
+    from atelier import models
+    from atelier.models import adapters, sampling
+    from atelier.reporting import silent
+    from tasks import cpo, sft
+
+    sft.run(studio, notebook)
+    cpo.run(studio, notebook)
+    track_with_dvc()
+    dvc("commit", "-f", "sft", "cpo")
+    prompts, seeds = ["a sea number 1", "a sea number 2", "a sea"], [5, 6, 7]
+    painter = models.load(studio.model)
+    adapters.attach(painter, "theta", paths.CPO / "cpo-s")
+    with adapters.use(painter.network, "theta"):
+        expected = list(
+            sampling.paint(
+                painter,
+                prompts,
+                seeds,
+                steps=studio.evaluate.steps,
+                guidance=studio.evaluate.guidance,
+                pixels=studio.model.pixels,
+                batch_images=studio.evaluate.batch_images,
+                report=silent,
+            )
+        )
+
+    registry.run()
+    (number,) = [n for n, painter in versions("atelier-toy-theta") if painter == "cpo-s"]
+    model = mlflow.pyfunc.load_model(f"models:/atelier-toy-theta/{number}")
+    rows = model.predict(pd.DataFrame({"prompt": prompts, "seed": seeds}))
+
+    for image, picture in zip(rows["image"], expected, strict=True):
+        painted = np.array(Image.open(io.BytesIO(base64.b64decode(image))))
+        assert np.array_equal(painted, picture)
