@@ -67,7 +67,7 @@ def intervals(rows: Sequence[Row], *, title: str, unit: str, narrow: bool) -> Ma
             _text(left - 10, y + 4, row.label, "end", f"label {kind}"),
             _tag("line", kind, x1=low, x2=high, y1=y, y2=y),
             _tag("circle", kind, cx=middle, cy=y, r=5),
-            _text(high + 7, y + 4, f"{row.value.estimate:.2f}", "start", f"value {kind}"),
+            _text(high + 9, y + 4, f"{row.value.estimate:.2f}", "start", f"value {kind}"),
         ]
     said = "; ".join(
         f"{row.label} {row.value.estimate:.2f} ({row.value.low:.2f} to {row.value.high:.2f})"
@@ -90,7 +90,7 @@ def tradeoff(
         _text(8, 13, up, "start", "axis"),
     ]
     levels = [high.at(height) for height in heights]
-    for row, y, beside in zip(rows, levels, _spread(levels), strict=True):
+    for row, y, beside in zip(rows, levels, _spread(levels, lowest=262), strict=True):
         kind = "strong" if row.strong else "plain"
         x, low, most = (
             wide.at(value) for value in (row.value.estimate, row.value.low, row.value.high)
@@ -145,15 +145,17 @@ def lines(series: Mapping[str, Points], *, title: str, across: str) -> Markup:
     return _svg(parts, _NARROW, 200 + legend, f"{title}: {said}")
 
 
-def _spread(heights: Sequence[float]) -> list[float]:
-    """Move labels apart until none lies on another, keeping their order from top to bottom."""
+def _spread(heights: Sequence[float], *, lowest: float) -> list[float]:
+    """Move labels apart until none lies on another, keeping their order from top to bottom.
+
+    They move down, and up again where they would leave the chart: y grows downwards.
+    """
     spread = list(heights)
     order = sorted(range(len(heights)), key=lambda place: heights[place])
     above = -math.inf
     for place in order:
         spread[place] = above = max(heights[place], above + _LINE)
-    # What was pushed below the lowest point goes up again, and pushes what is above it.
-    below = max(heights) + _LINE
+    below = lowest + _LINE
     for place in reversed(order):
         spread[place] = below = min(spread[place], below - _LINE)
     return [round(height, 1) for height in spread]

@@ -176,13 +176,16 @@ def _root_name(tree: Tree, root: str) -> str:
     return node.name if isinstance(node, Branch) else root
 
 
-def _best(page: Page) -> dict[str, str]:
-    """Name of the painter with the lowest (A_pos: highest) number of each column."""
+def _best(page: Page) -> dict[str, set[str]]:
+    """Names of the painters with the best number of each column; of none if all are equal."""
     columns: dict[str, dict[str, float]] = {}
     for name, painter in page.painters.items():
         for column, value in _numbers(painter.result).items():
             columns.setdefault(column, {})[name] = value
-    return {column: min(row, key=lambda name: row[name]) for column, row in columns.items()}
+    return {
+        column: {name for name in row if row[name] == min(row.values()) < max(row.values())}
+        for column, row in columns.items()
+    }
 
 
 def _numbers(result: Result) -> dict[str, float]:
@@ -234,6 +237,7 @@ def _charts(page: Page) -> dict[str, Any]:
             narrow=True,
         )
 
+    curves = {painter.label: _curves(painter.curve) for painter in page.painters.values()}
     whole = rows(lambda result: result.attributes.negatives)
     return {
         "negatives_chart": charts.intervals(
@@ -241,11 +245,7 @@ def _charts(page: Page) -> dict[str, Any]:
         ),
         "root_charts": {root: of_root(root) for root in page.tree.roots()},
         "tradeoff_chart": _tradeoff(page, whole),
-        "curves": {
-            painter.label: _curves(painter.curve)
-            for painter in page.painters.values()
-            if painter.curve
-        },
+        "curves": {label: drawn for label, drawn in curves.items() if drawn},
     }
 
 

@@ -57,13 +57,14 @@ def test_an_axis_encloses_its_values_with_few_round_numbers(high):
 
 
 def test_labels_keep_their_order_and_their_distance():
-    heights = [100.0, 101.0, 20.0, 99.0, 180.0]
+    heights = [100.0, 101.0, 20.0, 99.0, 180.0, 179.0]
 
-    spread = charts._spread(heights)
+    spread = charts._spread(heights, lowest=180)
 
-    order = sorted(range(5), key=lambda place: heights[place])
-    assert order == sorted(range(5), key=lambda place: spread[place])
+    order = sorted(range(6), key=lambda place: heights[place])
+    assert order == sorted(range(6), key=lambda place: spread[place])
     assert all(b - a >= 15 for a, b in itertools.pairwise(sorted(spread)))
+    assert min(spread) >= 20
     assert max(spread) <= 180
 
 

@@ -128,9 +128,15 @@ def test_the_finding_by_hand(page):
 def test_the_best_of_each_column_is_bold(page):
     best = report._best(page)
 
-    assert best["negatives"] == "cpo-s"
-    assert best["colour"] == "cpo-s"
+    assert best["negatives"] == {"cpo-s"}
+    assert best["colour"] == {"cpo-s"}
     assert "second" not in best
+
+
+def test_nobody_is_best_where_all_are_equal(page):
+    same = dict.fromkeys(page.painters, page.painters["base"])
+
+    assert not any(report._best(dataclasses.replace(page, painters=same)).values())
 
 
 def test_cases_are_the_largest_gain_and_the_largest_rest(page):
