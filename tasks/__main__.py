@@ -10,7 +10,8 @@ import importlib
 import signal
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, NoReturn
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -91,6 +92,43 @@ def table() -> None:
 def registry() -> None:
     """Make MLflow's model registry say what dvc.lock says."""
     _run("registry")
+
+
+criteria = typer.Typer(help="A criteria file, for the person who writes it.")
+app.add_typer(criteria, name="criteria", no_args_is_help=True)
+
+CriteriaFile = Annotated[
+    Path | None,
+    typer.Argument(help="A file of params/criteria/.", show_default="the profile's"),
+]
+
+
+@criteria.command()
+def show(
+    file: CriteriaFile = None,
+    html: Annotated[
+        Path | None, typer.Option(help="Write a page to unfold and search instead.")
+    ] = None,
+) -> None:
+    """Draw the tree in the terminal."""
+    with _clear_errors():
+        importlib.import_module("tasks.criteria").show(file, html)
+
+
+@criteria.command()
+def check(file: CriteriaFile = None) -> None:
+    """Name every mistake of the file at once, and what might be worded better."""
+    with _clear_errors():
+        importlib.import_module("tasks.criteria").check(file)
+
+
+@criteria.command()
+def document(
+    guide: Annotated[Path, typer.Argument(help="A Markdown file with marks for the tree.")],
+) -> None:
+    """Write the tree of each criteria file that a guide names between its marks."""
+    with _clear_errors():
+        importlib.import_module("tasks.criteria").document(guide)
 
 
 def _run_stage(name: str) -> None:

@@ -152,6 +152,8 @@ def parse(path: Path) -> Tree:
         raise CriteriaError(
             f"{path} is absent; `annotate.criteria` names a file of params/criteria/"
         ) from None
+    except IsADirectoryError:
+        raise CriteriaError(f"{path} is a folder; name a file in it") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise CriteriaError(f"{path} is not YAML: {error}") from None
     mistakes = list(_mistakes(values))

@@ -215,5 +215,10 @@ def test_an_absent_file_names_the_param_that_asked_for_it(tmp_path):
         parse(tmp_path / "absent.yaml")
 
 
+def test_a_folder_is_no_criteria_file(tmp_path):
+    with pytest.raises(CriteriaError, match="is a folder; name a file in it"):
+        parse(tmp_path)
+
+
 def test_the_whole_tree_is_one_value(tmp_path, values):
     assert parse(written(tmp_path, values)) == Tree.model_validate(values)

@@ -1,0 +1,70 @@
+"""The tree for people: a page to unfold and search, and an outline in Markdown."""
+
+import importlib.resources
+from collections.abc import Iterator, Mapping
+
+import jinja2
+
+from atelier.criteria.tree import Branch, Criterion, Tree
+
+
+def html(tree: Tree) -> str:
+    """Return the tree as one HTML file that loads nothing; without scripts it still unfolds.
+
+    Everything from the file is escaped.
+    """
+    source = importlib.resources.files("atelier.criteria") / "page.html.j2"
+    environment = jinja2.Environment(
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["size"] = size
+    template = environment.from_string(source.read_text(encoding="utf-8"))
+    return template.render(tree=tree, pairs=len(tree.leaves()))
+
+
+def markdown(tree: Tree) -> str:
+    """Return the tree as a table of its roots and, for each, a list that unfolds."""
+    rows = [
+        f"| {_title(key, node)} | {size(node)} | {_about(node)} |"
+        for key, node in tree.criteria.items()
+    ]
+    lists = [line for key, node in tree.criteria.items() for line in _folded(key, node)]
+    return "\n".join(["| root | pairs | what it asks |", "|---|---:|---|", *rows, "", *lists])
+
+
+def size(node: Branch | Criterion) -> int:
+    """Return how many pairs hang on ``node``, itself included."""
+    if isinstance(node, Criterion):
+        return 1
+    return sum(size(below) for below in node.branches.values())
+
+
+def _title(key: str, node: Branch | Criterion) -> str:
+    return node.name if isinstance(node, Branch) else key
+
+
+def _about(node: Branch | Criterion) -> str:
+    return node.about if isinstance(node, Branch) else node.positive_means
+
+
+def _folded(key: str, node: Branch | Criterion) -> Iterator[str]:
+    below = node.branches if isinstance(node, Branch) else {key: node}
+    yield f"<details><summary><b>{_title(key, node)}</b>, {size(node)} pairs</summary>"
+    yield ""
+    yield from _bullets(below, "")
+    yield ""
+    yield "</details>"
+    yield ""
+
+
+def _bullets(nodes: Mapping[str, Branch | Criterion], indent: str) -> Iterator[str]:
+    for key, node in nodes.items():
+        if isinstance(node, Branch):
+            yield f"{indent}- **{node.name}.** {node.about}"
+            yield from _bullets(node.branches, f"{indent}  ")
+        else:
+            applies = "" if node.applies == "any" else f" · *{', '.join(node.applies)}*"
+            yield f"{indent}- `{key}` {node.positive} ↔ {node.negative}{applies}"

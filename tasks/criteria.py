@@ -1,0 +1,106 @@
+"""``python -m tasks criteria show|check|document``: a tree for the person who writes it."""
+
+import re
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.tree import Tree as Drawing
+
+from atelier import atomic
+from atelier.criteria import page, tree, wording
+from atelier.criteria.tree import Branch, Criterion, Tree
+from atelier.errors import CriteriaError
+from atelier.params import read_profile, read_switch
+from tasks import paths
+
+_BLOCK = re.compile(r"(<!-- criteria: (\S+) -->\n).*?(<!-- end of criteria -->)", re.DOTALL)
+
+
+def show(file: Path | None, html: Path | None) -> None:
+    """Draw the tree of ``file`` (by default the profile's) in the terminal, or into ``html``.
+
+    Raises:
+        CriteriaError: The file does not fit.
+    """
+    criteria = tree.parse(file or _in_force())
+    if html is None:
+        Console().print(drawing(criteria))
+    else:
+        atomic.write(html, page.html(criteria))
+        Console().print(f"{html} shows {_summary(criteria)}", soft_wrap=True, highlight=False)
+
+
+def check(file: Path | None) -> None:
+    """Say what ``file`` holds (by default the profile's), and what might be worded better.
+
+    Raises:
+        CriteriaError: The file does not fit; every mistake with its path.
+    """
+    file = file or _in_force()
+    criteria = tree.parse(file)
+    console = Console()
+    for objection in wording.objections(criteria):
+        console.print(f"  {objection}", soft_wrap=True, markup=False, highlight=False)
+    console.print(f"{file} fits: {_summary(criteria)}", soft_wrap=True, highlight=False)
+
+
+def document(guide: Path) -> None:
+    """Write each tree that ``guide`` asks for between its marks.
+
+    Raises:
+        CriteriaError: The guide is absent or names no file, or a file does not fit.
+    """
+    try:
+        text = guide.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise CriteriaError(
+            f"{guide} is absent; name the Markdown file to write into"
+        ) from None
+    atomic.write(guide, documented(text))
+
+
+def documented(text: str) -> str:
+    """Return ``text`` with the trees between ``<!-- criteria: file -->`` and its end."""
+    if not _BLOCK.search(text):
+        raise CriteriaError(
+            "the guide has no place for a tree; write `<!-- criteria: params/criteria/….yaml "
+            "-->` and, on a later line, `<!-- end of criteria -->`"
+        )
+    return _BLOCK.sub(
+        lambda found: f"{found[1]}\n{page.markdown(tree.parse(Path(found[2])))}\n{found[3]}",
+        text,
+    )
+
+
+def drawing(criteria: Tree) -> Drawing:
+    """Return the tree for the terminal."""
+    trunk = Drawing(f"[bold]{escape(criteria.domain)}[/] · {_summary(criteria)}")
+    for key, node in criteria.criteria.items():
+        _grow(trunk, key, node)
+    return trunk
+
+
+def _grow(trunk: Drawing, key: str, node: Branch | Criterion) -> None:
+    if isinstance(node, Branch):
+        bough = trunk.add(f"[bold]{escape(key)}[/] [dim]{escape(node.about)}[/]")
+        for name, below in node.branches.items():
+            _grow(bough, name, below)
+    else:
+        applies = "" if node.applies == "any" else f" [dim]({', '.join(node.applies)})[/]"
+        trunk.add(
+            f"{escape(key)}: [green]+ {escape(node.positive)}[/] "
+            f"[red]− {escape(node.negative)}[/]{applies}"
+        )
+
+
+def _summary(criteria: Tree) -> str:
+    return (
+        f"{len(criteria.leaves())} pairs, {len(criteria.roots())} roots, "
+        f"{criteria.depth()} levels, version {criteria.version}"
+    )
+
+
+def _in_force() -> Path:
+    profile = read_profile(paths.profile(read_switch(paths.SWITCH)))
+    return paths.CRITERIA / profile.annotate.criteria
