@@ -18,15 +18,16 @@ from tasks.tracking import StageRun
 def run(profile: Profile, tracked: StageRun) -> None:
     """Judge the pictures, and set aside those that cannot be used, with the reason.
 
-    Reads ``paths.DATA`` and the criteria; writes images, judgements, quarantine and summary
-    under ``paths.ANNOTATE``. An interrupted run goes on from ``paths.RESUME``.
+    Reads ``paths.DATA`` and the criteria; writes images, judgements, quarantine, summary and
+    the criteria it judged by under ``paths.ANNOTATE``. An interrupted run goes on from ``paths.RESUME``.
 
     Raises:
         ArtifactError: There is no picture that can be used.
         AnnotationError: The annotator said nothing about any picture.
     """
     params = profile.annotate
-    tree = parse(paths.CRITERIA / params.criteria)
+    criteria = paths.CRITERIA / params.criteria
+    tree = parse(criteria)
     recorded = None if params.recorded is None else Path(params.recorded)
     examiner = Examiner(
         data=paths.DATA,
@@ -53,6 +54,7 @@ def run(profile: Profile, tracked: StageRun) -> None:
     _refuse_nothing(examined, params.annotator)
     summary = _summary(examined, tree)
     _write(examined, summary)
+    atomic.write(paths.JUDGED_BY, criteria.read_bytes())
     resume.done(work)
     tracked.metrics({name: summary[name] for name in _HEADLINES})
     tracked.file(paths.ANNOTATE / "summary.json")

@@ -30,7 +30,7 @@ def run(profile: Profile, tracked: StageRun) -> None:
         ArtifactError: An input is absent, or belongs to another base model.
     """
     records = annotations.read(paths.SPLIT / "train.jsonl", Record)
-    criteria = tree.parse(paths.CRITERIA / profile.annotate.criteria)
+    criteria = tree.parse(paths.JUDGED_BY)
     painter = models.load(profile.model)
     adapters.attach(painter, _TEACHER, paths.SFT)
     prompts = Prompts(painter, criteria, profile.cpo.training.seed)
@@ -124,6 +124,6 @@ def _work(name: str, profile: Profile) -> Path:
         profile.model,
         paths.SPLIT / "train.jsonl",
         paths.SFT / adapters.FILE,
-        paths.CRITERIA / profile.annotate.criteria,
+        paths.JUDGED_BY,
         corpus.weights_of(profile),
     )

@@ -51,7 +51,7 @@ def run(profile: Profile, tracked: StageRun) -> None:
         ArtifactError: An input is absent, or belongs to another base model.
         ParamsError: The annotator cannot judge pictures that it has never seen.
     """
-    criteria = tree.parse(paths.CRITERIA / profile.annotate.criteria)
+    criteria = tree.parse(paths.JUDGED_BY)
     annotator = _annotator(profile, criteria)
     extractor, second = _extractor(profile), _second_judge(profile)
     entrants = contestants.of(profile)
@@ -130,7 +130,7 @@ def _work(profile: Profile, entrants: Sequence[Contestant]) -> Path:
         profile.evaluate,
         profile.model,
         corpus.weights_of(profile),
-        paths.CRITERIA / profile.annotate.criteria,
+        paths.JUDGED_BY,
         paths.SPLIT / "test.jsonl",
         *(folder / adapters.FILE for folder in dict.fromkeys(folders)),
         *(one.name for one in entrants),

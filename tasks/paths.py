@@ -11,6 +11,7 @@ CRITERIA = PARAMS / "criteria"  # `annotate.criteria` names a file in it
 BASE = Path("base")  # base/<profile>: the model that is taught, in diffusers' layout
 ARTIFACTS = Path("artifacts")
 ANNOTATE = ARTIFACTS / "annotate"
+JUDGED_BY = ANNOTATE / "criteria.yaml"  # the copy that all later stages read
 SPLIT = ARTIFACTS / "split"
 SFT = ARTIFACTS / "sft"
 CPO = ARTIFACTS / "cpo"

@@ -27,7 +27,7 @@ def run(profile: Profile, tracked: StageRun) -> None:
     """
     params = profile.sft
     records = annotations.read(paths.SPLIT / "train.jsonl", Record)
-    criteria = tree.parse(paths.CRITERIA / profile.annotate.criteria)
+    criteria = tree.parse(paths.JUDGED_BY)
     painter = models.load(profile.model)
     prompts = Prompts(painter, criteria, params.training.seed)
     labelled = [
@@ -41,7 +41,7 @@ def run(profile: Profile, tracked: StageRun) -> None:
         params,
         profile.model,
         paths.SPLIT / "train.jsonl",
-        paths.CRITERIA / profile.annotate.criteria,
+        paths.JUDGED_BY,
         corpus.weights_of(profile),
     )
     with (

@@ -161,7 +161,9 @@ def studio(tmp_path, monkeypatch, profile, paint):
         rows.append(f"{number}.png,a sea number {number % 3}")
     (paths.DATA / "captions.csv").write_text("\n".join(rows) + "\n")
     paths.CRITERIA.mkdir(parents=True)
-    (paths.CRITERIA / "toy.yaml").write_text(TOY_CRITERIA)
+    paths.ANNOTATE.mkdir(parents=True)
+    for file in (paths.CRITERIA / "toy.yaml", paths.JUDGED_BY):
+        file.write_text(TOY_CRITERIA)
     profile["annotate"]["criteria"] = "toy.yaml"
     profile["model"] |= {"text_tokens": 16}
     training = {**profile["sft"]["training"], "steps": 3}

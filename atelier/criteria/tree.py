@@ -150,7 +150,8 @@ def parse(path: Path) -> Tree:
         values = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeys)  # noqa: S506
     except FileNotFoundError:
         raise CriteriaError(
-            f"{path} is absent; `annotate.criteria` names a file of params/criteria/"
+            f"{path} is absent; `annotate.criteria` names a file of params/criteria/, and "
+            "`dvc repro annotate` keeps the copy that later stages read"
         ) from None
     except IsADirectoryError:
         raise CriteriaError(f"{path} is a folder; name a file in it") from None

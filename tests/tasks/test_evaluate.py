@@ -32,12 +32,11 @@ NAMES = ["base", "theta1", "theta1+pos", "cpo-s", "cpo"]
 @pytest.fixture
 def gallery(studio):
     """A studio after cpo: adapters with weights, a split, and the starter's features."""
-    (paths.CRITERIA / "toy.yaml").write_text(CRITERIA)
+    paths.JUDGED_BY.write_text(CRITERIA)
     records = annotations.read(paths.SPLIT / "train.jsonl", Record)
     hostile = records[0].model_copy(update={"caption": "<script>alert('x')</script>"})
     (paths.SPLIT / "test.jsonl").write_text(annotations.lines([hostile, *records[1:5]]))
     (paths.SPLIT / "validation.jsonl").write_text(annotations.lines(records[:1]))
-    paths.ANNOTATE.mkdir(parents=True)
     (paths.ANNOTATE / "quarantine.jsonl").write_text('{"file": "<b>.png", "reason": "empty"}\n')
     save_adapters(studio)
     vocabulary = Vocabulary(("sea",), ("blue",), ("edges", "unknown/criterion"))
@@ -214,7 +213,7 @@ def test_the_told_painter_is_told_the_good_pole_of_every_active_criterion(galler
 
     entrants = {one.name: one for one in contestants.of(gallery)}
     writer = Prompts(
-        models.load(gallery.model), tree.parse(paths.CRITERIA / "toy.yaml"), seed=0
+        models.load(gallery.model), tree.parse(paths.JUDGED_BY), seed=0
     )
     record = Record(
         image="0" * 64, file="x", caption="a sea", positive=["edges"], negative=["light"]
