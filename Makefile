@@ -5,7 +5,7 @@ PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 installed := .venv/installed
 
-.PHONY: demo repro test check proofs deps
+.PHONY: demo repro test check proofs golden deps
 
 demo: $(installed)  ## draw the starter paintings, run the whole pipeline, print the table
 	python -m tasks data
@@ -26,6 +26,9 @@ check: $(installed)  ## style, types and the arrows between packages
 
 proofs: $(installed)  ## the slow tests: whole flows, real servers, long runs
 	OMP_NUM_THREADS=1 pytest -m slow
+
+golden: $(installed)  ## write the golden curves again; read the difference before you commit
+	ATELIER_GOLDEN=write pytest -q tests/atelier/training/test_golden.py
 
 deps: $(installed)  ## write the code that each stage imports into dvc.yaml
 	python -m flows deps

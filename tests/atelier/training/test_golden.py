@@ -1,0 +1,94 @@
+"""Twenty steps of each objective on a toy FLUX in float64, against a curve that was kept.
+
+`make golden` writes the curves again; the difference is then read in review.
+"""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from atelier.models import adapters
+from atelier.params import CPO, CPOS
+from atelier.training import loop, steps
+
+GOLDEN = Path(__file__).parents[2] / "golden"
+SHOWN = ("loss", "drift", "accuracy", "win_error", "gradient_norm")
+
+
+def stable(loser_target, omega, winner="labelled", weighting="constant"):
+    return CPOS(
+        objective="cpo-s",
+        loser_target=loser_target,
+        winner=winner,
+        omega=omega,
+        weighting=weighting,
+        learning_rate=0.01,
+    )
+
+
+OBJECTIVES = {
+    "cpo": CPO(
+        objective="cpo", winner="labelled", beta=50, weighting="constant", learning_rate=0.01
+    ),
+    "cpo-s-mirror-winner": stable("mirror-winner", 2.0),
+    "cpo-s-mirror-policy": stable("mirror-policy", 0.5),
+    "cpo-s-mirror-reference": stable("mirror-reference", 0.5),
+    "cpo-s-snr": stable("mirror-winner", 2.0, weighting="snr"),
+}
+
+
+def curve(painter, lora, training, objective, folder):
+    prompts = ["", "a sea", "a sea, calm edges", "a sea, harsh edges"]
+    conditions = {k: t.double() for k, t in painter.encode_texts(prompts).items()}
+    generator = torch.Generator().manual_seed(0)
+    latents = torch.randn(
+        6, *painter.latent_shape(32), generator=generator, dtype=torch.float64
+    )
+    every = torch.ones(6, 1, dtype=torch.long)
+    corpus = steps.Corpus(
+        latents, conditions, {"caption": every, "winner": 2 * every, "loser": 3 * every}, 0
+    )
+    painter.network.double()
+    for seed, name in enumerate(("theta1", "theta")):
+        adapters.add(painter.network, name, lora, seed=seed)
+    taught = adapters.weights(painter.network, "theta1")
+    for parameter in taught.values():
+        torch.nn.init.normal_(parameter, std=0.2, generator=generator)
+    painter.network.double()
+    training = training.model_copy(update={"steps": 20, "report_steps": 1, "ema_decay": None})
+    lines = []
+
+    def report(step, values):
+        lines.append(" ".join([str(step), *(f"{values[name]:.9e}" for name in SHOWN)]))
+
+    with adapters.use(painter.network, "theta"):
+        loop.fit(
+            adapters.weights(painter.network, "theta"),
+            steps.complex_preference(
+                painter, corpus, objective, training, teacher="theta1", policy="theta"
+            ),
+            learning_rate=objective.learning_rate,
+            params=training,
+            folder=folder,
+            report=report,
+        )
+    return lines
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_training_follows_the_golden_curve(name, painter, lora, training, tmp_path):
+    found = curve(painter, lora, training, OBJECTIVES[name], tmp_path)
+    kept = GOLDEN / f"{name}.txt"
+    if os.environ.get("ATELIER_GOLDEN") == "write":
+        GOLDEN.mkdir(exist_ok=True)
+        kept.write_text("\n".join([f"# step {' '.join(SHOWN)}", *found]) + "\n")
+
+    expected = kept.read_text().splitlines()[1:]
+
+    assert numbers(found) == pytest.approx(numbers(expected), rel=1e-6, abs=1e-9)
+
+
+def numbers(lines):
+    return [float(word) for line in lines for word in line.split()]
