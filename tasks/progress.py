@@ -16,6 +16,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 from atelier.reporting import Report
 
 _SECONDS_BETWEEN_LINES = 5.0
+_VALUES_SHOWN = 3  # MLflow has them all
 
 
 @contextlib.contextmanager
@@ -46,7 +47,8 @@ class _Pace:
     def update(self, done: int, values: Mapping[str, float]) -> None:
         # A resumed run reports step 201 first; counted from 0 it would look far too fast.
         self._first = self._first or (done, time.monotonic())
-        self.done, self._values = done, dict(values)
+        self.done = done
+        self._values = dict(values) or self._values  # most steps report none
 
     def rate(self) -> float | None:
         """Return steps a second since the first report, once there is a second one."""
@@ -58,6 +60,7 @@ class _Pace:
     def tail(self) -> str:
         """Return the latest values, the rate and the ETA, joined by dots."""
         parts = [f"{name} {value:.4g}" for name, value in self._values.items()]
+        parts = parts[:_VALUES_SHOWN]
         rate = self.rate()
         if rate:
             parts.append(f"{rate:.3g} {self.unit}/s")
@@ -99,6 +102,7 @@ def _lines(title: str, pace: _Pace) -> Iterator[Report]:
             _say(f"{title}: {pace.line()}")
 
     yield report
+    pace.done = pace.total  # what was found finished is never reported
     took = _clock(time.monotonic() - pace.started)
     _say(f"{title}: step {pace.done}/{pace.total} · took {took}")
 

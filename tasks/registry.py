@@ -296,6 +296,10 @@ def _attach(
     for name, value in suite.items():
         mlflow.log_metric(known.run_id, name, value, model_id=model)
         mlflow.set_model_version_tag(registered, version, name, f"{value:.4g}")
+    headline = f"{known.tags['painter']}: #A_neg {suite['negatives']:.2f}"
+    if "fid" in suite:
+        headline += f", FID {suite['fid']:.2f}"
+    mlflow.update_model_version(registered, version, description=headline)
     mlflow.set_model_version_tag(registered, version, "evaluation.md5", md5)
 
 

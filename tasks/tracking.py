@@ -205,10 +205,12 @@ def experiment(mlflow: "MlflowClient", profile_name: str) -> str:
     found = mlflow.get_experiment_by_name(name)
     if found is not None:
         return str(found.experiment_id)
-    if tracking_uri() != _own_uri():
-        return str(mlflow.create_experiment(name))  # the server says where files go
-    location = (paths.MLFLOW / "artifacts").resolve().as_uri()
-    return str(mlflow.create_experiment(name, artifact_location=location))
+    # MLflow's pages open on trainings; without this on chats with language models.
+    kind = {"mlflow.experimentKind": "custom_model_development"}
+    location = None  # a server says where files go
+    if tracking_uri() == _own_uri():
+        location = (paths.MLFLOW / "artifacts").resolve().as_uri()
+    return str(mlflow.create_experiment(name, artifact_location=location, tags=kind))
 
 
 @contextlib.contextmanager
@@ -276,7 +278,8 @@ def _parent(mlflow: "MlflowClient", at: str, profile: Profile, tags: dict[str, s
     found = mlflow.search_runs([at], f"tags.`atelier.pipeline` = '{key}'", max_results=1)
     if found:
         return str(found[0].info.run_id)
-    tags = tags | {"atelier.pipeline": key, "mlflow.source.name": "dvc repro"}
+    command = "python -m flows reproduce" if PIPELINE in os.environ else "dvc repro"
+    tags = tags | {"atelier.pipeline": key, "mlflow.source.name": command}
     started = time.strftime("pipeline %Y-%m-%d %H:%M:%S")
     run = str(mlflow.create_run(at, run_name=started, tags=tags).info.run_id)
     _params(mlflow, run, flat(profile.model_dump()))

@@ -24,8 +24,25 @@ def test_a_line_every_five_seconds_with_rate_and_eta(clock, capsys):
     assert capsys.readouterr().err.splitlines() == [
         "sft: step 20/300 · loss 0.06 · drift 0.1235 · 4 images/s · ETA 1:10",
         "sft: step 40/300 · loss 0.03 · drift 0.1235 · 4 images/s · ETA 1:05",
-        "sft: step 40/300 · took 0:10",
+        "sft: step 300/300 · took 0:10",
     ]
+
+
+def test_the_last_values_stay_and_only_the_first_few_are_shown(clock, capsys):
+    with progress.bar("cpo", 300, "steps") as report:
+        for values in ({"loss": 1.0, "a": 2.0, "b": 3.0, "c": 4.0}, {}):
+            clock.now += 5
+            report(1, values)
+
+    shown = capsys.readouterr().err.splitlines()
+    assert shown[:2] == ["cpo: step 1/300 · loss 1 · a 2 · b 3"] * 2
+
+
+def test_work_that_stops_in_between_is_not_called_finished(clock, capsys):
+    with pytest.raises(KeyboardInterrupt), progress.bar("cpo", 300, "steps"):
+        raise KeyboardInterrupt
+
+    assert capsys.readouterr().err == ""
 
 
 def test_a_resumed_run_is_not_taken_for_a_fast_one(clock, capsys):
