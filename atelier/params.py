@@ -188,7 +188,7 @@ Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
 
 
 class CPOParams(Params):
-    """``cpo:`` the base learns, from captions alone, what θ1 tells apart; each result is a θ."""
+    """``cpo:`` the base learns, from captions alone, what θ1 tells apart; a θ an objective."""
 
     objectives: Annotated[dict[Name, Objective], Field(min_length=1)]
     champion: Name  # the objective whose θ leads in tables and may become champion

@@ -19,7 +19,8 @@ def run(profile: Profile, tracked: StageRun) -> None:
     """Judge the pictures, and set aside those that cannot be used, with the reason.
 
     Reads ``paths.DATA`` and the criteria; writes images, judgements, quarantine, summary and
-    the criteria it judged by under ``paths.ANNOTATE``. An interrupted run goes on from ``paths.RESUME``.
+    the criteria it judged by under ``paths.ANNOTATE``. An interrupted run goes on from
+    ``paths.RESUME``.
 
     Raises:
         ArtifactError: There is no picture that can be used.

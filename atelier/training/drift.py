@@ -68,4 +68,4 @@ class Alarm:
 def drifted(reports: Iterable[Mapping[str, float]]) -> bool:
     """Say whether the alarm rang anywhere in a run's reports, in their order."""
     alarm = Alarm()
-    return any([alarm.drifting(values) for values in reports if "aim_error" in values])
+    return any(alarm.drifting(values) for values in reports if "aim_error" in values)

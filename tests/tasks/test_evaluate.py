@@ -212,9 +212,7 @@ def test_the_told_painter_is_told_the_good_pole_of_every_active_criterion(galler
     from tasks.prompts import Prompts
 
     entrants = {one.name: one for one in contestants.of(gallery)}
-    writer = Prompts(
-        models.load(gallery.model), tree.parse(paths.JUDGED_BY), seed=0
-    )
+    writer = Prompts(models.load(gallery.model), tree.parse(paths.JUDGED_BY), seed=0)
     record = Record(
         image="0" * 64, file="x", caption="a sea", positive=["edges"], negative=["light"]
     )
