@@ -68,10 +68,10 @@ def reproduce(targets: list[str] | None = None, force: bool = False) -> State[An
 
 
 def _may_help(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> bool:
-    """Say whether a retry may help: not where a person must mend something first."""
+    """Say whether a retry may help: not a stage that was stopped, nor a person's mistake."""
     del task, task_run
     error = state.result(raise_on_failure=False)
-    return not (isinstance(error, running.StageFailedError) and error.operator)
+    return not (isinstance(error, running.StageFailedError) and error.final)
 
 
 @task(

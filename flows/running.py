@@ -44,11 +44,12 @@ class StageFailedError(Exception):
     """A stage ended with an error; its text ends with what the stage printed last.
 
     Attributes:
-        operator: A person must mend something first; running it again will not help.
+        final: It was stopped, or a person must mend something first: no retry.
     """
 
     def __init__(self, stage: str, code: int, tail: list[str]) -> None:
-        self.operator = any(line.startswith("Error: ") for line in tail)
+        mistake = any(line.startswith("Error: ") for line in tail)
+        self.final = mistake or code == supervise.STOPPED
         super().__init__(f"stage {stage} {_reason(code)}; it printed last:\n" + "\n".join(tail))
 
 

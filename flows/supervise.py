@@ -90,7 +90,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 def _await_parent(watch: _Watch) -> None:
     while os.read(0, 4096):
         pass
-    watch.end("its parent is gone")
+    watch.end("its parent is gone, or stopped it")
 
 
 def _pump(child: subprocess.Popen[bytes], watch: _Watch) -> None:

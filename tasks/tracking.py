@@ -124,9 +124,12 @@ class _Runs:
 
     def __init__(self, client: "MlflowClient", stage: str, run: str, parent: str) -> None:
         self._client, self._stage, self._run, self._parent = client, stage, run, parent
+        self._latest = 0
 
     def metrics(self, values: Mapping[str, float], step: int | None) -> None:
-        self._batch(self._run, values, step or 0)
+        # A result named as a curve is its last point, not one more at its beginning.
+        self._latest = self._latest if step is None else max(self._latest, step)
+        self._batch(self._run, values, self._latest if step is None else step)
         if step is None:
             results = {f"{self._stage}.{name}": value for name, value in values.items()}
             self._batch(self._parent, results, 0)

@@ -22,12 +22,14 @@ def test_no_second_cache_and_no_retry_where_a_person_must_act():
     assert reproduce.run_stage.cache_policy is reproduce.NO_CACHE
     assert reproduce.run_stage.persist_result is False
     mistake = running.StageFailedError("sft", 255, ["Error: params/starter.yaml does not fit"])
+    stopped = running.StageFailedError("sft", 130, ["Stopped"])
     crash = running.StageFailedError("sft", 255, ["RuntimeError: CUDA error"])
 
     def may_help(error):
         return reproduce._may_help(None, None, reproduce.Failed(data=error))
 
     assert not may_help(mistake)
+    assert not may_help(stopped)
     assert may_help(crash)
 
 

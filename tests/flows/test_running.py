@@ -44,7 +44,7 @@ def test_a_failure_says_what_the_stage_said_and_that_a_retry_is_in_vain(reposito
     with pytest.raises(running.StageFailedError, match="run `dvc repro draw`") as failure:
         run("train")
 
-    assert failure.value.operator
+    assert failure.value.final
 
 
 def test_whether_a_stage_will_run_is_known_before(repository, run):

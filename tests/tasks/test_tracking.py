@@ -69,7 +69,7 @@ def test_curves_results_pictures_and_files(checked, runs, workspace):
     with tracking.stage("sft", checked) as run:
         for step in (1, 2):
             run.metrics({"loss": 1 / step, "drift": float("nan")}, step)
-        run.metrics({"#A_neg": 3.5})
+        run.metrics({"#A_neg": 3.5, "loss": 0.5})
         run.picture("grid", Image.new("RGB", (8, 8)), step=2)
         run.picture("last", Image.new("RGB", (8, 8)))
         run.file(workspace / "curve.tsv")
@@ -78,9 +78,9 @@ def test_curves_results_pictures_and_files(checked, runs, workspace):
 
     sft = found["sft"].info.run_id
     curve = mlflow.get_metric_history(sft, "loss")
-    assert [(point.step, point.value) for point in curve] == [(1, 1.0), (2, 0.5)]
+    assert [(point.step, point.value) for point in curve] == [(1, 1.0), (2, 0.5), (2, 0.5)]
     assert found["sft"].data.metrics == {"loss": 0.5, "A_neg": 3.5}
-    assert found["parent"].data.metrics == {"sft.A_neg": 3.5}
+    assert found["parent"].data.metrics == {"sft.A_neg": 3.5, "sft.loss": 0.5}
     files = {entry.path for entry in mlflow.list_artifacts(sft)}
     assert files == {"images", "last.png", "curve.tsv"}
     location = found["sft"].info.artifact_uri
