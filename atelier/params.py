@@ -191,15 +191,15 @@ class CPOParams(Params):
     """``cpo:`` the base learns, from captions alone, what θ1 tells apart; a θ an objective."""
 
     objectives: Annotated[dict[Name, Objective], Field(min_length=1)]
-    champion: Name  # the objective whose θ leads in tables and may become champion
+    featured: Name  # the objective whose θ the report compares with the base
     lora: LoRA
     training: Training
 
     @model_validator(mode="after")
-    def _champion_is_trained(self) -> "CPOParams":
-        if self.champion not in self.objectives:
+    def _featured_is_trained(self) -> "CPOParams":
+        if self.featured not in self.objectives:
             raise ValueError(
-                f"champion should be one of {sorted(self.objectives)}, got {self.champion!r}"
+                f"featured should be one of {sorted(self.objectives)}, got {self.featured!r}"
             )
         return self
 

@@ -200,7 +200,7 @@ def _page(outcome: Outcome, curves: Mapping[str, dict[str, Points]], profile: Pr
             for one in outcome.entrants
         },
         reference=contestants.BASE,
-        champion=profile.cpo.champion,
+        featured=profile.cpo.featured,
         prompts=outcome.captions,
         grid_prompts=profile.evaluate.grid_prompts,
         tree=outcome.tree,

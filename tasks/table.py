@@ -29,7 +29,7 @@ def run() -> None:
     console.print(_table(metrics, _roots(results.PLOTS / "roots.csv")))
     console.print(f"Report      {results.REPORT}")
     console.print(f"MLflow      {tracking.ui_command()}", soft_wrap=True)
-    console.print("Prefect     prefect server start", soft_wrap=True)
+    console.print("Prefect     prefect server start & python -m flows serve", soft_wrap=True)
 
 
 def _table(metrics: dict[str, dict[str, float]], roots: dict[str, dict[str, float]]) -> Table:

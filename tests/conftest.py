@@ -63,7 +63,7 @@ cpo:
       beta: 500
       weighting: constant
       learning_rate: 0.0001
-  champion: cpo-s
+  featured: cpo-s
   lora: *lora
   training: *training
 evaluate:

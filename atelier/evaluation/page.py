@@ -72,7 +72,7 @@ class Page:
     Attributes:
         painters: By name, in the order of rows.
         reference: Name of the untouched base.
-        champion: Name of the painter that leads.
+        featured: Name of the painter that leads.
         prompts: Captions that all of them painted.
         grid_prompts: How many of those stand in the grid.
         tree: The criteria.
@@ -85,7 +85,7 @@ class Page:
 
     painters: Mapping[str, Painter]
     reference: str
-    champion: str
+    featured: str
     prompts: Sequence[str]
     grid_prompts: int
     tree: Tree

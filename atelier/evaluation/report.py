@@ -44,12 +44,12 @@ class _Shown:
 
 @dataclass(frozen=True)
 class _Case:
-    """One prompt, painted by the reference and by the champion."""
+    """One prompt, painted by the reference and by the featured θ."""
 
     prompt: str
     before: _Shown
     after: _Shown
-    change: int  # negatives of the champion's less the reference's
+    change: int  # negatives of the featured θ's less the reference's
 
 
 def render(page: Page) -> str:
@@ -71,13 +71,13 @@ def render(page: Page) -> str:
 
 
 def finding(page: Page) -> str:
-    """Return the page's first sentence: what the champion changed, with its doubt."""
-    before, after = (page.painters[name].result for name in (page.reference, page.champion))
+    """Return the page's first sentence: what the featured θ changed, with its doubt."""
+    before, after = (page.painters[name].result for name in (page.reference, page.featured))
     low, high = after.attributes.negatives, before.attributes.negatives
     apart = low.high < high.low or high.high < low.low
     change = _change(high.estimate, low.estimate)
     said = (
-        f"On {len(page.prompts)} test captions, {page.painters[page.champion].label} shows "
+        f"On {len(page.prompts)} test captions, {page.painters[page.featured].label} shows "
         f"{low.estimate:.2f} negative attributes an image where "
         f"{page.painters[page.reference].label} shows {high.estimate:.2f} ({change}); "
         f"the 95% intervals {'do not overlap' if apart else 'overlap'}."
@@ -101,7 +101,7 @@ def _shown(page: Page) -> dict[str, Any]:
     cases = _chosen_cases(page)
     grid = list(range(min(page.grid_prompts, len(page.prompts))))
     wanted = {(name, index) for name in page.painters for index in grid}
-    wanted |= {(name, i) for i in cases for name in (page.reference, page.champion)}
+    wanted |= {(name, i) for i in cases for name in (page.reference, page.featured)}
     sources = _encoded(page, sorted(wanted))
 
     def shown(name: str, index: int) -> _Shown:
@@ -114,7 +114,7 @@ def _shown(page: Page) -> dict[str, Any]:
         )
 
     def case(index: int) -> _Case:
-        before, after = shown(page.reference, index), shown(page.champion, index)
+        before, after = shown(page.reference, index), shown(page.featured, index)
         change = len(after.negatives) - len(before.negatives)
         return _Case(page.prompts[index], before, after, change)
 
@@ -134,10 +134,10 @@ def _shown(page: Page) -> dict[str, Any]:
 
 
 def _chosen_cases(page: Page) -> list[int]:
-    """Prompts where the champion gained most, then those where it shows most negatives."""
+    """Prompts where the featured θ gained most, then those where it shows most negatives."""
     before, after = (
         negatives.counts(page.painters[name].painted.found, "negative")
-        for name in (page.reference, page.champion)
+        for name in (page.reference, page.featured)
     )
     count = min(_CASES, len(page.prompts) // 2)
     gained = sorted(range(len(page.prompts)), key=lambda i: (after[i] - before[i], i))
@@ -225,7 +225,7 @@ _CURVES = (
 def _charts(page: Page) -> dict[str, Any]:
     def rows(value: Callable[[Result], Interval]) -> list[Row]:
         return [
-            Row(painter.label, value(painter.result), strong=name == page.champion)
+            Row(painter.label, value(painter.result), strong=name == page.featured)
             for name, painter in page.painters.items()
         ]
 

@@ -20,6 +20,7 @@ from torch import nn
 
 from atelier import atomic
 from atelier.errors import ArtifactError
+from atelier.models import quiet
 from atelier.params import LoRA
 
 if TYPE_CHECKING:
@@ -150,8 +151,11 @@ def use(network: Any, name: str | None) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _several_are_meant() -> Iterator[None]:
-    """Silence peft's doubts about a second adapter on one network, which is our design."""
-    with warnings.catch_warnings():
+    """Silence doubts about a second adapter on one network, which is our design.
+
+    diffusers also lists, as missing, the keys of adapters whose name begins alike.
+    """
+    with quiet(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Already found a `peft_config`", UserWarning)
         warnings.filterwarnings("ignore", "While injecting the PEFT adapters", RuntimeWarning)
         yield

@@ -25,7 +25,7 @@ def test_all_mistakes_are_named_at_once_with_field_value_and_what_is_allowed(tmp
     del profile["sft"]["learning_rate"]
     profile["sft"]["learning_rat"] = 0.1
     profile["sft"]["lora"] = {"rank": -1, "alpha": "much", "targets": []}
-    profile["cpo"]["champion"] = "cpo-z"
+    profile["cpo"]["featured"] = "cpo-z"
     profile["cpo"]["objectives"]["cpo-s"] |= {"omega": 1, "loser_target": "mirror-policy"}
     profile["betta"] = 1
 
@@ -57,8 +57,8 @@ def test_parts_that_do_not_add_up_are_refused(tmp_path, profile):
         read_profile(written(tmp_path, profile))
 
 
-def test_a_champion_that_nobody_trains_is_refused(tmp_path, profile):
-    profile["cpo"]["champion"] = "cpo-z"
+def test_a_featured_objective_that_nobody_trains_is_refused(tmp_path, profile):
+    profile["cpo"]["featured"] = "cpo-z"
 
     with pytest.raises(ParamsError, match=r"one of \['cpo', 'cpo-s'\], got 'cpo-z'"):
         read_profile(written(tmp_path, profile))

@@ -94,3 +94,12 @@ def test_a_family_without_a_loader_says_what_is_missing(workspace):
 
     with pytest.raises(ParamsError, match="'sdxl' has no loader yet"):
         models.load(profile.model)
+
+
+def test_a_family_without_a_loader_stops_the_first_stage(workspace):
+    change(workspace, "family: flux", "family: sdxl")
+
+    result = invoke("annotate")
+
+    assert result.exit_code == 2
+    assert "Error: model.family 'sdxl' has no loader yet" in result.stderr

@@ -67,7 +67,7 @@ def page():
             for name in painted
         },
         reference="base",
-        champion="cpo-s",
+        featured="cpo-s",
         prompts=[ATTACK, 'a "sea"', "c", "d"],
         grid_prompts=2,
         tree=TREE,
@@ -140,7 +140,7 @@ def test_nobody_is_best_where_all_are_equal(page):
 
 
 def test_cases_are_the_largest_gain_and_the_largest_rest(page):
-    # changes: -2, -2, 0, 0; the champion still shows two negatives on prompt 2
+    # changes: -2, -2, 0, 0; the featured θ still shows two negatives on prompt 2
     assert report._chosen_cases(page) == [0, 1, 2, 3]
 
 
