@@ -207,7 +207,7 @@ class CPOParams(Params):
 class EvaluateParams(Params):
     """``evaluate:`` how the painters are compared."""
 
-    prompts: Count  # test captions painted, at most; each with its own seed
+    prompts: Count  # test captions painted, at most; each has its own seed
     steps: Count  # sampling steps
     guidance: Annotated[float, Field(ge=1)]  # classifier-free guidance; 1 is off
     batch_images: Count

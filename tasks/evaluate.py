@@ -56,7 +56,7 @@ def run(profile: Profile, tracked: StageRun) -> None:
     extractor, second = _extractor(profile), _second_judge(profile)
     entrants = contestants.of(profile)
     test = annotations.read(paths.SPLIT / "test.jsonl", Record)
-    examined = test[: profile.evaluate.prompts]
+    examined = _examined(test, profile.evaluate.prompts)
     work = _work(profile, entrants)
     _paint(entrants, examined, criteria, profile, work)
     painted = _judge(entrants, len(examined), annotator, second, criteria, work)
@@ -94,6 +94,11 @@ def seeds(seed: int, count: int) -> list[int]:
         int(np.random.SeedSequence([seed, index]).generate_state(1)[0])
         for index in range(count)
     ]
+
+
+def _examined(test: Sequence[Record], count: int) -> list[Record]:
+    """Return ``count`` test records in the order of their hashes: subjects mix, runs agree."""
+    return sorted(test, key=lambda record: record.image)[:count]
 
 
 def _annotator(profile: Profile, criteria: Tree) -> Annotator:
