@@ -75,6 +75,7 @@ def run(profile: Profile, tracked: StageRun) -> None:
     for name, parameter in painter.network.named_parameters():
         parameter.data.copy_(weights[name])
     _save(painter, target)
+    _write_card(painter, params, target)
     curve.write(target / "curve.tsv")
     _write_grid(painter, captioned.captions, profile, target / "samples.png", tracked)
     resume.done(work)
@@ -159,7 +160,15 @@ def _save(painter: flux.Flux, target: Path) -> None:
     with quiet(), atomic.clear_disk_errors(target):
         painter.pipeline().to(torch.float16).save_pretrained(target)
         painter.pipeline().to(torch.float32)
-    card = {"made_by": "python -m tasks base", "parameters": _count(painter.network)}
+
+
+def _write_card(painter: flux.Flux, params: BaseParams, target: Path) -> None:
+    """Say beside the weights how they were made."""
+    card = {
+        "made_by": "python -m tasks base",
+        "parameters": _count(painter.network),
+        "base": params.model_dump(),
+    }
     atomic.write(target / "base.json", json.dumps(card, indent=2) + "\n")
 
 
