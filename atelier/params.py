@@ -106,6 +106,7 @@ class BaseParams(Params):
     codec: Annotated[PCACodec | FolderCodec, Field(discriminator="kind")]
     network: FluxNetwork
     caption_dropout: Fraction  # share of captions replaced by the empty one
+    grid_guidance: Annotated[float, Field(ge=1)]  # with which the sample grid is painted
     learning_rate: Positive
     training: Training
 

@@ -77,7 +77,9 @@ def run(profile: Profile, tracked: StageRun) -> None:
     _save(painter, target)
     _write_card(painter, params, target)
     curve.write(target / "curve.tsv")
-    _write_grid(painter, captioned.captions, profile, target / "samples.png", tracked)
+    grid = _grid(painter, captioned.captions, params.grid_guidance, profile)
+    atomic.write(target / "samples.png", _png(grid))
+    tracked.picture("base samples", grid)
     resume.done(work)
 
 
@@ -172,9 +174,9 @@ def _write_card(painter: flux.Flux, params: BaseParams, target: Path) -> None:
     atomic.write(target / "base.json", json.dumps(card, indent=2) + "\n")
 
 
-def _write_grid(
-    painter: flux.Flux, captions: list[str], profile: Profile, path: Path, tracked: StageRun
-) -> None:
+def _grid(
+    painter: flux.Flux, captions: list[str], guidance: float, profile: Profile
+) -> Image.Image:
     """Paint the most frequent captions once each, so that a person can look."""
     rows, columns = _GRID
     prompts = sorted(set(captions), key=lambda c: (-captions.count(c), c))
@@ -185,18 +187,20 @@ def _write_grid(
         chosen,
         range(len(chosen)),
         steps=evaluate.steps,
-        guidance=evaluate.guidance,
+        guidance=guidance,
         pixels=profile.model.pixels,
         batch_images=evaluate.batch_images,
         report=silent,
     )
     pictures = list(painted)
     lines = [np.hstack(pictures[r * columns : (r + 1) * columns]) for r in range(rows)]
-    grid = Image.fromarray(np.vstack(lines))
+    return Image.fromarray(np.vstack(lines))
+
+
+def _png(picture: Image.Image) -> bytes:
     content = io.BytesIO()
-    grid.save(content, format="PNG")
-    atomic.write(path, content.getvalue())
-    tracked.picture("base samples", grid)
+    picture.save(content, format="PNG")
+    return content.getvalue()
 
 
 def _count(network: nn.Module) -> int:

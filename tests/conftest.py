@@ -117,6 +117,7 @@ network:
   {double_blocks: 1, single_blocks: 1, heads: 2, head_width: 16,
    text_width: 16, pooled_width: 16}
 caption_dropout: 0.1
+grid_guidance: 2.0
 learning_rate: 0.01
 """
 TOY_PAINTINGS = 12
