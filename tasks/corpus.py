@@ -44,7 +44,7 @@ def encode(
     files = {record.image: record.file for record in records}
 
     def pixels_of(hashes: Sequence[str]) -> Tensor:
-        return _pixels([files[image] for image in hashes], profile)
+        return to_pixels(np.stack([picture(files[image], profile) for image in hashes]))
 
     with progress.bar("latents", len(records), "images") as report:
         encoded = latents.latents(
@@ -65,19 +65,21 @@ def encode(
     return Corpus(latents=encoded, prompts=conditions, rows=rows, empty=number[""])
 
 
-def _pixels(files: Sequence[str], profile: Profile) -> Tensor:
-    squares = []
-    for file in files:
-        path = paths.DATA / file
-        try:
-            image = images.read(path, profile.annotate.largest_pixels)
-        except ImageError as error:
-            raise ArtifactError(
-                f"{path} was readable when it was annotated and is not now ({error}); put it "
-                "back, or run `dvc repro` to annotate what is there"
-            ) from None
-        squares.append(images.square(image, profile.model.pixels))
-    return to_pixels(np.stack(squares))
+def picture(file: str, profile: Profile) -> images.Pixels:
+    """Return a picture of ``data/`` as the painter sees it, square, ``[H, W, 3]``.
+
+    Raises:
+        ArtifactError: It cannot be read any more.
+    """
+    path = paths.DATA / file
+    try:
+        image = images.read(path, profile.annotate.largest_pixels)
+    except ImageError as error:
+        raise ArtifactError(
+            f"{path} was readable when it was annotated and is not now ({error}); put it "
+            "back, or run `dvc repro` to annotate what is there"
+        ) from None
+    return images.square(image, profile.model.pixels)
 
 
 def weights_of(profile: Profile) -> Path | str:

@@ -14,7 +14,7 @@ from atelier.criteria import annotations, annotators, tree
 from atelier.criteria.annotations import Judgement, Record
 from atelier.criteria.annotators import Annotator, measured
 from atelier.criteria.tree import Tree
-from atelier.errors import ArtifactError, ImageError, ParamsError
+from atelier.errors import ParamsError
 from atelier.evaluation import comparison
 from atelier.evaluation.comparison import Painted, Real
 from atelier.evaluation.metrics import fid, negatives, starter_features
@@ -269,20 +269,9 @@ def _second_opinion(
 def _real(records: Sequence[Record], profile: Profile) -> Real:
     """The test paintings as the painter would see them, and which have no negative."""
     return Real(
-        images=[_read(paths.DATA / record.file, profile) for record in records],
+        images=[corpus.picture(record.file, profile) for record in records],
         clean=[not record.negative for record in records],
     )
-
-
-def _read(path: Path, profile: Profile) -> Pixels:
-    try:
-        image = images.read(path, profile.annotate.largest_pixels)
-    except ImageError as error:
-        raise ArtifactError(
-            f"{path} was readable when it was annotated and is not now ({error}); put it back, "
-            "or run `dvc repro` to annotate what is there"
-        ) from None
-    return images.square(image, profile.model.pixels)
 
 
 def _keep_pictures(entrants: Sequence[Contestant], work: Path) -> None:
