@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from atelier import atomic, images, starter
 from atelier.criteria import corpus, tree
 from atelier.errors import ArtifactError, ImageError, ParamsError
-from atelier.models import codec, flux, quiet, sampling, small
+from atelier.models import Denoiser, codec, quiet, sampling, small
 from atelier.params import BaseParams, FolderCodec, PCACodec, Profile
 from atelier.reporting import silent
 from atelier.training import loop, steps
@@ -114,7 +114,7 @@ def _corpus_files(params: BaseParams) -> list[Path]:
     return [] if params.corpus == "sketchbook" else [Path(params.corpus)]
 
 
-def _untrained(params: BaseParams, captioned: _Captioned, profile: Profile) -> flux.Flux:
+def _untrained(params: BaseParams, captioned: _Captioned, profile: Profile) -> Denoiser:
     """The pipeline with a fitted codec and random weights, ready to train."""
     criteria = tree.parse(paths.CRITERIA / profile.annotate.criteria)
     phrases = [
@@ -123,13 +123,13 @@ def _untrained(params: BaseParams, captioned: _Captioned, profile: Profile) -> f
         for phrase in (leaf.positive, leaf.negative)
     ]
     with quiet():
-        pipeline = small.pipeline(
+        return small.painter(
             params.network,
             _codec(params.codec, captioned.pixels),
             [*captioned.captions, *phrases],
+            text_tokens=profile.model.text_tokens,
             seed=params.training.seed,
         )
-    return flux.Flux(pipeline, text_tokens=profile.model.text_tokens)
 
 
 def _codec(params: PCACodec | FolderCodec, pixels: Tensor) -> Any:
@@ -142,7 +142,7 @@ def _codec(params: PCACodec | FolderCodec, pixels: Tensor) -> Any:
     return AutoencoderTiny.from_pretrained(params.path).float().eval()
 
 
-def _encoded(painter: flux.Flux, captioned: _Captioned) -> steps.Corpus:
+def _encoded(painter: Denoiser, captioned: _Captioned) -> steps.Corpus:
     distinct = list(dict.fromkeys(["", *captioned.captions]))
     number = {caption: row for row, caption in enumerate(distinct)}
     batches = torch.split(captioned.pixels, _ENCODED_AT_ONCE)
@@ -154,7 +154,7 @@ def _encoded(painter: flux.Flux, captioned: _Captioned) -> steps.Corpus:
     )
 
 
-def _save(painter: flux.Flux, target: Path) -> None:
+def _save(painter: Denoiser, target: Path) -> None:
     """Write the pipeline in half precision: it is committed, or carried about."""
     with quiet(), atomic.clear_disk_errors(target):
         painter.pipeline().to(torch.float16).save_pretrained(target)
@@ -164,7 +164,7 @@ def _save(painter: flux.Flux, target: Path) -> None:
 
 
 def _write_grid(
-    painter: flux.Flux, captions: list[str], profile: Profile, path: Path, tracked: StageRun
+    painter: Denoiser, captions: list[str], profile: Profile, path: Path, tracked: StageRun
 ) -> None:
     """Paint the most frequent captions once each, so that a person can look."""
     rows, columns = _GRID
