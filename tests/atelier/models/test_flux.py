@@ -1,7 +1,10 @@
 import pytest
 import torch
 
-pytestmark = pytest.mark.parametrize("family", ["flux"])
+
+@pytest.fixture
+def family():
+    return "flux"
 
 
 def test_one_step_of_sampling_goes_against_the_velocity(painter):

@@ -2,13 +2,21 @@ import math
 
 import pytest
 import torch
-from diffusers import AutoencoderKL, EDMEulerScheduler, EulerDiscreteScheduler
+from diffusers import (
+    AutoencoderKL,
+    EDMEulerScheduler,
+    EulerDiscreteScheduler,
+    StableDiffusionXLPipeline,
+)
 
 from atelier.errors import ArtifactError
-from atelier.models import load, sdxl
-from atelier.params import ModelParams
+from atelier.models import adapters, codec, load, sdxl
+from atelier.params import LoRA, ModelParams
 
-pytestmark = pytest.mark.parametrize("family", ["sdxl-epsilon"])
+
+@pytest.fixture
+def family():
+    return "sdxl-epsilon"
 
 
 def asked(painter):
@@ -132,8 +140,8 @@ def kl_codec(force_upcast):
     ).eval()
 
 
-def saved_with(painter, codec, folder):
-    painter.pipeline().register_modules(vae=codec)
+def saved_with(painter, vae, folder):
+    painter.pipeline().register_modules(vae=vae)
     painter.pipeline().save_pretrained(folder)
     return ModelParams(
         family="sdxl",
@@ -147,12 +155,13 @@ def saved_with(painter, codec, folder):
 
 def test_a_codec_that_overflows_in_half_precision_stays_in_float32(painter, tmp_path):
     pixels = torch.rand(2, 3, 32, 32) * 2 - 1
+    own = kl_codec(force_upcast=True)
 
-    loaded = load(saved_with(painter, codec := kl_codec(force_upcast=True), tmp_path))
+    loaded = load(saved_with(painter, own, tmp_path))
 
     assert loaded.network.dtype == torch.float16
     assert loaded.pipeline().vae.dtype == torch.float32
-    expected = codec.encode(pixels).latent_dist.mode() * 0.13025
+    expected = own.encode(pixels).latent_dist.mode() * 0.13025
     torch.testing.assert_close(loaded.encode_images(pixels), expected)
 
 
@@ -172,3 +181,37 @@ def test_a_scheduler_of_another_process_is_refused(painter, scheduler):
 
     with pytest.raises(ArtifactError, match="is no discrete variance-preserving process"):
         sdxl.SDXL(painter.pipeline())
+
+
+def test_a_lora_in_kohyas_layout_paints_the_same_in_a_pipeline_without_our_code(
+    painter, tmp_path
+):
+    painter.pipeline().save_pretrained(tmp_path / "base")
+    lora = LoRA(rank=2, alpha=3, targets=["to_q", "to_k", "to_v", "to_out.0"])
+    adapters.add(painter.network, "theta", lora, seed=0)
+    for parameter in adapters.weights(painter.network, "theta").values():
+        torch.nn.init.normal_(parameter, std=0.5)
+    noise, ours = paint(painter, steps=3)
+    with adapters.use(painter.network, None):
+        _, untaught = paint(painter, steps=3)
+
+    adapters.export_kohya(painter, "theta", tmp_path / "theta.safetensors")
+
+    theirs = StableDiffusionXLPipeline.from_pretrained(
+        tmp_path / "base", vae=codec.PatchPCA.from_pretrained(tmp_path / "base" / "vae")
+    )
+    theirs.load_lora_weights(tmp_path, weight_name="theta.safetensors")
+    found = theirs(
+        prompt=["a sea"], latents=noise, height=32, width=32, num_inference_steps=3,
+        guidance_scale=1.0, output_type="latent",
+    ).images  # fmt: skip
+    torch.testing.assert_close(found, ours, atol=1e-5, rtol=1e-4)
+    assert not torch.allclose(ours, untaught, atol=1e-2)
+
+
+@pytest.mark.parametrize("family", ["flux"])
+def test_kohyas_layout_is_for_unets(painter, lora, tmp_path):
+    adapters.add(painter.network, "theta", lora, seed=0)
+
+    with pytest.raises(ValueError, match="is for a unet, this is a transformer"):
+        adapters.export_kohya(painter, "theta", tmp_path / "theta.safetensors")
