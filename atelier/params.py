@@ -88,12 +88,45 @@ class FolderCodec(Params):
 class FluxNetwork(Params):
     """Size of a small FLUX transformer."""
 
+    kind: Literal["flux"]
     double_blocks: Whole
     single_blocks: Whole
     heads: Count
     head_width: Count  # split over the three rotary axes; divisible by 4
     text_width: Count  # of the T5 encoder
     pooled_width: Count  # of the CLIP encoder
+
+
+class SDXLNetwork(Params):
+    """Size of a small SDXL UNet and of its two CLIP encoders."""
+
+    kind: Literal["sdxl"]
+    predicts: Literal["epsilon", "v"]  # what the network answers; v from nothing, as a rule
+    widths: Annotated[list[Count], Field(min_length=2)]  # channels a level, fine to coarse
+    attention: list[bool]  # which levels read the text; the middle does
+    layers: Count  # residual blocks a level
+    head_width: Count  # of attention; divides every width
+    groups: Count  # of group normalisation; divides every width
+    text_widths: Annotated[list[Count], Field(min_length=2, max_length=2)]  # of both encoders
+    pooled_width: Count  # of the second encoder's summary
+
+    @model_validator(mode="after")
+    def _levels_fit(self) -> "SDXLNetwork":
+        if len(self.attention) != len(self.widths):
+            raise ValueError(
+                f"attention should have one entry for each of the {len(self.widths)} widths, "
+                f"has {len(self.attention)}"
+            )
+        for width in self.widths:
+            if width % self.groups or width % self.head_width:
+                raise ValueError(
+                    f"groups ({self.groups}) and head_width ({self.head_width}) should divide "
+                    f"every one of widths, do not divide {width}"
+                )
+        return self
+
+
+Network = Annotated[FluxNetwork | SDXLNetwork, Field(discriminator="kind")]
 
 
 class BaseParams(Params):
@@ -104,7 +137,7 @@ class BaseParams(Params):
     )  # the drawn sketchbook, or a folder of captioned pictures
     images: Count  # drawings in the sketchbook; at most this many of a folder
     codec: Annotated[PCACodec | FolderCodec, Field(discriminator="kind")]
-    network: FluxNetwork
+    network: Network
     caption_dropout: Fraction  # share of captions replaced by the empty one
     grid_guidance: Annotated[float, Field(ge=1)]  # with which the sample grid is painted
     learning_rate: Positive
@@ -228,6 +261,15 @@ class Profile(Params):
     sft: SFTParams
     cpo: CPOParams
     evaluate: EvaluateParams
+
+    @model_validator(mode="after")
+    def _base_is_of_the_family(self) -> "Profile":
+        if self.base is not None and self.base.network.kind != self.model.family:
+            raise ValueError(
+                f"base.network.kind should be model.family, {self.model.family!r}, "
+                f"is {self.base.network.kind!r}"
+            )
+        return self
 
 
 class Switch(Params):

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-import atelier
 from atelier.errors import AtelierError
 
 if TYPE_CHECKING:
@@ -161,21 +160,7 @@ def _checked_profile() -> "Profile":
 
     profile = read_profile(paths.profile(read_switch(paths.SWITCH)))
     tree.parse(paths.CRITERIA / profile.annotate.criteria)
-    _require_loader(profile.model.family)
     return profile
-
-
-def _require_loader(family: str) -> None:
-    """Refuse a family that models.load would refuse, before an hour of annotating."""
-    from atelier.errors import ParamsError
-
-    models = Path(atelier.__file__).parent / "models"
-    if not (models / f"{family}.py").is_file():
-        raise ParamsError(
-            f"model.family {family!r} has no loader yet: "
-            f"atelier/models/{family}.py is missing; use a profile whose "
-            "family is 'flux', such as `profile: starter`"
-        )
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from atelier import atomic, images, starter
 from atelier.criteria import corpus, tree
 from atelier.errors import ArtifactError, ImageError, ParamsError
-from atelier.models import codec, flux, quiet, sampling, small
+from atelier.models import Denoiser, codec, quiet, sampling, small
 from atelier.params import BaseParams, FolderCodec, PCACodec, Profile
 from atelier.reporting import silent
 from atelier.training import loop, steps
@@ -117,7 +117,7 @@ def _corpus_files(params: BaseParams) -> list[Path]:
     return [] if params.corpus == "sketchbook" else [Path(params.corpus)]
 
 
-def _untrained(params: BaseParams, captioned: _Captioned, profile: Profile) -> flux.Flux:
+def _untrained(params: BaseParams, captioned: _Captioned, profile: Profile) -> Denoiser:
     """The pipeline with a fitted codec and random weights, ready to train."""
     criteria = tree.parse(paths.CRITERIA / profile.annotate.criteria)
     phrases = [
@@ -126,13 +126,13 @@ def _untrained(params: BaseParams, captioned: _Captioned, profile: Profile) -> f
         for phrase in (leaf.positive, leaf.negative)
     ]
     with quiet():
-        pipeline = small.pipeline(
+        return small.painter(
             params.network,
             _codec(params.codec, captioned.pixels),
             [*captioned.captions, *phrases],
+            text_tokens=profile.model.text_tokens,
             seed=params.training.seed,
         )
-    return flux.Flux(pipeline, text_tokens=profile.model.text_tokens)
 
 
 def _codec(params: PCACodec | FolderCodec, pixels: Tensor) -> Any:
@@ -145,7 +145,7 @@ def _codec(params: PCACodec | FolderCodec, pixels: Tensor) -> Any:
     return AutoencoderTiny.from_pretrained(params.path).float().eval()
 
 
-def _encoded(painter: flux.Flux, captioned: _Captioned) -> steps.Corpus:
+def _encoded(painter: Denoiser, captioned: _Captioned) -> steps.Corpus:
     distinct = list(dict.fromkeys(["", *captioned.captions]))
     number = {caption: row for row, caption in enumerate(distinct)}
     batches = torch.split(captioned.pixels, _ENCODED_AT_ONCE)
@@ -157,14 +157,14 @@ def _encoded(painter: flux.Flux, captioned: _Captioned) -> steps.Corpus:
     )
 
 
-def _save(painter: flux.Flux, target: Path) -> None:
+def _save(painter: Denoiser, target: Path) -> None:
     """Write the pipeline in half precision: it is committed, or carried about."""
     with quiet(), atomic.clear_disk_errors(target):
         painter.pipeline().to(torch.float16).save_pretrained(target)
         painter.pipeline().to(torch.float32)
 
 
-def _write_card(painter: flux.Flux, params: BaseParams, target: Path) -> None:
+def _write_card(painter: Denoiser, params: BaseParams, target: Path) -> None:
     """Say beside the weights how they were made."""
     card = {
         "made_by": "python -m tasks base",
@@ -175,7 +175,7 @@ def _write_card(painter: flux.Flux, params: BaseParams, target: Path) -> None:
 
 
 def _grid(
-    painter: flux.Flux, captions: list[str], guidance: float, profile: Profile
+    painter: Denoiser, captions: list[str], guidance: float, profile: Profile
 ) -> Image.Image:
     """Paint the most frequent captions once each, so that a person can look."""
     rows, columns = _GRID

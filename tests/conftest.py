@@ -113,13 +113,20 @@ TOY_BASE = """
 corpus: data
 images: 100
 codec: {kind: pca, patch_pixels: 4, channels: 4}
-network:
-  {double_blocks: 1, single_blocks: 1, heads: 2, head_width: 16,
-   text_width: 16, pooled_width: 16}
 caption_dropout: 0.1
 grid_guidance: 2.0
 learning_rate: 0.01
 """
+TOY_NETWORKS = {
+    "flux": """
+{kind: flux, double_blocks: 1, single_blocks: 1, heads: 2, head_width: 16, text_width: 16,
+ pooled_width: 16}
+""",
+    "sdxl": """
+{kind: sdxl, predicts: v, widths: [16, 32], attention: [false, true], layers: 1, head_width: 16,
+ groups: 8, text_widths: [8, 16], pooled_width: 16}
+""",
+}
 TOY_PAINTINGS = 12
 
 
@@ -149,7 +156,13 @@ def notebook():
 
 
 @pytest.fixture
-def studio(tmp_path, monkeypatch, profile, paint):
+def family():
+    """Which family the studio's base is of; a test may parametrize it."""
+    return "flux"
+
+
+@pytest.fixture
+def studio(tmp_path, monkeypatch, profile, paint, family):
     """A repository in which sft can start: pictures, split, criteria, params and a base."""
     from atelier.params import Profile
     from tasks import base, paths
@@ -166,9 +179,10 @@ def studio(tmp_path, monkeypatch, profile, paint):
     for file in (paths.CRITERIA / "toy.yaml", paths.JUDGED_BY):
         file.write_text(TOY_CRITERIA)
     profile["annotate"]["criteria"] = "toy.yaml"
-    profile["model"] |= {"text_tokens": 16}
+    profile["model"] |= {"family": family, "text_tokens": 16}
     training = {**profile["sft"]["training"], "steps": 3}
-    profile["base"] = {**yaml.safe_load(TOY_BASE), "training": training}
+    network = yaml.safe_load(TOY_NETWORKS[family])
+    profile["base"] = {**yaml.safe_load(TOY_BASE), "network": network, "training": training}
     (paths.PARAMS / "profile.yaml").write_text("profile: toy\n")
     (paths.PARAMS / "toy.yaml").write_text(yaml.safe_dump(profile))
     _write_toy_split()

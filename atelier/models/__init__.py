@@ -6,13 +6,12 @@ Shapes: ``B`` images, ``C H W`` latents. Outside this wing latents are float32, 
 
 import contextlib
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
 
-from atelier.errors import ParamsError
 from atelier.models.processes import Process
 
 if TYPE_CHECKING:
@@ -72,18 +71,16 @@ def load(params: "ModelParams") -> Denoiser:
     """Load the painter that ``model:`` names.
 
     Raises:
-        ParamsError: The family cannot be loaded here; says what is missing.
+        ParamsError: Its tokenizer files are missing.
         ArtifactError: The folder is absent or is no model of that family.
     """
-    if params.family == "flux":
-        from atelier.models import flux
+    from atelier.models import flux, sdxl
 
-        return flux.load(params)
-    raise ParamsError(
-        f"model.family {params.family!r} has no loader yet: "
-        f"atelier/models/{params.family}.py is missing; "
-        "use a profile whose family is 'flux', such as `profile: starter`"
-    )
+    loaders: dict[str, Callable[[ModelParams], Denoiser]] = {
+        "flux": flux.load,
+        "sdxl": sdxl.load,
+    }
+    return loaders[params.family](params)
 
 
 @contextlib.contextmanager

@@ -3,17 +3,14 @@
 Shapes: ``B`` images, ``C H W`` latents, ``L`` tokens of T5.
 """
 
-import hashlib
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import FluxPipeline
 from torch import Tensor
 
-from atelier.errors import ArtifactError, ParamsError
-from atelier.models import Condition, quiet
+from atelier.models import Condition, pipelines
 from atelier.models.processes import Process, RectifiedFlow
 from atelier.params import ModelParams
 
@@ -34,25 +31,19 @@ class Flux:
         self.network = pipeline.transformer
         self.network.requires_grad_(False)
         self.token_budget = text_tokens
-        self.identity = _identity(pipeline, text_tokens)
+        codec = pipeline.vae.config
+        scales = (codec.scaling_factor, codec.shift_factor, text_tokens)
+        self.identity = pipelines.identity(pipeline, f"flux {scales}")
 
     @torch.no_grad()
     def encode_images(self, pixels: Tensor) -> Tensor:
         """Return ``(z - shift) * scale``, the mean of the codec's distribution."""
-        codec = self._pipeline.vae
-        encoded = codec.encode(pixels.to(dtype=codec.dtype, device=codec.device))
-        tiny = hasattr(encoded, "latents")  # AutoencoderTiny and PatchPCA have no distribution
-        latents: Tensor = encoded.latents if tiny else encoded.latent_dist.mode()
-        scaled: Tensor = latents.float() - codec.config.shift_factor
-        return scaled * float(codec.config.scaling_factor)
+        return pipelines.latents(self._pipeline.vae, pixels, **self._scaling())
 
     @torch.no_grad()
     def decode_latents(self, latents: Tensor) -> Tensor:
         """Return pixels around [-1, 1]."""
-        codec = self._pipeline.vae
-        unscaled = latents / codec.config.scaling_factor + codec.config.shift_factor
-        pixels: Tensor = codec.decode(unscaled.to(codec.dtype)).sample
-        return pixels.float()
+        return pipelines.pixels(self._pipeline.vae, latents, **self._scaling())
 
     @torch.no_grad()
     def encode_texts(self, prompts: Sequence[str]) -> Condition:
@@ -62,20 +53,9 @@ class Flux:
         reads the whole prompt.
         """
         pipeline = self._pipeline
-        words = pipeline.tokenizer_2(
-            list(prompts),
-            padding="max_length",
-            max_length=self.token_budget,
-            truncation=True,
-            return_tensors="pt",
-        ).input_ids
-        pieces = pipeline.tokenizer(
-            list(prompts),
-            padding="max_length",
-            max_length=pipeline.tokenizer_max_length,
-            truncation=True,
-            return_tensors="pt",
-        ).input_ids
+        texts = list(prompts)
+        words = pipelines.token_ids(pipeline.tokenizer_2, texts, self.token_budget)
+        pieces = pipelines.token_ids(pipeline.tokenizer, texts, pipeline.tokenizer_max_length)
         t5, clip = pipeline.text_encoder_2, pipeline.text_encoder
         return {
             "tokens": t5(words.to(t5.device))[0].float(),
@@ -90,7 +70,7 @@ class Flux:
         """Return the velocity that the transformer predicts, ``[B, C, H, W]``."""
         batch, channels, height, width = noisy.shape
         network = self.network
-        dtype = _floating(network)
+        dtype = pipelines.floating(network)
         tokens, pooled = condition["tokens"].to(dtype), condition["pooled"].to(dtype)
         guidance = None
         if network.config.guidance_embeds:
@@ -131,16 +111,14 @@ class Flux:
         """
         batch, channels, height, width = noise.shape
         scale = self._pipeline.vae_scale_factor
-        guided = {}
+        dtype = pipelines.floating(self.network)  # the pipeline casts noise, not embeddings
+        guided: dict[str, Any] = {}
         if guidance > 1:
-            guided = {
-                "negative_prompt_embeds": empty["tokens"].expand(batch, -1, -1),
-                "negative_pooled_prompt_embeds": empty["pooled"].expand(batch, -1),
-                "true_cfg_scale": guidance,
-            }
+            away = pipelines.guided_against(empty, batch, dtype)
+            guided = {**away, "true_cfg_scale": guidance}
         packed = self._pipeline(
-            prompt_embeds=condition["tokens"],
-            pooled_prompt_embeds=condition["pooled"],
+            prompt_embeds=condition["tokens"].to(dtype),
+            pooled_prompt_embeds=condition["pooled"].to(dtype),
             latents=FluxPipeline._pack_latents(noise, batch, channels, height, width),
             height=height * scale,
             width=width * scale,
@@ -168,6 +146,10 @@ class Flux:
         """Return the diffusers pipeline around the same weights."""
         return self._pipeline
 
+    def _scaling(self) -> dict[str, float]:
+        codec = self._pipeline.vae.config
+        return {"shift": codec.shift_factor, "scale": codec.scaling_factor}
+
 
 def load(params: ModelParams) -> Flux:
     """Load a FLUX pipeline from a folder or from the hub.
@@ -175,80 +157,5 @@ def load(params: ModelParams) -> Flux:
     Raises:
         ArtifactError: The folder is absent or is no FLUX pipeline.
     """
-    folder = Path(params.source)
-    parts: dict[str, Any] = {}
-    if _is_patch_pca(folder):
-        from atelier.models.codec import PatchPCA
-
-        # A pipeline folder names classes; diffusers imports only its own from it.
-        parts["vae"] = PatchPCA.from_pretrained(
-            folder / "vae", torch_dtype=getattr(torch, params.dtype)
-        )
-    elif not folder.is_dir() and params.revision is None:
-        raise ArtifactError(
-            f"model.source {params.source!r} is no folder here, and without model.revision it "
-            "is no hub id; train a small base with `python -m tasks base`, or name a commit"
-        )
-    with quiet():
-        try:
-            pipeline = FluxPipeline.from_pretrained(
-                params.source,
-                revision=params.revision,
-                dtype=getattr(torch, params.dtype),
-                use_safetensors=True,
-                **parts,
-            )
-        except (OSError, ValueError) as error:
-            raise ArtifactError(
-                f"model.source {params.source!r} cannot be loaded as a FLUX pipeline: {error}"
-            ) from None
-    _check_tokenizers(pipeline, params.source)
-    _realign(pipeline)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return Flux(pipeline.to(device), text_tokens=params.text_tokens)
-
-
-def _is_patch_pca(folder: Path) -> bool:
-    config = folder / "vae" / "config.json"
-    return config.is_file() and '"PatchPCA"' in config.read_text(encoding="utf-8")
-
-
-def _check_tokenizers(pipeline: FluxPipeline, source: str) -> None:
-    """Offline and uncached, transformers returns an almost empty tokenizer without a word."""
-    for tokenizer, encoder in (
-        (pipeline.tokenizer, pipeline.text_encoder),
-        (pipeline.tokenizer_2, pipeline.text_encoder_2),
-    ):
-        expected = encoder.config.vocab_size
-        if len(tokenizer) < 0.9 * expected:
-            raise ParamsError(
-                f"model.source {source!r}: {type(tokenizer).__name__} has {len(tokenizer)} "
-                f"tokens, its encoder expects {expected}; the tokenizer files are missing"
-            )
-
-
-def _realign(pipeline: FluxPipeline) -> None:
-    """Copy weights out of the file's unaligned views: results else differ by ~1e-6 a load."""
-    parts = ("transformer", "vae", "text_encoder", "text_encoder_2")
-    for module in (getattr(pipeline, part) for part in parts):
-        for parameter in module.parameters():
-            parameter.data = parameter.data.clone()
-        module.eval()
-
-
-def _floating(network: torch.nn.Module) -> torch.dtype:
-    return next(p.dtype for p in network.parameters() if p.is_floating_point())
-
-
-def _identity(pipeline: FluxPipeline, text_tokens: int) -> str:
-    """Hash what decides latents and embeddings: codec, encoders, vocabularies, scales."""
-    codec = pipeline.vae.config
-    scales = (codec.scaling_factor, codec.shift_factor, text_tokens)
-    digest = hashlib.sha256(f"flux {scales}".encode())
-    for tokenizer in (pipeline.tokenizer, pipeline.tokenizer_2):
-        digest.update(repr(sorted(tokenizer.get_vocab().items())).encode())
-    for module in (pipeline.vae, pipeline.text_encoder, pipeline.text_encoder_2):
-        for name, tensor in module.state_dict().items():
-            digest.update(name.encode())
-            digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]
+    pipeline = pipelines.read(FluxPipeline, "a FLUX", params)
+    return Flux(pipeline, text_tokens=params.text_tokens)

@@ -1,66 +1,85 @@
-"""A small FLUX pipeline from nothing: diffusers' real classes with few parameters.
+"""Small pipelines from nothing: diffusers' real classes with few parameters.
 
-For the starter base and for tests: everything that reads it reads FLUX.1 the same way.
+For starter bases and for tests: everything that reads them reads FLUX.1 and SDXL the same way.
 """
 
-import re
-from collections import Counter
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from diffusers import (
+    DDIMScheduler,
+    EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
     FluxPipeline,
     FluxTransformer2DModel,
     ModelMixin,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
 )
 from torch import nn
-from transformers import (
-    CLIPTextConfig,
-    CLIPTextModel,
-    CLIPTokenizer,
-    T5Config,
-    T5EncoderModel,
-    T5Tokenizer,
-)
 
-from atelier.params import FluxNetwork
+from atelier.models import Denoiser, small_texts
+from atelier.models.flux import Flux
+from atelier.models.sdxl import SDXL
+from atelier.params import FluxNetwork, Network, SDXLNetwork
 
-_MOST_WORDS = 4000
 # Sampling spends more of its steps near pure noise: at these sizes the large decisions
 # (layout, palette) fall there. 1 would be uniform.
 _SCHEDULER_SHIFT = 2.0
+_SIZE_WIDTH = 8  # sines and cosines for each of SDXL's six sizes, which are constant here
+_SDXL_BETAS = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
 
 
-def pipeline(
-    network: FluxNetwork, codec: ModelMixin, corpus: Iterable[str], *, seed: int
-) -> FluxPipeline:
-    """Build a pipeline with random, seeded weights.
+def painter(
+    network: Network,
+    codec: ModelMixin,
+    corpus: Iterable[str],
+    *,
+    text_tokens: int,
+    seed: int,
+) -> Denoiser:
+    """Build an untrained painter of the family that ``network.kind`` names.
 
     Args:
         network: Its size.
         codec: The ``vae``, already fitted.
-        corpus: Texts whose words become tokens of T5; other words are spelt.
+        corpus: Texts whose words become tokens; other words are spelt.
+        text_tokens: Length to which T5 pads prompts; CLIP's is 77.
         seed: Of all weights.
     """
+    built = pipeline(network, codec, corpus, seed=seed)
+    if isinstance(network, FluxNetwork):
+        return Flux(built, text_tokens=text_tokens)
+    return SDXL(built)
+
+
+def pipeline(network: Network, codec: ModelMixin, corpus: Iterable[str], *, seed: int) -> Any:
+    """Build a pipeline with random, seeded weights; arguments as for ``painter``."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        clip, clip_tokenizer = _clip(network.pooled_width)
-        t5, t5_tokenizer = _t5(network.text_width, corpus)
-        transformer = FluxTransformer2DModel(
-            patch_size=1,
-            in_channels=4 * codec.config.latent_channels,
-            num_layers=network.double_blocks,
-            num_single_layers=network.single_blocks,
-            attention_head_dim=network.head_width,
-            num_attention_heads=network.heads,
-            joint_attention_dim=network.text_width,
-            pooled_projection_dim=network.pooled_width,
-            guidance_embeds=False,
-            axes_dims_rope=_rotary_axes(network.head_width),
-        )
-        nn.init.zeros_(transformer.proj_out.weight)  # start from the velocity 0, not from noise
-        nn.init.zeros_(transformer.proj_out.bias)
+        if isinstance(network, FluxNetwork):
+            return _flux(network, codec, corpus)
+        return _sdxl(network, codec, corpus)
+
+
+def _flux(network: FluxNetwork, codec: ModelMixin, corpus: Iterable[str]) -> FluxPipeline:
+    clip, clip_tokenizer = small_texts.clip_of_bytes(network.pooled_width)
+    t5, t5_tokenizer = small_texts.t5(network.text_width, corpus)
+    transformer = FluxTransformer2DModel(
+        patch_size=1,
+        in_channels=4 * codec.config.latent_channels,
+        num_layers=network.double_blocks,
+        num_single_layers=network.single_blocks,
+        attention_head_dim=network.head_width,
+        num_attention_heads=network.heads,
+        joint_attention_dim=network.text_width,
+        pooled_projection_dim=network.pooled_width,
+        guidance_embeds=False,
+        axes_dims_rope=_rotary_axes(network.head_width),
+    )
+    nn.init.zeros_(transformer.proj_out.weight)  # start from the velocity 0, not from noise
+    nn.init.zeros_(transformer.proj_out.bias)
     return FluxPipeline(
         scheduler=FlowMatchEulerDiscreteScheduler(shift=_SCHEDULER_SHIFT),
         vae=codec,
@@ -81,71 +100,57 @@ def _rotary_axes(head_width: int) -> tuple[int, int, int]:
     return text, side, side
 
 
-def _clip(width: int) -> tuple[CLIPTextModel, CLIPTokenizer]:
-    """A CLIP text encoder over bytes: every text can be written, nothing is unknown."""
-    letters = _byte_letters()
-    pieces = [*letters, *(f"{letter}</w>" for letter in letters)]
-    pieces += ["<|startoftext|>", "<|endoftext|>"]
-    vocab = {piece: number for number, piece in enumerate(pieces)}
-    tokenizer = CLIPTokenizer(vocab=vocab, merges=[], model_max_length=77)
-    config = CLIPTextConfig(
-        vocab_size=len(vocab),
-        hidden_size=width,
-        intermediate_size=2 * width,
-        projection_dim=width,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        max_position_embeddings=77,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
+def _sdxl(
+    network: SDXLNetwork, codec: ModelMixin, corpus: Iterable[str]
+) -> StableDiffusionXLPipeline:
+    first, second, tokenizer = small_texts.clip_pair(
+        network.text_widths, network.pooled_width, corpus
     )
-    return CLIPTextModel(config).eval(), tokenizer
-
-
-def _byte_letters() -> list[str]:
-    """GPT-2's printable stand-ins for the 256 bytes, which byte-level BPE expects."""
-    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    others = [byte for byte in range(256) if byte not in printable]
-    code = {byte: byte for byte in printable} | {b: 256 + n for n, b in enumerate(others)}
-    return [chr(code[byte]) for byte in range(256)]
-
-
-def _t5(width: int, corpus: Iterable[str]) -> tuple[T5EncoderModel, T5Tokenizer]:
-    """A T5 encoder whose tokens are the corpus's words; others are spelt letter by letter."""
-    counts = Counter(
-        word for text in corpus for word in re.findall(r"\w+|[^\w\s]", text.lower())
+    unet = UNet2DConditionModel(
+        in_channels=codec.config.latent_channels,
+        out_channels=codec.config.latent_channels,
+        block_out_channels=network.widths,
+        down_block_types=[
+            "CrossAttnDownBlock2D" if reads else "DownBlock2D" for reads in network.attention
+        ],
+        up_block_types=[
+            "CrossAttnUpBlock2D" if reads else "UpBlock2D"
+            for reads in reversed(network.attention)
+        ],
+        layers_per_block=network.layers,
+        norm_num_groups=network.groups,
+        attention_head_dim=[width // network.head_width for width in network.widths],  # heads
+        use_linear_projection=True,
+        cross_attention_dim=sum(network.text_widths),
+        addition_embed_type="text_time",
+        addition_time_embed_dim=_SIZE_WIDTH,
+        projection_class_embeddings_input_dim=6 * _SIZE_WIDTH + network.pooled_width,
     )
-    words = sorted(word for word, _ in sorted(counts.items(), key=_by_count)[:_MOST_WORDS])
-    letters = sorted({chr(n) for n in range(32, 127)} | {c for word in words for c in word})
-    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -3.0)]
-    pieces += [(f"▁{word}", -1.0) for word in words if word.isalnum()]
-    known = {piece for piece, _ in pieces}
-    pieces += [(letter, -6.0) for letter in letters if letter.strip() and letter not in known]
-    tokenizer = T5Tokenizer(vocab=pieces, extra_ids=0, model_max_length=512)
-    config = T5Config(
-        vocab_size=len(tokenizer),
-        d_model=width,
-        d_kv=width // 2,
-        d_ff=2 * width,
-        num_layers=1,
-        num_heads=2,
-        feed_forward_proj="gated-gelu",
-        is_encoder_decoder=False,
-        use_cache=False,
-        tie_word_embeddings=False,
-        pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        decoder_start_token_id=tokenizer.pad_token_id,
+    nn.init.zeros_(unet.conv_out.weight)
+    nn.init.zeros_(unet.conv_out.bias)
+    return StableDiffusionXLPipeline(
+        scheduler=_scheduler(network),
+        vae=codec,
+        text_encoder=first,
+        tokenizer=tokenizer,
+        text_encoder_2=second,
+        tokenizer_2=tokenizer,
+        unet=unet.eval(),
     )
-    encoder = T5EncoderModel(config).eval()
-    # An untrained encoder should mix its words a little, not drown them.
-    for block in encoder.encoder.block:
-        block.layer[0].SelfAttention.o.weight.data.mul_(0.3)
-        block.layer[1].DenseReluDense.wo.weight.data.mul_(0.3)
-    return encoder, tokenizer
 
 
-def _by_count(entry: tuple[str, int]) -> tuple[int, str]:
-    word, count = entry
-    return -count, word
+def _scheduler(network: SDXLNetwork) -> EulerDiscreteScheduler | DDIMScheduler:
+    """SDXL's own for ε. For v, noise that hides the picture wholly at its last step.
+
+    SDXL's noise leaves 7% of the picture at its end, enough at these sizes to give its mean
+    colour away in training and to miss it in sampling (Lin et al. 2023, arXiv:2305.08891).
+    """
+    if network.predicts == "epsilon":
+        return EulerDiscreteScheduler(**_SDXL_BETAS, timestep_spacing="leading", steps_offset=1)
+    return DDIMScheduler(
+        **_SDXL_BETAS,
+        prediction_type="v_prediction",
+        rescale_betas_zero_snr=True,
+        timestep_spacing="trailing",
+        clip_sample=False,
+    )

@@ -1,31 +1,65 @@
 import pytest
 import torch
 
-from atelier.params import FluxNetwork, LoRA, Times, Training
+from atelier.params import FluxNetwork, LoRA, SDXLNetwork, Times, Training
+
+
+def sdxl(predicts):
+    return SDXLNetwork(
+        kind="sdxl",
+        predicts=predicts,
+        widths=[16, 32],
+        attention=[False, True],
+        layers=1,
+        head_width=16,
+        groups=8,
+        text_widths=[8, 16],
+        pooled_width=16,
+    )
+
+
+NETWORKS = {
+    "flux": FluxNetwork(
+        kind="flux",
+        double_blocks=1,
+        single_blocks=1,
+        heads=2,
+        head_width=16,
+        text_width=16,
+        pooled_width=16,
+    ),
+    "sdxl-epsilon": sdxl("epsilon"),
+    "sdxl-v": sdxl("v"),
+}
+
+
+@pytest.fixture(params=NETWORKS)
+def family(request):
+    return request.param
 
 
 @pytest.fixture
-def painter():
-    """A real FLUX pipeline of 60 thousand parameters, fresh for each test."""
-    return tiny_flux()
+def painter(family):
+    """A real pipeline of each family with 60 to 260 thousand weights, fresh for each test."""
+    return tiny(family)
 
 
-def tiny_flux(seed=0):
-    from atelier.models import codec, flux, quiet, small
+def tiny(family, seed=0):
+    from atelier.models import codec, quiet, small
 
     generator = torch.Generator().manual_seed(1)
     pictures = torch.rand(20, 3, 32, 32, generator=generator) * 2 - 1
-    network = FluxNetwork(
-        double_blocks=1, single_blocks=1, heads=2, head_width=16, text_width=16, pooled_width=16
-    )
     corpus = ["a sea in blue, calm edges, harsh edges"]
     with quiet():
-        pipeline = small.pipeline(network, codec.fit(pictures, 4, 4), corpus, seed=seed)
+        painter = small.painter(
+            NETWORKS[family], codec.fit(pictures, 4, 4), corpus, text_tokens=12, seed=seed
+        )
     # An untrained output layer is zero, under which every prompt paints the same.
+    output = "proj_out" if family == "flux" else "conv_out"
     torch.nn.init.normal_(
-        pipeline.transformer.proj_out.weight, std=0.2, generator=generator.manual_seed(2)
+        getattr(painter.network, output).weight, std=0.2, generator=generator.manual_seed(2)
     )
-    return flux.Flux(pipeline, text_tokens=12)
+    return painter
 
 
 @pytest.fixture

@@ -107,3 +107,59 @@ def test_the_switch_names_a_profile(tmp_path):
 def test_a_profile_cannot_be_changed(profile):
     with pytest.raises(ValueError, match="frozen"):
         Profile.model_validate(profile).split.train = 0.5
+
+
+BASE = """
+corpus: sketchbook
+images: 10
+codec: {kind: pca, patch_pixels: 4, channels: 4}
+network:
+  {kind: sdxl, predicts: v, widths: [16, 32], attention: [false, true], layers: 1,
+   head_width: 16, groups: 8, text_widths: [8, 16], pooled_width: 16}
+caption_dropout: 0.1
+learning_rate: 0.01
+"""
+
+
+@pytest.fixture
+def small_sdxl(profile):
+    profile["model"]["family"] = "sdxl"
+    profile["base"] = {**yaml.safe_load(BASE), "training": profile["sft"]["training"]}
+    return profile
+
+
+def test_the_kind_of_a_network_says_which_fields_it_has(tmp_path, small_sdxl):
+    read = read_profile(written(tmp_path, small_sdxl))
+    small_sdxl["base"]["network"] |= {"kind": "unet"}
+
+    assert read.base.network.widths == [16, 32]
+    with pytest.raises(ParamsError, match=r"base\.network: .*'unet'.*'flux', 'sdxl'"):
+        read_profile(written(tmp_path, small_sdxl))
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"attention": [True]}, "one entry for each of the 2 widths, has 1"),
+        (
+            {"groups": 12},
+            r"groups \(12\) .* should divide every one of widths, .* not divide 16",
+        ),
+        ({"head_width": 32}, r"head_width \(32\) should divide every one"),
+        ({"text_widths": [8]}, "network.sdxl.text_widths: list should have at least 2"),
+    ],
+)
+def test_a_unet_that_cannot_be_built_is_refused(tmp_path, small_sdxl, change, says):
+    small_sdxl["base"]["network"] |= change
+
+    with pytest.raises(ParamsError, match=says):
+        read_profile(written(tmp_path, small_sdxl))
+
+
+def test_a_base_of_another_family_than_the_model_is_refused(tmp_path, small_sdxl):
+    small_sdxl["model"]["family"] = "flux"
+
+    with pytest.raises(
+        ParamsError, match=r"base\.network\.kind should be model\.family, 'flux', is 'sdxl'"
+    ):
+        read_profile(written(tmp_path, small_sdxl))

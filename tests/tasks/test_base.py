@@ -4,12 +4,18 @@ from atelier import models
 from atelier.errors import ArtifactError, ParamsError
 from tasks import base, paths
 
+FAMILIES = pytest.mark.parametrize("family", ["flux", "sdxl"])
+NETWORK = {"flux": "transformer", "sdxl": "unet"}
 
-def test_the_base_is_a_pipeline_that_loads_and_paints(studio):
+
+@FAMILIES
+def test_the_base_is_a_pipeline_that_loads_and_paints(studio, family):
     painter = models.load(studio.model)
 
+    assert painter.component == NETWORK[family]
     assert painter.latent_shape(32) == (4, 8, 8)
-    assert painter.count_tokens("a sea, calm edges") == 6  # words of captions and criteria
+    # five words of captions and criteria; T5 ends a prompt, CLIP begins and ends it
+    assert painter.count_tokens("a sea, calm edges") == {"flux": 6, "sdxl": 7}[family]
     assert {path.name for path in paths.BASE.joinpath("starter").iterdir()} >= {
         "model_index.json",
         "curve.tsv",
@@ -17,22 +23,29 @@ def test_the_base_is_a_pipeline_that_loads_and_paints(studio):
     }
 
 
-def test_the_weights_are_half_precision_safetensors(studio):
+@FAMILIES
+def test_the_weights_are_half_precision_safetensors(studio, family):
     files = {path.suffix for path in paths.BASE.rglob("*") if path.is_file()}
-    weights = paths.BASE / "starter" / "transformer" / "diffusion_pytorch_model.safetensors"
+    weights = weights_of(family)
 
     assert files <= {".json", ".safetensors", ".tsv", ".png", ".txt", ".model"}
     assert b'"F16"' in weights.read_bytes()[:5000]
 
 
-def test_training_it_again_gives_the_same_bytes(studio, notebook):
-    file = paths.BASE / "starter" / "transformer" / "diffusion_pytorch_model.safetensors"
+@FAMILIES
+def test_training_it_again_gives_the_same_bytes(studio, family, notebook):
+    file = weights_of(family)
     first = file.read_bytes()
 
     base.run(studio, notebook)
 
     assert file.read_bytes() == first
     assert notebook.pictures == ["base samples"]
+
+
+def weights_of(family):
+    folder = paths.BASE / "starter" / NETWORK[family]
+    return folder / "diffusion_pytorch_model.safetensors"
 
 
 def test_a_profile_without_a_base_section_says_so(studio, notebook):

@@ -2,7 +2,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 import yaml
 from typer.testing import CliRunner
 
@@ -84,22 +83,22 @@ def test_a_missing_upstream_artifact_says_what_to_run(workspace, mlflow_folder):
     )
 
 
-def test_a_family_without_a_loader_says_what_is_missing(workspace):
-    from atelier import models
-    from atelier.errors import ParamsError
-    from atelier.params import read_profile
-
-    change(workspace, "family: flux", "family: sdxl")
-    profile = read_profile(workspace / "params/starter.yaml")
-
-    with pytest.raises(ParamsError, match="'sdxl' has no loader yet"):
-        models.load(profile.model)
-
-
-def test_a_family_without_a_loader_stops_the_first_stage(workspace):
-    change(workspace, "family: flux", "family: sdxl")
+def test_a_base_of_another_family_stops_the_first_stage(workspace):
+    path = workspace / "params/starter.yaml"
+    values = yaml.safe_load(path.read_text())
+    network = {
+        "kind": "flux", "double_blocks": 1, "single_blocks": 1, "heads": 2, "head_width": 16,
+        "text_width": 16, "pooled_width": 16,
+    }  # fmt: skip
+    values["base"] = {
+        "corpus": "data", "images": 10, "codec": {"kind": "folder", "path": "codec"},
+        "network": network, "caption_dropout": 0, "learning_rate": 0.1,
+        "training": values["sft"]["training"],
+    }  # fmt: skip
+    values["model"]["family"] = "sdxl"
+    path.write_text(yaml.safe_dump(values))
 
     result = invoke("annotate")
 
     assert result.exit_code == 2
-    assert "Error: model.family 'sdxl' has no loader yet" in result.stderr
+    assert "base.network.kind should be model.family, 'sdxl', is 'flux'" in result.stderr

@@ -127,9 +127,10 @@ def test_an_absent_adapter_names_the_stage_that_makes_it(painter, tmp_path, monk
 def test_an_adapter_of_another_base_is_refused(painter, tmp_path):
     import safetensors.torch
 
+    layer = {"transformer": "proj_out", "unet": "time_embedding.linear_1"}[painter.component]
     alien = {
-        "transformer.proj_out.lora_A.weight": torch.zeros(2, 5),
-        "transformer.proj_out.lora_B.weight": torch.zeros(6, 2),
+        f"{painter.component}.{layer}.lora_A.weight": torch.zeros(2, 5),
+        f"{painter.component}.{layer}.lora_B.weight": torch.zeros(6, 2),
     }
     safetensors.torch.save_file(alien, tmp_path / adapters.FILE)
 

@@ -1,4 +1,4 @@
-"""Twenty steps of each objective on a toy FLUX in float64, against a curve that was kept.
+"""Twenty steps of each objective on toy models in float64, against curves that were kept.
 
 `make golden` writes the curves again; the difference is then read in review.
 """
@@ -77,10 +77,11 @@ def curve(painter, lora, training, objective, folder):
     return lines
 
 
+@pytest.mark.parametrize("family", ["flux", "sdxl-epsilon"])
 @pytest.mark.parametrize("name", OBJECTIVES)
-def test_training_follows_the_golden_curve(name, painter, lora, training, tmp_path):
+def test_training_follows_the_golden_curve(name, family, painter, lora, training, tmp_path):
     found = curve(painter, lora, training, OBJECTIVES[name], tmp_path)
-    kept = GOLDEN / f"{name}.txt"
+    kept = GOLDEN / (f"{name}.txt" if family == "flux" else f"{family}-{name}.txt")
     if os.environ.get("ATELIER_GOLDEN") == "write":
         GOLDEN.mkdir(exist_ok=True)
         kept.write_text("\n".join([f"# step {' '.join(SHOWN)}", *found]) + "\n")

@@ -54,9 +54,10 @@ def test_denoising_is_the_error_against_the_process_target(painter, corpus, trai
     loss, _ = step(0, False)
 
     clean, rows, noise, time, _ = steps._draw(painter, corpus, training, 0)
-    noisy = (1 - time.reshape(-1, 1, 1, 1)) * clean + time.reshape(-1, 1, 1, 1) * noise
+    noisy = painter.process.add_noise(clean, noise, time)
+    target = painter.process.target(clean, noise, time)
     condition = painter.encode_texts(["a sea, calm edges"] * len(rows))
-    expected = (painter.predict(noisy, time, condition) - (noise - clean)).square().mean()
+    expected = (painter.predict(noisy, time, condition) - target).square().mean()
     torch.testing.assert_close(loss, expected)
 
 
@@ -120,8 +121,7 @@ def test_cpo_s_brings_the_policy_nearer_to_its_aim(pair, corpus, training, tmp_p
     curve = trained(pair, corpus, STABLE, training, tmp_path)
 
     assert curve[30]["loss"] < curve[2]["loss"]
-    assert curve[30]["accuracy"] == 1
-    assert curve[30]["aim_error"] < curve[30]["aim_error_reference"]
+    assert curve[30]["aim_error"] < 0.6 * curve[30]["aim_error_reference"]
     after = adapters.weights(pair.network, "theta1")
     assert all(torch.equal(after[name], before[name]) for name in before)  # θ1 is frozen
 
@@ -155,3 +155,37 @@ def test_silent_reports_change_nothing(pair, corpus, training):
     with adapters.use(pair.network, "theta"):
         step = aligned(pair, corpus, STABLE, training)
         assert torch.equal(step(1, True)[0], step(1, False)[0])
+
+
+class KilledError(Exception):
+    pass
+
+
+def test_a_killed_training_goes_on_bit_for_bit(pair, corpus, training, tmp_path):
+    policy = adapters.weights(pair.network, "theta")
+    fresh = {name: weight.detach().clone() for name, weight in policy.items()}
+
+    def fit(folder, killed_after=None):
+        def report(step, values):
+            if step == killed_after:
+                raise KilledError
+
+        for name, weight in policy.items():
+            weight.data.copy_(fresh[name])
+        with adapters.use(pair.network, "theta"):
+            return loop.fit(
+                policy,
+                aligned(pair, corpus, STABLE, training),
+                learning_rate=0.01,
+                params=training,
+                folder=folder,
+                report=report,
+            )
+
+    undisturbed = fit(tmp_path / "one")
+    for killed_after in (1, 5):
+        folder = tmp_path / str(killed_after)
+        with pytest.raises(KilledError):
+            fit(folder, killed_after)
+        resumed = fit(folder)
+        assert all(torch.equal(resumed[name], undisturbed[name]) for name in undisturbed)

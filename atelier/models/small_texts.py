@@ -1,0 +1,160 @@
+"""Small text encoders from nothing: transformers' real CLIP and T5 with few parameters.
+
+What they make of a prompt is random but fixed; a network that is trained beside them learns
+to read it.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+
+from torch import nn
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+    T5Config,
+    T5EncoderModel,
+    T5Tokenizer,
+)
+
+_MOST_WORDS = 4000
+_MOST_MERGED_WORDS = 1500  # CLIP's merges are found in a time that grows with their square
+
+
+def clip_of_bytes(width: int) -> tuple[CLIPTextModel, CLIPTokenizer]:
+    """Return a CLIP text encoder over bytes: every text can be written, nothing is unknown."""
+    tokenizer = _clip_tokenizer([])
+    config = _clip_config(tokenizer, width, projection=width, layers=1)
+    return CLIPTextModel(config).eval(), tokenizer
+
+
+def clip_pair(
+    widths: Sequence[int], pooled_width: int, corpus: Iterable[str]
+) -> tuple[CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer]:
+    """Return SDXL's two encoders and the tokenizer of both: the corpus's words are tokens.
+
+    Two layers each, since SDXL reads the last hidden state but one.
+    """
+    words = _frequent(re.findall(r"[^\W\d_]+", " ".join(corpus).lower()), _MOST_MERGED_WORDS)
+    tokenizer = _clip_tokenizer(_merges(words))
+    first, second = (
+        _clip_config(tokenizer, width, projection=pooled_width, layers=2) for width in widths
+    )
+    encoders = CLIPTextModel(first), CLIPTextModelWithProjection(second)
+    for encoder in encoders:
+        # Hidden states leave without a normalisation: at CLIP's own initial size, 0.02, a
+        # network that is trained from nothing would hardly hear them.
+        embeddings = getattr(encoder, "text_model", encoder).embeddings
+        nn.init.normal_(embeddings.token_embedding.weight, std=1.0)
+        nn.init.normal_(embeddings.position_embedding.weight, std=0.3)
+    return encoders[0].eval(), encoders[1].eval(), tokenizer
+
+
+def _clip_tokenizer(merges: Sequence[tuple[str, str]]) -> CLIPTokenizer:
+    letters = _byte_letters()
+    pieces = [*letters, *(f"{letter}</w>" for letter in letters)]
+    pieces += dict.fromkeys(left + right for left, right in merges)
+    pieces += ["<|startoftext|>", "<|endoftext|>"]
+    vocab = {piece: number for number, piece in enumerate(pieces)}
+    return CLIPTokenizer(vocab=vocab, merges=list(merges), model_max_length=77)
+
+
+def _clip_config(
+    tokenizer: CLIPTokenizer, width: int, *, projection: int, layers: int
+) -> CLIPTextConfig:
+    return CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        intermediate_size=2 * width,
+        projection_dim=projection,
+        num_hidden_layers=layers,
+        num_attention_heads=2,
+        max_position_embeddings=77,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+
+
+def _merges(words: Iterable[str]) -> list[tuple[str, str]]:
+    """Byte-pair encoding to its end: merges until each word is one piece.
+
+    The trainer of ``tokenizers`` breaks ties by chance; here the same words give the same
+    merges, and so a base the same bytes.
+    """
+    letters = _byte_letters()
+    spelt = [[letters[byte] for byte in word.encode()] for word in words]
+    for pieces in spelt:
+        pieces[-1] += "</w>"
+    merges: dict[tuple[str, str], None] = {}
+    while spelt := [pieces for pieces in spelt if len(pieces) > 1]:
+        counts = Counter(pair for pieces in spelt for pair in pairwise(pieces))
+        best = min(counts, key=lambda pair: (-counts[pair], pair))
+        merges[best] = None
+        spelt = [_merged(pieces, best) for pieces in spelt]
+    return list(merges)
+
+
+def _merged(pieces: list[str], pair: tuple[str, str]) -> list[str]:
+    found: list[str] = []
+    for piece in pieces:
+        if found and (found[-1], piece) == pair:
+            found[-1] += piece
+        else:
+            found.append(piece)
+    return found
+
+
+def _byte_letters() -> list[str]:
+    """GPT-2's printable stand-ins for the 256 bytes, which byte-level BPE expects."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [byte for byte in range(256) if byte not in printable]
+    code = {byte: byte for byte in printable} | {b: 256 + n for n, b in enumerate(others)}
+    return [chr(code[byte]) for byte in range(256)]
+
+
+def t5(width: int, corpus: Iterable[str]) -> tuple[T5EncoderModel, T5Tokenizer]:
+    """Return a T5 encoder whose tokens are the corpus's words; others are spelt."""
+    written = (re.findall(r"\w+|[^\w\s]", text.lower()) for text in corpus)
+    words = _frequent((word for found in written for word in found), _MOST_WORDS)
+    letters = sorted({chr(n) for n in range(32, 127)} | {c for word in words for c in word})
+    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -3.0)]
+    pieces += [(f"▁{word}", -1.0) for word in words if word.isalnum()]
+    known = {piece for piece, _ in pieces}
+    pieces += [(letter, -6.0) for letter in letters if letter.strip() and letter not in known]
+    tokenizer = T5Tokenizer(vocab=pieces, extra_ids=0, model_max_length=512)
+    config = T5Config(
+        vocab_size=len(tokenizer),
+        d_model=width,
+        d_kv=width // 2,
+        d_ff=2 * width,
+        num_layers=1,
+        num_heads=2,
+        feed_forward_proj="gated-gelu",
+        is_encoder_decoder=False,
+        use_cache=False,
+        tie_word_embeddings=False,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        decoder_start_token_id=tokenizer.pad_token_id,
+    )
+    encoder = T5EncoderModel(config).eval()
+    # An untrained encoder should mix its words a little, not drown them.
+    for block in encoder.encoder.block:
+        block.layer[0].SelfAttention.o.weight.data.mul_(0.3)
+        block.layer[1].DenseReluDense.wo.weight.data.mul_(0.3)
+    return encoder, tokenizer
+
+
+def _frequent(words: Iterable[str], most: int) -> list[str]:
+    """Return the most frequent words, at most so many, in alphabetical order."""
+    counts = Counter(words)
+    return sorted(word for word, _ in sorted(counts.items(), key=_by_count)[:most])
+
+
+def _by_count(entry: tuple[str, int]) -> tuple[int, str]:
+    word, count = entry
+    return -count, word
