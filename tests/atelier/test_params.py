@@ -117,6 +117,7 @@ network:
   {kind: sdxl, predicts: v, widths: [16, 32], attention: [false, true], layers: 1,
    head_width: 16, groups: 8, text_widths: [8, 16], pooled_width: 16}
 caption_dropout: 0.1
+grid_guidance: 1.0
 learning_rate: 0.01
 """
 

@@ -92,7 +92,7 @@ def test_a_base_of_another_family_stops_the_first_stage(workspace):
     }  # fmt: skip
     values["base"] = {
         "corpus": "data", "images": 10, "codec": {"kind": "folder", "path": "codec"},
-        "network": network, "caption_dropout": 0, "learning_rate": 0.1,
+        "network": network, "caption_dropout": 0, "grid_guidance": 1, "learning_rate": 0.1,
         "training": values["sft"]["training"],
     }  # fmt: skip
     values["model"]["family"] = "sdxl"
