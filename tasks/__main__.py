@@ -30,9 +30,18 @@ app = typer.Typer(
 
 
 @app.command()
-def annotate() -> None:
+def annotate(
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only estimate calls, tokens and cost.")
+    ] = False,
+) -> None:
     """Judge every picture of data/ by the criteria."""
-    _run_stage("annotate")
+    if not dry_run:
+        _run_stage("annotate")
+        return
+    with _clear_errors():
+        profile = _checked_profile()
+        importlib.import_module("tasks.estimate").run(profile)
 
 
 @app.command()

@@ -102,6 +102,8 @@ def _annotator(profile: Profile, criteria: Tree) -> Annotator:
             "annotate.annotator 'recorded' replays judgements and has none of pictures that "
             "were not painted yet; evaluate needs one that sees pixels, such as 'measured'"
         )
+    if profile.annotate.annotator == "vlm":
+        raise ParamsError("annotate.annotator 'vlm' cannot judge in evaluate yet")
     return annotators.load(profile.annotate.annotator, None, criteria)
 
 
