@@ -130,6 +130,7 @@ def running_model_server():
         [sys.executable, str(Path(__file__).with_name("model_server.py"))],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,  # it complains of every client that was killed
         text=True,
     )
     try:
@@ -154,7 +155,7 @@ def vlm(model_server):
         "key_variable": None,
         "answers": "json_schema",
         "concurrency": 8,
-        "timeout_seconds": 1.0,
+        "timeout_seconds": 10.0,
         "tries": 8,
         "longest_wait_seconds": 0.05,
         "pixels": 32,

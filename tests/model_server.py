@@ -98,19 +98,23 @@ class Model:
         if fault == "hang":
             await asyncio.sleep(30)
         if fault in {"drop", "hang"}:
-            request.transport.abort()
+            self._abort(request)
             return web.Response()
         if fault == "half":
             response = web.StreamResponse(headers={"Content-Length": "4000"})
             await response.prepare(request)
             await response.write(completion(answer)[:50])
-            request.transport.abort()
+            self._abort(request)
             return response
         if fault == "garbage":
             return web.Response(body=b'{"choi', content_type="application/json")
         if fault == "no choices":
             return web.json_response({"choices": [], "object": "chat.completion"})
         return web.Response(body=spoiled(fault, answer), content_type="application/json")
+
+    def _abort(self, request):
+        if request.transport is not None:  # else the other side has gone already
+            request.transport.abort()
 
 
 def spoiled(fault, answer):

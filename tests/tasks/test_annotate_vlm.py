@@ -242,7 +242,7 @@ def test_killed_again_and_again_amid_faults_each_picture_is_judged_once(
 ):
     for seed in range(pictures):
         paint(paths.DATA / f"{seed}.png", seed)
-    studio["annotate"]["vlm"]["timeout_seconds"] = 0.5
+    studio["annotate"]["vlm"]["timeout_seconds"] = 3.0
     Path("profile.yaml").write_text(yaml.safe_dump(studio))
     Path("run.py").write_text(RUN)
     model_server.follow(share=0.3, seed=7)

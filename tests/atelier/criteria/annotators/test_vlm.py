@@ -404,7 +404,7 @@ def test_no_more_requests_are_on_their_way_than_allowed(open_agent, look, model_
 def test_faults_at_thirty_percent_lose_nothing(open_agent, look, model_server):
     sights = look(30)
     model_server.follow(share=0.3, seed=5)
-    agent = open_agent(timeout_seconds=0.4)
+    agent = open_agent(timeout_seconds=2.0)
 
     failed = agent.consult(sights, silent)
 
