@@ -1,6 +1,10 @@
+import gc
 import json
+import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
 from PIL import Image, ImageDraw
@@ -512,3 +516,40 @@ def test_an_estimate_counts_calls_tokens_and_price(open_agent, tree):
     assert few.price == pytest.approx(
         few.prompt_tokens / 1e6 + few.completion_tokens * 10 / 1e6
     )
+
+
+@pytest.mark.slow
+def test_a_slow_server_is_kept_busy(open_agent, look, model_server, capsys):
+    latency, concurrency = 1.0, 8
+    sights = look(240)
+    agent = open_agent(parse(CRITERIA / "starter.yaml"), concurrency=concurrency)
+    model_server.follow(latency=latency)
+
+    began = time.monotonic()
+    agent.consult(sights, silent)
+    rate = model_server.asked()["asked"] / (time.monotonic() - began)
+
+    most = concurrency / latency
+    with capsys.disabled():
+        sys.stdout.write(f"\n{rate:.2f} requests/s, {rate / most:.1%} of C/L = {most:g}\n")
+    assert rate >= 0.95 * most
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_memory_does_not_grow_with_the_pictures(open_agent, look, capsys):
+    sights = look(2000)
+    agent = open_agent(parse(CRITERIA / "starter.yaml"), concurrency=16)
+    process = psutil.Process()
+    held = {}
+
+    def report(done, values):
+        if done in {500, 2000}:
+            gc.collect()
+            held[done] = process.memory_info().rss / 2**20
+
+    assert agent.consult(sights, report) == {}
+
+    with capsys.disabled():
+        sys.stdout.write(f"\nMiB after so many pictures: {held}\n")
+    assert held[2000] - held[500] < 8
