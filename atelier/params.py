@@ -4,11 +4,19 @@ There are no defaults in code: a value that is not in the file is a mistake that
 named, and so is a key that nobody reads. Units stand at the field.
 """
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from atelier.errors import ParamsError
 
@@ -19,6 +27,8 @@ Whole = Annotated[int, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Section = TypeVar("Section", bound="Params")
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
+_VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")
+_URL = re.compile(r"https?://[^\s/?#@]+(/[^\s?#@]*)?")
 
 
 class Params(BaseModel):
@@ -144,17 +154,77 @@ class BaseParams(Params):
     training: Training
 
 
+class VLMParams(Params):
+    """``annotate.vlm:`` the agent: which model looks, where it is served, what it may cost."""
+
+    base_url: str  # of an OpenAI-compatible server, with its version: http://localhost:8000/v1
+    model: str  # as the server calls it
+    key_variable: str | None  # environment variable that holds the key; null: none is needed
+    answers: Literal["json_schema", "json_object", "plain"]  # what the server can be held to
+    concurrency: Count  # requests on their way at once
+    timeout_seconds: Positive  # of one request
+    tries: Count  # of one question, before its picture is set aside
+    longest_wait_seconds: Positive  # between two tries, whatever Retry-After asks for
+    pixels: Count  # side of the middle square that is sent
+    criteria_per_call: Count  # judged in one question, about
+    votes: Count  # times each judgement is asked for; confidence is then the share of votes
+    temperature: NonNegative
+    max_tokens: Count  # of one answer
+    write_captions: bool  # where the table has none, or there is no table
+    image_tokens: Whole  # what the model counts for one picture; for estimates alone
+    prompt_price: NonNegative  # of a million tokens sent, in your currency
+    completion_price: NonNegative  # of a million tokens answered
+    cost_cap: Positive | None  # of all answers by this model and these criteria; null: none
+
+    @field_validator("key_variable")
+    @classmethod
+    def _is_a_name(cls, name: str | None) -> str | None:
+        if name is not None and not _VARIABLE.fullmatch(name):
+            # Not shown: it may be the key itself.
+            raise ValueError(
+                "should be the name of an environment variable, in capitals, such as "
+                "OPENAI_API_KEY; the key itself belongs into that variable, into no file"
+            )
+        return name
+
+    @field_validator("base_url")
+    @classmethod
+    def _holds_no_key(cls, url: str) -> str:
+        if not _URL.fullmatch(url):
+            raise ValueError(
+                "should be http(s)://host/path without a user, a password or a query; the key "
+                "belongs into the environment variable that key_variable names"
+            )
+        return url
+
+    @model_validator(mode="after")
+    def _votes_differ(self) -> "VLMParams":
+        if self.votes > 1 and self.temperature == 0:
+            raise ValueError(f"{self.votes} votes are one vote at temperature 0; raise it")
+        return self
+
+
 class AnnotateParams(Params):
     """``annotate:`` who judges, by which criteria."""
 
     criteria: str  # the tree, a file in params/criteria/
-    annotator: Literal["measured", "recorded"]
+    annotator: Literal["measured", "recorded", "vlm"]
     recorded: str | None  # JSONL of judgements that `recorded` replays; null otherwise
+    vlm: VLMParams | None  # the model that `vlm` asks; null if there is none
     captions: (
         str | None
     )  # CSV or JSONL inside data/ with columns file, caption; null: file names
     smallest_side_pixels: Count  # smaller pictures are set aside
     largest_pixels: Count  # pictures of more pixels are set aside unread
+
+    @model_validator(mode="after")
+    def _says_which_model_looks(self) -> "AnnotateParams":
+        if self.annotator == "vlm" and self.vlm is None:
+            raise ValueError(
+                "vlm should say where the model is served when annotator is 'vlm', is null; "
+                "docs/annotators.md has sections to copy"
+            )
+        return self
 
 
 class SplitParams(Params):

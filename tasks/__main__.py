@@ -29,9 +29,18 @@ app = typer.Typer(
 
 
 @app.command()
-def annotate() -> None:
+def annotate(
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only estimate calls, tokens and cost.")
+    ] = False,
+) -> None:
     """Judge every picture of data/ by the criteria."""
-    _run_stage("annotate")
+    if not dry_run:
+        _run_stage("annotate")
+        return
+    with _clear_errors():
+        profile = _checked_profile()
+        importlib.import_module("tasks.estimate").run(profile)
 
 
 @app.command()
@@ -129,6 +138,47 @@ def document(
     """Write the tree of each criteria file that a guide names between its marks."""
     with _clear_errors():
         importlib.import_module("tasks.criteria").document(guide)
+
+
+labels = typer.Typer(help="Judgements by people: asked through Label Studio, read, compared.")
+app.add_typer(labels, name="labels", no_args_is_help=True)
+
+
+@labels.command(name="export")
+def export_labels(
+    folder: Annotated[Path, typer.Argument(help="Where the two files are written.")],
+    prefix: Annotated[
+        str, typer.Option(help="What makes an address of a file, for Label Studio.")
+    ] = "/data/local-files/?d=",
+) -> None:
+    """Write Label Studio's interface and tasks, from the criteria and the judged pictures."""
+    with _clear_errors():
+        importlib.import_module("tasks.labels").export(_checked_profile(), folder, prefix)
+
+
+@labels.command(name="read")
+def read_labels(
+    file: Annotated[Path, typer.Argument(help="A CSV, or Label Studio's JSON export.")],
+    out: Annotated[Path, typer.Argument(help="JSONL for annotate.recorded.")],
+    annotator: Annotated[
+        str | None, typer.Option(help="Who judged, if the CSV does not say.")
+    ] = None,
+) -> None:
+    """Turn people's labels into judgements that `annotator: recorded` replays."""
+    with _clear_errors():
+        importlib.import_module("tasks.labels").read(_checked_profile(), file, out, annotator)
+
+
+@labels.command(name="compare")
+def compare_labels(
+    files: Annotated[list[Path], typer.Argument(help="JSONL files of judgements.")],
+    leaves: Annotated[
+        bool, typer.Option("--leaves", help="Every criterion, not the roots alone.")
+    ] = False,
+) -> None:
+    """Say how far any two annotators agree: kappa, and F1 of each pole, with intervals."""
+    with _clear_errors():
+        importlib.import_module("tasks.labels").compare(files, leaves)
 
 
 def _run_stage(name: str) -> None:

@@ -2,34 +2,39 @@
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from atelier import atomic, parallel
 from atelier.criteria import annotations, annotators, corpus, examination
+from atelier.criteria.annotations import Quarantined
+from atelier.criteria.annotators.vlm import Agent, Evidence
+from atelier.criteria.corpus import Entry
 from atelier.criteria.examination import Examination, Examiner
 from atelier.criteria.tree import Tree, parse
 from atelier.errors import AnnotationError
 from atelier.params import Profile
-from tasks import paths, progress, resume
+from tasks import agent, paths, progress, resume
 from tasks.tracking import StageRun
 
 
 def run(profile: Profile, tracked: StageRun) -> None:
     """Judge the pictures, and set aside those that cannot be used, with the reason.
 
-    Reads ``paths.DATA`` and the criteria; writes images, judgements, quarantine, summary and
-    the criteria it judged by under ``paths.ANNOTATE``. An interrupted run goes on from
-    ``paths.RESUME``.
+    Reads ``paths.DATA`` and the criteria; writes images, judgements, evidence, quarantine,
+    summary and the criteria it judged by under ``paths.ANNOTATE``. An interrupted run goes on
+    from ``paths.RESUME``; what an agent answered is in ``paths.ANSWERS`` for ever.
 
     Raises:
         ArtifactError: There is no picture that can be used.
-        AnnotationError: The annotator said nothing about any picture.
+        AnnotationError: The annotator said nothing about any picture, or cannot go on.
     """
     params = profile.annotate
     criteria = paths.CRITERIA / params.criteria
     tree = parse(criteria)
     recorded = None if params.recorded is None else Path(params.recorded)
+    asks = params.annotator == "vlm"
     examiner = Examiner(
         data=paths.DATA,
         tree=tree,
@@ -38,27 +43,76 @@ def run(profile: Profile, tracked: StageRun) -> None:
         smallest_side_pixels=params.smallest_side_pixels,
         largest_pixels=params.largest_pixels,
     )
-    found = corpus.find(paths.DATA, params.captions)
+    found = corpus.find(
+        paths.DATA,
+        params.captions,
+        captionless=asks and params.vlm is not None and params.vlm.write_captions,
+    )
     work = resume.folder("annotate", examiner.fingerprint())
     with atomic.clear_disk_errors(work):
         work.mkdir(parents=True, exist_ok=True)
-    with progress.bar("annotate", total=len(found.entries), unit="images") as report:
-        examined = examination.examine(
-            found.entries,
+    examined = _examine(found.entries, examiner, work, "look" if asks else "annotate")
+    evidence: list[Evidence] = []
+    said: dict[str, float] = {}
+    if asks:
+        with agent.opened(tree, params.vlm, params.largest_pixels) as expert:
+            examined, evidence = _consult(expert, examined, found.entries)
+            said = _spending(expert)
+    examined.quarantined.extend(found.quarantined)
+    examined.quarantined.sort(key=lambda one: (one.file, one.reason))
+    _refuse_nothing(examined, params.annotator)
+    summary = _summary(examined, tree) | said
+    _write(examined, evidence, summary)
+    atomic.write(paths.JUDGED_BY, criteria.read_bytes())
+    resume.done(work)
+    tracked.metrics({name: summary[name] for name in (*_HEADLINES, *said)})
+    tracked.file(paths.ANNOTATE / "summary.json")
+
+
+def _examine(
+    entries: Sequence[Entry], examiner: Examiner, work: Path, title: str
+) -> Examination:
+    with progress.bar(title, total=len(entries), unit="images") as report:
+        return examination.examine(
+            entries,
             examiner,
             work / "journal.jsonl",
             processes=parallel.cores(),
             report=report,
         )
-    examined.quarantined.extend(found.quarantined)
-    examined.quarantined.sort(key=lambda one: (one.file, one.reason))
-    _refuse_nothing(examined, params.annotator)
-    summary = _summary(examined, tree)
-    _write(examined, summary)
-    atomic.write(paths.JUDGED_BY, criteria.read_bytes())
-    resume.done(work)
-    tracked.metrics({name: summary[name] for name in _HEADLINES})
-    tracked.file(paths.ANNOTATE / "summary.json")
+
+
+def _consult(
+    expert: Agent, seen: Examination, entries: Sequence[Entry]
+) -> tuple[Examination, list[Evidence]]:
+    """Add to the pictures what the agent says of them; set aside those it cannot judge."""
+    by_file = {entry.file: entry for entry in entries}
+    sights = [agent.sight(one.image, by_file[one.file]) for one in seen.images]
+    with progress.bar("annotate", total=len(sights), unit="images") as report:
+        failed = expert.consult(sights, report)
+    judged, evidence = Examination([], [], list(seen.quarantined)), []
+    for image, sight in zip(seen.images, sights, strict=True):
+        opinion = expert.recall(sight)
+        if opinion is None:
+            reason = failed[image.image]
+            judged.quarantined.append(Quarantined(file=image.file, reason=reason))
+            continue
+        judged.images.append(
+            image.model_copy(update={"caption": opinion.caption or image.caption})
+        )
+        judged.judgements.extend(opinion.judgements)
+        evidence.extend(opinion.evidence)
+    return judged, evidence
+
+
+def _spending(expert: Agent) -> dict[str, float]:
+    """What the answers that stand behind the judgements cost, former runs included."""
+    spent = expert.spent()
+    return {
+        "prompt_tokens": spent.prompt_tokens,
+        "completion_tokens": spent.completion_tokens,
+        "cost": spent.price,
+    }
 
 
 _HEADLINES = (
@@ -110,10 +164,13 @@ def _summary(examined: Examination, tree: Tree) -> dict[str, Any]:
     }
 
 
-def _write(examined: Examination, summary: dict[str, Any]) -> None:
+def _write(
+    examined: Examination, evidence: Sequence[Evidence], summary: dict[str, Any]
+) -> None:
     for name, rows in (
         ("images", examined.images),
         ("judgements", examined.judgements),
+        ("evidence", evidence),
         ("quarantine", examined.quarantined),
     ):
         atomic.write(paths.ANNOTATE / f"{name}.jsonl", annotations.lines(rows))

@@ -1,8 +1,9 @@
 """Stage ``evaluate``: base, θ1 and each θ paint the test captions, and are compared."""
 
+import contextlib
 import io
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -13,8 +14,9 @@ from atelier import atomic, images, models, parallel
 from atelier.criteria import annotations, annotators, tree
 from atelier.criteria.annotations import Judgement, Record
 from atelier.criteria.annotators import Annotator, measured
+from atelier.criteria.annotators.vlm import Agent, Sight
 from atelier.criteria.tree import Tree
-from atelier.errors import ParamsError
+from atelier.errors import AnnotationError, ParamsError
 from atelier.evaluation import comparison
 from atelier.evaluation.comparison import Painted, Real
 from atelier.evaluation.metrics import fid, negatives, starter_features
@@ -25,6 +27,7 @@ from atelier.models import adapters, sampling
 from atelier.params import EvaluateParams, Profile
 from atelier.reporting import Report
 from tasks import (
+    agent,
     contestants,
     corpus,
     features,
@@ -38,6 +41,8 @@ from tasks import (
 from tasks.contestants import Contestant
 from tasks.prompts import Prompts
 from tasks.tracking import StageRun
+
+FirstJudge = Callable[[Sequence[Path], Report], list[Judgement]]
 
 
 def run(profile: Profile, tracked: StageRun) -> None:
@@ -59,7 +64,9 @@ def run(profile: Profile, tracked: StageRun) -> None:
     examined = _examined(test, profile.evaluate.prompts)
     work = _work(profile, entrants)
     _paint(entrants, examined, criteria, profile, work)
-    painted = _judge(entrants, len(examined), annotator, second, criteria, work)
+    with _first_judge(profile, annotator, criteria) as (judge_name, judge):
+        first = (judge_name, judge)
+        painted = _judge(entrants, len(examined), first, second, criteria, work)
     measured_results = comparison.compare(
         painted,
         _real(test, profile),
@@ -77,7 +84,7 @@ def run(profile: Profile, tracked: StageRun) -> None:
             measured_results,
             [record.caption for record in examined],
             criteria,
-            annotator=measured.NAME,
+            annotator=judge_name,
             second=None if second is None else starter_features.NAME,
         ),
         profile,
@@ -108,6 +115,18 @@ def _annotator(profile: Profile, criteria: Tree) -> Annotator:
             "were not painted yet; evaluate needs one that sees pixels, such as 'measured'"
         )
     return annotators.load(profile.annotate.annotator, None, criteria)
+
+
+@contextlib.contextmanager
+def _first_judge(
+    profile: Profile, annotator: Annotator, criteria: Tree
+) -> Iterator[tuple[str, FirstJudge]]:
+    """Yield who judged the paintings that were learned from, by name: it judges these too."""
+    if profile.annotate.annotator == "vlm":
+        with agent.opened(criteria, profile.annotate.vlm, _NO_LIMIT) as expert:
+            yield expert.name, partial(_experts_opinion, expert)
+    else:
+        yield measured.NAME, partial(_first_opinion, annotator)
 
 
 def _extractor(profile: Profile) -> Extractor:
@@ -201,25 +220,26 @@ def _file(work: Path, one: Contestant, index: int) -> Path:
 def _judge(
     entrants: Sequence[Contestant],
     count: int,
-    annotator: Annotator,
+    first: tuple[str, FirstJudge],
     second: Network | None,
     criteria: Tree,
     work: Path,
 ) -> dict[str, Painted]:
     """Judge every picture by what its file holds; keep the judgements."""
     painted = {}
+    name, judge = first
     with progress.bar("judge", len(entrants) * count, "pictures") as report:
         for place, one in enumerate(entrants):
             files = [_file(work, one, index) for index in range(count)]
             pictures = [np.array(images.read(file, _NO_LIMIT)) for file in files]
             hashes = [images.sha256(file) for file in files]
-            said = _first_opinion(files, annotator, _after(place * count, report))
+            said = judge(files, _after(place * count, report))
             also = [] if second is None else _second_opinion(second, hashes, pictures, criteria)
             judgements = annotations.lines([*said, *also])
             atomic.write(paths.EVALUATE / "judgements" / f"{one.name}.jsonl", judgements)
             painted[one.name] = Painted(
                 images=pictures,
-                found=negatives.verdicts(said, hashes, measured.NAME),
+                found=negatives.verdicts(said, hashes, name),
                 second=negatives.verdicts(also, hashes, starter_features.NAME)
                 if second is not None
                 else None,
@@ -230,8 +250,24 @@ def _judge(
 _NO_LIMIT = 2**31  # pixels; these pictures are our own
 
 
+def _experts_opinion(expert: Agent, files: Sequence[Path], report: Report) -> list[Judgement]:
+    """What the agent says; it is asked about each picture once, whoever painted it."""
+    sights = {
+        image: Sight(image, file, None) for file in files for image in [images.sha256(file)]
+    }
+    failed = expert.consult(list(sights.values()), report)
+    if failed:
+        raise AnnotationError(
+            f"{len(failed)} painted pictures got no usable answer, without which painters "
+            f"cannot be compared; the first: {next(iter(failed.values()))}\nThe same command "
+            "asks about them again; all other answers are kept"
+        )
+    opinions = [expert.recall(sight) for sight in sights.values()]
+    return [one for opinion in opinions if opinion for one in opinion.judgements]
+
+
 def _first_opinion(
-    files: Sequence[Path], annotator: Annotator, report: Report
+    annotator: Annotator, files: Sequence[Path], report: Report
 ) -> list[Judgement]:
     said: list[Judgement] = []
     judge = partial(_judge_file, annotator)

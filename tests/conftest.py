@@ -1,8 +1,10 @@
 """What several tests stand on: a small complete profile and small pictures."""
 
+import json
 import os
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ annotate:
   criteria: starter.yaml
   annotator: measured
   recorded: null
+  vlm: null
   captions: captions.csv
   smallest_side_pixels: 16
   largest_pixels: 1000000
@@ -97,6 +100,75 @@ def paint():
         return path
 
     return paint
+
+
+class ModelServer:
+    """A running ``tests/model_server.py``."""
+
+    def __init__(self, port):
+        self.address = f"http://127.0.0.1:{port}"
+        self.url = f"{self.address}/v1"
+
+    def follow(self, **script):
+        """Do this from now on, and forget what was asked."""
+        self._call("/script", json.dumps(script).encode())
+
+    def asked(self):
+        return self._call("/asked", None)
+
+    def _call(self, path, data):
+        headers = {"Content-Type": "application/json"}
+        request = urllib.request.Request(self.address + path, data, headers)
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(request, timeout=30) as answer:
+            return json.load(answer)
+
+
+@pytest.fixture(scope="session")
+def running_model_server():
+    server = subprocess.Popen(
+        [sys.executable, str(Path(__file__).with_name("model_server.py"))],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,  # it complains of every client that was killed
+        text=True,
+    )
+    try:
+        yield ModelServer(server.stdout.readline().strip())
+    finally:
+        server.communicate(timeout=30)
+
+
+@pytest.fixture
+def model_server(running_model_server):
+    """A server of a model that answers at random, but fitly, until it is told otherwise."""
+    running_model_server.follow()
+    return running_model_server
+
+
+@pytest.fixture
+def vlm(model_server):
+    """The section ``annotate.vlm`` that asks ``model_server``."""
+    return {
+        "base_url": model_server.url,
+        "model": "toy-vl",
+        "key_variable": None,
+        "answers": "json_schema",
+        "concurrency": 8,
+        "timeout_seconds": 10.0,
+        "tries": 8,
+        "longest_wait_seconds": 0.05,
+        "pixels": 32,
+        "criteria_per_call": 30,
+        "votes": 1,
+        "temperature": 0.0,
+        "max_tokens": 4096,
+        "write_captions": True,
+        "image_tokens": 100,
+        "prompt_price": 1.0,
+        "completion_price": 10.0,
+        "cost_cap": None,
+    }
 
 
 TOY_CRITERIA = """

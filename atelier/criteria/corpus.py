@@ -34,7 +34,8 @@ class Entry:
     """A file that has a caption; whether it is a picture is not known yet."""
 
     file: str  # path inside data/, with / between folders
-    caption: str  # y
+    caption: str  # y; empty if nobody wrote one and an annotator is to
+    title: str  # the words of the file's name
     artwork: str  # the path without its suffix, if the table does not say
 
 
@@ -54,12 +55,14 @@ class _Row:
     artwork: str
 
 
-def find(data: Path, captions: str | None) -> Corpus:
+def find(data: Path, captions: str | None, *, captionless: bool = False) -> Corpus:
     """List the files of ``data`` with their captions.
 
     Args:
         data: The folder of paintings.
         captions: Table of captions, a path inside ``data``; None takes the file names.
+        captionless: Keep files without a caption, for someone will write it; the name of a
+            file is none then.
 
     Raises:
         ArtifactError: The folder is absent or empty, or the table is broken; the text says
@@ -68,7 +71,7 @@ def find(data: Path, captions: str | None) -> Corpus:
     files, quarantined = _files(data)
     entries: list[Entry | None]
     if captions is None:
-        entries = [_named(file) for file in files]
+        entries = [_named(file, as_caption=not captionless) for file in files]
     else:
         table = posixpath.normpath(captions)
         rows = _rows(_table(data, table), data / table)
@@ -86,9 +89,9 @@ def find(data: Path, captions: str | None) -> Corpus:
     quarantined += [
         Quarantined(file=entry.file, reason="its caption is empty")
         for entry in named
-        if not entry.caption
+        if not (entry.caption or captionless)
     ]
-    return Corpus([entry for entry in named if entry.caption], quarantined)
+    return Corpus([entry for entry in named if entry.caption or captionless], quarantined)
 
 
 def nothing_usable(data: Path, quarantined: list[Quarantined]) -> ArtifactError:
@@ -128,10 +131,14 @@ def _walk(data: Path) -> Iterator[str]:
             yield from (str(inside / name) for name in names if not name.startswith("."))
 
 
-def _named(file: str) -> Entry:
-    path = PurePosixPath(file)
-    words = re.sub(r"[\W_]+", " ", path.stem).strip()
-    return Entry(file, words, str(path.with_suffix("")))
+def _named(file: str, *, as_caption: bool) -> Entry:
+    title = _title(file)
+    caption = title if as_caption else ""
+    return Entry(file, caption, title, str(PurePosixPath(file).with_suffix("")))
+
+
+def _title(file: str) -> str:
+    return re.sub(r"[\W_]+", " ", PurePosixPath(file).stem).strip()
 
 
 def _captioned(file: str, rows: dict[str, _Row]) -> Entry | None:
@@ -139,7 +146,7 @@ def _captioned(file: str, rows: dict[str, _Row]) -> Entry | None:
     if row is None:
         return None
     artwork = row.artwork or str(PurePosixPath(file).with_suffix(""))
-    return Entry(file, " ".join(row.caption.split()), artwork)
+    return Entry(file, " ".join(row.caption.split()), _title(file), artwork)
 
 
 def _missing(files: dict[str, None], rows: dict[str, _Row], table: str) -> list[Quarantined]:

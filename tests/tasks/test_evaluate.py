@@ -13,6 +13,7 @@ from atelier.errors import ArtifactError, ParamsError
 from atelier.evaluation.metrics import starter_features
 from atelier.evaluation.metrics.starter_features import Network, Vocabulary
 from atelier.models import adapters
+from atelier.params import VLMParams
 from tasks import contestants, evaluate, paths, results, table
 
 CRITERIA = """
@@ -192,6 +193,24 @@ def test_recorded_judgements_cannot_judge_what_was_not_painted_yet(gallery, note
 
     with pytest.raises(ParamsError, match="'recorded' replays"):
         evaluate.run(gallery.model_copy(update={"annotate": annotate}), notebook)
+
+
+def test_the_agent_that_judged_the_paintings_judges_what_is_painted(
+    gallery, notebook, vlm, model_server
+):
+    section = VLMParams.model_validate(vlm)
+    annotate = gallery.annotate.model_copy(update={"annotator": "vlm", "vlm": section})
+
+    evaluate.run(gallery.model_copy(update={"annotate": annotate}), notebook)
+
+    said = annotations.read(paths.EVALUATE / "judgements" / "base.jsonl", Judgement)
+    assert "vlm-1 toy-vl" in {one.annotator for one in said}
+    assert model_server.asked()["asked"] > 0
+    hashes = {images.sha256(path) for path in (paths.EVALUATE / "images/base").glob("*.png")}
+    bad = [one for one in said if one.annotator == "vlm-1 toy-vl" and one.pole == "negative"]
+    metrics = json.loads(results.METRICS.read_text())
+    assert metrics["base"]["negatives"] == len(bad) / 4
+    assert {one.image for one in bad} <= hashes
 
 
 def test_without_its_own_features_a_profile_has_no_independent_judge(gallery, tmp_path):

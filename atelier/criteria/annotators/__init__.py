@@ -1,4 +1,9 @@
-"""Who judges: one file each. All answer one question, ``Annotator``."""
+"""Who judges: one file each.
+
+Those that judge at once, from a picture's pixels or its hash, answer one question,
+``Annotator``. The agent of ``vlm`` waits for a server instead, so it is asked about many
+pictures together.
+"""
 
 import hashlib
 from dataclasses import dataclass
@@ -57,8 +62,22 @@ class Measured:
         ]
 
 
-def load(name: Literal["measured", "recorded"], recorded: Path | None, tree: Tree) -> Annotator:
-    """Return the annotator that ``annotate.annotator`` names.
+@dataclass(frozen=True)
+class Silent:
+    """Says nothing: pictures are looked at only, and judged afterwards by an agent."""
+
+    identity: str
+
+    def judge(self, image: str, pixels: Pixels) -> list[Judgement]:
+        """Abstain."""
+        del image, pixels
+        return []
+
+
+def load(
+    name: Literal["measured", "recorded", "vlm"], recorded: Path | None, tree: Tree
+) -> Annotator:
+    """Return the annotator that ``annotate.annotator`` names; for ``vlm`` one that is silent.
 
     Args:
         name: Which.
@@ -76,6 +95,8 @@ def load(name: Literal["measured", "recorded"], recorded: Path | None, tree: Tre
             f"annotate.recorded should be {should} when annotate.annotator is {name!r}, "
             f"is {str(recorded) if recorded else None!r}"
         )
+    if name == "vlm":
+        return Silent("vlm")
     if recorded is None:
         return Measured(tree)
     from atelier.criteria.annotators.recorded import Recorded

@@ -5,10 +5,11 @@ Agreement is counted where both speak; where only one does is counted beside it,
 judge cannot look good by keeping silent.
 """
 
+import itertools
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
 
 from atelier.criteria.annotations import Judgement
 from atelier.criteria.tree import Pole
@@ -27,16 +28,30 @@ class Agreement:
         both_negative: Both saw the bad pole.
         positive_negative: The first saw the good pole, the second the bad one.
         negative_positive: The first saw the bad pole, the second the good one.
-        first_alone: Only the first spoke.
-        second_alone: Only the second spoke.
+        first_positive: Only the first spoke, for the good pole.
+        first_negative: Only the first spoke, for the bad one.
+        second_positive: Only the second spoke, for the good pole.
+        second_negative: Only the second spoke, for the bad one.
     """
 
     both_positive: int
     both_negative: int
     positive_negative: int
     negative_positive: int
-    first_alone: int
-    second_alone: int
+    first_positive: int
+    first_negative: int
+    second_positive: int
+    second_negative: int
+
+    @property
+    def first_alone(self) -> int:
+        """Images on which only the first spoke."""
+        return self.first_positive + self.first_negative
+
+    @property
+    def second_alone(self) -> int:
+        """Images on which only the second spoke."""
+        return self.second_positive + self.second_negative
 
     @property
     def both(self) -> int:
@@ -73,12 +88,55 @@ class Agreement:
         References:
             Cohen, A coefficient of agreement for nominal scales, 1960.
         """
+        chance = self._chance
+        return (self.share - chance) / (1 - chance) if chance < 1 else math.nan
+
+    @property
+    def kappa_interval(self) -> tuple[float, float]:
+        """95% interval of ``kappa``: its large-sample error, chance taken as known.
+
+        References:
+            Cohen, A coefficient of agreement for nominal scales, 1960, Eq. 7.
+        """
+        if math.isnan(self.kappa):
+            return -1.0, 1.0
+        error = math.sqrt(self.share * (1 - self.share) / self.both) / (1 - self._chance)
+        return max(-1.0, self.kappa - _Z95 * error), min(1.0, self.kappa + _Z95 * error)
+
+    def f1(self, pole: Pole) -> float:
+        """How well the second finds what the first finds, of one pole; NaN if neither does.
+
+        ``2 hits / (2 hits + misses + false alarms)``; silence counts, unlike in ``share``: who
+        does not speak of a fault that is there has missed it. Symmetric in the two judges.
+        """
+        hits, others = self._found(pole)
+        return 2 * hits / (2 * hits + others) if hits + others else math.nan
+
+    def f1_interval(self, pole: Pole) -> tuple[float, float]:
+        """95% interval of ``f1``.
+
+        ``F1 = 2J / (1 + J)`` grows with Jaccard's ``J = hits / (hits + misses + alarms)``, a
+        proportion, so the ends of J's Wilson interval are carried over.
+        """
+        hits, others = self._found(pole)
+        low, high = wilson(hits, hits + others)
+        return 2 * low / (1 + low), 2 * high / (1 + high)
+
+    def _found(self, pole: Pole) -> tuple[int, int]:
+        """Images on which both saw the pole, and on which one of the two did."""
+        apart = self.positive_negative + self.negative_positive
+        if pole == "positive":
+            return self.both_positive, apart + self.first_positive + self.second_positive
+        return self.both_negative, apart + self.first_negative + self.second_negative
+
+    @property
+    def _chance(self) -> float:
+        """How often two who answer at random, each with their own share, would agree."""
         if not self.both:
             return math.nan
         first = (self.both_positive + self.positive_negative) / self.both
         second = (self.both_positive + self.negative_positive) / self.both
-        chance = first * second + (1 - first) * (1 - second)
-        return (self.share - chance) / (1 - chance) if chance < 1 else math.nan
+        return first * second + (1 - first) * (1 - second)
 
 
 def verdicts(judgements: Iterable[Judgement]) -> dict[tuple[str, str], Pole]:
@@ -100,6 +158,26 @@ def compare(first: Verdicts, second: Verdicts) -> dict[str, Agreement]:
     return {criterion: _agreement(count) for criterion, count in counts.items()}
 
 
+def by_root(agreements: Mapping[str, Agreement]) -> dict[str, Agreement]:
+    """Return the counts of ``compare`` summed over each first-level dimension."""
+    roots: dict[str, Agreement] = {}
+    for criterion, one in agreements.items():
+        root = criterion.partition("/")[0]
+        roots[root] = _sum(roots[root], one) if root in roots else one
+    return roots
+
+
+def pairs(judgements: Iterable[Judgement]) -> dict[tuple[str, str], dict[str, Agreement]]:
+    """Compare any two annotators of some judgements, on the images that both have judged."""
+    said: dict[str, list[Judgement]] = {}
+    for one in judgements:
+        said.setdefault(one.annotator, []).append(one)
+    return {
+        (first, second): _on_shared_images(said[first], said[second])
+        for first, second in itertools.combinations(sorted(said), 2)
+    }
+
+
 def wilson(successes: int, trials: int) -> tuple[float, float]:
     """Return the 95% score interval of a proportion; all of [0, 1] without a trial.
 
@@ -115,12 +193,29 @@ def wilson(successes: int, trials: int) -> tuple[float, float]:
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
+def _on_shared_images(
+    first: Sequence[Judgement], second: Sequence[Judgement]
+) -> dict[str, Agreement]:
+    shared = {one.image for one in first} & {one.image for one in second}
+    return compare(
+        verdicts(one for one in first if one.image in shared),
+        verdicts(one for one in second if one.image in shared),
+    )
+
+
+def _sum(one: Agreement, other: Agreement) -> Agreement:
+    counts = (getattr(one, field.name) + getattr(other, field.name) for field in fields(one))
+    return Agreement(*counts)
+
+
 def _agreement(count: _Count) -> Agreement:
     return Agreement(
         both_positive=count["positive", "positive"],
         both_negative=count["negative", "negative"],
         positive_negative=count["positive", "negative"],
         negative_positive=count["negative", "positive"],
-        first_alone=count["positive", None] + count["negative", None],
-        second_alone=count[None, "positive"] + count[None, "negative"],
+        first_positive=count["positive", None],
+        first_negative=count["negative", None],
+        second_positive=count[None, "positive"],
+        second_negative=count[None, "negative"],
     )

@@ -58,9 +58,9 @@ def test_captions_come_from_the_table_and_its_other_columns_are_ignored(data):
     found = corpus.find(data, "captions.csv")
 
     assert found.entries == [
-        corpus.Entry("a.png", "a pond, at noon", "a"),
-        corpus.Entry("b.png", "a hill", "dawn"),
-        corpus.Entry("deep/c.jpg", 'called "Dawn"', "dawn"),
+        corpus.Entry("a.png", "a pond, at noon", "a", "a"),
+        corpus.Entry("b.png", "a hill", "b", "dawn"),
+        corpus.Entry("deep/c.jpg", 'called "Dawn"', "c", "dawn"),
     ]
     assert found.quarantined == []
 
@@ -212,3 +212,22 @@ def test_a_message_shows_ten_mistakes_and_counts_the_rest(data):
 
     with pytest.raises(ArtifactError, match=r"line 11: 3 columns.*\n  and 2 more$"):
         corpus.find(data, "captions.csv")
+
+
+def test_where_captions_will_be_written_none_need_be_there(data):
+    table(data, ("a.png", "a pond"), ("b.png", " "), ("deep/c.jpg", ""))
+
+    found = corpus.find(data, "captions.csv", captionless=True)
+
+    assert [(entry.caption, entry.title) for entry in found.entries] == [
+        ("a pond", "a"),
+        ("", "b"),
+        ("", "c"),
+    ]
+    (data / "captions.csv").unlink()
+    unnamed = corpus.find(data, None, captionless=True)
+    assert [(entry.caption, entry.title) for entry in unnamed.entries] == [
+        ("", "a"),
+        ("", "b"),
+        ("", "c"),
+    ]

@@ -3,7 +3,14 @@ import math
 import pytest
 
 from atelier.criteria.annotations import Judgement
-from atelier.criteria.annotators.agreement import Agreement, compare, verdicts, wilson
+from atelier.criteria.annotators.agreement import (
+    Agreement,
+    by_root,
+    compare,
+    pairs,
+    verdicts,
+    wilson,
+)
 
 
 def said(word):
@@ -23,13 +30,15 @@ def test_counts_by_hand():
         both_negative=1,
         positive_negative=1,
         negative_positive=1,
-        first_alone=2,
-        second_alone=1,
+        first_positive=1,
+        first_negative=1,
+        second_positive=0,
+        second_negative=1,
     )
 
 
 def test_share_and_abstention_by_hand():
-    one = Agreement(2, 1, 1, 1, first_alone=2, second_alone=1)
+    one = Agreement(2, 1, 1, 1, 1, 1, 0, 1)
 
     assert one.share == pytest.approx(3 / 5)
     assert one.abstention == pytest.approx(2 / 7)
@@ -37,7 +46,7 @@ def test_share_and_abstention_by_hand():
 
 def test_kappa_by_hand():
     # Cohen's table 20, 5, 10, 15: observed 0.70; chance 0.5 * 0.6 + 0.5 * 0.4 = 0.50
-    one = Agreement(20, 15, 5, 10, 0, 0)
+    one = Agreement(20, 15, 5, 10, 0, 0, 0, 0)
 
     assert one.kappa == pytest.approx(0.4)
 
@@ -88,3 +97,69 @@ def test_of_two_judgements_on_one_question_the_later_counts():
     ]
 
     assert verdicts(judged) == {("0" * 64, "a"): "negative"}
+
+
+def test_kappa_interval_by_hand():
+    # Error sqrt(0.7 * 0.3 / 50) / 0.5 = 0.1296; 0.4 ± 1.96 * 0.1296
+    one = Agreement(20, 15, 5, 10, 0, 0, 0, 0)
+
+    assert one.kappa_interval == pytest.approx((0.1459, 0.6541), abs=1e-4)
+
+
+def test_f1_by_hand_counts_silence():
+    # image  0 1 2 3 4 5 6 7
+    # first  + + + - - . - +    positive: hits 0, 1; misses 2, 7; false alarm 4
+    # second + + - - + - . .    negative: hit 3; misses 4, 6; false alarms 2, 5
+    one = compare(said("+++--.-+"), said("++--+-.."))["a/b"]
+
+    assert one.f1("positive") == pytest.approx(2 * 2 / (2 * 2 + 2 + 1))
+    assert one.f1("negative") == pytest.approx(2 * 1 / (2 * 1 + 2 + 2))
+
+
+def test_f1_is_the_same_either_way_and_lies_in_its_interval():
+    first, second = said("+++--.-+"), said("++--+-..")
+    one, other = compare(first, second)["a/b"], compare(second, first)["a/b"]
+
+    for pole in ("positive", "negative"):
+        low, high = one.f1_interval(pole)
+        assert one.f1(pole) == other.f1(pole)
+        assert low < one.f1(pole) < high
+
+
+def test_f1_of_a_pole_that_nobody_saw_is_not_defined():
+    assert math.isnan(compare(said("++"), said("+."))["a/b"].f1("negative"))
+
+
+def test_a_root_is_the_sum_of_its_criteria():
+    agreements = {
+        "a/b": Agreement(1, 2, 3, 4, 5, 6, 7, 8),
+        "a/c": Agreement(1, 1, 1, 1, 1, 1, 1, 1),
+        "d": Agreement(0, 0, 0, 0, 0, 0, 0, 9),
+    }
+
+    assert by_root(agreements) == {
+        "a": Agreement(2, 3, 4, 5, 6, 7, 8, 9),
+        "d": Agreement(0, 0, 0, 0, 0, 0, 0, 9),
+    }
+
+
+def test_any_two_annotators_are_compared_on_the_images_that_both_judged():
+    def judged(annotator, image, pole):
+        return Judgement(
+            image=image * 64, criterion="a", pole=pole, annotator=annotator, confidence=1
+        )
+
+    compared = pairs(
+        [
+            judged("ann", "0", "positive"),
+            judged("ann", "1", "positive"),
+            judged("bob", "0", "positive"),
+            judged("cid", "1", "negative"),
+            judged("cid", "0", "positive"),
+        ]
+    )
+
+    assert list(compared) == [("ann", "bob"), ("ann", "cid"), ("bob", "cid")]
+    assert compared["ann", "bob"]["a"].both == 1
+    assert compared["ann", "bob"]["a"].first_alone == 0
+    assert compared["ann", "cid"]["a"].share == 0.5
