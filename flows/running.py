@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ _SAYS: dict[str, Outcome] = {
 }
 _STEP = re.compile(r"^(?P<title>.+): step (?P<done>\d+)/(?P<total>\d+)(?: · (?P<rest>.*))?$")
 _TAIL_LINES = 30
+_BUSY = "is busy, it is being blocked by"  # DVC's words for a file that another dvc writes
+_BUSY_SECONDS = 2.0
 _live: set[subprocess.Popen[str]] = set()
 _live_lock = threading.Lock()
 
@@ -72,17 +75,32 @@ def run(
         StageFailedError: DVC or the stage ended with an error, took too long, or was stopped.
     """
     words = [*_DVC, "--wait-for-lock", "repro", "--single-item", *["--force"] * force]
+    code, outcome, tail = _try([*words, stage.name], stage, environment, tell)
+    while code and any(_BUSY in line for line in tail):
+        # --wait-for-lock waits for the repository, not for a file that a stage of another
+        # dvc is writing; nothing was run, so asking again costs nothing.
+        time.sleep(_BUSY_SECONDS)
+        code, outcome, tail = _try([*words, stage.name], stage, environment, tell)
+    if code:
+        raise StageFailedError(stage.name, code, tail)
+    return outcome
+
+
+def _try(
+    words: list[str],
+    stage: Stage,
+    environment: Mapping[str, str],
+    tell: Callable[[str], None],
+) -> tuple[int, Outcome, list[str]]:
+    """Run DVC once; return its exit code, what it said it did, and its last lines."""
     outcome: Outcome = "UpToDate"
     tail: list[str] = []
-    with _supervised([*words, stage.name], stage, environment) as process:
+    with _supervised(words, stage, environment) as process:
         for line in _lines(process):
             tail = [*tail, line][-_TAIL_LINES:]
             outcome = _said(line) or outcome
             tell(line)
-        code = process.wait()
-    if code:
-        raise StageFailedError(stage.name, code, tail)
-    return outcome
+        return process.wait(), outcome, tail
 
 
 def will_run(stage: Stage) -> bool:

@@ -203,9 +203,12 @@ def test_the_agent_that_judged_the_paintings_judges_what_is_painted(
 
     evaluate.run(gallery.model_copy(update={"annotate": annotate}), notebook)
 
-    said = annotations.read(paths.EVALUATE / "judgements" / "base.jsonl", Judgement)
+    files = (paths.EVALUATE / "judgements").glob("*.jsonl")
+    said = [one for file in files for one in annotations.read(file, Judgement)]
     assert "vlm-1 toy-vl" in {one.annotator for one in said}
     assert model_server.asked()["asked"] > 0
+    base = paths.EVALUATE / "judgements" / "base.jsonl"
+    said = annotations.read(base, Judgement)
     hashes = {images.sha256(path) for path in (paths.EVALUATE / "images/base").glob("*.png")}
     bad = [one for one in said if one.annotator == "vlm-1 toy-vl" and one.pole == "negative"]
     metrics = json.loads(results.METRICS.read_text())
