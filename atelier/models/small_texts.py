@@ -117,12 +117,16 @@ def _byte_letters() -> list[str]:
 
 
 def t5(width: int, corpus: Iterable[str]) -> tuple[T5EncoderModel, T5Tokenizer]:
-    """Return a T5 encoder whose tokens are the corpus's words; others are spelt."""
-    written = (re.findall(r"\w+|[^\w\s]", text.lower()) for text in corpus)
-    words = _frequent((word for found in written for word in found), _MOST_WORDS)
+    """Return a T5 encoder whose tokens are the corpus's words, as written; others are spelt."""
+    texts = list(corpus)
+    written = (word for text in texts for word in re.findall(r"\w+|[^\w\s]", text))
+    words = _frequent(written, _MOST_WORDS)
+    # After a bracket or a hyphen a word has no space before it, and needs a token of its own.
+    inner = {word for text in texts for word in re.findall(r"(?<=[^\w\s])\w+", text)}
     letters = sorted({chr(n) for n in range(32, 127)} | {c for word in words for c in word})
     pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -3.0)]
     pieces += [(f"▁{word}", -1.0) for word in words if word.isalnum()]
+    pieces += [(word, -1.0) for word in words if word in inner and len(word) > 1]
     known = {piece for piece, _ in pieces}
     pieces += [(letter, -6.0) for letter in letters if letter.strip() and letter not in known]
     tokenizer = T5Tokenizer(vocab=pieces, extra_ids=0, model_max_length=512)

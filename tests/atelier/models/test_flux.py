@@ -33,3 +33,17 @@ def test_encode_and_decode_use_the_codecs_shift_and_scale(painter):
 def test_every_word_of_a_long_prompt_is_counted(painter):
     # ▁a ▁sea , ▁ h z </s>: words of the corpus are one token, others are spelt
     assert painter.count_tokens("a sea, hz") == 7
+
+
+def test_words_of_the_corpus_are_one_token_as_they_are_written():
+    from atelier.models import small_texts
+
+    caption = 'a painting, "Saint Francis", by Peter-Paul Rubens (1577)'
+    _, tokenizer = small_texts.t5(16, [caption])
+
+    pieces = tokenizer.tokenize(caption)
+
+    assert {"▁painting", "Saint", "▁Francis", "▁Peter", "Paul", "▁Rubens", "1577"} <= set(
+        pieces
+    )
+    assert len(pieces) == 18  # ten words, six marks, and two spaces before a mark
