@@ -94,7 +94,7 @@ def test_told_to_stop_it_takes_the_whole_group_along(number):
 
     assert code == supervise.STOPPED
     assert said.endswith("supervise: ended the command: told to stop\n")
-    assert gone(*family, within_seconds=0.5)
+    assert gone(*family, within_seconds=10)
 
 
 def test_a_closed_standard_input_means_stop():
@@ -105,7 +105,7 @@ def test_a_closed_standard_input_means_stop():
 
     assert process.wait(10) == supervise.STOPPED
     process.stdout.close()
-    assert gone(*family, within_seconds=0.5)
+    assert gone(*family, within_seconds=10)
 
 
 def test_one_that_ignores_the_first_signal_gets_the_next():
@@ -115,7 +115,7 @@ def test_one_that_ignores_the_first_signal_gets_the_next():
     process.terminate()
 
     assert finish(process)[0] == supervise.STOPPED
-    assert gone(number, within_seconds=0.5)
+    assert gone(number, within_seconds=10)
 
 
 def test_silence_is_not_waited_for_for_ever():
@@ -125,7 +125,7 @@ def test_silence_is_not_waited_for_for_ever():
 
     assert code == supervise.TOO_LONG
     assert said == "one\nsupervise: ended the command: silent for 1 s\n"
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 60
 
 
 def test_one_that_keeps_talking_is_not_silent():

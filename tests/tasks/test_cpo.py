@@ -60,7 +60,7 @@ def test_killed_and_started_again_it_ends_byte_for_byte_the_same(taught, noteboo
         path.unlink()
 
     process = stage("cpo")
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 240
     while not list(paths.RESUME.glob("cpo-*/step-*.safetensors")):
         assert process.poll() is None, process.stdout.read()
         assert time.monotonic() < deadline
@@ -68,7 +68,7 @@ def test_killed_and_started_again_it_ends_byte_for_byte_the_same(taught, noteboo
     process.send_signal(signal.SIGKILL)
     process.communicate()
     again = stage("cpo")
-    said, _ = again.communicate(timeout=120)
+    said, _ = again.communicate(timeout=240)
 
     assert again.returncode == 0, said
     assert results() == undisturbed
