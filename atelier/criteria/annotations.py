@@ -9,7 +9,7 @@ from pydantic import Field, ValidationError
 
 from atelier.criteria.tree import Pole
 from atelier.errors import AnnotationError, ArtifactError
-from atelier.params import Params, explain
+from atelier.params import Fraction, Params, explain
 
 Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
@@ -50,6 +50,11 @@ class Record(Params):
     caption: str
     positive: list[str]  # A_pos: paths of criteria present with their good pole
     negative: list[str]  # A_neg: the same with their bad pole
+    confidence: dict[str, Fraction] = Field(default_factory=dict)  # of each active criterion
+
+    def confidence_in(self, criterion: str) -> float:
+        """Return how sure the annotator was of an active criterion; 1 where nobody said."""
+        return self.confidence.get(criterion, 1.0)
 
 
 Row = TypeVar("Row", bound=Params)

@@ -10,6 +10,7 @@ import hashlib
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from statistics import fmean
 from typing import Literal, get_args
 
 import imagehash
@@ -19,11 +20,13 @@ from PIL import Image
 from scipy import sparse
 
 from atelier.criteria.annotations import Judgement, Record
+from atelier.criteria.tree import Pole
 from atelier.errors import ArtifactError
 from atelier.params import SplitParams
 
 Part = Literal["train", "validation", "test"]
 PARTS: tuple[Part, ...] = get_args(Part)
+_Said = dict[str, dict[Pole, list[float]]]  # criterion → pole → confidences of who said it
 Labels = NDArray[np.int64]  # [N], the group of each image
 
 _HASH_SIDE = 16  # 256 bits
@@ -95,14 +98,16 @@ def records(
 ) -> tuple[list[Record], int]:
     """Join images ``(hash, file, caption)`` and judgements into what training reads.
 
-    A criterion of which annotators say opposite things on one image is not active there.
+    A criterion of which annotators say opposite things on one image is not active there. Of
+    several who say the same, the confidences are averaged.
 
     Returns:
         The records, in order; and the number of criteria left out as disputed.
     """
-    said: dict[str, dict[str, set[str]]] = {}
+    said: dict[str, _Said] = {}
     for one in judgements:
-        said.setdefault(one.image, {}).setdefault(one.criterion, set()).add(one.pole)
+        poles = said.setdefault(one.image, {}).setdefault(one.criterion, {})
+        poles.setdefault(one.pole, []).append(one.confidence)
     made = [
         Record(
             image=image,
@@ -110,6 +115,7 @@ def records(
             caption=caption,
             positive=_at_pole("positive", said.get(image, {})),
             negative=_at_pole("negative", said.get(image, {})),
+            confidence=_confidence(said.get(image, {})),
         )
         for image, file, caption in rows
     ]
@@ -174,8 +180,18 @@ def _refuse_empty(parts: Sequence[Part], groups: int, params: SplitParams) -> No
     )
 
 
-def _at_pole(pole: str, criteria: Mapping[str, set[str]]) -> list[str]:
-    return [path for path, poles in criteria.items() if poles == {pole}]
+def _at_pole(pole: Pole, criteria: _Said) -> list[str]:
+    return [path for path, poles in criteria.items() if poles.keys() == {pole}]
+
+
+def _confidence(criteria: _Said) -> dict[str, float]:
+    """Mean confidence in each criterion of which all say the same."""
+    return {
+        path: fmean(said)
+        for path, poles in criteria.items()
+        if len(poles) == 1
+        for said in poles.values()
+    }
 
 
 def _count(paths: Iterable[Sequence[str]]) -> Counter[str]:

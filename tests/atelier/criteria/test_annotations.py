@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from atelier.criteria import annotations
-from atelier.criteria.annotations import Image, Judgement, Quarantined
+from atelier.criteria.annotations import Image, Judgement, Quarantined, Record
 from atelier.errors import AnnotationError, ArtifactError
 
 HASH = "a" * 64
@@ -39,6 +39,18 @@ def test_one_judgement_is_one_line():
         '{"image": "' + HASH + '", "criterion": "composition/balance", "pole": "positive", '
         '"annotator": "measured-1", "confidence": 0.75}'
     )
+
+
+def test_a_record_written_before_confidences_were_is_read_as_certain(tmp_path):
+    path = tmp_path / "train.jsonl"
+    path.write_text(
+        f'{{"image": "{HASH}", "file": "a.png", "caption": "y", "positive": ["edges"], '
+        '"negative": []}\n'
+    )
+
+    (record,) = annotations.read(path, Record)
+
+    assert record.confidence_in("edges") == 1.0
 
 
 def test_an_absent_file_names_the_stage_that_makes_it(tmp_path):

@@ -153,16 +153,21 @@ def test_a_part_that_nobody_wants_may_be_empty():
     assert set(parts.values()) == {"train", "test"}
 
 
-def judgement(image, criterion, pole, annotator="x"):
+def judgement(image, criterion, pole, annotator="x", confidence=1.0):
     return Judgement(
-        image=image * 64, criterion=criterion, pole=pole, annotator=annotator, confidence=1
+        image=image * 64,
+        criterion=criterion,
+        pole=pole,
+        annotator=annotator,
+        confidence=confidence,
     )
 
 
 def test_records_hold_the_active_attributes_and_leave_out_disputed_ones():
     said = [
         judgement("a", "harmony", "positive"),
-        judgement("a", "edges", "negative"),
+        judgement("a", "edges", "negative", "x", 0.5),
+        judgement("a", "edges", "negative", "y", 1.0),
         judgement("a", "balance", "positive", "x"),
         judgement("a", "balance", "negative", "y"),
     ]
@@ -178,6 +183,7 @@ def test_records_hold_the_active_attributes_and_leave_out_disputed_ones():
             caption="a pond",
             positive=["harmony"],
             negative=["edges"],
+            confidence={"harmony": 1.0, "edges": 0.75},
         ),
         Record(image="b" * 64, file="b.png", caption="a hill", positive=[], negative=[]),
     ]
