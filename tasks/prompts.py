@@ -40,7 +40,7 @@ class Prompts:
 
     def labelled(self, record: Record, variants: int, dropout: float) -> list[str]:
         """Return ``y ∪ A_pos ∪ A_neg`` in variants, each phrase kept with 1 - dropout."""
-        every = captions.phrases(record.positive, record.negative, self.tree)
+        every = captions.labelled(record.positive, record.negative, self.tree)
         prompts = []
         for variant in range(variants):
             source = generator(self.seed, variant, f"dropout {record.image}")
@@ -50,16 +50,16 @@ class Prompts:
 
     def good(self, record: Record) -> str:
         """Return the winner's prompt ``y ∪ A_pos``."""
-        return self.write(record, captions.phrases(record.positive, (), self.tree))
+        return self.write(record, captions.winner(record.positive, self.tree))
 
     def bad(self, record: Record) -> str:
         """Return the loser's prompt ``y ∪ A_neg``."""
-        return self.write(record, captions.phrases((), record.negative, self.tree))
+        return self.write(record, captions.loser(record.negative, self.tree))
 
     def flipped(self, record: Record) -> str:
         """Return ``y`` with every active pair at its good pole."""
-        active = [*record.positive, *record.negative]
-        return self.write(record, captions.phrases(active, (), self.tree))
+        phrases = captions.flipped_winner(record.positive, record.negative, self.tree)
+        return self.write(record, phrases)
 
     def tally(self) -> dict[str, float]:
         """Return the shares that did not fit."""

@@ -30,8 +30,8 @@ class Fitted:
     cut: bool
 
 
-def phrases(positive: Iterable[str], negative: Iterable[str], tree: Tree) -> list[str]:
-    """Return the words of the good poles of ``positive`` and the bad poles of ``negative``.
+def labelled(positive: Iterable[str], negative: Iterable[str], tree: Tree) -> list[str]:
+    """Return the phrases of ``A_pos ∪ A_neg``, with which θ1 is trained.
 
     Raises:
         AnnotationError: A path is no criterion of the tree.
@@ -39,29 +39,22 @@ def phrases(positive: Iterable[str], negative: Iterable[str], tree: Tree) -> lis
     return [*_words(positive, "positive", tree), *_words(negative, "negative", tree)]
 
 
-def prompt(caption: str, positive: Iterable[str], negative: Iterable[str], tree: Tree) -> str:
-    """Return ``y ∪ A_pos ∪ A_neg``, what θ1 is trained on."""
-    return join(caption, phrases(positive, negative, tree))
+def winner(positive: Iterable[str], tree: Tree) -> list[str]:
+    """Return the phrases of ``A_pos``, with which θ1 gives the winning target."""
+    return labelled(positive, (), tree)
 
 
-def winner(caption: str, positive: Iterable[str], tree: Tree) -> str:
-    """Return ``y ∪ A_pos``, under which θ1 gives the winning target."""
-    return prompt(caption, positive, (), tree)
+def loser(negative: Iterable[str], tree: Tree) -> list[str]:
+    """Return the phrases of ``A_neg``, with which θ1 gives the losing target."""
+    return labelled((), negative, tree)
 
 
-def loser(caption: str, negative: Iterable[str], tree: Tree) -> str:
-    """Return ``y ∪ A_neg``, under which θ1 gives the losing target."""
-    return prompt(caption, (), negative, tree)
-
-
-def flipped_winner(
-    caption: str, positive: Iterable[str], negative: Iterable[str], tree: Tree
-) -> str:
-    """Return ``y`` with every active pair at its good pole: A_pos and the twins of A_neg.
+def flipped_winner(positive: Iterable[str], negative: Iterable[str], tree: Tree) -> list[str]:
+    """Return every active pair at its good pole: A_pos and the twins of A_neg.
 
     An option of ours, not the paper's; it uses the pair structure of the criteria.
     """
-    return prompt(caption, [*positive, *negative], (), tree)
+    return winner([*positive, *negative], tree)
 
 
 def join(caption: str, attributes: Sequence[str]) -> str:
@@ -84,7 +77,7 @@ def fit(
 
     Args:
         caption: ``y``.
-        attributes: Phrases, as ``phrases`` gives them.
+        attributes: Phrases, as ``labelled`` and its like give them.
         budget: Tokens that the narrowest encoder reads.
         count_tokens: What a text costs of it; must not fall when words are added.
         seed: Draws the order; give each image and epoch its own.

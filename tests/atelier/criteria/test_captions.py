@@ -38,30 +38,30 @@ def words(text):
 
 
 def test_caption_and_attributes_are_joined_by_commas():
-    text = captions.prompt(Y, ["harmony"], ["edges"], TREE)
+    text = captions.join(Y, captions.labelled(["harmony"], ["edges"], TREE))
 
     assert text == "a landscape in blue, harmonious palette, blurred edges"
 
 
 def test_the_winner_has_the_good_poles_and_the_loser_the_bad_ones():
-    assert captions.winner(Y, ["harmony"], TREE) == "a landscape in blue, harmonious palette"
-    assert captions.loser(Y, ["edges"], TREE) == "a landscape in blue, blurred edges"
+    assert captions.winner(["harmony"], TREE) == ["harmonious palette"]
+    assert captions.loser(["edges"], TREE) == ["blurred edges"]
 
 
 def test_the_flipped_winner_has_every_active_pair_at_its_good_pole():
-    text = captions.flipped_winner(Y, ["harmony"], ["edges"], TREE)
+    phrases = captions.flipped_winner(["harmony"], ["edges"], TREE)
 
-    assert text == "a landscape in blue, harmonious palette, crisp edges"
+    assert phrases == ["harmonious palette", "crisp edges"]
 
 
 def test_without_attributes_a_prompt_is_the_caption():
-    assert captions.prompt(Y, [], [], TREE) == Y
-    assert captions.prompt("", ["edges"], [], TREE) == "crisp edges"
+    assert captions.join(Y, captions.labelled([], [], TREE)) == Y
+    assert captions.join("", captions.labelled(["edges"], [], TREE)) == "crisp edges"
 
 
 def test_an_unknown_criterion_is_refused():
     with pytest.raises(AnnotationError, match="'hue' is no criterion"):
-        captions.prompt(Y, ["hue"], [], TREE)
+        captions.labelled(["hue"], [], TREE)
 
 
 def test_what_fits_is_left_alone():
