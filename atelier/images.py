@@ -65,6 +65,13 @@ def square(image: Image.Image, pixels: int) -> Pixels:
     return np.array(image.resize((pixels, pixels), Image.Resampling.LANCZOS, box=box))
 
 
+def png(pixels: Pixels) -> bytes:
+    """Return the PNG file of ``pixels``, ``[H, W, 3]``."""
+    content = io.BytesIO()
+    Image.fromarray(pixels).save(content, "PNG")
+    return content.getvalue()
+
+
 def _decode(path: Path, largest_pixels: int) -> tuple[Image.Image, Any]:
     """Pixels as stored, and the EXIF orientation."""
     try:

@@ -103,6 +103,58 @@ def registry() -> None:
     _run("registry")
 
 
+@app.command()
+def paint(
+    prompts: Annotated[
+        list[str], typer.Argument(help="What is to be seen; several make columns.")
+    ],
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="base, theta1, an objective's name, a folder with a LoRA, or an address in "
+            "the registry (models:/…@champion); several make rows.",
+            show_default="base, and the profile's featured objective",
+        ),
+    ] = None,
+    promote: Annotated[
+        list[str] | None,
+        typer.Option(help="A criterion or branch whose good pole is asked for."),
+    ] = None,
+    suppress: Annotated[
+        list[str] | None,
+        typer.Option(help="A criterion or branch whose bad pole guidance leads away from."),
+    ] = None,
+    seed: Annotated[
+        list[int] | None, typer.Option(help="Of the noise.", show_default="0")
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Sampling steps.", show_default="evaluate's")
+    ] = None,
+    guidance: Annotated[
+        float | None,
+        typer.Option(min=1, help="Classifier-free guidance.", show_default="evaluate's"),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder for grid and pictures.")] = Path(
+        "artifacts/paint"
+    ),
+) -> None:
+    """Paint with what was learned, several models side by side, steered by criteria."""
+    with _clear_errors():
+        profile = _checked_profile()
+        painting = importlib.import_module("tasks.paint")
+        wish = painting.Wish(
+            prompts=prompts,
+            models=model or ["base", profile.cpo.featured],
+            promote=promote or [],
+            suppress=suppress or [],
+            seeds=seed or [0],
+            steps=steps,
+            guidance=guidance,
+            out=out,
+        )
+        typer.echo(painting.run(profile, wish))
+
+
 criteria = typer.Typer(help="A criteria file, for the person who writes it.")
 app.add_typer(criteria, name="criteria", no_args_is_help=True)
 

@@ -1,14 +1,12 @@
 """Stage ``evaluate``: base, θ1 and each θ paint the test captions, and are compared."""
 
 import contextlib
-import io
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from atelier import atomic, images, models, parallel
 from atelier.criteria import annotations, annotators, tree
@@ -189,10 +187,10 @@ def _paint(
                     guidance=profile.evaluate.guidance,
                     pixels=profile.model.pixels,
                     batch_images=profile.evaluate.batch_images,
-                    report=_after(done, report),
+                    report=progress.after(done, report),
                 )
                 for index, picture in enumerate(pictures, start):
-                    atomic.write(_file(work, one, index), _png(picture))
+                    atomic.write(_file(work, one, index), images.png(picture))
 
 
 def _first_missing(folder: Path, params: EvaluateParams) -> int:
@@ -201,16 +199,6 @@ def _first_missing(folder: Path, params: EvaluateParams) -> int:
     while (folder / f"{there:03}.png").is_file():
         there += 1
     return there if there >= params.prompts else there - there % params.batch_images
-
-
-def _after(offset: int, report: Report) -> Report:
-    return lambda done, values: report(offset + done, values)
-
-
-def _png(picture: Pixels) -> bytes:
-    content = io.BytesIO()
-    Image.fromarray(picture).save(content, "PNG")
-    return content.getvalue()
 
 
 def _file(work: Path, one: Contestant, index: int) -> Path:
@@ -233,7 +221,7 @@ def _judge(
             files = [_file(work, one, index) for index in range(count)]
             pictures = [np.array(images.read(file, _NO_LIMIT)) for file in files]
             hashes = [images.sha256(file) for file in files]
-            said = judge(files, _after(place * count, report))
+            said = judge(files, progress.after(place * count, report))
             also = [] if second is None else _second_opinion(second, hashes, pictures, criteria)
             judgements = annotations.lines([*said, *also])
             atomic.write(paths.EVALUATE / "judgements" / f"{one.name}.jsonl", judgements)

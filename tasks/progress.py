@@ -35,6 +35,11 @@ def bar(title: str, total: int, unit: str) -> Iterator[Report]:
         yield report
 
 
+def after(done: int, report: Report) -> Report:
+    """Return a report that counts on from ``done``, for a part of a longer work."""
+    return lambda more, values: report(done + more, values)
+
+
 class _Pace:
     """What is done, at which rate, and when it will end."""
 

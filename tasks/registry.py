@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from atelier.errors import ArtifactError
-from atelier.params import Profile, read_profile, read_switch
+from atelier.params import ModelParams, Profile, read_profile, read_switch
 from tasks import paths, tracking
 
 if TYPE_CHECKING:
@@ -90,6 +90,35 @@ def run(*, evaluating: bool = False) -> None:
         lines = [f"the registry is as it was: {type(error).__name__}: {error}"[:200]]
     for line in lines:
         sys.stdout.write(f"registry: {line}\n")
+
+
+def fetch(address: str) -> tuple[ModelParams, Path]:
+    """Return the base and the folder of the LoRA of a registered model.
+
+    Args:
+        address: ``models:/<name>/<version>`` or ``models:/<name>@<alias>``.
+
+    Raises:
+        ArtifactError: The registry has no such model, or does not answer.
+    """
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    with tracking.alone():
+        tracking.client()
+        try:
+            folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=address))
+        except (MlflowException, OSError) as error:
+            raise ArtifactError(
+                f"{address} cannot be had from MLflow at {tracking.tracking_uri()}: {error}"
+            ) from None
+    flavor = yaml.safe_load((folder / "MLmodel").read_text(encoding="utf-8"))["flavors"]
+    python = flavor["python_function"]
+    base = ModelParams.model_validate(python["config"]["model"])
+    beside = Path(python["config"]["root"]) / base.source
+    if beside.is_dir():
+        base = base.model_copy(update={"source": os.path.relpath(beside)})
+    return base, folder / python["artifacts"]["lora"]["path"]
 
 
 def _reconcile(name: str, profile: Profile, evaluating: bool) -> Iterator[str]:

@@ -24,6 +24,7 @@ def paint(
     pixels: int,
     batch_images: int,
     report: Report,
+    against: Sequence[str] | None = None,
 ) -> Iterator[NDArray[np.uint8]]:
     """Paint one picture a prompt, in order.
 
@@ -36,6 +37,7 @@ def paint(
         pixels: Side of the square pictures.
         batch_images: Pictures painted at once.
         report: Told how many are done.
+        against: What guidance leads away from, one a picture; None for the empty prompt.
 
     Yields:
         Pictures ``[H, W, 3]``, 8 bits a channel.
@@ -48,7 +50,7 @@ def paint(
         latents = painter.sample(
             noise.to(device),
             painter.encode_texts(prompts[rows]),
-            empty,
+            empty if against is None else painter.encode_texts(against[rows]),
             steps=steps,
             guidance=guidance,
         )

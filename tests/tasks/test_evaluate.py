@@ -151,9 +151,9 @@ def test_interrupted_it_keeps_what_was_painted_and_ends_the_same(
     kept = len(list(work.rglob("*.png")))
     with monkeypatch.context() as patch:
         patch.setattr(
-            evaluate,
-            "_png",
-            lambda picture, png=evaluate._png: painted.append(1) or png(picture),
+            images,
+            "png",
+            lambda picture, png=images.png: painted.append(1) or png(picture),
         )
         evaluate.run(gallery, notebook)
 

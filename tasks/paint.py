@@ -1,0 +1,202 @@
+"""``python -m tasks paint``: use what was learned: any models, any prompt, steered by criteria.
+
+Criteria steer by words, which θ1 was taught: a promoted criterion puts its good pole into the
+prompt, a suppressed one puts its bad pole into the prompt that guidance leads away from. Both
+take a leaf or a branch of the tree.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from atelier import atomic, images, models
+from atelier.criteria import captions, tree
+from atelier.criteria.tree import Tree
+from atelier.errors import ParamsError
+from atelier.evaluation import grids
+from atelier.models import Denoiser, adapters, sampling
+from atelier.params import ModelParams, Profile
+from tasks import contestants, paths, progress, registry
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is to be painted, and how; None stands for what evaluate does.
+
+    Attributes:
+        prompts: What is to be seen.
+        models: Names as evaluate has them, folders of LoRAs, or ``models:/`` addresses.
+        promote: Criteria or branches whose good pole is asked for.
+        suppress: Criteria or branches whose bad pole is led away from.
+        seeds: Of the starting noise; each prompt is painted with each.
+        steps: Sampling steps.
+        guidance: Classifier-free guidance.
+        out: Folder for the grid, the pictures, and how they were made.
+    """
+
+    prompts: Sequence[str]
+    models: Sequence[str]
+    promote: Sequence[str]
+    suppress: Sequence[str]
+    seeds: Sequence[int]
+    steps: int | None
+    guidance: float | None
+    out: Path
+
+
+@dataclass(frozen=True)
+class _Model:
+    """A base, and the folder of the LoRA on it; None for the bare base."""
+
+    name: str
+    base: ModelParams
+    lora: Path | None
+
+    def identity(self) -> dict[str, str | None]:
+        """Say which weights these are."""
+        return {
+            "base": f"{self.base.source} at {self.base.revision}",
+            "lora": None if self.lora is None else images.sha256(self.lora / adapters.FILE),
+        }
+
+
+def run(profile: Profile, wish: Wish) -> Path:
+    """Paint every prompt with every model and seed; return the grid's file.
+
+    Raises:
+        ParamsError: A model or a criterion is unknown, or guidance is off and needed.
+        ArtifactError: A model's weights are absent, or belong to another base.
+    """
+    criteria = tree.parse(_criteria(profile))
+    steps = wish.steps or profile.evaluate.steps
+    guidance = wish.guidance or profile.evaluate.guidance
+    good, bad = _steered(wish, criteria, guidance)
+    chosen = [_found(name, profile) for name in dict.fromkeys(wish.models)]
+    prompts = [captions.join(prompt, good) for prompt in wish.prompts for _ in wish.seeds]
+    against = [captions.join(prompt, bad) for prompt in wish.prompts for _ in wish.seeds]
+    seeds = list(wish.seeds) * len(wish.prompts)
+    rows: dict[str, list[images.Pixels]] = {}
+    with progress.bar("paint", len(chosen) * len(prompts), "pictures") as report:
+        for model, painter, adapter in _ready(chosen):
+            _check_room(painter, [*prompts, *against])
+            done = len(rows) * len(prompts)
+            with adapters.use(painter.network, adapter):
+                rows[model.name] = list(
+                    sampling.paint(
+                        painter,
+                        prompts,
+                        seeds,
+                        steps=steps,
+                        guidance=guidance,
+                        pixels=model.base.pixels,
+                        batch_images=profile.evaluate.batch_images,
+                        against=against if bad else None,
+                        report=progress.after(done, report),
+                    )
+                )
+    how = {
+        "prompts": prompts,
+        "against": against if bad else None,
+        "seeds": seeds,
+        "models": {model.name: model.identity() for model in chosen},
+        "steps": steps,
+        "guidance": guidance,
+    }
+    return _write(wish, {model.name: rows[model.name] for model in chosen}, how)
+
+
+def _criteria(profile: Profile) -> Path:
+    """The tree that the annotator judged by, or the profile's where nothing was judged yet."""
+    judged = paths.JUDGED_BY
+    return judged if judged.is_file() else paths.CRITERIA / profile.annotate.criteria
+
+
+def _steered(wish: Wish, criteria: Tree, guidance: float) -> tuple[list[str], list[str]]:
+    """Phrases to ask for, and phrases to lead away from."""
+    promoted = [path for name in wish.promote for path in _leaves(name, criteria)]
+    suppressed = [path for name in wish.suppress for path in _leaves(name, criteria)]
+    if suppressed and guidance == 1:
+        raise ParamsError(
+            "--suppress leads away from a bad pole by guidance, which is 1, off; "
+            "add --guidance 2, or --promote the same criterion"
+        )
+    unique = dict.fromkeys
+    good = captions.phrases(unique(promoted), (), criteria)
+    bad = captions.phrases((), unique(suppressed), criteria)
+    return good, bad
+
+
+def _leaves(name: str, criteria: Tree) -> list[str]:
+    leaves = criteria.leaves()
+    found = [path for path in leaves if path == name or path.startswith(f"{name}/")]
+    if not found:
+        raise ParamsError(
+            f"{name!r} is no criterion or branch of the domain {criteria.domain!r}; its roots "
+            f"are {', '.join(criteria.roots())}; `python -m tasks criteria show` draws the tree"
+        )
+    return found
+
+
+def _found(name: str, profile: Profile) -> _Model:
+    """Return the model that a person named."""
+    trained = {contestants.THETA1: paths.SFT} | {
+        objective: paths.CPO / objective for objective in profile.cpo.objectives
+    }
+    if name == contestants.BASE:
+        return _Model(name, profile.model, None)
+    if name in trained:
+        return _Model(name, profile.model, trained[name])
+    if name.startswith("models:/"):
+        base, lora = registry.fetch(name)
+        return _Model(name.removeprefix("models:/"), base, lora)
+    if (Path(name) / adapters.FILE).is_file():
+        return _Model(name, profile.model, Path(name))
+    raise ParamsError(
+        f"--model {name!r} is unknown; it should be one of "
+        f"{', '.join([contestants.BASE, *trained])}, a folder with {adapters.FILE}, or an "
+        "address in the registry such as models:/atelier-starter-theta@champion"
+    )
+
+
+def _ready(chosen: Sequence[_Model]) -> Iterator[tuple[_Model, Denoiser, str | None]]:
+    """Each model with its painter and adapter; models on one base share it in memory."""
+    bases = list(dict.fromkeys(model.base for model in chosen))
+    for base in bases:
+        painter = models.load(base)
+        for number, model in enumerate(model for model in chosen if model.base == base):
+            if model.lora is None:
+                yield model, painter, None
+            else:
+                adapters.attach(painter, f"painting{number}", model.lora)
+                yield model, painter, f"painting{number}"
+
+
+def _check_room(painter: Denoiser, prompts: Sequence[str]) -> None:
+    for prompt in dict.fromkeys(prompts):
+        tokens = painter.count_tokens(prompt)
+        if tokens > painter.token_budget:
+            raise ParamsError(
+                f"the prompt has {tokens} tokens with its criteria, this model reads "
+                f"{painter.token_budget}; shorten it, or name fewer criteria: {prompt!r}"
+            )
+
+
+def _write(wish: Wish, rows: dict[str, list[images.Pixels]], how: Mapping[str, object]) -> Path:
+    several = len(wish.seeds) > 1
+    headings = [
+        f"{prompt} · {seed}" if several else prompt
+        for prompt in wish.prompts
+        for seed in wish.seeds
+    ]
+    for name, pictures in rows.items():
+        for number, picture in enumerate(pictures):
+            file = wish.out / re.sub(r"[^\w.-]+", "-", name) / f"{number:03}.png"
+            atomic.write(file, images.png(picture))
+    atomic.write(wish.out / "paint.json", json.dumps(how, indent=2, ensure_ascii=False) + "\n")
+    grid = wish.out / "grid.png"
+    atomic.write(grid, images.png(np.array(grids.labelled(rows, headings))))
+    return grid
