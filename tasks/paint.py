@@ -125,8 +125,8 @@ def _steered(wish: Wish, criteria: Tree, guidance: float) -> tuple[list[str], li
             "add --guidance 2, or --promote the same criterion"
         )
     unique = dict.fromkeys
-    good = captions.phrases(unique(promoted), (), criteria)
-    bad = captions.phrases((), unique(suppressed), criteria)
+    good = captions.winner(unique(promoted), criteria)
+    bad = captions.loser(unique(suppressed), criteria)
     return good, bad
 
 
