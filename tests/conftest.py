@@ -78,6 +78,18 @@ evaluate:
   bootstrap: 100
   grid_prompts: 2
   seed: 0
+survey:
+  painters: [base, cpo-s]
+  groups: [experts, laypeople]
+  pairs: 4
+  raters: 2
+  pairs_each: 2
+  checks: 1
+  checks_passed: 0.6
+  repeats: 1
+  address: http://127.0.0.1:8100
+  contact: null
+  seed: 0
 """
 
 

@@ -1,0 +1,1 @@
+"""People compare painters: who is asked what, and what their answers say."""
