@@ -205,18 +205,62 @@ class VLMParams(Params):
         return self
 
 
+class Unanimous(Params):
+    """What all who speak say counts; where two say opposite things, nothing does."""
+
+    rule: Literal["unanimous"]
+
+
+class Majority(Params):
+    """What more than half of those who speak say counts."""
+
+    rule: Literal["majority"]
+    quorum: Count  # annotators who must speak, or nothing counts
+
+
+class Weighted(Params):
+    """The pole in which there is more confidence, summed over who speaks, counts."""
+
+    rule: Literal["weighted"]
+
+
+class Trust(Params):
+    """What the first of ``order`` who speaks says counts."""
+
+    rule: Literal["trust"]
+    order: Annotated[list[str], Field(min_length=1)]  # annotators, `*` any letters; no others
+
+
+Adjudication = Annotated[Unanimous | Majority | Weighted | Trust, Field(discriminator="rule")]
+
+
 class AnnotateParams(Params):
     """``annotate:`` who judges, by which criteria."""
 
     criteria: str  # the tree, a file in params/criteria/
-    annotator: Literal["measured", "recorded", "vlm"]
-    recorded: str | None  # JSONL of judgements that `recorded` replays; null otherwise
+    annotator: Literal["measured", "recorded", "vlm"]  # recorded: nobody but who is below
+    recorded: list[str] | None  # JSONL of judgements in labels/, one or several; heard as well
+    adjudication: Adjudication  # which judgement counts where several annotators speak
     vlm: VLMParams | None  # the model that `vlm` asks; null if there is none
     captions: (
         str | None
     )  # CSV or JSONL inside data/ with columns file, caption; null: file names
     smallest_side_pixels: Count  # smaller pictures are set aside
     largest_pixels: Count  # pictures of more pixels are set aside unread
+
+    @field_validator("recorded", mode="before")
+    @classmethod
+    def _one_file_is_a_list(cls, recorded: Any) -> Any:
+        return [recorded] if isinstance(recorded, str) else recorded
+
+    @model_validator(mode="after")
+    def _says_whose_judgements(self) -> "AnnotateParams":
+        if self.annotator == "recorded" and not self.recorded:
+            raise ValueError(
+                "recorded should be a JSONL file of judgements, or several, when annotator is "
+                "'recorded', is null; `python -m tasks labels read` makes one"
+            )
+        return self
 
     @model_validator(mode="after")
     def _says_which_model_looks(self) -> "AnnotateParams":

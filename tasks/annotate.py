@@ -1,6 +1,7 @@
 """Stage ``annotate``: every picture of ``data/`` judged by the criteria."""
 
 import json
+import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,13 +9,16 @@ from typing import Any
 
 from atelier import atomic, parallel
 from atelier.criteria import annotations, annotators, corpus, examination
-from atelier.criteria.annotations import Quarantined
+from atelier.criteria.annotations import Judgement, Quarantined
+from atelier.criteria.annotators import Annotator, adjudication, measured, vlm
+from atelier.criteria.annotators.adjudication import Settled
+from atelier.criteria.annotators.recorded import Recorded
 from atelier.criteria.annotators.vlm import Agent, Evidence
 from atelier.criteria.corpus import Entry
 from atelier.criteria.examination import Examination, Examiner
 from atelier.criteria.tree import Tree, parse
-from atelier.errors import AnnotationError
-from atelier.params import Profile
+from atelier.errors import AnnotationError, ParamsError
+from atelier.params import Adjudication, Profile
 from tasks import agent, paths, progress, resume
 from tasks.tracking import StageRun
 
@@ -22,23 +26,24 @@ from tasks.tracking import StageRun
 def run(profile: Profile, tracked: StageRun) -> None:
     """Judge the pictures, and set aside those that cannot be used, with the reason.
 
-    Reads ``paths.DATA`` and the criteria; writes images, judgements, evidence, quarantine,
-    summary and the criteria it judged by under ``paths.ANNOTATE``. An interrupted run goes on
+    Reads ``paths.DATA``, ``paths.LABELS`` and the criteria; writes images, what each annotator
+    said (voices), what of it counts (judgements), evidence, quarantine, summary and the
+    criteria it judged by under ``paths.ANNOTATE``. An interrupted run goes on
     from ``paths.RESUME``; what an agent answered is in ``paths.ANSWERS`` for ever.
 
     Raises:
         ArtifactError: There is no picture that can be used.
-        AnnotationError: The annotator said nothing about any picture, or cannot go on.
+        AnnotationError: The annotators said nothing about any picture, or cannot go on.
+        ParamsError: ``annotate.recorded`` or ``annotate.adjudication`` names what is not there.
     """
     params = profile.annotate
     criteria = paths.CRITERIA / params.criteria
     tree = parse(criteria)
-    recorded = None if params.recorded is None else Path(params.recorded)
     asks = params.annotator == "vlm"
     examiner = Examiner(
         data=paths.DATA,
         tree=tree,
-        annotator=annotators.load(params.annotator, recorded, tree),
+        annotator=_annotator(profile, tree),
         pixels=profile.model.pixels,
         smallest_side_pixels=params.smallest_side_pixels,
         largest_pixels=params.largest_pixels,
@@ -61,12 +66,40 @@ def run(profile: Profile, tracked: StageRun) -> None:
     examined.quarantined.extend(found.quarantined)
     examined.quarantined.sort(key=lambda one: (one.file, one.reason))
     _refuse_nothing(examined, params.annotator)
-    summary = _summary(examined, tree) | said
-    _write(examined, evidence, summary)
+    settled = _settle(examined, tree, params.adjudication)
+    summary = _summary(examined, settled, tree) | said
+    _write(examined, settled, evidence, summary)
     atomic.write(paths.JUDGED_BY, criteria.read_bytes())
     resume.done(work)
     tracked.metrics({name: summary[name] for name in (*_HEADLINES, *said)})
     tracked.file(paths.ANNOTATE / "summary.json")
+
+
+def _annotator(profile: Profile, tree: Tree) -> Annotator:
+    """Everybody who judges a picture at once, in one."""
+    params = profile.annotate
+    recordings = [Recorded.read(_label_file(name), tree) for name in params.recorded or ()]
+    names = {name for one in recordings for name in one.names}
+    judges: list[Annotator] = list(recordings)
+    if params.annotator != "recorded":
+        judges.append(annotators.load(params.annotator, tree))
+    if params.annotator == "measured":
+        names.add(measured.NAME)
+    if params.vlm is not None and params.annotator == "vlm":
+        names.add(vlm.name(params.vlm))
+    adjudication.refuse_idle(params.adjudication, names)
+    return judges[0] if len(judges) == 1 else annotators.Several(tuple(judges))
+
+
+def _label_file(name: str) -> Path:
+    """A file of judgements; elsewhere DVC would not see it change, and rerun nothing."""
+    path = Path(os.path.normpath(name))
+    if path.is_absolute() or path.parts[:1] != paths.LABELS.parts:
+        raise ParamsError(
+            f"annotate.recorded should name files inside {paths.LABELS}/, whose changes DVC "
+            f"sees, is {name!r}; move it there"
+        )
+    return path
 
 
 def _examine(
@@ -91,6 +124,9 @@ def _consult(
     with progress.bar("annotate", total=len(sights), unit="images") as report:
         failed = expert.consult(sights, report)
     judged, evidence = Examination([], [], list(seen.quarantined)), []
+    before: dict[str, list[Judgement]] = {}
+    for one in seen.judgements:
+        before.setdefault(one.image, []).append(one)
     for image, sight in zip(seen.images, sights, strict=True):
         opinion = expert.recall(sight)
         if opinion is None:
@@ -100,7 +136,7 @@ def _consult(
         judged.images.append(
             image.model_copy(update={"caption": opinion.caption or image.caption})
         )
-        judged.judgements.extend(opinion.judgements)
+        judged.judgements.extend(before.get(image.image, []) + opinion.judgements)
         evidence.extend(opinion.evidence)
     return judged, evidence
 
@@ -135,21 +171,30 @@ def _refuse_nothing(examined: Examination, annotator: str) -> None:
         )
 
 
-def _summary(examined: Examination, tree: Tree) -> dict[str, Any]:
+def _settle(examined: Examination, tree: Tree, rule: Adjudication) -> Settled:
+    """What counts, image by image in the order of the tree."""
+    rank = {path: rank for rank, path in enumerate(tree.leaves())}
+    place = {one.image: place for place, one in enumerate(examined.images)}
+    said = sorted(examined.judgements, key=lambda one: (place[one.image], rank[one.criterion]))
+    return adjudication.settle(said, rule)
+
+
+def _summary(examined: Examination, settled: Settled, tree: Tree) -> dict[str, Any]:
     """Counts of the whole corpus and of each criterion; a coverage is a fraction of images."""
     images = len(examined.images)
-    poles = Counter((one.criterion, one.pole) for one in examined.judgements)
-    covered = Counter(
-        criterion
-        for criterion, _ in {(one.criterion, one.image) for one in examined.judgements}
-    )
-    totals = Counter(one.pole for one in examined.judgements)
+    poles = Counter((one.criterion, one.pole) for one in settled.judgements)
+    covered = Counter(one.criterion for one in settled.judgements)
+    totals = Counter(one.pole for one in settled.judgements)
     return {
         "domain": tree.domain,
         "version": tree.version,
         "images": images,
         "quarantined": len(examined.quarantined),
-        "judgements": len(examined.judgements),
+        "judgements": len(settled.judgements),
+        "annotators": dict(
+            sorted(Counter(one.annotator for one in examined.judgements).items())
+        ),
+        "adjudication": dict(settled.outcomes),
         "mean_positive_per_image": totals["positive"] / images,
         "mean_negative_per_image": totals["negative"] / images,
         "criteria": {
@@ -165,11 +210,15 @@ def _summary(examined: Examination, tree: Tree) -> dict[str, Any]:
 
 
 def _write(
-    examined: Examination, evidence: Sequence[Evidence], summary: dict[str, Any]
+    examined: Examination,
+    settled: Settled,
+    evidence: Sequence[Evidence],
+    summary: dict[str, Any],
 ) -> None:
     for name, rows in (
         ("images", examined.images),
-        ("judgements", examined.judgements),
+        ("voices", examined.judgements),
+        ("judgements", settled.judgements),
         ("evidence", evidence),
         ("quarantine", examined.quarantined),
     ):

@@ -110,9 +110,11 @@ def _annotator(profile: Profile, criteria: Tree) -> Annotator:
     if profile.annotate.annotator == "recorded":
         raise ParamsError(
             "annotate.annotator 'recorded' replays judgements and has none of pictures that "
-            "were not painted yet; evaluate needs one that sees pixels, such as 'measured'"
+            "were not painted yet; evaluate needs one that sees pixels. Let annotator be "
+            "'measured' or 'vlm', leave the files under recorded, and say by "
+            "annotate.adjudication whose judgements are learned from"
         )
-    return annotators.load(profile.annotate.annotator, None, criteria)
+    return annotators.load(profile.annotate.annotator, criteria)
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ DVC_LOCK = Path("dvc.lock")
 PARAMS = Path("params")
 SWITCH = PARAMS / "profile.yaml"
 CRITERIA = PARAMS / "criteria"  # `annotate.criteria` names a file in it
+LABELS = Path("labels")  # what people and other judges said; `annotate.recorded` names files
 BASE = Path("base")  # base/<profile>: the model that is taught, in diffusers' layout
 ARTIFACTS = Path("artifacts")
 ANNOTATE = ARTIFACTS / "annotate"

@@ -34,9 +34,7 @@ def run(profile: Profile, tracked: StageRun) -> None:
     artworks = [row.artwork for row in rows]
     labels = splits.groups(artworks, look)
     assigned = splits.assign(artworks, labels, profile.split)
-    records, disputed = splits.records(
-        ((row.image, row.file, row.caption) for row in rows), judgements
-    )
+    records = splits.records(((row.image, row.file, row.caption) for row in rows), judgements)
     parts: dict[Part, list[Record]] = {part: [] for part in splits.PARTS}
     for record, part in zip(records, assigned, strict=True):
         parts[part].append(record)
@@ -44,7 +42,6 @@ def run(profile: Profile, tracked: StageRun) -> None:
         atomic.write(paths.SPLIT / f"{part}.jsonl", annotations.lines(parts[part]))
     summary = {
         "images": {part: len(parts[part]) for part in splits.PARTS},
-        "disputed_judgements": disputed,
         "near_duplicates": None if look is None else _near(look, rows),
         "positive_share": splits.balance(parts),
     }

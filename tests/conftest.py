@@ -28,6 +28,7 @@ annotate:
   criteria: starter.yaml
   annotator: measured
   recorded: null
+  adjudication: {rule: unanimous}
   vlm: null
   captions: captions.csv
   smallest_side_pixels: 16

@@ -10,7 +10,6 @@ import hashlib
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from statistics import fmean
 from typing import Literal, get_args
 
 import imagehash
@@ -26,7 +25,6 @@ from atelier.params import SplitParams
 
 Part = Literal["train", "validation", "test"]
 PARTS: tuple[Part, ...] = get_args(Part)
-_Said = dict[str, dict[Pole, list[float]]]  # criterion → pole → confidences of who said it
 Labels = NDArray[np.int64]  # [N], the group of each image
 
 _HASH_SIDE = 16  # 256 bits
@@ -95,32 +93,30 @@ def assign(artworks: Sequence[str], labels: Labels, params: SplitParams) -> list
 
 def records(
     rows: Iterable[tuple[str, str, str]], judgements: Iterable[Judgement]
-) -> tuple[list[Record], int]:
+) -> list[Record]:
     """Join images ``(hash, file, caption)`` and judgements into what training reads.
 
-    A criterion of which annotators say opposite things on one image is not active there. Of
-    several who say the same, the confidences are averaged.
-
-    Returns:
-        The records, in order; and the number of criteria left out as disputed.
+    Raises:
+        ArtifactError: Two judgements answer one question: nobody settled between them.
     """
-    said: dict[str, _Said] = {}
+    said: dict[str, dict[str, Judgement]] = {}
     for one in judgements:
-        poles = said.setdefault(one.image, {}).setdefault(one.criterion, {})
-        poles.setdefault(one.pole, []).append(one.confidence)
-    made = [
+        if said.setdefault(one.image, {}).setdefault(one.criterion, one) is not one:
+            raise ArtifactError(
+                f"two judgements stand on {one.criterion} of picture {one.image[:12]}…, which "
+                "annotate would have settled; run `dvc repro annotate`"
+            )
+    return [
         Record(
             image=image,
             file=file,
             caption=caption,
             positive=_at_pole("positive", said.get(image, {})),
             negative=_at_pole("negative", said.get(image, {})),
-            confidence=_confidence(said.get(image, {})),
+            confidence={path: one.confidence for path, one in said.get(image, {}).items()},
         )
         for image, file, caption in rows
     ]
-    disputed = sum(len(poles) > 1 for criteria in said.values() for poles in criteria.values())
-    return made, disputed
 
 
 def balance(parts: Mapping[Part, Sequence[Record]]) -> dict[str, dict[str, float | None]]:
@@ -180,18 +176,8 @@ def _refuse_empty(parts: Sequence[Part], groups: int, params: SplitParams) -> No
     )
 
 
-def _at_pole(pole: Pole, criteria: _Said) -> list[str]:
-    return [path for path, poles in criteria.items() if poles.keys() == {pole}]
-
-
-def _confidence(criteria: _Said) -> dict[str, float]:
-    """Mean confidence in each criterion of which all say the same."""
-    return {
-        path: fmean(said)
-        for path, poles in criteria.items()
-        if len(poles) == 1
-        for said in poles.values()
-    }
+def _at_pole(pole: Pole, criteria: Mapping[str, Judgement]) -> list[str]:
+    return [path for path, one in criteria.items() if one.pole == pole]
 
 
 def _count(paths: Iterable[Sequence[str]]) -> Counter[str]:

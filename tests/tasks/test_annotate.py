@@ -15,11 +15,18 @@ from PIL import Image
 from atelier import images, parallel
 from atelier.criteria import annotations
 from atelier.criteria.annotations import Judgement, Quarantined
-from atelier.errors import AnnotationError, ArtifactError, CriteriaError, DiskError
+from atelier.criteria.tree import parse
+from atelier.errors import AnnotationError, ArtifactError, CriteriaError, DiskError, ParamsError
 from atelier.params import Profile
 from tasks import annotate, paths
 
-OUTPUTS = ("images.jsonl", "judgements.jsonl", "quarantine.jsonl", "summary.json")
+OUTPUTS = (
+    "images.jsonl",
+    "voices.jsonl",
+    "judgements.jsonl",
+    "quarantine.jsonl",
+    "summary.json",
+)
 
 
 class Notebook:
@@ -61,8 +68,13 @@ def studio(tmp_path, monkeypatch, profile):
         },
     }
     paths.CRITERIA.mkdir(parents=True)
+    paths.LABELS.mkdir()
     (paths.CRITERIA / "starter.yaml").write_text(yaml.safe_dump(criteria, sort_keys=False))
-    profile["annotate"] |= {"annotator": "recorded", "recorded": "said.jsonl", "captions": None}
+    profile["annotate"] |= {
+        "annotator": "recorded",
+        "recorded": "labels/said.jsonl",
+        "captions": None,
+    }
     return profile
 
 
@@ -81,7 +93,7 @@ def record(**poles_by_file):
         for criterion, sign in zip(("harmony", "edges"), signs, strict=True)
         if sign != "0"
     ]
-    Path("said.jsonl").write_text(annotations.lines(rows))
+    Path("labels/said.jsonl").write_text(annotations.lines(rows))
 
 
 def run(values):
@@ -125,6 +137,15 @@ def test_the_files_say_what_was_judged(studio, paint):
         "images": 4,
         "quarantined": 0,
         "judgements": 5,
+        "annotators": {"expert": 5},
+        "adjudication": {
+            "alone": 5,
+            "agreed": 0,
+            "decided": 0,
+            "undecided": 0,
+            "too_few": 0,
+            "unheard": 0,
+        },
         "mean_positive_per_image": 0.75,
         "mean_negative_per_image": 0.5,
         "criteria": {
@@ -224,7 +245,7 @@ def test_a_broken_table_stops_before_anything_is_judged(studio, paint):
 
 @pytest.mark.parametrize("there", [True, False])
 def test_no_pictures_say_how_to_get_some(studio, there):
-    Path("said.jsonl").touch()
+    Path("labels/said.jsonl").touch()
     if there:
         paths.DATA.mkdir()
 
@@ -233,7 +254,7 @@ def test_no_pictures_say_how_to_get_some(studio, there):
 
 
 def test_a_folder_of_unusable_pictures_says_why_they_are(studio):
-    Path("said.jsonl").touch()
+    Path("labels/said.jsonl").touch()
     paths.DATA.mkdir()
     for number in range(5):
         (paths.DATA / f"{number}.jpg").touch()
@@ -247,9 +268,98 @@ def test_a_folder_of_unusable_pictures_says_why_they_are(studio):
 
 def test_a_recording_of_other_pictures_is_no_annotation(studio, paint):
     paint(paths.DATA / "a.png")
-    Path("said.jsonl").touch()
+    Path("labels/said.jsonl").touch()
 
     with pytest.raises(AnnotationError, match=r"'recorded' said nothing about any of the 1"):
+        run(studio)
+
+
+def say(name, annotator, poles, confidence=1.0):
+    rows = [
+        Judgement(
+            image=images.sha256(paths.DATA / file),
+            criterion=criterion,
+            pole=pole,
+            annotator=annotator,
+            confidence=confidence,
+        )
+        for file, criterion, pole in poles
+    ]
+    (paths.LABELS / name).write_text(annotations.lines(rows))
+
+
+def test_several_recordings_are_settled_by_the_rule_in_params(studio, paint):
+    paint(paths.DATA / "a.png")
+    both = [("a.png", "harmony", "positive"), ("a.png", "edges", "positive")]
+    say("ann.jsonl", "human ann", both)
+    say("bob.jsonl", "human bob", [(*both[0][:2], "negative"), both[1]], 0.5)
+    studio["annotate"]["recorded"] = ["labels/ann.jsonl", "labels/bob.jsonl"]
+    counted = {}
+    for rule in (
+        {"rule": "unanimous"},
+        {"rule": "weighted"},
+        {"rule": "majority", "quorum": 3},
+        {"rule": "trust", "order": ["human bob", "human *"]},
+    ):
+        studio["annotate"]["adjudication"] = rule
+        run(studio)
+        said = annotations.read(paths.ANNOTATE / "judgements.jsonl", Judgement)
+        counted[rule["rule"]] = [(one.criterion, one.pole, one.annotator) for one in said]
+    edges = ("edges", "positive", "human ann + human bob")
+
+    assert counted == {
+        "unanimous": [edges],
+        "weighted": [("harmony", "positive", "human ann"), edges],
+        "majority": [],
+        "trust": [
+            ("harmony", "negative", "human bob"),
+            ("edges", "positive", "human bob"),
+        ],
+    }
+    voices = annotations.read(paths.ANNOTATE / "voices.jsonl", Judgement)
+    assert len(voices) == 4
+    summary = json.loads((paths.ANNOTATE / "summary.json").read_text())
+    assert summary["annotators"] == {"human ann": 2, "human bob": 2}
+    assert summary["adjudication"] == dict.fromkeys(
+        ("alone", "undecided", "too_few", "unheard"), 0
+    ) | {"agreed": 1, "decided": 1}
+
+
+def test_people_are_heard_beside_a_measuring_annotator(studio, paint):
+    paint(paths.DATA / "a.png", size=(64, 64))
+    starter = Path(__file__).parents[2] / "params/criteria/starter.yaml"
+    (paths.CRITERIA / "starter.yaml").write_bytes(starter.read_bytes())
+    criterion = next(iter(parse(paths.CRITERIA / "starter.yaml").leaves()))
+    say("ann.jsonl", "human ann", [("a.png", criterion, "positive")])
+    studio["annotate"] |= {
+        "annotator": "measured",
+        "recorded": "labels/ann.jsonl",
+        "adjudication": {"rule": "trust", "order": ["human *", "measured-*"]},
+    }
+
+    run(studio)
+
+    said = annotations.read(paths.ANNOTATE / "judgements.jsonl", Judgement)
+    by = {one.criterion: one.annotator for one in said}
+    assert by[criterion] == "human ann"
+    assert {name.partition("-")[0] for name in by.values()} == {"human ann", "measured"}
+
+
+def test_a_trusted_name_that_nobody_bears_is_refused_at_once(studio, paint):
+    paint(paths.DATA / "a.png")
+    record(**{"a.png": "+-"})
+    studio["annotate"]["adjudication"] = {"rule": "trust", "order": ["humans *"]}
+
+    with pytest.raises(ParamsError, match=r"trusts 'humans \*', .* there is 'expert'"):
+        run(studio)
+
+
+@pytest.mark.parametrize("name", ["said.jsonl", "../labels/said.jsonl", "/labels/said.jsonl"])
+def test_labels_that_dvc_would_not_see_change_are_refused(studio, paint, name):
+    paint(paths.DATA / "a.png")
+    studio["annotate"]["recorded"] = name
+
+    with pytest.raises(ParamsError, match=r"should name files inside labels/"):
         run(studio)
 
 
@@ -315,8 +425,6 @@ import sys, time
 from pathlib import Path
 import yaml
 from atelier import parallel
-from atelier.criteria import annotators
-from atelier.criteria.annotators.recorded import Recorded
 from atelier.params import Profile
 from tasks import annotate
 
@@ -332,8 +440,8 @@ class Nobody:
     def file(self, path): ...
 
 if __name__ == "__main__":
-    load = annotators.load
-    annotators.load = lambda *given: Slow(load(*given))
+    load = annotate._annotator
+    annotate._annotator = lambda *given: Slow(load(*given))
     parallel._FEW, parallel.cores = 8, lambda: 2
     profile = yaml.safe_load(Path("profile.yaml").read_text())
     annotate.run(Profile.model_validate(profile), Nobody())

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from atelier import images
 from atelier.criteria import annotations
 from atelier.criteria.annotations import Image, Judgement, Quarantined
 from atelier.criteria.annotators.ledger import Answer
@@ -20,7 +21,9 @@ from atelier.params import Profile
 from tasks import annotate, estimate, paths
 
 CRITERIA = Path(__file__).parents[2] / "params" / "criteria"
-OUTPUTS = ("images.jsonl", "judgements.jsonl", "evidence.jsonl", "quarantine.jsonl")
+OUTPUTS = (
+    "images.jsonl", "voices.jsonl", "judgements.jsonl", "evidence.jsonl", "quarantine.jsonl",
+)  # fmt: skip
 RUN = """
 import sys
 from pathlib import Path
@@ -150,6 +153,26 @@ def test_a_picture_without_a_usable_answer_is_set_aside_and_asked_again(
     }
     assert rows("quarantine", Quarantined) == []
     assert len(rows("images", Image)) == 4
+
+
+def test_people_are_heard_before_the_agent(studio, paint):
+    file = paint(paths.DATA / "0.png", 0)
+    run(studio)
+    agents = rows("judgements", Judgement)
+    other = {"positive": "negative", "negative": "positive"}[agents[0].pole]
+    persons = agents[0].model_copy(update={"annotator": "human ann", "pole": other})
+    paths.LABELS.mkdir()
+    (paths.LABELS / "ann.jsonl").write_text(annotations.line(persons))
+    studio["annotate"] |= {
+        "recorded": "labels/ann.jsonl",
+        "adjudication": {"rule": "trust", "order": ["human *", "vlm-*"]},
+    }
+
+    run(studio)
+
+    assert persons.image == images.sha256(file)
+    assert rows("judgements", Judgement) == [persons, *agents[1:]]
+    assert sorted(rows("voices", Judgement), key=lambda one: one.annotator)[1:] == agents
 
 
 def test_an_estimate_sends_nothing(studio, paint, model_server, capsys):

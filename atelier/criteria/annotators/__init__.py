@@ -12,7 +12,6 @@ from typing import Literal, Protocol
 
 from atelier.criteria.annotations import Judgement
 from atelier.criteria.tree import Tree
-from atelier.errors import ParamsError
 from atelier.images import Pixels
 
 
@@ -63,6 +62,22 @@ class Measured:
 
 
 @dataclass(frozen=True)
+class Several:
+    """Annotators who judge each picture one after the other."""
+
+    judges: tuple[Annotator, ...]
+
+    @property
+    def identity(self) -> str:
+        """Those of all of them."""
+        return "\0".join(one.identity for one in self.judges)
+
+    def judge(self, image: str, pixels: Pixels) -> list[Judgement]:
+        """Return what each of them says, in their order."""
+        return [said for one in self.judges for said in one.judge(image, pixels)]
+
+
+@dataclass(frozen=True)
 class Silent:
     """Says nothing: pictures are looked at only, and judged afterwards by an agent."""
 
@@ -74,31 +89,6 @@ class Silent:
         return []
 
 
-def load(
-    name: Literal["measured", "recorded", "vlm"], recorded: Path | None, tree: Tree
-) -> Annotator:
-    """Return the annotator that ``annotate.annotator`` names; for ``vlm`` one that is silent.
-
-    Args:
-        name: Which.
-        recorded: The judgements that ``recorded`` replays; None for the others.
-        tree: The criteria judged by.
-
-    Raises:
-        ParamsError: A file is named for an annotator without one, or none for ``recorded``.
-        ArtifactError: The recorded judgements are absent.
-        AnnotationError: They do not fit the tree.
-    """
-    if (name == "recorded") != (recorded is not None):
-        should = "a JSONL file of judgements" if name == "recorded" else "null"
-        raise ParamsError(
-            f"annotate.recorded should be {should} when annotate.annotator is {name!r}, "
-            f"is {str(recorded) if recorded else None!r}"
-        )
-    if name == "vlm":
-        return Silent("vlm")
-    if recorded is None:
-        return Measured(tree)
-    from atelier.criteria.annotators.recorded import Recorded
-
-    return Recorded.read(recorded, tree)
+def load(name: Literal["measured", "vlm"], tree: Tree) -> Annotator:
+    """Return the annotator of that name; for ``vlm`` one that is silent."""
+    return Silent("vlm") if name == "vlm" else Measured(tree)

@@ -56,6 +56,11 @@ class Recorded:
             f"recorded {content} {sorted(present.items())}",
         )
 
+    @property
+    def names(self) -> set[str]:
+        """Who speaks in the file."""
+        return {annotator for said in self.said.values() for _, annotator, _, _ in said}
+
     def judge(self, image: str, pixels: Pixels) -> list[Judgement]:
         """Return what was said of ``image``; nothing, if it is not in the file."""
         del pixels

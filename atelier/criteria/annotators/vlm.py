@@ -150,7 +150,7 @@ class Agent:
         self, tree: Tree, params: VLMParams, ledger: Ledger, *, largest_pixels: int
     ) -> None:
         self.tree, self.params, self.ledger = tree, params, ledger
-        self.name = f"vlm-{questions.VERSION} {params.model}"
+        self.name = name(params)
         self._largest_pixels = largest_pixels
         self._halt: AnnotationError | DiskError | None = None
         self._underway: list[float] = []  # likely prices of requests on their way
@@ -523,6 +523,11 @@ def elect(votes: Sequence[Verdict]) -> Elected | None:
     first = next(vote for vote in votes if vote.pole == pole)
     confidence = first.confidence if len(votes) == 1 else most / len(votes)
     return Elected(pole, confidence, first.evidence)
+
+
+def name(params: VLMParams) -> str:
+    """Return how the agent signs: the version of what it asks, and the model."""
+    return f"vlm-{questions.VERSION} {params.model}"
 
 
 def criteria_name(tree: Tree) -> str:

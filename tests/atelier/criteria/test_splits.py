@@ -163,20 +163,14 @@ def judgement(image, criterion, pole, annotator="x", confidence=1.0):
     )
 
 
-def test_records_hold_the_active_attributes_and_leave_out_disputed_ones():
+def test_records_hold_the_active_attributes_and_how_sure_they_are():
     said = [
         judgement("a", "harmony", "positive"),
-        judgement("a", "edges", "negative", "x", 0.5),
-        judgement("a", "edges", "negative", "y", 1.0),
-        judgement("a", "balance", "positive", "x"),
-        judgement("a", "balance", "negative", "y"),
+        judgement("a", "edges", "negative", "x", 0.75),
     ]
     rows = [("a" * 64, "a.png", "a pond"), ("b" * 64, "b.png", "a hill")]
 
-    records, disputed = splits.records(rows, said)
-
-    assert disputed == 1
-    assert records == [
+    assert splits.records(rows, said) == [
         Record(
             image="a" * 64,
             file="a.png",
@@ -187,6 +181,13 @@ def test_records_hold_the_active_attributes_and_leave_out_disputed_ones():
         ),
         Record(image="b" * 64, file="b.png", caption="a hill", positive=[], negative=[]),
     ]
+
+
+def test_what_nobody_settled_is_not_joined():
+    said = [judgement("a", "edges", "positive", "x"), judgement("a", "edges", "positive", "y")]
+
+    with pytest.raises(ArtifactError, match="two judgements stand on edges of picture aaaa"):
+        splits.records([("a" * 64, "a.png", "a pond")], said)
 
 
 def test_balance_is_the_share_of_good_poles_among_the_active():

@@ -13,7 +13,7 @@ STARTER = Path(__file__).parents[4] / "params" / "criteria" / "starter.yaml"
 
 @pytest.fixture(scope="module")
 def annotator():
-    return annotators.load("measured", None, parse(STARTER))
+    return annotators.load("measured", parse(STARTER))
 
 
 def test_measured_judgements_carry_the_image_and_who_judged(annotator):

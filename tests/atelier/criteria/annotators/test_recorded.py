@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 
-from atelier.criteria import annotations, annotators
+from atelier.criteria import annotations
 from atelier.criteria.annotations import Judgement
 from atelier.criteria.annotators.recorded import Recorded
 from atelier.criteria.tree import Tree
-from atelier.errors import AnnotationError, ArtifactError, ParamsError
+from atelier.errors import AnnotationError, ArtifactError
 
 PIXELS = np.zeros((4, 4, 3), np.uint8)
 
@@ -107,13 +107,10 @@ def test_another_recording_or_another_alias_is_another_annotator(tmp_path):
 
 def test_an_absent_recording_names_the_param(tmp_path):
     with pytest.raises(ArtifactError, match=r"absent.jsonl is absent; annotate.recorded names"):
-        annotators.load("recorded", tmp_path / "absent.jsonl", TREE)
+        Recorded.read(tmp_path / "absent.jsonl", TREE)
 
 
-def test_a_recording_is_named_if_and_only_if_it_is_replayed(tmp_path):
-    with pytest.raises(ParamsError, match="recorded should be a JSONL file of judgements when"):
-        annotators.load("recorded", None, TREE)
-    with pytest.raises(
-        ParamsError, match=r"should be null when .* is 'measured', is 'x.jsonl'"
-    ):
-        annotators.load("measured", tmp_path.relative_to(tmp_path) / "x.jsonl", TREE)
+def test_a_recording_knows_who_speaks_in_it(tmp_path):
+    rows = [judgement("a", "edges", "positive")]
+
+    assert Recorded.read(recorded(tmp_path, *rows), TREE).names == {rows[0].annotator}
