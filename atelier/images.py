@@ -1,8 +1,12 @@
 """Pictures as people have them: read upright in RGB, or refused with a one-sentence reason."""
 
+import contextlib
 import hashlib
 import io
+import math
 import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,6 +17,7 @@ from PIL import Image, ImageCms, UnidentifiedImageError
 from atelier.errors import ImageError
 
 Pixels = NDArray[np.uint8]  # [H, W, 3], RGB
+Size = tuple[int, int]  # height, width
 
 # What may be opened: Pillow knows more formats, some of which start other programs.
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "AVIF", "JPEG2000")
@@ -27,6 +32,7 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_FIRST_ON_ITS_SIDE = 5  # EXIF orientations from 5 on swap width and height
 _SIXTEEN_BITS = {"I;16", "I;16L", "I;16B"}
 _COLOUR_SPACES = {"RGB": "RGB", "L": "GRAY", "CMYK": "CMYK"}  # mode: its ICC colour space
 _SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
@@ -57,12 +63,76 @@ def read(path: Path, largest_pixels: int) -> Image.Image:
         return _rgb(image if upright is None else image.transpose(upright))
 
 
+@dataclass(frozen=True)
+class Framed:
+    """A picture cut to a size, and what was done to it.
+
+    Attributes:
+        pixels: uint8 ``[H, W, 3]``.
+        original: Height and width before.
+        corner: Top and left of the part that was kept, in pixels of the resized picture.
+    """
+
+    pixels: Pixels
+    original: Size
+    corner: tuple[int, int]
+
+
+def cover(image: Image.Image, size: Size) -> Framed:
+    """Resize an RGB picture until it covers ``size``, and keep the middle: no distortion."""
+    height, width = size
+    if image.width * height >= image.height * width:
+        kept_height, kept_width = float(image.height), image.height * width / height
+    else:
+        kept_height, kept_width = image.width * height / width, float(image.width)
+    left, top = (image.width - kept_width) // 2, (image.height - kept_height) // 2
+    box = (left, top, left + kept_width, top + kept_height)
+    resized = image.resize((width, height), Image.Resampling.LANCZOS, box=box)
+    scale = height / kept_height
+    corner = (round(top * scale), round(left * scale))
+    return Framed(np.array(resized), (image.height, image.width), corner)
+
+
 def square(image: Image.Image, pixels: int) -> Pixels:
     """Return the middle square of an RGB picture at ``pixels`` a side, uint8 ``[H, W, 3]``."""
-    side = min(image.size)
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    box = (left, top, left + side, top + side)
-    return np.array(image.resize((pixels, pixels), Image.Resampling.LANCZOS, box=box))
+    return cover(image, (pixels, pixels)).pixels
+
+
+def sizes_of_area(pixels: int, step: int, longest_ratio: float) -> list[Size]:
+    """Return the sizes of about the area of a square of side ``pixels``, narrow to wide.
+
+    Args:
+        pixels: Side of that square.
+        step: Every side is a multiple of it.
+        longest_ratio: Of the longer side to the shorter one, at most.
+    """
+    found = set()
+    for count in range(1, math.ceil(pixels * math.sqrt(longest_ratio) / step) + 1):
+        side = count * step
+        other = max(round(pixels * pixels / side / step), 1) * step
+        if max(side, other) <= longest_ratio * min(side, other):
+            found |= {(side, other), (other, side)}
+    return sorted(found, key=lambda size: (size[1] / size[0], size))
+
+
+def nearest(size: Size, sizes: Sequence[Size]) -> Size:
+    """Return that of ``sizes`` of which the least is cut off to show ``size``."""
+    ratio = math.log(size[1] / size[0])
+    return min(sizes, key=lambda other: abs(math.log(other[1] / other[0]) - ratio))
+
+
+def size_of(path: Path, largest_pixels: int) -> Size:
+    """Return height and width of a picture, upright, from its header.
+
+    Raises:
+        ImageError: As for ``read``, but for damage that only decoding shows.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with _opened(path, largest_pixels) as image:
+            (width, height), orientation = image.size, image.getexif().get(_ORIENTATION)
+    on_its_side = orientation in _UPRIGHT and orientation >= _FIRST_ON_ITS_SIDE
+    return (width, height) if on_its_side else (height, width)
 
 
 def png(pixels: Pixels) -> bytes:
@@ -74,13 +144,20 @@ def png(pixels: Pixels) -> bytes:
 
 def _decode(path: Path, largest_pixels: int) -> tuple[Image.Image, Any]:
     """Pixels as stored, and the EXIF orientation."""
+    with _opened(path, largest_pixels) as image:
+        image.load()
+        return image.copy(), image.getexif().get(_ORIENTATION)
+
+
+@contextlib.contextmanager
+def _opened(path: Path, largest_pixels: int) -> Iterator[Image.Image]:
+    """A picture of which the header is read; what goes wrong inside has one reason."""
     try:
         if path.stat().st_size == 0:
             raise ImageError("the file is empty (0 bytes); copy it again from its source")
         with Image.open(path, formats=FORMATS) as image:
             _refuse_if_large(image.size, largest_pixels)
-            image.load()
-            return image.copy(), image.getexif().get(_ORIENTATION)
+            yield image
     except ImageError:
         raise
     except UnidentifiedImageError:

@@ -38,6 +38,13 @@ class Params(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class Buckets(Params):
+    """Sizes of about the area of the square, for pictures that are no squares."""
+
+    step_pixels: Count  # every side is a multiple of it; of 8 for sdxl, of 16 for the others
+    longest_ratio: Annotated[float, Field(ge=1)]  # of the longer side to the shorter one
+
+
 class ModelParams(Params):
     """``model:`` which painter is taught."""
 
@@ -47,6 +54,8 @@ class ModelParams(Params):
     dtype: Literal["float32", "bfloat16", "float16"]  # of the frozen base; adapters are float32
     pixels: Count  # side of the square pictures
     text_tokens: Count  # length to which T5 pads prompts; ignored by families without T5
+    buckets: Buckets | None  # sizes that training cuts pictures to; null: the middle square
+    true_sizes: bool  # training tells a picture's own size and crop; families without ignore it
 
 
 class Times(Params):

@@ -23,6 +23,8 @@ model:
   dtype: float32
   pixels: 32
   text_tokens: 64
+  buckets: null
+  true_sizes: false
 base: null
 annotate:
   criteria: starter.yaml

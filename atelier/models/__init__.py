@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 # What the text encoders make of prompts: tensors by name, prompts along dimension 0.
 # Only the family that made it looks inside.
 Condition = dict[str, Tensor]
+# The one entry that is the picture's own, not the prompt's: its original height and width and
+# the crop's top and left, in pixels, ``[B, 4]``. Families that know no sizes ignore it.
+FRAME = "frame"
 
 
 class Denoiser(Protocol):

@@ -11,7 +11,7 @@ from diffusers import StableDiffusionXLPipeline
 from torch import Tensor
 
 from atelier.errors import ArtifactError
-from atelier.models import Condition, pipelines
+from atelier.models import FRAME, Condition, pipelines
 from atelier.models.processes import Process, VariancePreserving
 from atelier.params import ModelParams
 
@@ -91,7 +91,7 @@ class SDXL:
             encoder_hidden_states=condition["tokens"].to(dtype),
             added_cond_kwargs={
                 "text_embeds": condition["pooled"].to(dtype),
-                "time_ids": self._sizes(noisy),
+                "time_ids": self._sizes(noisy, condition),
             },
             return_dict=False,
         )[0]
@@ -153,18 +153,19 @@ class SDXL:
             (pipeline.tokenizer_2, pipeline.text_encoder_2),
         )
 
-    def _sizes(self, latents: Tensor) -> Tensor:
+    def _sizes(self, latents: Tensor, condition: Condition) -> Tensor:
         """``time_ids`` ``[B, 6]``: original size, crop's corner, target size, in pixels.
 
-        All say the square that is trained, uncropped, as the pipeline says while it samples.
-        The pictures' own sizes are not known here: conditions are cached by text. Training
-        thus moves the model where it will be asked, and cannot tell it that a small picture
-        was enlarged.
+        Where the condition does not tell the picture's own frame, all say what is painted,
+        uncropped, as the pipeline says while it samples (Podell et al. 2023,
+        arXiv:2307.01952, Sec. 2.2).
         """
         scale = self._pipeline.vae_scale_factor
         height, width = latents.shape[2] * scale, latents.shape[3] * scale
-        sizes = torch.tensor([height, width, 0, 0, height, width], dtype=torch.float32)
-        return sizes.to(latents.device).expand(len(latents), -1)
+        target = torch.tensor([[height, width]], dtype=torch.float32, device=latents.device)
+        target = target.expand(len(latents), -1)
+        frame = condition.get(FRAME, torch.cat([target, torch.zeros_like(target)], 1))
+        return torch.cat([frame.to(target), target], 1)
 
 
 def load(params: ModelParams) -> SDXL:

@@ -1,55 +1,85 @@
-"""What is encoded once: latents and text embeddings, cached by content.
+"""What is encoded once: pictures to latents, prompts to conditions; read back when asked for.
 
-A cache is a folder of shards; each holds some entries and is named by a digest of its bytes,
-so that several processes may add to it and a damaged shard is noticed and made again. A key is
-what the entry was made from (image hash or text) together with the painter's identity.
+A key is what an entry was made from (a picture's hash, or a text) in a folder that names the
+painter's identity and, for pictures, their size.
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import safetensors.torch
+import numpy as np
 import torch
 from torch import Tensor
 
-from atelier import atomic
+from atelier.images import Framed, Size
+from atelier.models.sampling import to_pixels
 from atelier.reporting import Report
+from atelier.training import cache
+from atelier.training.cache import Cache, Column
 
 if TYPE_CHECKING:
-    from atelier.models import Condition, Denoiser
+    from atelier.models import Denoiser
 
-_SHARD_ENTRIES = 512
+
+@dataclass(frozen=True)
+class Encoded:
+    """Pictures as latents, in the order asked for.
+
+    Attributes:
+        latents: float32 ``[N, C, H, W]``; only rows of one size can be read together.
+        frames: Original height and width and the crop's top and left, in pixels,
+            ``[N, 4]``.
+    """
+
+    latents: Column
+    frames: Column
 
 
 def latents(
     painter: "Denoiser",
     images: Sequence[str],
-    pixels_of: Callable[[Sequence[str]], Tensor],
+    sizes: Sequence[Size],
+    framed: Callable[[str, Size], Framed],
     *,
-    size: int,
     folder: Path,
     batch_images: int,
     report: Report,
-) -> Tensor:
-    """Return the latents of ``images`` in order, float32 ``[N, C, H, W]``.
+) -> Encoded:
+    """Encode pictures that the cache does not hold.
 
     Args:
-        painter: Whose codec encodes what the cache does not hold.
+        painter: Whose codec is used.
         images: Their hashes.
-        pixels_of: Reads pictures by hash: ``[B, 3, size, size]`` in [-1, 1].
-        size: Side in pixels; part of the key.
+        sizes: Height and width at which each is encoded, in pixels; part of the key.
+        framed: Reads a picture by hash at a size.
         folder: The cache.
         batch_images: Pictures encoded at once.
         report: Told how many of the missing ones are done.
     """
-    kind = f"latents-{painter.identity}-{size}"
+    of_size: dict[Size, Cache] = {}
+    done = 0
+    for size in dict.fromkeys(sizes):
+        kind = f"latents-{painter.identity}-{size[0]}x{size[1]}"
+        keys = [image for image, own in zip(images, sizes, strict=True) if own == size]
 
-    def encode(missing: Sequence[str]) -> dict[str, Tensor]:
-        return {"latents": painter.encode_images(pixels_of(missing))}
+        def encode(missing: Sequence[str], size: Size = size) -> dict[str, Tensor]:
+            pictures = [framed(image, size) for image in missing]
+            pixels = to_pixels(np.stack([picture.pixels for picture in pictures]))
+            frames = [[*picture.original, *picture.corner] for picture in pictures]
+            return {
+                "latents": painter.encode_images(pixels),
+                "frame": torch.tensor(frames, dtype=torch.float32),
+            }
 
-    return _filled(folder / kind, images, encode, batch_images, report)["latents"]
+        of_size[size] = cache.filled(
+            folder / kind, keys, encode, batch=batch_images, report=_after(done, report)
+        )
+        done += len(set(keys))
+    entries = [(of_size[size], image) for image, size in zip(images, sizes, strict=True)]
+    return Encoded(Column(entries, "latents"), Column(entries, "frame"))
 
 
 def texts(
@@ -59,65 +89,24 @@ def texts(
     folder: Path,
     batch_texts: int,
     report: Report,
-) -> "Condition":
+) -> Mapping[str, Column]:
     """Return the conditions of ``prompts`` in order; each distinct one is encoded once."""
-    keys = {_digest(prompt.encode()): prompt for prompt in prompts}
+    keys = [_digest(prompt) for prompt in prompts]
+    prompt_of = dict(zip(keys, prompts, strict=True))
 
     def encode(missing: Sequence[str]) -> dict[str, Tensor]:
-        return painter.encode_texts([keys[key] for key in missing])
+        return painter.encode_texts([prompt_of[key] for key in missing])
 
-    kind = f"texts-{painter.identity}"
-    return _filled(folder / kind, list(keys), encode, batch_texts, report)
-
-
-def _filled(
-    folder: Path,
-    keys: Sequence[str],
-    encode: Callable[[Sequence[str]], dict[str, Tensor]],
-    batch: int,
-    report: Report,
-) -> dict[str, Tensor]:
-    held = _read(folder, set(keys))
-    missing = [key for key in dict.fromkeys(keys) if key not in held]
-    fresh: dict[str, dict[str, Tensor]] = {}
-    for start in range(0, len(missing), batch):
-        rows = missing[start : start + batch]
-        encoded = encode(rows)
-        for row, key in enumerate(rows):
-            fresh[key] = {name: tensor[row].cpu() for name, tensor in encoded.items()}
-        last = start + batch >= len(missing)
-        if len(fresh) >= _SHARD_ENTRIES or last:
-            _write(folder, fresh)
-            held |= fresh
-            fresh = {}
-        report(min(start + batch, len(missing)), {})
-    names = held[keys[0]].keys()
-    return {name: torch.stack([held[key][name] for key in keys]) for name in names}
+    held = cache.filled(
+        folder / f"texts-{painter.identity}", keys, encode, batch=batch_texts, report=report
+    )
+    entries = [(held, key) for key in keys]
+    return {name: Column(entries, name) for name in held.names(keys[0])}
 
 
-def _write(folder: Path, entries: dict[str, dict[str, Tensor]]) -> None:
-    flat = {
-        f"{key} {name}": tensor.contiguous()
-        for key, tensors in entries.items()
-        for name, tensor in tensors.items()
-    }
-    content = safetensors.torch.save(flat)
-    atomic.write(folder / f"{_digest(content)}.safetensors", content)
+def _after(before: int, report: Report) -> Report:
+    return lambda done, values: report(before + done, values)
 
 
-def _read(folder: Path, wanted: set[str]) -> dict[str, dict[str, Tensor]]:
-    held: dict[str, dict[str, Tensor]] = {}
-    for shard in sorted(folder.glob("*.safetensors")):
-        content = shard.read_bytes()
-        if _digest(content) != shard.stem:
-            shard.unlink()  # damaged; its entries are encoded again
-            continue
-        for full, tensor in safetensors.torch.load(content).items():
-            key, name = full.split(" ", 1)
-            if key in wanted:
-                held.setdefault(key, {})[name] = tensor.clone()
-    return held
-
-
-def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -6,8 +6,9 @@ goes on from a checkpoint does what the undisturbed one would have done.
 """
 
 import hashlib
+import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -165,7 +166,36 @@ def batch_rows(images: int, batch: int, step: int, seed: int) -> Tensor:
     return torch.tensor(rows)
 
 
+def bucket_turn(images: tuple[int, ...], step: int) -> tuple[int, int]:
+    """Return which bucket a step draws from, and how often that one was drawn from before.
+
+    Each bucket's share of the steps is its share of the images, to within a step, so that an
+    image is seen as often whatever its bucket.
+
+    Args:
+        images: How many each bucket holds.
+        step: Counted from 0.
+    """
+    known, more = _turns(images)
+    while len(known) <= step:
+        known.append(next(more))
+    return known[step]
+
+
 @lru_cache(maxsize=4)
+def _turns(images: tuple[int, ...]) -> tuple[list[tuple[int, int]], Iterator[tuple[int, int]]]:
+    def endless() -> Iterator[tuple[int, int]]:
+        taken = [0] * len(images)
+        for step in itertools.count(1):
+            owed = [step * n - sum(images) * k for n, k in zip(images, taken, strict=True)]
+            bucket = owed.index(max(owed))
+            yield bucket, taken[bucket]
+            taken[bucket] += 1
+
+    return [], endless()
+
+
+@lru_cache(maxsize=32)
 def _order(images: int, epoch: int, seed: int) -> list[int]:
     order: list[int] = torch.randperm(
         images, generator=generator(seed, epoch, "order")

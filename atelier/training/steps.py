@@ -6,17 +6,26 @@ its backward pass (a switch between the two would silently give zero gradients).
 Shapes: ``N`` images in the corpus, ``B`` in a batch, ``C H W`` latents, ``V`` prompts an image.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from atelier.models import Condition, Denoiser, join, take
+from atelier.models import FRAME, Condition, Denoiser, join
 from atelier.models.adapters import use
 from atelier.params import CPO, CPOS, Training
 from atelier.training import drift, objectives
-from atelier.training.loop import Step, batch_rows, draw_times, generator
+from atelier.training.loop import Step, batch_rows, bucket_turn, draw_times, generator
+
+
+class Rows(Protocol):
+    """Tensors by row: one in memory, or a ``cache.Column`` on disk."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: Tensor) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -24,21 +33,37 @@ class Corpus:
     """Everything that training reads, encoded.
 
     Attributes:
-        latents: Clean latents, float32 ``[N, C, H, W]``.
+        latents: Clean latents, float32 ``[N, C, H, W]``; H and W are those of a bucket.
         prompts: Conditions of all distinct prompts, ``[U, ...]``.
         rows: For each role (``labelled``, ``caption``, ``positive``, …) the prompts of each
             image as rows of ``prompts``, long ``[N, V]``.
         empty: Row of the empty prompt.
+        buckets: Images of one size, rows of ``latents``; None: all are.
+        frames: Original height and width and the crop's top and left, in pixels,
+            ``[N, 4]``, told to families that ask for them; None: nobody is told.
     """
 
-    latents: Tensor
-    prompts: Condition
+    latents: Rows
+    prompts: Mapping[str, Rows]
     rows: Mapping[str, Tensor]
     empty: int
+    buckets: Sequence[Tensor] | None = None
+    frames: Tensor | None = None
 
-    def condition(self, rows: Tensor, device: torch.device) -> Condition:
-        """Return the conditions of prompt rows ``[B]`` on ``device``."""
-        return {name: tensor.to(device) for name, tensor in take(self.prompts, rows).items()}
+    def condition(self, prompts: Tensor, images: Tensor, device: torch.device) -> Condition:
+        """Return the conditions of prompt rows ``[B]`` for image rows ``[B]`` on ``device``."""
+        found = {name: rows[prompts].to(device) for name, rows in self.prompts.items()}
+        if self.frames is not None:
+            found[FRAME] = self.frames[images].to(device)
+        return found
+
+    def batch(self, images: int, step: int, seed: int) -> Tensor:
+        """Return which images a step sees, ``[images]``, all of one size."""
+        if self.buckets is None:
+            return batch_rows(len(self.latents), images, step, seed)
+        bucket, turn = bucket_turn(tuple(len(rows) for rows in self.buckets), step)
+        rows = self.buckets[bucket]
+        return rows[batch_rows(len(rows), images, turn, seed)]
 
 
 def denoising(
@@ -59,7 +84,7 @@ def denoising(
         dropped = torch.rand(len(rows), generator=source) < caption_dropout
         prompt = torch.where(dropped, torch.full_like(prompt, corpus.empty), prompt)
         noisy = painter.process.add_noise(clean, noise, time)
-        predicted = painter.predict(noisy, time, corpus.condition(prompt, clean.device))
+        predicted = painter.predict(noisy, time, corpus.condition(prompt, rows, clean.device))
         target = painter.process.target(clean, noise, time)
         return objectives.denoising_error(predicted, target).mean(), {}
 
@@ -94,7 +119,7 @@ def complex_preference(
         clean, rows, noise, time, _ = _draw(painter, corpus, params, step)
         noisy = painter.process.add_noise(clean, noise, time)
         conditions = {
-            role: corpus.condition(corpus.rows[role][rows, 0], clean.device)
+            role: corpus.condition(corpus.rows[role][rows, 0], rows, clean.device)
             for role in ("caption", "winner", "loser")
         }
         both = has_loser[rows].to(clean.device)
@@ -122,7 +147,7 @@ def _draw(
     painter: Denoiser, corpus: Corpus, params: Training, step: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, torch.Generator]:
     """Images, their rows, noise and times of a step, and its generator for the rest."""
-    rows = batch_rows(len(corpus.latents), params.batch_images, step, params.seed)
+    rows = corpus.batch(params.batch_images, step, params.seed)
     source = generator(params.seed, step, "step")
     clean = corpus.latents[rows]
     noise = torch.randn(clean.shape, generator=source, dtype=torch.float32).to(clean.dtype)

@@ -292,3 +292,66 @@ def test_square_averages_what_it_shrinks():
     assert pixels.shape == (8, 8, 3)
     assert pixels.dtype == np.uint8
     assert abs(pixels.astype(int) - 127).max() <= 2
+
+
+@pytest.mark.parametrize(
+    ("size", "corner"),
+    # The picture is 48 wide and 32 high. To cover 16 x 16 it becomes 24 x 16, of which the
+    # middle starts at column 4; to cover 64 x 24 it becomes 96 x 64, columns from 36; to cover
+    # 32 x 64 it becomes 64 x 43, rows from 5.
+    [((16, 16), (0, 4)), ((64, 24), (0, 36)), ((32, 64), (5, 0)), ((32, 48), (0, 0))],
+)
+def test_a_picture_covers_a_size_without_distortion(size, corner):
+    framed = images.cover(Image.fromarray(gradient()), size)
+
+    assert framed.pixels.shape == (*size, 3)
+    assert (framed.original, framed.corner) == ((32, 48), corner)
+    # Both colours still grow evenly, at the one scale that the larger side asks for.
+    scale = max(size[0] / 32, size[1] / 48)
+    red, green = framed.pixels[0, :, 0].astype(float), framed.pixels[:, 0, 1].astype(float)
+    assert (red[-3] - red[2]) / (size[1] - 5) == pytest.approx(255 / 47 / scale, rel=0.1)
+    assert (green[-3] - green[2]) / (size[0] - 5) == pytest.approx(255 / 31 / scale, rel=0.1)
+
+
+def test_a_size_that_fits_leaves_the_picture_as_it_is():
+    framed = images.cover(Image.fromarray(gradient()), (32, 48))
+
+    np.testing.assert_array_equal(framed.pixels, gradient())
+
+
+def test_sizes_of_an_area_are_multiples_of_the_step_about_as_large():
+    sizes = images.sizes_of_area(1024, 64, 2.0)
+
+    assert (1024, 1024) in sizes
+    assert (1216, 832) in sizes
+    assert (832, 1216) in sizes
+    assert all(side % 64 == 0 for size in sizes for side in size)
+    assert all(max(size) <= 2 * min(size) for size in sizes)
+    assert all(abs(h * w / 1024**2 - 1) < 0.05 for h, w in sizes)
+    assert images.sizes_of_area(128, 8, 1.0) == [(128, 128)]
+
+
+def test_the_nearest_size_is_the_one_of_the_nearest_ratio():
+    sizes = [(64, 32), (48, 48), (32, 64)]
+
+    assert images.nearest((900, 1000), sizes) == (48, 48)
+    assert images.nearest((500, 1000), sizes) == (32, 64)
+    assert images.nearest((1000, 600), sizes) == (64, 32)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_size_is_read_upright_from_the_header(tmp_path, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = saved(tmp_path, Image.fromarray(gradient()), "turned.jpg", exif=exif)
+
+    image = images.read(path, LARGEST)
+
+    assert images.size_of(path, LARGEST) == (image.height, image.width)
+
+
+def test_the_size_of_a_file_that_is_no_picture_is_refused(tmp_path):
+    (tmp_path / "x.png").write_bytes(b"no picture")
+
+    with pytest.raises(ImageError, match="not a picture"):
+        images.size_of(tmp_path / "x.png", LARGEST)

@@ -19,6 +19,8 @@ def model(source, family, **changes):
         "dtype": "float32",
         "pixels": 32,
         "text_tokens": 12,
+        "buckets": None,
+        "true_sizes": False,
     }
     return ModelParams.model_validate({**values, **changes})
 

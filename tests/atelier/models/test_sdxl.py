@@ -10,7 +10,7 @@ from diffusers import (
 )
 
 from atelier.errors import ArtifactError
-from atelier.models import adapters, codec, load, sdxl
+from atelier.models import FRAME, adapters, codec, load, sdxl
 from atelier.params import LoRA, ModelParams
 
 
@@ -86,6 +86,26 @@ def test_sizes_say_the_trained_square_in_training_and_in_sampling(painter):
         assert kwargs["added_cond_kwargs"]["time_ids"].tolist() == [[40, 40, 0, 0, 40, 40]]
 
 
+def test_a_picture_that_says_its_frame_is_told_so_and_its_neighbour_too(painter):
+    calls = asked(painter)
+    frames = torch.tensor([[900.0, 600, 0, 12], [32, 32, 4, 0]])
+
+    condition = {**painter.encode_texts(["a sea", "calm"]), FRAME: frames}
+    painter.predict(torch.zeros(2, 4, 8, 10), torch.ones(2), condition)
+
+    expected = [[900, 600, 0, 12, 32, 40], [32, 32, 4, 0, 32, 40]]
+    assert calls[0][1]["added_cond_kwargs"]["time_ids"].tolist() == expected
+
+
+def test_a_frame_that_says_the_uncropped_square_changes_nothing(painter):
+    noise, condition = torch.randn(1, 4, 8, 8), painter.encode_texts(["a sea"])
+    silent = painter.predict(noise, torch.ones(1), condition)
+
+    told = {**condition, FRAME: torch.tensor([[32.0, 32, 0, 0]])}
+
+    assert torch.equal(painter.predict(noise, torch.ones(1), told), silent)
+
+
 def test_the_condition_is_what_the_pipeline_makes_of_the_prompt(painter):
     prompts = ["a sea in blue", "unknown wörds, 12 edges"]
 
@@ -150,6 +170,8 @@ def saved_with(painter, vae, folder):
         dtype="float16",
         pixels=32,
         text_tokens=77,
+        buckets=None,
+        true_sizes=False,
     )
 
 

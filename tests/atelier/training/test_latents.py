@@ -1,26 +1,41 @@
+import numpy as np
+import pytest
 import torch
 
+from atelier.errors import ArtifactError
+from atelier.images import Framed
+from atelier.models.sampling import to_pixels
 from atelier.reporting import silent
 from atelier.training import latents
 
 
-def read(painter, images, folder, seen=None, batch=2):
-    def pixels_of(hashes):
+def picture(image, size):
+    return np.random.default_rng(int(image, 16)).integers(0, 256, (*size, 3), dtype=np.uint8)
+
+
+def read(painter, images, folder, seen=None, batch=2, sizes=None):
+    def framed(image, size):
         if seen is not None:
-            seen.extend(hashes)
-        generators = [torch.Generator().manual_seed(int(h, 16)) for h in hashes]
-        return torch.stack([torch.rand(3, 32, 32, generator=g) for g in generators])
+            seen.append(image)
+        return Framed(picture(image, size), (100, int(image, 16)), (0, 7))
 
     return latents.latents(
-        painter, images, pixels_of, size=32, folder=folder, batch_images=batch, report=silent
-    )
+        painter, images, sizes or [(32, 32)] * len(images), framed,
+        folder=folder, batch_images=batch, report=silent,
+    )  # fmt: skip
+
+
+def rows(column):
+    return column[torch.arange(len(column))]
 
 
 def test_latents_come_in_the_order_asked_for(painter, tmp_path):
-    forth = read(painter, ["aa", "bb", "cc"], tmp_path)
-    back = read(painter, ["cc", "aa"], tmp_path)
+    forth = rows(read(painter, ["aa", "bb", "cc"], tmp_path).latents)
+    back = rows(read(painter, ["cc", "aa"], tmp_path).latents)
 
     assert torch.equal(back, forth[[2, 0]])
+    expected = painter.encode_images(to_pixels(np.stack([picture("aa", (32, 32))])))
+    torch.testing.assert_close(forth[:1], expected)
 
 
 def test_nothing_is_encoded_twice(painter, tmp_path):
@@ -39,14 +54,34 @@ def test_another_codec_is_another_entry(painter, tmp_path):
     assert seen == ["aa"]
 
 
+def test_a_picture_at_another_size_is_another_entry(painter, tmp_path):
+    read(painter, ["aa", "bb"], tmp_path)
+
+    found = read(painter, ["aa", "bb"], tmp_path, seen := [], sizes=[(64, 16), (32, 32)])
+
+    assert seen == ["aa"]
+    assert found.latents[torch.tensor([0])].shape == (1, 4, 16, 4)
+    assert found.latents[torch.tensor([1])].shape == (1, 4, 8, 8)
+
+
+def test_what_was_cut_off_travels_with_the_latents(painter, tmp_path):
+    read(painter, ["aa", "0b"], tmp_path)
+
+    frames = rows(read(painter, ["0b", "aa"], tmp_path).frames)
+
+    assert frames.tolist() == [[100, 11, 0, 7], [100, 170, 0, 7]]
+
+
 def test_a_flipped_bit_is_noticed_and_made_again(painter, tmp_path):
-    clean = read(painter, ["aa", "bb"], tmp_path)
+    clean = rows(read(painter, ["aa", "bb"], tmp_path).latents)
     shard = next(tmp_path.rglob("*.safetensors"))
     content = bytearray(shard.read_bytes())
-    content[-1] ^= 4
+    content[len(content) // 2] ^= 4
     shard.write_bytes(content)
 
-    again = read(painter, ["aa", "bb"], tmp_path, seen := [])
+    with pytest.raises(ArtifactError, match="was damaged on the disk, and is removed"):
+        rows(read(painter, ["aa", "bb"], tmp_path, []).latents)
+    again = rows(read(painter, ["aa", "bb"], tmp_path, seen := []).latents)
 
     assert seen == ["aa", "bb"]
     assert torch.equal(again, clean)
@@ -59,6 +94,7 @@ def test_each_text_is_encoded_once_and_comes_back_in_order(painter, tmp_path):
     again = latents.texts(painter, prompts[::-1], folder=tmp_path, batch_texts=2, report=silent)
 
     expected = painter.encode_texts(prompts)
+    assert set(first) == set(expected)
     for name in expected:
-        torch.testing.assert_close(first[name], expected[name])
-        assert torch.equal(again[name], first[name].flip(0))
+        torch.testing.assert_close(rows(first[name]), expected[name])
+        assert torch.equal(rows(again[name]), rows(first[name]).flip(0))

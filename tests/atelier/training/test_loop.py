@@ -135,6 +135,25 @@ def test_each_image_is_seen_once_an_epoch():
     assert rows[:10].tolist() != rows[10:].tolist()
 
 
+def test_buckets_have_turns_by_their_share_of_the_images():
+    turns = [loop.bucket_turn((6, 3, 1), step) for step in range(100)]
+
+    taken = [[turn for bucket, turn in turns if bucket == one] for one in range(3)]
+    assert taken == [list(range(60)), list(range(30)), list(range(10))]
+    for steps in range(1, 100):  # never more than a step ahead or behind
+        seen = [sum(bucket == one for bucket, _ in turns[:steps]) for one in range(3)]
+        assert all(
+            abs(n - steps * share) < 1 for n, share in zip(seen, (0.6, 0.3, 0.1), strict=True)
+        )
+
+
+def test_a_turn_is_the_same_whatever_was_asked_before():
+    late = loop.bucket_turn((5, 4), 50)
+    loop._turns.cache_clear()
+
+    assert loop.bucket_turn((5, 4), 50) == late
+
+
 def test_a_generator_depends_on_seed_step_and_purpose_alone():
     def draw(*key):
         return torch.rand(1, generator=loop.generator(*key)).item()

@@ -1,7 +1,9 @@
+import dataclasses
+
 import pytest
 import torch
 
-from atelier.models import adapters
+from atelier.models import FRAME, adapters
 from atelier.params import CPO, CPOS
 from atelier.training import loop, objectives, steps
 
@@ -59,6 +61,37 @@ def test_denoising_is_the_error_against_the_process_target(painter, corpus, trai
     condition = painter.encode_texts(["a sea, calm edges"] * len(rows))
     expected = (painter.predict(noisy, time, condition) - target).square().mean()
     torch.testing.assert_close(loss, expected)
+
+
+def test_a_batch_is_drawn_within_one_bucket_and_every_image_as_often(painter, corpus):
+    buckets = [torch.tensor([4, 1, 2]), torch.tensor([0, 3])]
+    bucketed = dataclasses.replace(corpus, buckets=buckets)
+
+    batches = [bucketed.batch(2, step, seed=1).tolist() for step in range(30)]
+
+    kinds = [{4, 1, 2}, {0, 3}]
+    assert all(any(set(batch) <= kind for kind in kinds) for batch in batches)
+    assert [sum(batch.count(image) for batch in batches) for image in range(5)] == [12] * 5
+
+
+def test_one_bucket_of_all_images_is_no_bucket(painter, corpus):
+    one = dataclasses.replace(corpus, buckets=[torch.arange(IMAGES)])
+
+    for step in range(5):
+        assert torch.equal(one.batch(3, step, seed=2), corpus.batch(3, step, seed=2))
+
+
+def test_each_picture_tells_its_own_frame_whatever_the_prompt(painter, corpus):
+    frames = torch.arange(4.0 * IMAGES).reshape(IMAGES, 4)
+    framed = dataclasses.replace(corpus, frames=frames)
+    images = torch.tensor([3, 0])
+
+    told = framed.condition(torch.tensor([1, 1]), images, torch.device("cpu"))
+    silent = corpus.condition(torch.tensor([1, 1]), images, torch.device("cpu"))
+
+    assert torch.equal(told.pop(FRAME), frames[images])
+    assert told.keys() == silent.keys()
+    assert all(torch.equal(told[name], silent[name]) for name in silent)
 
 
 def test_full_caption_dropout_reads_only_the_empty_prompt(painter, corpus, training):

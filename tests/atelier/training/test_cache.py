@@ -1,0 +1,187 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from atelier.errors import ArtifactError
+from atelier.reporting import silent
+from atelier.training import cache
+
+KEYS = [f"{number:03d}" for number in range(200)]
+
+
+def encode(keys):
+    return {"value": torch.tensor([[float(key), 1 / (1 + int(key))] for key in keys])}
+
+
+def values(found, keys):
+    return cache.Column([(found, key) for key in keys], "value")[torch.arange(len(keys))]
+
+
+def only_shard(folder):
+    (shard,) = folder.glob("*.safetensors")
+    return shard
+
+
+def test_rows_are_read_back_as_they_were_written(tmp_path):
+    cache.filled(tmp_path, KEYS, encode, batch=7, report=silent)
+
+    found = cache.filled(tmp_path, KEYS, None, batch=7, report=silent)
+
+    assert torch.equal(values(found, ["003", "150"]), encode(["003", "150"])["value"])
+    assert found.names("003") == ["value"]
+
+
+def test_a_finished_cache_is_opened_without_reading_its_tensors(tmp_path, monkeypatch):
+    cache.filled(tmp_path, KEYS, encode, batch=7, report=silent)
+    monkeypatch.setattr(cache, "_opened", None)
+
+    found = cache.filled(tmp_path, KEYS, None, batch=7, report=silent)
+
+    assert all(key in found for key in KEYS)
+
+
+@pytest.mark.parametrize("exact", [torch.bfloat16, torch.float16, torch.float32])
+def test_what_a_half_precision_encoder_made_takes_half_the_disk_and_loses_nothing(
+    exact, tmp_path
+):
+    made = torch.randn(1, 5000, generator=torch.Generator().manual_seed(0)).to(exact).float()
+
+    found = cache.filled(tmp_path, ["a"], lambda keys: {"value": made}, batch=1, report=silent)
+
+    assert torch.equal(values(found, ["a"]), made)
+    assert found.read("a", "value").dtype == torch.float32
+    size = only_shard(tmp_path).stat().st_size
+    assert size == pytest.approx(5000 * torch.finfo(exact).bits / 8, rel=0.05)
+
+
+@pytest.mark.parametrize("damage", ["cut", "header", "emptied", "foreign"])
+def test_a_damaged_shard_is_noticed_when_opened_and_made_again(damage, tmp_path):
+    cache.filled(tmp_path, ["001"], encode, batch=1, report=silent)
+    shard = only_shard(tmp_path)
+    content = shard.read_bytes()
+    shard.write_bytes(
+        {
+            "cut": content[:-1],
+            "header": content[:20] + b"!" + content[21:],
+            "emptied": b"",
+            "foreign": b"\xff" * 100,
+        }[damage]
+    )
+
+    again = cache.filled(tmp_path, ["001"], encode, batch=1, report=silent)
+
+    assert torch.equal(values(again, ["001"]), encode(["001"])["value"])
+
+
+def test_a_damaged_tensor_is_noticed_when_read_and_then_made_again(tmp_path):
+    found = cache.filled(tmp_path, ["001", "002"], encode, batch=2, report=silent)
+    shard = only_shard(tmp_path)
+    content = bytearray(shard.read_bytes())
+    content[-1] ^= 1
+    shard.write_bytes(content)
+
+    with pytest.raises(
+        ArtifactError, match="damaged on the disk, and is removed; run the same"
+    ):
+        values(found, ["001", "002"])
+    again = cache.filled(tmp_path, ["001", "002"], encode, batch=2, report=silent)
+
+    assert torch.equal(values(again, ["001", "002"]), encode(["001", "002"])["value"])
+
+
+def test_progress_counts_what_was_missing(tmp_path):
+    cache.filled(tmp_path, KEYS[:10], encode, batch=4, report=silent)
+
+    told = []
+    cache.filled(tmp_path, KEYS[:16], encode, batch=4, report=lambda n, _: told.append(n))
+
+    assert told[-1] == 6
+    assert told == sorted(told)
+
+
+def test_an_interrupted_cache_goes_on_where_it_was(tmp_path):
+    def interrupted(keys):
+        if "100" in keys:
+            raise KeyboardInterrupt
+        return encode(keys)
+
+    with pytest.raises(KeyboardInterrupt):
+        cache.filled(tmp_path, KEYS, interrupted, batch=8, report=silent)
+    seen = []
+
+    def counted(keys):
+        seen.extend(keys)
+        return encode(keys)
+
+    found = cache.filled(tmp_path, KEYS, counted, batch=8, report=silent)
+
+    assert seen == KEYS[64:]  # the first shard was whole
+    assert torch.equal(values(found, KEYS), encode(KEYS)["value"])
+
+
+BUILDER = """
+import sys, time
+from pathlib import Path
+import torch
+from atelier.reporting import silent
+from atelier.training import cache
+folder, pause = Path(sys.argv[1]), float(sys.argv[2])
+keys = [f"{number:03d}" for number in range(200)]
+def encode(missing):
+    for key in missing:
+        print(key, flush=True)
+    time.sleep(pause)
+    return {"value": torch.tensor([[float(key), 1 / (1 + int(key))] for key in missing])}
+print("ready", flush=True)
+sys.stdin.readline()
+found = cache.filled(folder, keys, encode, batch=8, report=silent)
+rows = cache.Column([(found, key) for key in keys], "value")[torch.arange(200)]
+assert rows[:, 0].sum() == 19900
+"""
+
+
+def build(folder, pause):
+    builder = subprocess.Popen(
+        [sys.executable, "-c", BUILDER, str(folder), str(pause)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert builder.stdout.readline() == "ready\n"
+    return builder
+
+
+def test_two_processes_that_build_at_once_share_the_work(tmp_path):
+    builders = [build(tmp_path, 0.03) for _ in range(2)]
+    for builder in builders:
+        builder.stdin.write("go\n")
+        builder.stdin.flush()
+    encoded = [builder.communicate(timeout=60)[0].split() for builder in builders]
+
+    assert [builder.returncode for builder in builders] == [0, 0]
+    assert sorted(encoded[0] + encoded[1]) == KEYS  # each once, by one of them
+    assert all(encoded)
+
+
+@pytest.mark.slow
+def test_what_a_killed_process_had_claimed_is_taken_over(tmp_path):
+    killed, survivor = build(tmp_path, 30), build(tmp_path, 0)
+    killed.stdin.write("go\n")
+    killed.stdin.flush()
+    assert killed.stdout.readline() == "000\n"
+    survivor.stdin.write("go\n")
+    survivor.stdin.flush()
+    while survivor.stdout.readline() != "199\n":
+        pass
+    time.sleep(0.5)  # it waits for the piece that the other claimed
+    assert survivor.poll() is None
+
+    os.kill(killed.pid, signal.SIGKILL)
+    taken_over = survivor.communicate(timeout=60)[0].split()
+    killed.communicate()
+
+    assert survivor.returncode == 0
+    assert taken_over == KEYS[:64]
