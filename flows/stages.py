@@ -3,9 +3,11 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import networkx as nx
+import yaml
 from pydantic import ValidationError
 
 from atelier.errors import ParamsError
@@ -15,10 +17,14 @@ if TYPE_CHECKING:
     from dvc.stage import PipelineStage
 
 
+_DVC_YAML = Path("dvc.yaml")
+
+
 class Meta(Params):
     """``meta:`` of a stage: how the flows run it. DVC itself ignores it."""
 
-    gpu: Whole  # slots of the concurrency limit `gpu` that it takes
+    gpu: Whole  # GPUs it takes for itself; 0: it runs on the CPU
+    memory: Whole  # GiB that must be free, on each of its GPUs or in the machine
     retries: Whole  # a retry goes on from the last checkpoint
     timeout: Positive  # seconds it may take
     silence: Positive  # seconds it may print nothing
@@ -48,6 +54,21 @@ class _Graph:
     def with_needs(self, names: Sequence[str]) -> "set[PipelineStage]":
         chosen = [stage for stage in self.in_order() if stage.addressing in names]
         return set(chosen).union(*(nx.descendants(self.edges, stage) for stage in chosen))
+
+
+def names() -> list[str]:
+    """Return the names that dvc.yaml gives its stages, in its order; DVC is not asked.
+
+    Raises:
+        ParamsError: There is no dvc.yaml here.
+    """
+    try:
+        content = yaml.safe_load(_DVC_YAML.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ParamsError(
+            f"{_DVC_YAML} is absent; run this from the root of the repository"
+        ) from None
+    return list(content["stages"])
 
 
 def read(targets: Sequence[str] = ()) -> list[Stage]:

@@ -1,0 +1,158 @@
+"""What a run of the pipeline would do, stage by stage, and why; nothing is run to find out.
+
+DVC is asked in this process, for all stages at once: a process of its own a stage costs
+seconds each. Where a stage would run, nobody knows yet what it makes, so the stages behind it
+are marked as depending on that; where it would be restored from the run cache, what it made
+is known, and the look goes on behind it.
+"""
+
+import os
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from flows.stages import Stage
+from tasks.tracking import flat
+
+if TYPE_CHECKING:
+    from dvc.dependency import Dependency
+    from dvc.output import Output
+    from dvc.repo import Repo
+    from dvc.stage import PipelineStage
+
+Verdict = Literal["up to date", "restore", "run", "depends"]
+_REASONS_SHOWN = 6
+_one_look = threading.Lock()  # DVC's caches in one process are not made for several threads
+
+
+@dataclass(frozen=True)
+class Prospect:
+    """What would become of one stage.
+
+    Attributes:
+        stage: Its name.
+        verdict: ``restore`` is from the run cache; ``depends`` on what a stage before it
+            makes.
+        reasons: What changed, a line each; or what it depends on.
+    """
+
+    stage: str
+    verdict: Verdict
+    reasons: tuple[str, ...]
+
+
+def look(order: Sequence[Stage]) -> dict[str, Prospect]:
+    """Return what would become of each stage of ``order``, if these alone were brought up to date.
+
+    Args:
+        order: Stages, each after its needs; needs that are not in it are taken as they lie.
+    """
+    from dvc.repo import Repo
+
+    with _one_look, Repo(os.curdir) as repo:
+        known = {stage.addressing: stage for stage in repo.index.stages}
+        found: dict[str, Prospect] = {}
+        made: dict[str, Any] = {}  # by path, the hash of what a restored stage will bring
+        for stage in order:
+            found[stage.name] = _prospect(repo, known, stage, found, made)
+        return found
+
+
+def _prospect(
+    repo: "Repo",
+    known: "Mapping[str, PipelineStage]",
+    seen: Stage,
+    found: Mapping[str, Prospect],
+    made: dict[str, Any],
+) -> Prospect:
+    stage = known[seen.name]
+    before = [found[need] for need in seen.needs if need in found]
+    open_ends = [one.stage for one in before if one.verdict in {"run", "depends"}]
+    unsure = [out for name in open_ends for out in known[name].outs]
+    changed = list(_changes(stage, made, unsure))
+    if open_ends:
+        about = [f"what {', '.join(open_ends)} will make"]
+        return Prospect(seen.name, "run" if changed else "depends", tuple(changed or about))
+    lost = [f"{out} is {how}" for out in stage.outs for how in out.status().values()]
+    if not changed and not lost:
+        return Prospect(seen.name, "up to date", ())
+    reasons = _short(changed or lost)
+    restored = _restorable(repo, stage, made) if changed else _as_locked(stage)
+    if restored is None:
+        return Prospect(seen.name, "run", reasons)
+    made |= restored
+    return Prospect(seen.name, "restore", reasons)
+
+
+def _changes(
+    stage: "PipelineStage", made: Mapping[str, Any], unsure: "Sequence[Output]"
+) -> Iterator[str]:
+    """Say what is not as it was when the stage ran last, a line for each thing."""
+    if not any(out.hash_info for out in stage.outs):
+        yield "it never ran"
+        return
+    if stage.cmd_changed:
+        yield "its command changed"
+    for dep in stage.deps:
+        if any(Path(dep.fs_path).is_relative_to(out.fs_path) for out in unsure):
+            continue
+        if str(dep) in made:
+            if made[str(dep)] != dep.hash_info:
+                yield f"{dep} will be another one"
+        else:
+            yield from _changes_of(dep)
+
+
+def _changes_of(dep: "Dependency") -> Iterator[str]:
+    for name, how in dep.status().items():
+        if isinstance(how, dict):  # params: {setting: modified | new | deleted}
+            yield from _settings(dep, how)
+        else:
+            yield f"{name} is {how}"
+
+
+def _settings(dep: Any, changed: Mapping[str, str]) -> Iterator[str]:
+    """Say of each setting what it was and what it is."""
+    was, now = dict(dep.hash_info.value or {}), dep.read_params()
+    for section in changed:
+        before, after = (flat({section: of.get(section)}) for of in (was, now))
+        for name in sorted(before.keys() | after.keys()):
+            if before.get(name) != after.get(name):
+                yield f"{name}: {before.get(name, 'absent')} → {after.get(name, 'absent')}"
+
+
+def _restorable(
+    repo: "Repo", stage: "PipelineStage", made: Mapping[str, Any]
+) -> dict[str, Any] | None:
+    """Return what the run cache would bring, by path; None if it has no such run."""
+    for dep in stage.deps:
+        if str(dep) in made:
+            dep.hash_info = made[str(dep)]
+        elif dep.exists:
+            dep.save()
+        else:
+            return None
+    # DVC's own `repro --dry` looks for the run of dvc.lock here, not for one of what lies
+    # in the working copy, and says "cached" of runs that it has not.
+    entry = repo.stage_cache._load(stage)
+    if not entry:
+        return None
+    cached = repo.stage_cache._create_stage(entry, wdir=stage.wdir)
+    return _hashes(cached.outs) if cached.outs_cached() else None
+
+
+def _as_locked(stage: "PipelineStage") -> dict[str, Any] | None:
+    """Return what dvc.lock says the stage made, if the cache has all of it."""
+    return _hashes(stage.outs) if stage.outs_cached() else None
+
+
+def _hashes(outs: "Sequence[Output]") -> dict[str, Any]:
+    return {str(out): out.hash_info for out in outs}
+
+
+def _short(reasons: Sequence[str]) -> tuple[str, ...]:
+    if len(reasons) <= _REASONS_SHOWN:
+        return tuple(reasons)
+    return (*reasons[:_REASONS_SHOWN], f"and {len(reasons) - _REASONS_SHOWN} more")
