@@ -2,11 +2,15 @@
 
 import os
 import sys
-from typing import Annotated
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from atelier.errors import AtelierError
+from atelier.errors import AtelierError, ParamsError
+
+if TYPE_CHECKING:
+    from flows.changes import Changes
 
 app = typer.Typer(
     help="When and where the stages run; from the root of the repository.",
@@ -21,41 +25,59 @@ _QUIET = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
 def reproduce(
     targets: Annotated[list[str] | None, typer.Argument(help="Stages; none means all.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Run unchanged ones too.")] = False,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="For this run alone, as cpo.training.steps=40."),
+    ] = None,
 ) -> None:
     """Bring stages up to date, as Prefect tasks that its pages show."""
     from flows import stages
 
     stages.read(targets or ())  # a mistyped target is said before Prefect starts
+    wanted = _changes(setting or ())
     from flows.reproduce import reproduce as run
 
-    state = run(targets, force, return_state=True)
+    state = run(targets, force, wanted, return_state=True)
     raise typer.Exit(0 if state.is_completed() else 1)
 
 
 @app.command()
-def setup() -> None:
-    """Create what the flows need on the Prefect server: the concurrency limit `gpu`."""
-    from flows import limits
+def plan(
+    targets: Annotated[list[str] | None, typer.Argument(help="Stages; none means all.")] = None,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="As for reproduce; nothing stays changed."),
+    ] = None,
+) -> None:
+    """Say what would run and why, what would be restored, and how long it would take."""
+    from flows import forecast
 
-    limits.ensure_gpu()
-    sys.stdout.write("The limit `gpu` is there; its slots can be edited in Prefect's pages.\n")
+    forecast.run(targets or (), _changes(setting or ()))
+
+
+@app.command()
+def setup() -> None:
+    """Create what the flows need on the Prefect server; what is there already is kept."""
+    from flows import server
+
+    for line in server.setup():
+        sys.stdout.write(line + "\n")
+
+
+@app.command()
+def doctor() -> None:
+    """Check this machine, and say what to do about what is missing."""
+    from flows import doctor as checks
+
+    raise typer.Exit(checks.run())
 
 
 @app.command()
 def serve() -> None:
-    """Offer `reproduce` in Prefect's pages, with a schedule that is switched off."""
-    from prefect.schedules import Cron
+    """Offer the deployments of prefect.yaml in Prefect's pages, run here, without a worker."""
+    from flows import server
 
-    from flows import limits
-    from flows.reproduce import reproduce as run
-
-    limits.ensure_gpu()
-    run.serve(
-        name="here",
-        schedules=[Cron("0 2 * * *", timezone="UTC", active=False)],
-        description="`dvc repro`, a task for each stage, in this working copy.",
-        tags=["atelier"],
-    )
+    server.serve()
 
 
 @app.command()
@@ -65,6 +87,23 @@ def deps() -> None:
 
     for line in code.rewrite():
         sys.stdout.write(line + "\n")
+
+
+def _changes(settings: Iterable[str]) -> "Changes":
+    """Return the changes that ``--set name=value`` asks for; values are YAML."""
+    import yaml
+
+    from flows.changes import Changes
+
+    others = {}
+    for setting in settings:
+        name, sign, value = setting.partition("=")
+        if not sign:
+            raise ParamsError(
+                f"--set {setting}: should be name=value, as cpo.training.steps=40"
+            )
+        others[name] = yaml.safe_load(value)
+    return Changes(others=others)
 
 
 def main() -> None:

@@ -6,6 +6,8 @@ are marked as depending on that; where it would be restored from the run cache, 
 is known, and the look goes on behind it.
 """
 
+import hashlib
+import json
 import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -36,15 +38,17 @@ class Prospect:
         verdict: ``restore`` is from the run cache; ``depends`` on what a stage before it
             makes.
         reasons: What changed, a line each; or what it depends on.
+        made_of: Where it would run, a hash of its command, dependencies and params.
     """
 
     stage: str
     verdict: Verdict
     reasons: tuple[str, ...]
+    made_of: str | None = None
 
 
 def look(order: Sequence[Stage]) -> dict[str, Prospect]:
-    """Return what would become of each stage of ``order``, if these alone were brought up to date.
+    """Return what would become of each stage, if these alone were brought up to date.
 
     Args:
         order: Stages, each after its needs; needs that are not in it are taken as they lie.
@@ -54,7 +58,7 @@ def look(order: Sequence[Stage]) -> dict[str, Prospect]:
     with _one_look, Repo(os.curdir) as repo:
         known = {stage.addressing: stage for stage in repo.index.stages}
         found: dict[str, Prospect] = {}
-        made: dict[str, Any] = {}  # by path, the hash of what a restored stage will bring
+        made: dict[str, Any] = {}  # by path, hash and meta of what a restored stage brings
         for stage in order:
             found[stage.name] = _prospect(repo, known, stage, found, made)
         return found
@@ -79,9 +83,12 @@ def _prospect(
     if not changed and not lost:
         return Prospect(seen.name, "up to date", ())
     reasons = _short(changed or lost)
-    restored = _restorable(repo, stage, made) if changed else _as_locked(stage)
+    made_of = _made_of(stage, made)
+    restored = _restorable(repo, stage) if made_of else None
+    if not changed:
+        restored = _as_locked(stage)
     if restored is None:
-        return Prospect(seen.name, "run", reasons)
+        return Prospect(seen.name, "run", reasons, made_of)
     made |= restored
     return Prospect(seen.name, "restore", reasons)
 
@@ -99,7 +106,7 @@ def _changes(
         if any(Path(dep.fs_path).is_relative_to(out.fs_path) for out in unsure):
             continue
         if str(dep) in made:
-            if made[str(dep)] != dep.hash_info:
+            if made[str(dep)][0] != dep.hash_info:
                 yield f"{dep} will be another one"
         else:
             yield from _changes_of(dep)
@@ -123,20 +130,37 @@ def _settings(dep: Any, changed: Mapping[str, str]) -> Iterator[str]:
                 yield f"{name}: {before.get(name, 'absent')} → {after.get(name, 'absent')}"
 
 
-def _restorable(
-    repo: "Repo", stage: "PipelineStage", made: Mapping[str, Any]
-) -> dict[str, Any] | None:
-    """Return what the run cache would bring, by path; None if it has no such run."""
+def _made_of(stage: "PipelineStage", made: Mapping[str, Any]) -> str | None:
+    """Let ``stage`` know its dependencies as they are, or will be; return a hash of them."""
     for dep in stage.deps:
         if str(dep) in made:
-            dep.hash_info = made[str(dep)]
+            dep.hash_info, dep.meta = made[str(dep)]  # meta repeats the hash
         elif dep.exists:
             dep.save()
         else:
             return None
-    # DVC's own `repro --dry` looks for the run of dvc.lock here, not for one of what lies
-    # in the working copy, and says "cached" of runs that it has not.
-    entry = repo.stage_cache._load(stage)
+    parts = {str(dep): str(dep.hash_info.value) for dep in stage.deps}
+    text = json.dumps([str(stage.cmd), parts], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _restorable(repo: "Repo", stage: "PipelineStage") -> dict[str, Any] | None:
+    """Return what the run cache would bring, by path; None if it has no such run.
+
+    DVC's own `repro --dry` looks for the run of dvc.lock, not for one of what lies in the
+    working copy, and its lookup wants the dependencies to lie there already.
+    """
+    from dvc.stage.cache import _get_cache_hash
+    from dvc.stage.serialize import to_single_stage_lockfile
+
+    if not (stage.cmd and stage.deps and stage.outs):
+        return None  # DVC does not cache such a run
+    key = _get_cache_hash(to_single_stage_lockfile(stage), key=True)
+    runs = sorted(
+        Path(repo.stage_cache._get_cache_dir(key)).glob("*"),
+        key=lambda run: run.stat().st_mtime,
+    )
+    entry = repo.stage_cache._load_cache(key, runs[-1].name) if runs else None
     if not entry:
         return None
     cached = repo.stage_cache._create_stage(entry, wdir=stage.wdir)
@@ -149,7 +173,7 @@ def _as_locked(stage: "PipelineStage") -> dict[str, Any] | None:
 
 
 def _hashes(outs: "Sequence[Output]") -> dict[str, Any]:
-    return {str(out): out.hash_info for out in outs}
+    return {str(out): (out.hash_info, out.meta) for out in outs}
 
 
 def _short(reasons: Sequence[str]) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ from typing import Literal
 from flows import supervise
 from flows.stages import Stage
 
-Outcome = Literal["Ran", "RunCached", "UpToDate"]
+Outcome = Literal["Ran", "Committed", "RunCached", "UpToDate"]
 _SAYS: dict[str, Outcome] = {
     "Running stage ": "Ran",
     "is cached - skipping run": "RunCached",
@@ -60,7 +60,7 @@ def run(
     stage: Stage,
     *,
     force: bool,
-    environment: Mapping[str, str],
+    more: Mapping[str, str],
     tell: Callable[[str], None],
 ) -> Outcome:
     """Bring one stage up to date, its needs being so already.
@@ -68,19 +68,19 @@ def run(
     Args:
         stage: What to run.
         force: Run it even if nothing changed.
-        environment: Variables that the stage sees beside ours.
+        more: Variables that the stage sees beside ours.
         tell: Called with each line that DVC and the stage print.
 
     Raises:
         StageFailedError: DVC or the stage ended with an error, took too long, or was stopped.
     """
-    words = [*_DVC, "--wait-for-lock", "repro", "--single-item", *["--force"] * force]
-    code, outcome, tail = _try([*words, stage.name], stage, environment, tell)
+    words = dvc("repro", "--single-item", *["--force"] * force, stage.name)
+    code, outcome, tail = _try(words, stage, more, tell)
     while code and any(_BUSY in line for line in tail):
         # --wait-for-lock waits for the repository, not for a file that a stage of another
         # dvc is writing; nothing was run, so asking again costs nothing.
         time.sleep(_BUSY_SECONDS)
-        code, outcome, tail = _try([*words, stage.name], stage, environment, tell)
+        code, outcome, tail = _try(words, stage, more, tell)
     if code:
         raise StageFailedError(stage.name, code, tail)
     return outcome
@@ -89,24 +89,18 @@ def run(
 def _try(
     words: list[str],
     stage: Stage,
-    environment: Mapping[str, str],
+    more: Mapping[str, str],
     tell: Callable[[str], None],
 ) -> tuple[int, Outcome, list[str]]:
     """Run DVC once; return its exit code, what it said it did, and its last lines."""
     outcome: Outcome = "UpToDate"
     tail: list[str] = []
-    with _supervised(words, stage, environment) as process:
+    with _supervised(words, stage, more) as process:
         for line in _lines(process):
             tail = [*tail, line][-_TAIL_LINES:]
             outcome = _said(line) or outcome
             tell(line)
         return process.wait(), outcome, tail
-
-
-def will_run(stage: Stage) -> bool:
-    """Say whether ``run`` would find something changed (it may still be in the run cache)."""
-    words = [*_DVC, "--wait-for-lock", "status", "--quiet", stage.name]
-    return subprocess.run(words, env=_environment({}), check=False).returncode != 0
 
 
 def stop_all() -> None:
@@ -129,12 +123,14 @@ def step(line: str) -> Step | None:
     return Step(match["title"], percent, match["rest"] or "")
 
 
-_DVC = [sys.executable, "-m", "dvc"]
+def dvc(*words: str) -> list[str]:
+    """Return the command that runs DVC and waits while another DVC holds its lock."""
+    return [sys.executable, "-m", "dvc", "--wait-for-lock", *words]
 
 
 @contextmanager
 def _supervised(
-    words: list[str], stage: Stage, environment: Mapping[str, str]
+    words: list[str], stage: Stage, more: Mapping[str, str]
 ) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(
         supervise.command(
@@ -145,7 +141,7 @@ def _supervised(
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
-        env=_environment(environment),
+        env=environment(more),
     )
     with _live_lock:
         _live.add(process)
@@ -161,7 +157,7 @@ def _supervised(
             _live.discard(process)
 
 
-def _environment(more: Mapping[str, str]) -> dict[str, str]:
+def environment(more: Mapping[str, str]) -> dict[str, str]:
     """Return ours, with the `python` of dvc.yaml's commands being this one."""
     here = str(Path(sys.executable).parent)
     path = os.pathsep.join([here, os.environ.get("PATH", os.defpath)])

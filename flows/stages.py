@@ -35,6 +35,7 @@ class Stage(Params):
 
     name: str
     needs: tuple[str, ...]  # stages whose outs it reads
+    outs: tuple[str, ...]  # paths that it makes
     about: str
     meta: Meta
 
@@ -108,6 +109,7 @@ def _stage(stage: "PipelineStage", graph: _Graph) -> Stage:
     return Stage(
         name=stage.addressing,
         needs=tuple(need.addressing for need in graph.in_order() if need in needs),
+        outs=tuple(str(out) for out in stage.outs),
         about=stage.desc or "",
         meta=meta,
     )

@@ -239,6 +239,22 @@ def provenance() -> dict[str, str]:
     return tags
 
 
+def past_minutes(profile_name: str) -> dict[str, float]:
+    """Return how long each stage took when it last ran to its end, by the stage's name."""
+    if tracking_uri() == _own_uri() and not (paths.MLFLOW / "mlflow.db").is_file():
+        return {}
+    mlflow = client()
+    found = mlflow.get_experiment_by_name(f"atelier-{profile_name}")
+    minutes: dict[str, float] = {}
+    if found is None:
+        return minutes
+    ended = "attributes.status = 'FINISHED' and tags.stage != ''"
+    for run in mlflow.search_runs([found.experiment_id], ended, max_results=100):
+        took = (run.info.end_time - run.info.start_time) / 60_000
+        minutes.setdefault(run.data.tags["stage"], took)  # the newest come first
+    return minutes
+
+
 def product(file: Path) -> str:
     """Return the tag by which a run says the md5, as DVC counts it, of a file that it wrote."""
     return f"out.{file.as_posix()}"

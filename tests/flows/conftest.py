@@ -4,7 +4,7 @@ import sys
 import pytest
 import yaml
 
-META = {"gpu": 0, "retries": 0, "timeout": 60, "silence": 30}
+META = {"gpu": 0, "memory": 0, "retries": 0, "timeout": 60, "silence": 30}
 WORK = """
 import sys, time
 from pathlib import Path

@@ -5,28 +5,32 @@ import sys
 import pytest
 from prefect.logging import disable_run_logger
 
-from flows import reproduce, running, stages
+from flows import pipeline, plan, running, stages
+
+ASKED = pipeline.Order(force=False, pipeline="pipeline", limit="none")
 
 
 def test_a_task_is_named_after_what_dvc_did(repository):
     draw = stages.read(["draw"])[0]
 
     with disable_run_logger():
-        states = [reproduce.run_stage.fn(draw, False, "pipeline") for _ in range(2)]
+        states = [
+            pipeline.run_stage.fn(draw, ASKED, plan.look([draw])["draw"]) for _ in range(2)
+        ]
 
     assert [state.name for state in states] == ["Ran", "UpToDate"]
     assert all(state.is_completed() for state in states)
 
 
 def test_no_second_cache_and_no_retry_where_a_person_must_act():
-    assert reproduce.run_stage.cache_policy is reproduce.NO_CACHE
-    assert reproduce.run_stage.persist_result is False
+    assert pipeline.run_stage.cache_policy is pipeline.NO_CACHE
+    assert pipeline.run_stage.persist_result is False
     mistake = running.StageFailedError("sft", 255, ["Error: params/starter.yaml does not fit"])
     stopped = running.StageFailedError("sft", 130, ["Stopped"])
     crash = running.StageFailedError("sft", 255, ["RuntimeError: CUDA error"])
 
     def may_help(error):
-        return reproduce._may_help(None, None, reproduce.Failed(data=error))
+        return pipeline._may_help(None, None, pipeline.Failed(data=error))
 
     assert not may_help(mistake)
     assert not may_help(stopped)
@@ -37,14 +41,16 @@ FLOW = """
 import json, sys
 from prefect.testing.utilities import prefect_test_harness
 from prefect.client.orchestration import get_client
+from flows import gpus
 from flows.reproduce import reproduce
 
 with prefect_test_harness(server_startup_timeout=120):
+    limit_name = gpus.ensure_limit()
     states = [reproduce(return_state=True) for _ in range(2)]
     open("break", "w").close()
     states.append(reproduce(targets=["look"], force=True, return_state=True))
     with get_client(sync_client=True) as client:
-        limit = client.read_global_concurrency_limit_by_name("gpu")
+        limit = client.read_global_concurrency_limit_by_name(limit_name)
         runs = sorted((run.name, run.state_name) for run in client.read_task_runs())
         tables = [a for a in client.read_artifacts() if a.key == "stages"]
         bars = [a for a in client.read_artifacts() if a.type == "progress"]

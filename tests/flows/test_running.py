@@ -10,7 +10,7 @@ def run(repository):
     def run(name, force=False):
         lines = []
         stage = next(stage for stage in stages.read() if stage.name == name)
-        outcome = running.run(stage, force=force, environment={}, tell=lines.append)
+        outcome = running.run(stage, force=force, more={}, tell=lines.append)
         return outcome, lines
 
     return run
@@ -45,14 +45,6 @@ def test_a_failure_says_what_the_stage_said_and_that_a_retry_is_in_vain(reposito
         run("train")
 
     assert failure.value.final
-
-
-def test_whether_a_stage_will_run_is_known_before(repository, run):
-    draw = stages.read(["draw"])[0]
-
-    assert running.will_run(draw)
-    run("draw")
-    assert not running.will_run(draw)
 
 
 def test_stages_run_at_once_do_not_lose_each_others_results(repository, run):

@@ -1,0 +1,253 @@
+"""What all flows that run stages are made of: one Prefect task a stage, one run a repository.
+
+Prefect decides when and where, DVC decides whether: a task's state is named after what DVC
+did (``Ran``, ``Committed``, ``RunCached``, ``UpToDate``), and Prefect's own caching is off,
+for two caches would be two truths.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+from prefect import get_run_logger, runtime, task
+from prefect.artifacts import (
+    create_markdown_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.futures import PrefectFuture, wait
+from prefect.states import Completed, Failed
+from prefect.tasks import Task
+
+from flows import changes, gpus, plan, receipts, running
+from flows.changes import AS_WRITTEN, Changes
+from flows.plan import Prospect
+from flows.stages import Stage
+from tasks import paths, tracking
+
+_LOCK = Path(".dvc/tmp/atelier-flow.lock")
+_RECONCILED = Path(".dvc/tmp/atelier/registry")  # what the registry was last reconciled with
+
+
+@dataclass(frozen=True)
+class Order:
+    """What one flow run asks of its stages.
+
+    Attributes:
+        force: Run them even if nothing changed.
+        pipeline: Names the run in MLflow.
+        limit: Prefect's limit of this machine's GPUs.
+    """
+
+    force: bool
+    pipeline: str
+    limit: str
+
+
+def bring_up(order: Sequence[Stage], *, force: bool, wanted: Changes) -> State[Any]:
+    """Bring the stages up to date, those that do not need each other at once.
+
+    Called inside a flow; the state it returns is the flow's.
+
+    Args:
+        order: The stages, each after its needs.
+        force: Run them even if nothing changed.
+        wanted: Settings that this run changes.
+    """
+    asked = Order(force, f"prefect/{runtime.flow_run.id or uuid4()}", gpus.ensure_limit())
+    with repository_alone(), changes.in_force(wanted):
+        prospects = plan.look(order)
+        runs: dict[str, PrefectFuture[Any]] = {}
+        try:
+            for stage in order:
+                runs[stage.name] = _submit(stage, asked, prospects[stage.name], runs)
+            wait(list(runs.values()))
+        except BaseException:  # cancelled: Prefect unwinds us, and knows nothing of processes
+            running.stop_all()
+            raise
+        state = _summary(order, {name: run.state for name, run in runs.items()})
+        reconcile_registry()
+        if wanted != AS_WRITTEN and state.is_completed():
+            _keep_as_experiment()
+    return state
+
+
+def _may_help(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> bool:
+    """Say whether a retry may help: not a stage that was stopped, nor a person's mistake."""
+    del task, task_run
+    error = state.result(raise_on_failure=False)
+    return not (isinstance(error, running.StageFailedError) and error.final)
+
+
+@task(
+    task_run_name="{stage.name}",
+    persist_result=False,
+    cache_policy=NO_CACHE,
+    retry_delay_seconds=10,
+    retry_condition_fn=_may_help,
+)
+def run_stage(stage: Stage, order: Order, prospect: Prospect) -> State[Any]:
+    """Bring one stage up to date; its state is named after what DVC did."""
+    started = time.monotonic()
+    outcome = _outcome(stage, order, prospect)
+    seconds = round(time.monotonic() - started, 1)
+    return Completed(name=outcome, message=f"DVC: {outcome}", data=seconds)
+
+
+def _outcome(stage: Stage, order: Order, prospect: Prospect) -> running.Outcome:
+    shown = _Progress(stage.name)
+    environment = {tracking.PIPELINE: order.pipeline}
+    if order.force:
+        receipts.forget(stage)
+        with gpus.slot(stage, order.limit, shown.line) as devices:
+            return running.run(stage, force=True, more=environment | devices, tell=shown.line)
+    if prospect.verdict == "up to date":
+        return "UpToDate"
+    # What comes before has run by now: what was unsure is known.
+    prospect = plan.look([stage])[stage.name]
+    if prospect.verdict == "up to date":
+        return "UpToDate"
+    for reason in prospect.reasons:
+        shown.line(f"{stage.name}: {reason}")
+    if prospect.verdict == "restore":
+        return running.run(stage, force=False, more=environment, tell=shown.line)
+    if prospect.made_of and receipts.commit(stage, prospect.made_of):
+        shown.line(f"{stage.name} had finished; DVC has its result now")
+        return "Committed"
+    environment |= receipts.expect(stage, prospect.made_of or "")
+    with gpus.slot(stage, order.limit, shown.line) as devices:
+        outcome = running.run(stage, force=False, more=environment | devices, tell=shown.line)
+    receipts.forget(stage)
+    return outcome
+
+
+class _Progress:
+    """A stage's lines in the log, and a progress artifact for each bar among them."""
+
+    def __init__(self, stage: str) -> None:
+        self._stage = stage
+        self._log = get_run_logger()
+        self._artifacts: dict[str, UUID] = {}
+
+    def line(self, line: str) -> None:
+        if line.strip():
+            self._log.info(line)
+        step = running.step(line)
+        if step is None:
+            return
+        about = " · ".join(filter(None, [self._stage, step.title, step.rest]))
+        if step.title not in self._artifacts:
+            made = create_progress_artifact(0.0, description=about)
+            assert isinstance(made, UUID)  # a coroutine only inside an event loop
+            self._artifacts[step.title] = made
+        update_progress_artifact(self._artifacts[step.title], step.percent, description=about)
+
+
+def _submit(
+    stage: Stage, order: Order, prospect: Prospect, runs: Mapping[str, PrefectFuture[Any]]
+) -> PrefectFuture[Any]:
+    needs = [runs[need] for need in stage.needs if need in runs]
+    placed = run_stage.with_options(
+        retries=stage.meta.retries, tags=["gpu"] if stage.meta.gpu else ["cpu"]
+    )
+    return placed.submit(stage, order, prospect, wait_for=needs, return_state=False)
+
+
+@contextlib.contextmanager
+def repository_alone() -> Iterator[None]:
+    """Keep two flow runs of one repository apart; the lock dies with the process."""
+    _LOCK.parent.mkdir(parents=True, exist_ok=True)
+    with _LOCK.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            get_run_logger().info("another flow run works in this repository; waiting for it")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def reconcile_registry() -> None:
+    """Make the registry follow dvc.lock, also where every stage was cached and said nothing.
+
+    MLflow takes seconds to import, so what was reconciled is noted and not done again;
+    ``python -m tasks registry`` always does it.
+    """
+    now = _reconciled_with()
+    if _RECONCILED.is_file() and _RECONCILED.read_text(encoding="utf-8") == now:
+        return
+    words = [sys.executable, "-m", "tasks", "registry"]
+    said = subprocess.run(words, capture_output=True, text=True, check=False)
+    log = get_run_logger()
+    for line in (said.stdout + said.stderr).splitlines():
+        log.info(line)
+    if said.returncode:
+        log.warning("the registry was not brought up to date; `python -m tasks registry` does")
+    elif "the registry is as it was" not in said.stdout:
+        _RECONCILED.parent.mkdir(parents=True, exist_ok=True)
+        _RECONCILED.write_text(now, encoding="utf-8")
+
+
+def _reconciled_with() -> str:
+    digest = hashlib.sha256(tracking.tracking_uri().encode())
+    for file in (paths.SWITCH, paths.DVC_LOCK):
+        digest.update(file.read_bytes() if file.is_file() else b"")
+    return digest.hexdigest()
+
+
+def _keep_as_experiment() -> None:
+    """Let `dvc exp show` list what this run changed and what came of it."""
+    words = running.dvc("exp", "save", "--quiet", "--force")
+    said = subprocess.run(
+        words, capture_output=True, text=True, env=running.environment({}), check=False
+    )
+    log = get_run_logger()
+    if said.returncode:
+        log.warning(f"this run is not in `dvc exp show`: {said.stderr.strip()}")
+    else:
+        log.info("`dvc exp show` compares this run with the others")
+
+
+def _summary(order: Sequence[Stage], states: Mapping[str, State[Any]]) -> State[Any]:
+    """Show what became of each stage; the flow's state is ours, not the last task's."""
+    rows = [_row(stage, states[stage.name]) for stage in order]
+    create_table_artifact(table=rows, key="stages", description="What became of each stage")
+    create_markdown_artifact(markdown=_where_to_look(), key="where-to-look")
+    missed = [row["stage"] for row in rows if row["outcome"] not in _WEIGHT]
+    if missed:
+        return Failed(message=f"not up to date: {', '.join(missed)}")
+    name = max((row["outcome"] for row in rows), key=_WEIGHT.index, default="UpToDate")
+    return Completed(name=name, message=f"{len(rows)} stages are up to date")
+
+
+# A flow run is called after its heaviest stage.
+_WEIGHT = ["UpToDate", "RunCached", "Committed", "Ran"]
+
+
+def _row(stage: Stage, state: State[Any]) -> dict[str, Any]:
+    done = state.is_completed()
+    return {
+        "stage": stage.name,
+        "outcome": state.name if done or state.is_final() else "not reached",
+        "seconds": state.result(raise_on_failure=False) if done else None,
+        "about": stage.about,
+    }
+
+
+def _where_to_look() -> str:
+    report = (paths.EVALUATE / "report.html").resolve()
+    return (
+        f"* report: `{report}`\n"
+        f"* runs and models: `{tracking.ui_command()}`\n"
+        "* numbers: `dvc metrics show`\n"
+    )
