@@ -6,7 +6,7 @@ AtelierError
 ├── AnnotationError    a judge's answer does not fit the tree
 ├── ImageError         a picture cannot be used; annotate sets it aside
 ├── ArtifactError      an input file is absent, damaged, or is from another run
-├── DivergedError      training left the finite numbers; the last checkpoint is kept
+├── DivergedError      the loss is not finite, or exploded, or drifts; checkpoints are kept
 └── DiskError          the disk is full or may not be written; what was finished is kept
 
 Everything else (a wrong shape, a broken invariant) is a bug and stays a
@@ -39,7 +39,7 @@ class ArtifactError(AtelierError):
 
 
 class DivergedError(AtelierError):
-    """Training left the finite numbers; the last checkpoint is kept."""
+    """The loss is not finite, or exploded, or a run drifts; the last checkpoints are kept."""
 
 
 class DiskError(AtelierError):

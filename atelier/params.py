@@ -66,20 +66,38 @@ class Times(Params):
     logit_std: Positive
 
 
+class Grids(Params):
+    """Pictures that a training paints of captions of the validation set, on its way."""
+
+    every_steps: Count
+    prompts: Count  # distinct captions of the validation set, evenly chosen
+    steps: Count  # of sampling
+    guidance: Annotated[float, Field(ge=1)]
+
+
 class Training(Params):
     """How one network is trained; the same block in ``base``, ``sft`` and ``cpo``."""
 
     steps: Count  # optimizer steps
-    batch_images: Count  # images in one optimizer step
+    batch_images: Count  # images in one optimizer step, over all processes
+    images_at_once: Count | None  # of them through a network at once; fewer need less memory
     warmup_steps: Whole
-    schedule: Literal["constant", "cosine"]  # after the warm-up; cosine ends at 2%
+    schedule: Literal["constant", "cosine", "linear"]  # after the warm-up; down to 2%
+    optimizer: Literal["adamw", "adamw-8bit", "adafactor"]  # 8-bit: CUDA and bitsandbytes
     weight_decay: NonNegative
     clip_norm: Positive  # largest gradient norm that is let through
     ema_decay: Fraction | None  # of the exponential moving average that is kept; null: none
+    precision: Literal["fp32", "bf16", "fp16"]  # of the passes; fp32: as model.dtype says
+    gradient_checkpointing: bool  # passes are made again for the gradient: slower, smaller
+    compile: bool  # the network's repeated blocks, by torch.compile
     times: Times
     seed: Seed
     checkpoint_steps: Count  # a checkpoint is written every so many steps
+    checkpoints_kept: Count  # of which the last so many stay
     report_steps: Count  # values are reported every so many steps
+    grids: Grids | None  # pictures painted on the way, for MLflow; null: none
+    explosion: Annotated[float, Field(gt=1)] | None  # stop at a loss so many times its mean
+    drift_stop: bool  # stop a run that drifts instead of learning; false: warn
 
 
 class LoRA(Params):
@@ -87,6 +105,9 @@ class LoRA(Params):
 
     rank: Count
     alpha: Positive
+    rslora: bool  # scale by alpha / sqrt(rank) instead of alpha / rank
+    dora: bool  # learn directions and lengths of weights apart
+    dropout: Annotated[float, Field(ge=0, lt=1)]  # of what the adapters read, while training
     targets: Annotated[list[str], Field(min_length=1)] | Literal["all-linear"]
 
 

@@ -23,7 +23,14 @@ if TYPE_CHECKING:
     from grimp import ImportGraph
 
 TELLING = frozenset(
-    {"tasks.tracking", "tasks.progress", "tasks.registry", "tasks.table", "atelier.reporting"}
+    {
+        "atelier.reporting",
+        "tasks.machine",
+        "tasks.progress",
+        "tasks.registry",
+        "tasks.table",
+        "tasks.tracking",
+    }
 )
 PLACING = frozenset({"tasks.paths", "atelier.atomic"})
 CHECKING = frozenset({"atelier.params", "atelier.errors"})

@@ -21,9 +21,8 @@ from atelier.errors import ArtifactError, ImageError, ParamsError
 from atelier.models import Denoiser, codec, quiet, sampling, small
 from atelier.params import BaseParams, FolderCodec, PCACodec, Profile
 from atelier.reporting import silent
-from atelier.training import loop, steps
-from tasks import paths, progress, resume
-from tasks.curve import Curve
+from atelier.training import ranks, steps
+from tasks import paths, progress, resume, teaching
 from tasks.tracking import StageRun
 
 _CODEC_PICTURES = 600  # as many as the PCA is fitted to
@@ -52,28 +51,30 @@ def run(profile: Profile, tracked: StageRun) -> None:
             "this profile has `base: null`: its model is loaded, not trained here; fill "
             "`base:` as in params/starter.yaml to train a small one"
         )
+    together = ranks.join()
     target = Path(profile.model.source)
     work = resume.folder("base", params, profile.model, *_corpus_files(params))
     captioned = _read(params, profile)
     painter = _untrained(params, captioned, profile)
-    with progress.bar("base", params.training.steps, "steps") as bar:
-        curve = Curve(work, "", bar, tracked)
-        weights = loop.fit(
-            dict(painter.network.named_parameters()),
-            steps.denoising(
-                painter,
-                _encoded(painter, captioned),
-                params.training,
-                role="caption",
-                caption_dropout=params.caption_dropout,
-            ),
-            learning_rate=params.learning_rate,
-            params=params.training,
-            folder=work,
-            report=curve.report,
-        )
-    for name, parameter in painter.network.named_parameters():
-        parameter.data.copy_(weights[name])
+    curve = teaching.teach(
+        "base",
+        painter,
+        dict(painter.network.named_parameters()),
+        steps.denoising(
+            painter,
+            _encoded(painter, captioned),
+            params.training,
+            role="caption",
+            caption_dropout=params.caption_dropout,
+        ),
+        learning_rate=params.learning_rate,
+        params=params.training,
+        work=work,
+        tracked=tracked,
+        ranks=together,
+    )
+    if not together.first:
+        return
     _save(painter, target)
     _write_card(painter, params, target)
     curve.write(target / "curve.tsv")

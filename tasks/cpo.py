@@ -2,8 +2,6 @@
 
 import dataclasses
 import json
-import warnings
-from collections.abc import Mapping
 from pathlib import Path
 
 from atelier import atomic, models
@@ -11,9 +9,9 @@ from atelier.criteria import annotations, tree
 from atelier.criteria.annotations import Record
 from atelier.models import Denoiser, adapters
 from atelier.params import CPO, CPOS, Profile
-from atelier.training import drift, loop, steps
-from tasks import corpus, paths, progress, resume
-from tasks.curve import Curve
+from atelier.training import drift, ranks, steps
+from atelier.training.ranks import Ranks
+from tasks import corpus, paths, resume, teaching
 from tasks.prompts import Prompts
 from tasks.tracking import StageRun
 
@@ -29,30 +27,35 @@ def run(profile: Profile, tracked: StageRun) -> None:
     Raises:
         ArtifactError: An input is absent, or belongs to another base model.
     """
+    together = ranks.join()
     records = annotations.read(paths.SPLIT / "train.jsonl", Record)
     criteria = tree.parse(paths.JUDGED_BY)
     painter = models.load(profile.model)
     adapters.attach(painter, _TEACHER, paths.SFT)
     prompts = Prompts(painter, criteria, profile.cpo.training.seed)
-    encoded = corpus.encode(
-        painter,
-        records,
-        {
-            "caption": [[prompts.write(record, ())] for record in records],
-            "labelled": [[prompts.good(record)] for record in records],
-            "flipped": [[prompts.flipped(record)] for record in records],
-            "loser": [[prompts.bad(record)] for record in records],
-        },
-        profile,
-    )
+    for _ in together.in_turn():
+        encoded = corpus.encode(
+            painter,
+            records,
+            {
+                "caption": [[prompts.write(record, ())] for record in records],
+                "labelled": [[prompts.good(record)] for record in records],
+                "flipped": [[prompts.flipped(record)] for record in records],
+                "loser": [[prompts.bad(record)] for record in records],
+            },
+            profile,
+        )
     for name, objective in profile.cpo.objectives.items():
         rows = {**encoded.rows, "winner": encoded.rows[objective.winner]}
-        metrics = _align(
-            name, objective, painter, dataclasses.replace(encoded, rows=rows), profile, tracked
-        )
+        corpus_of = dataclasses.replace(encoded, rows=rows)
+        metrics = _align(name, objective, painter, corpus_of, profile, tracked, together)
+        if not together.first:
+            continue
         metrics |= prompts.tally()
         atomic.write(paths.CPO / name / "metrics.json", json.dumps(metrics, indent=2) + "\n")
         tracked.metrics({f"{name}/{key}": value for key, value in metrics.items()})
+    if not together.first:
+        return
     for name in profile.cpo.objectives:
         resume.done(_work(name, profile))
 
@@ -64,29 +67,29 @@ def _align(
     encoded: steps.Corpus,
     profile: Profile,
     tracked: StageRun,
+    together: Ranks,
 ) -> dict[str, float]:
     """Train one θ, or take the rest of its way; return what the monitor said last."""
     params = profile.cpo
     adapters.add(painter.network, name, params.lora, seed=params.training.seed)
     work = _work(name, profile)
-    with (
-        progress.bar(name, params.training.steps, "steps") as bar,
-        adapters.use(painter.network, name),
-    ):
-        curve = Curve(work, name, bar, tracked)
-        trained = adapters.weights(painter.network, name)
-        weights = loop.fit(
-            trained,
+    with adapters.learning(painter.network, name):
+        curve = teaching.teach(
+            name,
+            painter,
+            adapters.weights(painter.network, name),
             steps.complex_preference(
                 painter, encoded, objective, params.training, teacher=_TEACHER, policy=name
             ),
             learning_rate=objective.learning_rate,
             params=params.training,
-            folder=work,
-            report=_Watch(name, curve).report,
+            work=work,
+            tracked=tracked,
+            ranks=together,
+            curve_name=name,
         )
-    for key, parameter in trained.items():
-        parameter.data.copy_(weights[key])
+    if not together.first:
+        return {}
     adapters.save(painter, name, paths.CPO / name)
     curve.write(paths.CPO / name / "curve.tsv")
     tracked.file(paths.CPO / name / "curve.tsv")
@@ -94,25 +97,6 @@ def _align(
     return {
         key: last[key] for key in ("loss", "accuracy", "drift", "win_error", "lose_error")
     } | {"drifting": float(drift.drifted(curve.rows()))}
-
-
-class _Watch:
-    """Passes reports on, and says once when a run drifts instead of learning."""
-
-    def __init__(self, name: str, curve: Curve) -> None:
-        self._name, self._curve = name, curve
-        self._alarm = drift.Alarm()
-        self._rang = False
-
-    def report(self, step: int, values: Mapping[str, float]) -> None:
-        self._curve.report(step, values)
-        if "aim_error" in values and self._alarm.drifting(values) and not self._rang:
-            self._rang = True
-            warnings.warn(
-                f"{self._name} drifts at step {step}: it is farther from its target than the "
-                "untouched base. Lower learning_rate or omega, or raise beta",
-                stacklevel=2,
-            )
 
 
 def _work(name: str, profile: Profile) -> Path:

@@ -1,6 +1,7 @@
 """Training curves: a line a report, kept through interruptions, written for ``dvc plots``."""
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -18,8 +19,11 @@ class Curve:
         self._prefix = f"{name}/" if name else ""
         self._rows = self._kept()
 
-    def report(self, step: int, values: Mapping[str, float]) -> None:
-        """Show progress; keep and log ``values`` where there are any."""
+    def report(self, step: int, values: Mapping[str, float], told: Mapping[str, float]) -> None:
+        """Show progress; keep and log ``values`` where there are any, and log ``told``.
+
+        What is only told (speed, memory) differs from run to run and is kept nowhere.
+        """
         self._bar(step, values)
         if not values:
             return
@@ -27,7 +31,8 @@ class Curve:
         self._file.parent.mkdir(parents=True, exist_ok=True)
         with self._file.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **values}) + "\n")
-        self._tracked.metrics({f"{self._prefix}{k}": v for k, v in values.items()}, step=step)
+        logged = {f"{self._prefix}{k}": v for k, v in {**values, **told}.items()}
+        self._tracked.metrics(logged, step=step)
 
     def write(self, path: Path) -> None:
         """Write all rows as TSV, a column a value."""
@@ -38,9 +43,9 @@ class Curve:
             lines.append("\t".join([str(step), *cells]))
         atomic.write(path, "\n".join(lines) + "\n")
 
-    def rows(self) -> list[dict[str, float]]:
-        """Return all rows in the order of their steps."""
-        return [row for _, row in sorted(self._rows.items())]
+    def rows(self, before: float = math.inf) -> list[dict[str, float]]:
+        """Return the rows of the steps before ``before``, in their order."""
+        return [row for step, row in sorted(self._rows.items()) if step < before]
 
     def last(self) -> dict[str, float]:
         """Return the values of the last report."""

@@ -2,7 +2,7 @@
 
 The line is read by people in logs and by the flows, which show it as a progress artifact::
 
-    sft: step 40/300 · loss 0.12 · 3.1 images/s · ETA 1:10
+    sft: step 40/300 · loss 0.12 · 3.1 images/s · ETA 1:10 · 1.2 GB
 """
 
 import contextlib
@@ -13,22 +13,29 @@ from collections.abc import Iterator, Mapping
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
-from atelier.reporting import Report
+from atelier.reporting import Report, silent
+from tasks import machine
 
 _SECONDS_BETWEEN_LINES = 5.0
 _VALUES_SHOWN = 3  # MLflow has them all
 
 
 @contextlib.contextmanager
-def bar(title: str, total: int, unit: str) -> Iterator[Report]:
+def bar(title: str, total: int, unit: str, *, each: int | None = None) -> Iterator[Report]:
     """Show how much of ``total`` is done; yields the callback that library code reports to.
+
+    Of several processes that train together, the first one shows.
 
     Args:
         title: What is being done; one word or two.
         total: Steps in the whole work.
         unit: What one step is, in the plural, as ``images``.
+        each: Units in a step of a training, whose memory is shown too; None elsewhere.
     """
-    pace = _Pace(total, unit)
+    if not machine.speaks():
+        yield silent
+        return
+    pace = _Pace(total, unit, each)
     console = Console(stderr=True)
     shown = _terminal(title, pace, console) if console.is_terminal else _lines(title, pace)
     with shown as report:
@@ -43,8 +50,9 @@ def after(done: int, report: Report) -> Report:
 class _Pace:
     """What is done, at which rate, and when it will end."""
 
-    def __init__(self, total: int, unit: str) -> None:
+    def __init__(self, total: int, unit: str, each: int | None) -> None:
         self.total, self.unit, self.done = total, unit, 0
+        self.each = each
         self.started = time.monotonic()
         self._values: dict[str, float] = {}
         self._first: tuple[int, float] | None = None
@@ -63,13 +71,15 @@ class _Pace:
         return (self.done - done) / max(time.monotonic() - since, 1e-6)
 
     def tail(self) -> str:
-        """Return the latest values, the rate and the ETA, joined by dots."""
+        """Return the latest values, the rate, the ETA and the memory, joined by dots."""
         parts = [f"{name} {value:.4g}" for name, value in self._values.items()]
         parts = parts[:_VALUES_SHOWN]
         rate = self.rate()
         if rate:
-            parts.append(f"{rate:.3g} {self.unit}/s")
+            parts.append(f"{rate * (self.each or 1):.3g} {self.unit}/s")
             parts.append(f"ETA {_clock((self.total - self.done) / rate)}")
+            if self.each is not None:
+                parts.append(f"{machine.used() / 1e9:.1f} GB")
         return " · ".join(parts)
 
     def line(self) -> str:

@@ -7,9 +7,8 @@ from atelier.criteria import annotations, tree
 from atelier.criteria.annotations import Record
 from atelier.models import adapters
 from atelier.params import Profile
-from atelier.training import loop, steps
-from tasks import corpus, paths, progress, resume
-from tasks.curve import Curve
+from atelier.training import ranks, steps
+from tasks import corpus, paths, resume, teaching
 from tasks.prompts import Prompts
 from tasks.tracking import StageRun
 
@@ -25,6 +24,7 @@ def run(profile: Profile, tracked: StageRun) -> None:
     Raises:
         ArtifactError: An input is absent, or belongs to another base model.
     """
+    together = ranks.join()
     params = profile.sft
     records = annotations.read(paths.SPLIT / "train.jsonl", Record)
     criteria = tree.parse(paths.JUDGED_BY)
@@ -34,7 +34,8 @@ def run(profile: Profile, tracked: StageRun) -> None:
         prompts.labelled(record, params.prompt_variants, params.attribute_dropout)
         for record in records
     ]
-    encoded = corpus.encode(painter, records, {"labelled": labelled}, profile)
+    for _ in together.in_turn():
+        encoded = corpus.encode(painter, records, {"labelled": labelled}, profile)
     adapters.add(painter.network, _ADAPTER, params.lora, seed=params.training.seed)
     work = resume.folder(
         "sft",
@@ -44,29 +45,26 @@ def run(profile: Profile, tracked: StageRun) -> None:
         paths.JUDGED_BY,
         corpus.weights_of(profile),
     )
-    with (
-        progress.bar("sft", params.training.steps, "steps") as bar,
-        adapters.use(painter.network, _ADAPTER),
-    ):
-        curve = Curve(work, "", bar, tracked)
-        trained = adapters.weights(painter.network, _ADAPTER)
-        step = steps.denoising(
+    with adapters.learning(painter.network, _ADAPTER):
+        curve = teaching.teach(
+            "sft",
             painter,
-            encoded,
-            params.training,
-            role="labelled",
-            caption_dropout=params.caption_dropout,
-        )
-        weights = loop.fit(
-            trained,
-            step,
+            adapters.weights(painter.network, _ADAPTER),
+            steps.denoising(
+                painter,
+                encoded,
+                params.training,
+                role="labelled",
+                caption_dropout=params.caption_dropout,
+            ),
             learning_rate=params.learning_rate,
             params=params.training,
-            folder=work,
-            report=curve.report,
+            work=work,
+            tracked=tracked,
+            ranks=together,
         )
-    for name, parameter in trained.items():
-        parameter.data.copy_(weights[name])
+    if not together.first:
+        return
     adapters.save(painter, _ADAPTER, paths.SFT)
     curve.write(paths.SFT / "curve.tsv")
     metrics = {"images": len(records), **prompts.tally(), "loss": curve.last()["loss"]}

@@ -37,7 +37,7 @@ annotate:
   largest_pixels: 1000000
 split: {train: 0.8, validation: 0.1, test: 0.1, near_duplicate_bits: null, salt: starter}
 sft:
-  lora: &lora {rank: 4, alpha: 4, targets: all-linear}
+  lora: &lora {rank: 4, alpha: 4, rslora: false, dora: false, dropout: 0, targets: all-linear}
   learning_rate: 0.001
   prompt_variants: 2
   attribute_dropout: 0.35
@@ -45,15 +45,24 @@ sft:
   training: &training
     steps: 4
     batch_images: 2
+    images_at_once: null
     warmup_steps: 0
     schedule: constant
+    optimizer: adamw
     weight_decay: 0.01
     clip_norm: 1.0
     ema_decay: null
+    precision: fp32
+    gradient_checkpointing: false
+    compile: false
     times: {uniform_share: 0.5, logit_mean: 0.8, logit_std: 1.0}
     seed: 0
     checkpoint_steps: 2
+    checkpoints_kept: 2
     report_steps: 1
+    grids: null
+    explosion: null
+    drift_stop: false
 cpo:
   objectives:
     cpo-s:

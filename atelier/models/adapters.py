@@ -38,6 +38,9 @@ def add(network: Any, name: str, lora: LoRA, *, seed: int) -> None:
             LoraConfig(
                 r=lora.rank,
                 lora_alpha=lora.alpha,
+                use_rslora=lora.rslora,
+                use_dora=lora.dora,
+                lora_dropout=lora.dropout,
                 target_modules=lora.targets,
                 init_lora_weights=True,
             ),
@@ -45,6 +48,7 @@ def add(network: Any, name: str, lora: LoRA, *, seed: int) -> None:
         )
     for parameter in weights(network, name).values():
         parameter.data = parameter.data.float()  # adapters learn in float32 on any base
+    network.eval()  # peft's layers come in training mode, in which dropout is on
 
 
 def attach(painter: "Denoiser", name: str, folder: Path) -> None:
@@ -75,6 +79,7 @@ def attach(painter: "Denoiser", name: str, folder: Path) -> None:
     for parameter in weights(painter.network, name).values():
         parameter.data = parameter.data.clone()  # out of the file's unaligned view
         parameter.requires_grad_(False)
+    painter.network.eval()
 
 
 def save(painter: "Denoiser", name: str, folder: Path) -> None:
@@ -112,7 +117,7 @@ def export_kohya(painter: "Denoiser", name: str, file: Path) -> None:
     readers scale by alpha / rank, as peft does.
 
     Raises:
-        ValueError: The network is no UNet.
+        ValueError: The network is no UNet, or the adapter a DoRA.
         DiskError: It cannot be written; an older file is untouched.
     """
     if painter.component != "unet":
@@ -120,7 +125,12 @@ def export_kohya(painter: "Denoiser", name: str, file: Path) -> None:
             f"kohya's layout is for a unet, this is a {painter.component}; ComfyUI reads the "
             "LoRAs of such a family as `save` writes them"
         )
-    alpha = torch.tensor(float(painter.network.peft_config[name].lora_alpha))
+    config = painter.network.peft_config[name]
+    if config.use_dora:
+        raise ValueError("a DoRA has lengths beside its LoRA; kohya's layout here has no place")
+    # Readers divide by the rank; rsLoRA divides by its root.
+    stretch = config.r**0.5 if config.use_rslora else 1.0
+    alpha = torch.tensor(float(config.lora_alpha * stretch))
     parts = {"A.weight": "lora_down.weight", "B.weight": "lora_up.weight"}
     tensors: dict[str, torch.Tensor] = {}
     for key, tensor in get_peft_model_state_dict(painter.network, adapter_name=name).items():
@@ -174,6 +184,24 @@ def use(network: Any, name: str | None) -> Iterator[None]:
             layer.enable_adapters(not disabled)
         for parameter, flag in trainable:
             parameter.requires_grad_(flag)
+
+
+@contextlib.contextmanager
+def learning(network: Any, name: str) -> Iterator[None]:
+    """Inside, adapter ``name`` is in force and its dropout is on; no other layer's is."""
+    dropouts: list[nn.Module] = [
+        module.lora_dropout[name]
+        for module in network.modules()
+        if isinstance(module, BaseTunerLayer) and name in module.lora_dropout
+    ]
+    with use(network, name):
+        try:
+            for dropout in dropouts:
+                dropout.train()
+            yield
+        finally:
+            for dropout in dropouts:
+                dropout.eval()
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ newest one is set aside and the one before it is taken.
 
 import hashlib
 import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,18 +16,17 @@ from torch import Tensor
 from atelier import atomic
 
 _NAME = re.compile(r"^step-(\d{8})-([0-9a-f]{16})\.safetensors$")
-_KEPT = 2
 
 
-def save(folder: Path, step: int, tensors: Mapping[str, Tensor]) -> None:
-    """Write the state after ``step`` steps; older ones than the last two go.
+def save(folder: Path, step: int, tensors: Mapping[str, Tensor], *, kept: int) -> None:
+    """Write the state after ``step`` steps; of all there are, the last ``kept`` stay.
 
     Raises:
         DiskError: It cannot be written; the checkpoints before it are untouched.
     """
     content = safetensors.torch.save({k: t.detach().contiguous() for k, t in tensors.items()})
     atomic.write(folder / f"step-{step:08d}-{_digest(content)}.safetensors", content)
-    for path in _newest_first(folder)[_KEPT:]:
+    for path in _newest_first(folder)[kept:]:
         path.unlink(missing_ok=True)
 
 
@@ -42,6 +42,11 @@ def newest(folder: Path) -> tuple[int, dict[str, Tensor]] | None:
             # Clones are aligned in memory; the loader's views give results off by ~1e-6.
             return step, {k: t.clone() for k, t in safetensors.torch.load(content).items()}
         path.replace(path.with_suffix(".damaged"))
+        warnings.warn(
+            f"{path} is damaged and was set aside as *.damaged; training goes on from the "
+            "checkpoint before it, or from the start if there is none",
+            stacklevel=2,
+        )
     return None
 
 

@@ -3,27 +3,46 @@
 The loop knows parameters, an optimizer and a clock. What a step computes is handed in; it
 draws everything random from ``generator(seed, step, …)``, so that a run that was killed and
 goes on from a checkpoint does what the undisturbed one would have done.
+
+What is random is drawn for the whole batch of a step, ``batch_images``; a process, and each of
+its passes, takes its rows of it. So neither the number of processes nor ``images_at_once``
+changes what is learned, up to the order of sums.
 """
 
+import contextlib
 import hashlib
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-from atelier.errors import DivergedError
+from atelier.errors import ArtifactError, DivergedError
 from atelier.params import Times, Training
 from atelier.reporting import Report
-from atelier.training import checkpoints
+from atelier.training import checkpoints, optimizers
+from atelier.training.ranks import ALONE, Ranks
 
-# (step, measure) → (loss with a gradient, values worth reporting; asked for where measure)
-Step = Callable[[int, bool], tuple[Tensor, Mapping[str, float]]]
+WHOLE = slice(None)
+_PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
+_SETTLED = 20  # steps whose losses are known before one can be called too large
+_FORGET = 0.1  # weight of the newest loss in their running mean
 
-_BETAS = (0.9, 0.98)
+
+class Step(Protocol):
+    """An objective at one step."""
+
+    def __call__(
+        self, step: int, measure: bool, part: slice = WHOLE
+    ) -> tuple[Tensor, Mapping[str, float]]:
+        """Return the mean loss over rows ``part`` of the step's batch, and such values.
+
+        Values are means over the same rows, asked for where ``measure``.
+        """
 
 
 def fit(
@@ -34,6 +53,7 @@ def fit(
     params: Training,
     folder: Path,
     report: Report,
+    ranks: Ranks = ALONE,
 ) -> dict[str, Tensor]:
     """Train ``parameters`` in place, going on from the newest checkpoint in ``folder``.
 
@@ -41,77 +61,143 @@ def fit(
         parameters: What is trained, by name; float32.
         step_loss: The objective at one step.
         learning_rate: At its highest, after the warm-up.
-        params: Steps, schedule, clipping, averaging.
-        folder: Where checkpoints lie; belongs to this run alone.
+        params: Steps, schedule, precision, clipping, averaging.
+        folder: Where checkpoints lie; belongs to this run alone, and is shared by its
+            processes.
         report: Told the steps done and, every ``report_steps``, the values.
+        ranks: The processes that train together; the first one writes the checkpoints.
 
     Returns:
         The trained weights by name: their moving average where ``ema_decay`` is set.
 
     Raises:
-        DivergedError: The loss is no longer finite; the last checkpoint is kept.
+        DivergedError: The loss is no longer finite, or exploded; the checkpoints before it
+            are kept.
         DiskError: A checkpoint cannot be written; the ones before it are kept.
+        ArtifactError: The processes see different checkpoints.
     """
-    state = _State(parameters, params)
+    state = _State(parameters, params, ranks)
     done = state.resume(folder)
     for step in range(done, params.steps):
         measure = (step + 1) % params.report_steps == 0 or step + 1 == params.steps
-        loss, values = step_loss(step, measure)
-        if not torch.isfinite(loss):
-            raise DivergedError(
-                f"the loss is {loss.item()} at step {step + 1}; the checkpoint before it is "
-                f"kept in {folder}. Lower learning_rate (now {learning_rate:g}) or raise beta"
-            )
-        torch.autograd.backward(loss)
+        loss, values = state.accumulate(step_loss, step, measure)
+        state.check(loss, step, learning_rate, folder)
         rate = learning_rate * schedule(step, params)
         norm = state.advance(rate)
         if measure:
-            values = {"loss": loss.item(), **values, "gradient_norm": norm, "rate": rate}
+            values = {"loss": loss, **values, "gradient_norm": norm, "rate": rate}
         report(step + 1, values if measure else {})
         if (step + 1) % params.checkpoint_steps == 0 or step + 1 == params.steps:
-            checkpoints.save(folder, step + 1, state.tensors())
+            state.save(folder)
     return state.result()
 
 
 def schedule(step: int, params: Training) -> float:
     """Return the share of the learning rate at ``step`` (from 0), in (0, 1].
 
-    Linear warm-up, then constant, or a half cosine down to 2%.
+    Linear warm-up, then constant, or down to 2% along a half cosine or a line.
     """
     if step < params.warmup_steps:
         return (step + 1) / params.warmup_steps
     if params.schedule == "constant":
         return 1.0
     progress = (step - params.warmup_steps) / max(params.steps - params.warmup_steps, 1)
+    if params.schedule == "linear":
+        return 0.02 + 0.98 * (1 - progress)
     return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress))
 
 
 class _State:
-    """Parameters, optimizer and moving average: all that a checkpoint holds."""
+    """Parameters, optimizer, scaler and moving averages: all that a checkpoint holds."""
 
-    def __init__(self, parameters: Mapping[str, nn.Parameter], params: Training) -> None:
+    def __init__(
+        self, parameters: Mapping[str, nn.Parameter], params: Training, ranks: Ranks
+    ) -> None:
         self.parameters = dict(parameters)
         self.params = params
+        self.ranks = ranks
         self.steps = 0
-        trained: Sequence[nn.Parameter] = list(self.parameters.values())
-        for parameter in trained:
+        self.trained = list(self.parameters.values())
+        self.device = self.trained[0].device
+        for parameter in self.trained:
             parameter.requires_grad_(True)
-        self.optimizer = torch.optim.AdamW(
-            trained, lr=0.0, betas=_BETAS, weight_decay=params.weight_decay
-        )
+        ranks.same([parameter.data for parameter in self.trained])
+        self.optimizer = optimizers.build(params.optimizer, self.trained, params.weight_decay)
+        # Gradients of float16 passes vanish unless the loss is scaled up before them.
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=params.precision == "fp16")
         self.average = (
             {name: p.detach().clone() for name, p in self.parameters.items()}
             if params.ema_decay is not None
             else {}
         )
+        self.usual_loss = math.nan  # running mean
+
+    def accumulate(
+        self, step_loss: Step, step: int, measure: bool
+    ) -> tuple[float, dict[str, float]]:
+        """Add up the gradient of the whole batch's mean loss; return that mean and values."""
+        images = self.params.batch_images
+        names: list[str] = []
+        total = torch.zeros(1, dtype=torch.float64)
+        for part in self.ranks.parts(images, self.params.images_at_once):
+            share = (part.stop - part.start) / images
+            with self._pass(step, part):
+                loss, values = step_loss(step, measure, part)
+                torch.autograd.backward(self.scaler.scale(loss * share))
+            names = list(values)
+            found = torch.tensor([loss.item(), *values.values()], dtype=torch.float64)
+            total = total + found * share
+        total = total.to(self.device)
+        self.ranks.sum([p.grad for p in self.trained if p.grad is not None])
+        self.ranks.sum([total])
+        mean, *means = total.tolist()
+        return mean, dict(zip(names, means, strict=True))
+
+    @contextlib.contextmanager
+    def _pass(self, step: int, part: slice) -> Iterator[None]:
+        """Precision of the passes, and what is random inside of layers (LoRA's dropout)."""
+        devices = [self.device] if self.device.type == "cuda" else []
+        precision = _PRECISIONS.get(self.params.precision)
+        with (
+            torch.random.fork_rng(devices=devices),
+            torch.autocast(
+                self.device.type,
+                dtype=precision or torch.bfloat16,
+                enabled=precision is not None,
+                cache_enabled=False,  # adapters are switched inside
+            ),
+        ):
+            source = generator(self.params.seed, step, f"layers {part.start}")
+            torch.manual_seed(source.initial_seed())
+            yield
+
+    def check(self, loss: float, step: int, learning_rate: float, folder: Path) -> None:
+        """Stop a run whose loss is not finite, or many times what it was.
+
+        Raises:
+            DivergedError: It is.
+        """
+        most = self.params.explosion
+        exploded = most is not None and step >= _SETTLED and loss > most * self.usual_loss
+        if not math.isfinite(loss) or exploded:
+            usual = f", {loss / self.usual_loss:.3g} times its mean" if exploded else ""
+            raise DivergedError(
+                f"the loss is {loss:.6g}{usual} at step {step + 1}; the checkpoint before it "
+                f"is kept in {folder}. Lower learning_rate (now {learning_rate:g}) or raise "
+                "beta"
+            )
+        if math.isnan(self.usual_loss):
+            self.usual_loss = loss
+        self.usual_loss += _FORGET * (loss - self.usual_loss)
 
     def advance(self, rate: float) -> float:
         """Take one clipped optimizer step; return the gradient norm before clipping."""
-        trained = list(self.parameters.values())
-        norm = nn.utils.clip_grad_norm_(trained, self.params.clip_norm)
+        self.scaler.unscale_(self.optimizer)
+        norm = nn.utils.clip_grad_norm_(self.trained, self.params.clip_norm)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        self.optimizer.step()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         self.steps += 1
         if self.params.ema_decay is not None:
@@ -125,31 +211,59 @@ class _State:
         kept = self.average or self.parameters
         return {name: tensor.detach().clone() for name, tensor in kept.items()}
 
+    def save(self, folder: Path) -> None:
+        """Write a checkpoint; the first process does."""
+        if self.ranks.first:
+            checkpoints.save(
+                folder, self.steps, self.tensors(), kept=self.params.checkpoints_kept
+            )
+
     def tensors(self) -> dict[str, Tensor]:
         """Return everything as tensors by name."""
-        found: dict[str, Tensor] = {}
+        found: dict[str, Tensor] = {"usual loss": torch.tensor(self.usual_loss).double()}
+        for name, value in self.scaler.state_dict().items():
+            found[f"scaler {name}"] = torch.tensor(value).double()
         for name, parameter in self.parameters.items():
             found[f"weight {name}"] = parameter
-            for key, value in self.optimizer.state[parameter].items():
-                found[f"adamw {key} {name}"] = value
+            for key, tensor in optimizers.state(self.optimizer, parameter).items():
+                found[f"optimizer {key} {name}"] = tensor
         for name, tensor in self.average.items():
             found[f"average {name}"] = tensor
         return found
 
     def resume(self, folder: Path) -> int:
         """Take over the newest checkpoint; return the steps it had done, 0 without one."""
-        saved = checkpoints.newest(folder)
+        saved = None
+        for _ in self.ranks.in_turn():  # the first sets a damaged one aside
+            saved = checkpoints.newest(folder)
+        found = self.ranks.gather(saved[0] if saved else 0)
+        if len(set(found)) > 1:
+            raise ArtifactError(
+                f"the processes find checkpoints of different steps, {found}, in {folder}; "
+                "nodes that train together should share that folder"
+            )
         if saved is None:
             return 0
         self.steps, tensors = saved
+        self.usual_loss = tensors["usual loss"].item()
+        self._resume_scaler(tensors)
+        moments: dict[str, dict[str, Tensor]] = {name: {} for name in self.parameters}
+        for key, tensor in tensors.items():
+            if key.startswith("optimizer "):
+                _, moment, name = key.split(" ", 2)
+                moments[name][moment] = tensor
         for name, parameter in self.parameters.items():
             parameter.data.copy_(tensors[f"weight {name}"])
-            self.optimizer.state[parameter] = {
-                key: tensors[f"adamw {key} {name}"] for key in ("step", "exp_avg", "exp_avg_sq")
-            }
+            optimizers.restore(self.optimizer, parameter, moments[name])
             if name in self.average:
                 self.average[name].copy_(tensors[f"average {name}"])
         return self.steps
+
+    def _resume_scaler(self, tensors: Mapping[str, Tensor]) -> None:
+        now = self.scaler.state_dict()
+        kept = {name: type(value)(tensors[f"scaler {name}"]) for name, value in now.items()}
+        if kept:
+            self.scaler.load_state_dict(kept)
 
 
 def generator(seed: int, step: int, purpose: str) -> torch.Generator:

@@ -3,6 +3,9 @@
 The frozen models go first, under ``no_grad``; the policy goes last and stays in force until
 its backward pass (a switch between the two would silently give zero gradients).
 
+Everything random is drawn for the whole batch of a step; only then are the rows taken that are
+asked for, so that processes and passes which share a batch see what one would have seen.
+
 Shapes: ``N`` images in the corpus, ``B`` in a batch, ``C H W`` latents, ``V`` prompts an image.
 """
 
@@ -17,7 +20,7 @@ from atelier.models import FRAME, Condition, Denoiser, join
 from atelier.models.adapters import use
 from atelier.params import CPO, CPOS, Training
 from atelier.training import drift, objectives
-from atelier.training.loop import Step, batch_rows, bucket_turn, draw_times, generator
+from atelier.training.loop import WHOLE, Step, batch_rows, bucket_turn, draw_times, generator
 
 
 class Rows(Protocol):
@@ -75,13 +78,16 @@ def denoising(
     ``role``, or the empty one for a share ``caption_dropout``.
     """
 
-    def step_loss(step: int, measure: bool) -> tuple[Tensor, Mapping[str, float]]:
+    def step_loss(
+        step: int, measure: bool, part: slice = WHOLE
+    ) -> tuple[Tensor, Mapping[str, float]]:
         del measure
-        clean, rows, noise, time, source = _draw(painter, corpus, params, step)
+        clean, rows, noise, time, source = _draw(painter, corpus, params, step, part)
         variants = corpus.rows[role][rows]
-        choice = torch.randint(variants.shape[1], (len(rows), 1), generator=source)
+        images = params.batch_images
+        choice = torch.randint(variants.shape[1], (images, 1), generator=source)[part]
         prompt = variants.gather(1, choice)[:, 0]
-        dropped = torch.rand(len(rows), generator=source) < caption_dropout
+        dropped = (torch.rand(images, generator=source) < caption_dropout)[part]
         prompt = torch.where(dropped, torch.full_like(prompt, corpus.empty), prompt)
         noisy = painter.process.add_noise(clean, noise, time)
         predicted = painter.predict(noisy, time, corpus.condition(prompt, rows, clean.device))
@@ -115,8 +121,10 @@ def complex_preference(
     if objective.winner == "labelled":
         has_loser &= (corpus.rows["winner"] != corpus.rows["caption"])[:, 0]
 
-    def step_loss(step: int, measure: bool) -> tuple[Tensor, Mapping[str, float]]:
-        clean, rows, noise, time, _ = _draw(painter, corpus, params, step)
+    def step_loss(
+        step: int, measure: bool, part: slice = WHOLE
+    ) -> tuple[Tensor, Mapping[str, float]]:
+        clean, rows, noise, time, _ = _draw(painter, corpus, params, step, part)
         noisy = painter.process.add_noise(clean, noise, time)
         conditions = {
             role: corpus.condition(corpus.rows[role][rows, 0], rows, clean.device)
@@ -144,14 +152,19 @@ def complex_preference(
 
 
 def _draw(
-    painter: Denoiser, corpus: Corpus, params: Training, step: int
+    painter: Denoiser, corpus: Corpus, params: Training, step: int, part: slice = WHOLE
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, torch.Generator]:
-    """Images, their rows, noise and times of a step, and its generator for the rest."""
-    rows = corpus.batch(params.batch_images, step, params.seed)
+    """Images, their rows, noise and times of part of a step's batch, and its generator.
+
+    The generator has drawn for the whole batch; so must whoever draws more from it.
+    """
+    batch = corpus.batch(params.batch_images, step, params.seed)
+    rows = batch[part]
     source = generator(params.seed, step, "step")
     clean = corpus.latents[rows]
-    noise = torch.randn(clean.shape, generator=source, dtype=torch.float32).to(clean.dtype)
-    time = draw_times(len(rows), params.times, source).to(clean.dtype)
+    shape = (len(batch), *clean.shape[1:])
+    noise = torch.randn(shape, generator=source, dtype=torch.float32)[part].to(clean.dtype)
+    time = draw_times(len(batch), params.times, source)[part].to(clean.dtype)
     device = next(painter.network.parameters()).device
     return clean.to(device), rows, noise.to(device), time.to(device), source
 

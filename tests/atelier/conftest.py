@@ -64,7 +64,7 @@ def tiny(family, seed=0):
 
 @pytest.fixture
 def lora():
-    return LoRA(rank=2, alpha=2, targets="all-linear")
+    return LoRA(rank=2, alpha=2, rslora=False, dora=False, dropout=0, targets="all-linear")
 
 
 @pytest.fixture
@@ -72,13 +72,22 @@ def training():
     return Training(
         steps=6,
         batch_images=3,
+        images_at_once=None,
         warmup_steps=1,
         schedule="cosine",
+        optimizer="adamw",
         weight_decay=0.01,
         clip_norm=1.0,
         ema_decay=0.9,
+        precision="fp32",
+        gradient_checkpointing=False,
+        compile=False,
         times=Times(uniform_share=0.5, logit_mean=0.8, logit_std=1.0),
         seed=3,
         checkpoint_steps=2,
+        checkpoints_kept=2,
         report_steps=2,
+        grids=None,
+        explosion=None,
+        drift_stop=False,
     )

@@ -11,7 +11,7 @@ from diffusers import (
 
 from atelier.errors import ArtifactError
 from atelier.models import FRAME, adapters, codec, load, sdxl
-from atelier.params import LoRA, ModelParams
+from atelier.params import ModelParams
 
 
 @pytest.fixture
@@ -206,10 +206,11 @@ def test_a_scheduler_of_another_process_is_refused(painter, scheduler):
 
 
 def test_a_lora_in_kohyas_layout_paints_the_same_in_a_pipeline_without_our_code(
-    painter, tmp_path
+    painter, tmp_path, lora
 ):
     painter.pipeline().save_pretrained(tmp_path / "base")
-    lora = LoRA(rank=2, alpha=3, targets=["to_q", "to_k", "to_v", "to_out.0"])
+    targets = ["to_q", "to_k", "to_v", "to_out.0"]
+    lora = lora.model_copy(update={"alpha": 3.0, "targets": targets})
     adapters.add(painter.network, "theta", lora, seed=0)
     for parameter in adapters.weights(painter.network, "theta").values():
         torch.nn.init.normal_(parameter, std=0.5)

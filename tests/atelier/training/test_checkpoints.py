@@ -13,7 +13,7 @@ def state(value):
 
 def test_the_newest_comes_back(tmp_path):
     for step in (2, 4):
-        checkpoints.save(tmp_path, step, state(step))
+        checkpoints.save(tmp_path, step, state(step), kept=2)
 
     step, tensors = checkpoints.newest(tmp_path)
 
@@ -25,20 +25,19 @@ def test_nothing_comes_back_from_an_absent_folder(tmp_path):
     assert checkpoints.newest(tmp_path / "nowhere") is None
 
 
-def test_the_last_two_are_kept(tmp_path):
+@pytest.mark.parametrize("kept", [1, 2, 3])
+def test_the_last_few_are_kept(tmp_path, kept):
     for step in (1, 2, 3, 4):
-        checkpoints.save(tmp_path, step, state(step))
+        checkpoints.save(tmp_path, step, state(step), kept=kept)
 
-    assert sorted(path.name[:13] for path in tmp_path.iterdir()) == [
-        "step-00000003",
-        "step-00000004",
-    ]
+    steps = sorted(path.name[:13] for path in tmp_path.iterdir())
+    assert steps == [f"step-0000000{step}" for step in (1, 2, 3, 4)][-kept:]
 
 
 @pytest.mark.parametrize("harm", ["truncated", "one bit", "empty"])
 def test_a_damaged_newest_one_falls_back_to_the_one_before(tmp_path, harm):
     for step in (2, 4):
-        checkpoints.save(tmp_path, step, state(step))
+        checkpoints.save(tmp_path, step, state(step), kept=2)
     newest = max(tmp_path.iterdir())
     content = bytearray(newest.read_bytes())
     if harm == "truncated":
@@ -49,7 +48,8 @@ def test_a_damaged_newest_one_falls_back_to_the_one_before(tmp_path, harm):
         content = bytearray()
     newest.write_bytes(content)
 
-    step, tensors = checkpoints.newest(tmp_path)
+    with pytest.warns(UserWarning, match=r"is damaged and was set aside .* checkpoint before"):
+        step, tensors = checkpoints.newest(tmp_path)
 
     assert step == 2
     assert torch.equal(tensors["weight"], torch.full((3,), 2.0))
@@ -57,14 +57,14 @@ def test_a_damaged_newest_one_falls_back_to_the_one_before(tmp_path, harm):
 
 
 def test_a_full_disk_says_so_and_leaves_the_last_good_one(tmp_path, monkeypatch):
-    checkpoints.save(tmp_path, 2, state(2))
+    checkpoints.save(tmp_path, 2, state(2), kept=2)
 
     def full(descriptor):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
     with pytest.raises(DiskError, match="the disk is full; free some space and run the same"):
-        checkpoints.save(tmp_path, 4, state(4))
+        checkpoints.save(tmp_path, 4, state(4), kept=2)
 
     assert checkpoints.newest(tmp_path)[0] == 2
     assert len(list(tmp_path.iterdir())) == 1

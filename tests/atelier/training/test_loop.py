@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from atelier.errors import DivergedError
+from atelier.errors import DivergedError, ParamsError
 from atelier.params import Times
 from atelier.reporting import silent
 from atelier.training import loop
@@ -16,10 +16,10 @@ def least_squares(seed=0):
         "b": torch.nn.Parameter(torch.ones(2)),
     }
 
-    def step_loss(step, measure):
-        noise = torch.randn(5, generator=loop.generator(seed, step, "step"))
-        loss = (parameters["w"] - 3 + noise).square().sum() + parameters["b"].square().sum()
-        return loss, {"noise": noise.norm().item()} if measure else {}
+    def step_loss(step, measure, part=loop.WHOLE):
+        noise = torch.randn(3, 5, generator=loop.generator(seed, step, "step"))[part]
+        each = (parameters["w"] - 3 + noise).square().sum(1) + parameters["b"].square().sum()
+        return each.mean(), {"noise": noise.norm(dim=1).mean().item()} if measure else {}
 
     return parameters, step_loss
 
@@ -35,8 +35,14 @@ class KilledError(Exception):
     pass
 
 
+EVERYTHING = {"images_at_once": 2, "precision": "fp16", "ema_decay": 0.9}
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "adafactor"])
+@pytest.mark.parametrize("changes", [{}, EVERYTHING], ids=["plain", "everything"])
 @pytest.mark.parametrize("killed_after", [1, 2, 3, 4, 5])
-def test_a_killed_run_goes_on_bit_for_bit(tmp_path, training, killed_after):
+def test_a_killed_run_goes_on_bit_for_bit(tmp_path, training, killed_after, changes, optimizer):
+    training = training.model_copy(update={**changes, "optimizer": optimizer})
     undisturbed = fit(tmp_path / "one", training, least_squares())
 
     def kill(step, values):
@@ -105,14 +111,123 @@ def test_the_average_follows_its_formula(tmp_path, training):
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(tmp_path, training):
     parameters, step_loss = least_squares()
 
-    def breaking(step, measure):
-        loss, values = step_loss(step, measure)
+    def breaking(step, measure, part):
+        loss, values = step_loss(step, measure, part)
         return (loss * math.nan, values) if step == 3 else (loss, values)
 
     with pytest.raises(DivergedError, match=r"nan at step 4; .* Lower learning_rate"):
         fit(tmp_path, training, (parameters, breaking))
 
     assert [path.name[:13] for path in tmp_path.iterdir()] == ["step-00000002"]
+
+
+def exploding(at):
+    parameters, step_loss = least_squares()
+
+    def breaking(step, measure, part):
+        loss, values = step_loss(step, measure, part)
+        return (loss * 1e6, values) if step == at else (loss, values)
+
+    return parameters, breaking
+
+
+def test_a_loss_that_explodes_stops_and_keeps_the_last_checkpoint(tmp_path, training):
+    training = training.model_copy(update={"steps": 40, "explosion": 100.0})
+
+    with pytest.raises(DivergedError, match=r"times its mean at step 31; .* kept in"):
+        fit(tmp_path, training, exploding(at=30))
+
+    kept = sorted(path.name[:13] for path in tmp_path.iterdir())
+    assert kept == ["step-00000028", "step-00000030"]
+
+
+def test_early_losses_and_an_unset_bound_stop_nothing(tmp_path, training):
+    watched = training.model_copy(update={"steps": 10, "explosion": 100.0})
+
+    fit(tmp_path / "early", watched, exploding(at=5))
+    fit(tmp_path / "unset", training.model_copy(update={"steps": 40}), exploding(at=30))
+
+
+def test_parts_of_a_batch_have_the_gradient_of_the_whole(tmp_path, training):
+    training = training.model_copy(update={"ema_decay": None})
+    told = {}
+
+    for at_once in (None, 1, 2):
+        reported = told.setdefault(at_once, [])
+        weights = fit(
+            tmp_path / str(at_once),
+            training.model_copy(update={"images_at_once": at_once}),
+            least_squares(),
+            report=lambda step, values, to=reported: to.append(values),
+        )
+        reported.append({name: tensor.tolist() for name, tensor in weights.items()})
+
+    for at_once in (1, 2):
+        for whole, parts in zip(told[None], told[at_once], strict=True):
+            assert parts == {k: pytest.approx(v, rel=1e-5) for k, v in whole.items()}
+
+
+def test_float16_passes_scale_their_loss_and_pass_over_a_step_that_overflows(
+    tmp_path, training
+):
+    parameters, step_loss = least_squares()
+    training = training.model_copy(update={"precision": "fp16", "ema_decay": None})
+    seen = []
+
+    def overflowing(step, measure, part):
+        loss, values = step_loss(step, measure, part)
+        seen.append(parameters["w"].detach().clone())
+        # The value stays; the gradient, once scaled by 65536, is beyond float32.
+        return (loss - loss.detach() * 1e36 + loss * 1e36 if step == 0 else loss), values
+
+    fit(tmp_path, training, (parameters, overflowing))
+
+    assert torch.equal(seen[0], seen[1])
+    assert not torch.equal(seen[1], seen[2])
+
+
+def test_the_passes_run_in_the_precision_that_is_asked_for(tmp_path, training):
+    parameters, step_loss = least_squares()
+    seen = set()
+
+    def matrices(step, measure, part):
+        seen.add((torch.ones(2, 2) @ torch.ones(2, 2)).dtype)
+        return step_loss(step, measure, part)
+
+    for precision in ("fp32", "bf16", "fp16"):
+        changed = training.model_copy(update={"precision": precision, "steps": 1})
+        seen.clear()
+        fit(tmp_path / precision, changed, (parameters, matrices))
+        assert seen == {
+            {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+        }
+
+
+def test_what_is_random_in_layers_is_a_function_of_seed_and_step(tmp_path, training):
+    drawn = []
+    parameters, step_loss = least_squares()
+
+    def dropping(step, measure, part):
+        drawn.append(torch.rand(1).item())
+        return step_loss(step, measure, part)
+
+    for name in ("one", "two"):
+        torch.manual_seed(len(drawn))
+        before = torch.get_rng_state()
+        fit(tmp_path / name, training, (parameters, dropping))
+        assert torch.equal(torch.get_rng_state(), before)
+
+    assert drawn[:6] == drawn[6:]
+    assert len(set(drawn)) == 6
+
+
+def test_the_8_bit_optimizer_says_what_it_needs(tmp_path, training):
+    training = training.model_copy(update={"optimizer": "adamw-8bit"})
+
+    with pytest.raises(
+        ParamsError, match="needs a CUDA device, and this network is on the cpu"
+    ):
+        fit(tmp_path, training, least_squares())
 
 
 def test_the_schedule_warms_up_and_ends_at_two_percent(training):
@@ -124,6 +239,8 @@ def test_the_schedule_warms_up_and_ends_at_two_percent(training):
     assert loop.schedule(101, training) == pytest.approx(0.02)
     warming = training.model_copy(update={"warmup_steps": 4})
     assert [loop.schedule(s, warming) for s in range(4)] == [0.25, 0.5, 0.75, 1]
+    linear = training.model_copy(update={"schedule": "linear"})
+    assert loop.schedule(51, linear) == pytest.approx(0.02 + 0.98 * 0.5)
     constant = training.model_copy(update={"schedule": "constant"})
     assert loop.schedule(90, constant) == 1
 
