@@ -238,9 +238,15 @@ def _run_stage(name: str) -> None:
     """Check what a person wrote, then run ``tasks.<name>`` under a tracked run."""
     with _clear_errors():
         profile = _checked_profile()
-        from tasks import tracking
+        from tasks import launch, machine, tracking
 
+        if launch.wanted(name):
+            launch.several(name)
         task = importlib.import_module(f"tasks.{name}")
+        launch.end_with_launcher()
+        if not machine.speaks():
+            task.run(profile, tracking.StageRun())  # the first process keeps the record
+            return
         with tracking.stage(name, profile) as tracked:
             task.run(profile, tracked)
         _leave_receipt()
@@ -283,6 +289,9 @@ def _clear_errors() -> Iterator[None]:
     try:
         yield
     except AtelierError as error:
+        from tasks import launch
+
+        launch.let_the_first_speak()
         sys.stderr.write(f"Error: {error}\n")
         raise typer.Exit(2) from None
     except KeyboardInterrupt:

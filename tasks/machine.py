@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
-import torch
 
 
 @dataclass(frozen=True)
@@ -28,6 +27,8 @@ class Room:
 
 def room(folder: Path) -> Room:
     """Return what there is, with the disk that holds ``folder`` or would."""
+    import torch
+
     while not folder.exists():
         folder = folder.absolute().parent
     disk = shutil.disk_usage(folder).free
@@ -41,6 +42,8 @@ def room(folder: Path) -> Room:
 
 def used() -> int:
     """Return the most memory that this process had on its device; on a CPU, what it has."""
+    import torch
+
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
     return int(psutil.Process().memory_info().rss)

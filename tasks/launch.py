@@ -1,0 +1,93 @@
+"""Stages that train, on several devices: the same command, started once a process.
+
+``ATELIER_PROCESSES=4 python -m tasks cpo`` (or ``dvc repro``) starts accelerate's launcher, which
+starts the command again four times. How many devices a machine has is no param: what is
+learned does not depend on it. Over several nodes accelerate's launcher is started by hand on
+each (docs/performance.md); this module then stands back.
+"""
+
+import os
+import threading
+import time
+from typing import NoReturn
+
+from atelier.errors import ParamsError
+
+PROCESSES = "ATELIER_PROCESSES"
+TRAINING = frozenset({"base", "cpo", "sft"})
+_WATCH_SECONDS = 0.5
+_OTHERS_WAIT_SECONDS = 3.0
+
+
+def processes() -> int:
+    """Return how many processes this machine is to train with.
+
+    Raises:
+        ParamsError: The variable holds no such number, or more than there are devices.
+    """
+    said = os.environ.get(PROCESSES, "1")
+    if not said.isascii() or not said.isdigit() or int(said) < 1:
+        raise ParamsError(
+            f"the environment variable {PROCESSES} should be a number of processes, 1 or "
+            f"more, is {said!r}"
+        )
+    return int(said)
+
+
+def wanted(stage: str) -> bool:
+    """Say whether ``stage`` is to be started again, as several processes."""
+    return stage in TRAINING and "WORLD_SIZE" not in os.environ and processes() > 1
+
+
+def several(stage: str) -> NoReturn:
+    """Run ``python -m tasks <stage>`` as several processes and end as they end.
+
+    Raises:
+        ParamsError: There are fewer devices than processes.
+    """
+    import torch
+
+    devices = torch.cuda.device_count()
+    if 0 < devices < processes():
+        raise ParamsError(
+            f"{PROCESSES} asks for {processes()} processes, and there are {devices} CUDA "
+            "devices; each process needs one of its own"
+        )
+    from accelerate.commands.launch import launch_command, launch_command_parser
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+    words = [
+        "--num_processes", str(processes()), "--num_machines", "1", "--machine_rank", "0",
+        "--multi_gpu",  # accelerate's name for one launcher of several processes; gloo on CPUs
+        "--main_process_port", "0", "--mixed_precision", "no", "--dynamo_backend", "no",
+        "--module", "tasks", stage,
+    ]  # fmt: skip
+    try:
+        launch_command(launch_command_parser().parse_args(words))
+    except ChildFailedError as error:
+        _, first = error.get_first_failure()
+        raise SystemExit(first.exitcode if first.exitcode > 0 else 1) from None
+    raise SystemExit(0)
+
+
+def end_with_launcher() -> None:
+    """End this process when its launcher is gone: it would train on, beside its successor."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return
+    launcher = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == launcher:
+            time.sleep(_WATCH_SECONDS)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True, name="end-with-launcher").start()
+
+
+def let_the_first_speak() -> None:
+    """Give the first process time to say what all of them found; then they are ended.
+
+    An error that only one of the others met is still told, by that one.
+    """
+    if os.environ.get("RANK", "0") != "0":
+        time.sleep(_OTHERS_WAIT_SECONDS)
