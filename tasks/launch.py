@@ -1,7 +1,7 @@
 """Stages that train, on several devices: the same command, started once a process.
 
-``ATELIER_PROCESSES=4 python -m tasks cpo`` (or ``dvc repro``) starts accelerate's launcher, which
-starts the command again four times. How many devices a machine has is no param: what is
+``ATELIER_PROCESSES=4 python -m tasks cpo`` (or ``dvc repro``) starts accelerate's launcher,
+which starts the command again four times. How many devices a machine has is no param: what is
 learned does not depend on it. Over several nodes accelerate's launcher is started by hand on
 each (docs/performance.md); this module then stands back.
 """

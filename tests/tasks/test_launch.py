@@ -68,7 +68,7 @@ def test_two_processes_follow_the_curve_of_one(studio, family):
 def test_a_number_of_processes_that_is_none_is_named(monkeypatch):
     monkeypatch.setenv("ATELIER_PROCESSES", "two")
 
-    with pytest.raises(ParamsError, match="ATELIER_PROCESSES should be a number .* is 'two'"):
+    with pytest.raises(ParamsError, match=r"ATELIER_PROCESSES should be a number .* is 'two'"):
         launch.wanted("cpo")
 
 
