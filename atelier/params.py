@@ -191,7 +191,10 @@ class VLMParams(Params):
     base_url: str  # of an OpenAI-compatible server, with its version: http://localhost:8000/v1
     model: str  # as the server calls it
     key_variable: str | None  # environment variable that holds the key; null: none is needed
-    answers: Literal["json_schema", "json_object", "plain"]  # what the server can be held to
+    answers: Literal[  # what the server can be held to, the strictest first
+        "json_schema", "json_schema_loose", "json_object", "plain"
+    ]
+    activation: Literal["at_once", "in_rounds"]  # what matters: all groups, or branches first
     concurrency: Count  # requests on their way at once
     timeout_seconds: Positive  # of one request
     tries: Count  # of one question, before its picture is set aside
@@ -199,8 +202,9 @@ class VLMParams(Params):
     pixels: Count  # side of the middle square that is sent
     criteria_per_call: Count  # judged in one question, about
     votes: Count  # times each judgement is asked for; confidence is then the share of votes
-    temperature: NonNegative
+    temperature: NonNegative | None  # null: the server's own
     max_tokens: Count  # of one answer
+    max_tokens_name: Literal["max_tokens", "max_completion_tokens"]  # as the server calls it
     write_captions: bool  # where the table has none, or there is no table
     image_tokens: Whole  # what the model counts for one picture; for estimates alone
     prompt_price: NonNegative  # of a million tokens sent, in your currency

@@ -1,5 +1,7 @@
 """``python -m tasks annotate --dry-run``: what the agent would ask, before it asks anything."""
 
+import functools
+
 from rich.console import Console
 from rich.table import Table
 
@@ -16,8 +18,8 @@ def run(profile: Profile) -> None:
     """Print calls, tokens and cost of the pictures in ``paths.DATA``; nothing is sent.
 
     The upper line is true if every criterion were judged in every picture. The middle one goes
-    by the pictures that were judged before, if there are any. What is in the ledger costs
-    nothing again.
+    by what was asked for the pictures that were judged before, if there are any. What is in the
+    ledger costs nothing again.
 
     Raises:
         ArtifactError: There are no pictures.
@@ -32,26 +34,27 @@ def run(profile: Profile) -> None:
     found = corpus.find(paths.DATA, params.captions, captionless=params.vlm.write_captions)
     with agent.opened(tree, params.vlm, params.largest_pixels) as expert:
         sights = agent.sights(found.entries)
-        judged = [one.criteria for one in map(expert.recall, sights) if one is not None]
+        judged = [one for one in map(expert.cost, sights) if one is not None]
         left = len(sights) - len(judged)
         captions = sum(one.title is not None for one in sights) / len(sights)
         table = Table(title=f"{left} of {len(sights)} pictures, {params.vlm.model}")
         table.add_column("")
         for name in _SHOWN:
             table.add_column(name, justify="right")
-        _row(table, "at most", _all(expert, left, len(tree.leaves()), captions))
+        _row(table, "at most", _most(expert, left, captions))
         if judged:
-            mean = sum(judged) / len(judged)
-            _row(table, "likely", _all(expert, left, mean, captions))
+            total = functools.reduce(Cost.plus, judged)
+            _row(table, "likely", total.times(left / len(judged)))
         _row(table, "spent so far", expert.spent())
+        terms = _terms(params.vlm, expert.schema_tokens() * left)
     console.print(table)
-    console.print(_terms(params.vlm), highlight=False)
+    console.print(terms, highlight=False)
 
 
-def _all(expert: Agent, pictures: int, criteria: float, captions: float) -> Cost:
+def _most(expert: Agent, pictures: int, captions: float) -> Cost:
     """Estimate ``pictures``, a share ``captions`` of which want one."""
-    without = expert.estimate(criteria, caption=False)
-    caption = expert.estimate(criteria, caption=True).less(without)
+    without = expert.most(caption=False)
+    caption = expert.most(caption=True).less(without)
     return without.times(pictures).plus(caption.times(pictures * captions))
 
 
@@ -61,10 +64,11 @@ def _row(table: Table, name: str, cost: Cost) -> None:
     table.add_row(name, calls, *tokens, f"{cost.price:,.2f}")
 
 
-def _terms(params: VLMParams) -> str:
+def _terms(params: VLMParams, schema_tokens: int) -> str:
     cap = "no cap" if params.cost_cap is None else f"capped at {params.cost_cap:g}"
     return (
         f"At {params.prompt_price:g} a million tokens sent and {params.completion_price:g} a "
         f"million answered, {params.image_tokens} tokens a picture; {cap}. Tries and repairs "
-        "come on top."
+        f"come on top, and of the schemas, where the server counts them, {schema_tokens:,} "
+        "tokens at most."
     )

@@ -8,6 +8,7 @@ import asyncio
 import email.utils
 import json
 import os
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ Message = dict[str, Any]
 _CHARACTERS_PER_TOKEN = 4  # of English prose, about
 _SHOWN = 500  # characters of a server's words that an error repeats
 _PASSING = frozenset({408, 409, 425, 429})  # and all from 500: the same request may succeed
+_REFUSED = frozenset({400, 422})  # by a server that does not know a field of the request
 _NOBODY = frozenset({401, 402, 403, 404})  # no picture will ever be answered
 
 
@@ -40,6 +42,19 @@ class FailedError(Exception):
     def __init__(self, reason: str, *, again: bool, wait: float | None = None) -> None:
         super().__init__(reason)
         self.again, self.wait = again, wait
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request, made before it has its turn, so that no turn is spent on making it.
+
+    Attributes:
+        body: What is sent.
+        tokens: About what the server counts for it.
+    """
+
+    body: bytes
+    tokens: int
 
 
 @dataclass(frozen=True)
@@ -94,6 +109,7 @@ class Endpoint:
 
         self._params = params
         self._key = _key(params.key_variable)
+        self._answered = False
         self.free = asyncio.Semaphore(params.concurrency)
         self._client = openai.AsyncOpenAI(
             base_url=params.base_url,
@@ -113,42 +129,49 @@ class Endpoint:
     ) -> None:
         await self._client.close()
 
-    async def complete(self, messages: Sequence[Message], schema: Mapping[str, Any]) -> Reply:
+    def request(self, messages: Sequence[Message], schema: Mapping[str, Any]) -> Request:
+        """Return what asks for an answer to ``messages`` that fits ``schema``."""
+        params = self._params
+        values: dict[str, Any] = {
+            "model": params.model,
+            "messages": messages,
+            params.max_tokens_name: params.max_tokens,
+            **_format(params, schema),
+        }
+        if params.temperature is not None:
+            values["temperature"] = params.temperature
+        prompt = tokens(_texts(messages)) + params.image_tokens
+        return Request(json.dumps(values, ensure_ascii=False).encode(), prompt)
+
+    async def complete(self, request: Request) -> Reply:
         """Send one request.
 
         Raises:
             FailedError: There is no answer.
             AnnotationError: There will never be one: no such model, no permission, no money.
         """
-        body = await self._body(messages, schema)
+        body = await self._send(request.body)
         try:
             completion = _Completion.model_validate_json(body)
         except ValidationError:
             raise FailedError(
                 f"the server sent no chat completion: {self._clean(body)}", again=True
             ) from None
-        return self._reply(completion, messages)
+        self._answered = True
+        return self._reply(completion, request)
 
-    async def _body(self, messages: Sequence[Message], schema: Mapping[str, Any]) -> str:
+    async def _send(self, body: bytes) -> str:
         import openai
 
-        params = self._params
-        request: dict[str, Any] = {
-            "model": params.model,
-            "messages": messages,
-            "temperature": params.temperature,
-            "max_tokens": params.max_tokens,
-            **_format(params, schema),
-        }
+        seconds = self._params.timeout_seconds
         try:
             # The client's own limit is for each read; a server that trickles would outlast it.
-            async with asyncio.timeout(params.timeout_seconds):
-                answer = await self._client.chat.completions.with_raw_response.create(**request)
-                return str(answer.text)
+            async with asyncio.timeout(seconds):
+                # Its method for chats would walk through picture and schema once more.
+                return await self._client.post("/chat/completions", content=body, cast_to=str)
         except (openai.APITimeoutError, TimeoutError):
             raise FailedError(
-                f"no answer within {params.timeout_seconds:g} seconds "
-                "(annotate.vlm.timeout_seconds)",
+                f"no answer within {seconds:g} seconds (annotate.vlm.timeout_seconds)",
                 again=True,
             ) from None
         except openai.APIStatusError as error:
@@ -167,14 +190,22 @@ class Endpoint:
                 f"{params.base_url} answers {status} for model {params.model!r}: "
                 f"{_CURES[402 if spent else status].format(variable=params.key_variable)}"
             )
+        words = self._clean(error.response.text)
+        field = _FIELD.search(words)
+        # Once it has answered, it is this picture that it refuses.
+        if status in _REFUSED and field and not self._answered:
+            return AnnotationError(
+                f"{params.base_url} refuses what it was sent ({status}): {words}\n"
+                f"{_FIELDS[field[1]]}"
+            )
         passing = status in _PASSING or status >= 500
         return FailedError(
-            f"the server answered {status}: {self._clean(error.response.text)}",
+            f"the server answered {status}: {words}",
             again=passing,
             wait=_retry_after(error.response.headers),
         )
 
-    def _reply(self, completion: _Completion, messages: Sequence[Message]) -> Reply:
+    def _reply(self, completion: _Completion, request: Request) -> Reply:
         choice = completion.choices[0]
         text = self._without_key(choice.message.content or "")
         refusal = self._without_key(choice.message.refusal or "")
@@ -186,13 +217,11 @@ class Endpoint:
             unfit = f"cut off at annotate.vlm.max_tokens, {self._params.max_tokens}"
         elif not text.strip():
             unfit = "the answer is empty"
-        usage = completion.usage or self._guess(messages, text)
+        # By the length of the texts, where the server does not count.
+        usage = completion.usage or _Usage(
+            prompt_tokens=request.tokens, completion_tokens=tokens(text)
+        )
         return Reply(text or refusal, unfit, cut, usage.prompt_tokens, usage.completion_tokens)
-
-    def _guess(self, messages: Sequence[Message], text: str) -> _Usage:
-        """Tokens by the length of the texts, for servers that do not count."""
-        prompt = tokens(_texts(messages)) + self._params.image_tokens
-        return _Usage(prompt_tokens=prompt, completion_tokens=tokens(text))
 
     def _clean(self, text: str) -> str:
         words = " ".join(self._without_key(text).split())
@@ -212,6 +241,22 @@ _CURES = {
 }
 
 
+_LADDER = (
+    "See annotate.vlm.answers: where json_schema is not known, try json_schema_loose, then "
+    "json_object, then plain."
+)
+_FIELDS = {  # that a server may not know, each with what cures it
+    "max_completion_tokens": "See annotate.vlm.max_tokens_name; others call it max_tokens.",
+    "max_tokens": "See annotate.vlm.max_tokens, and max_tokens_name: newer models of OpenAI "
+    "call it max_completion_tokens.",
+    "temperature": "See annotate.vlm.temperature; null sends none.",
+    "strict": _LADDER,
+    "json_schema": _LADDER,
+    "response_format": _LADDER,
+}
+_FIELD = re.compile(rf"\b({'|'.join(_FIELDS)})\b")
+
+
 def tokens(text: str) -> int:
     """Return about how many tokens ``text`` has."""
     return -(-len(text) // _CHARACTERS_PER_TOKEN)
@@ -227,11 +272,15 @@ def _texts(messages: Sequence[Message]) -> str:
     return "\n".join(said)
 
 
+_SCHEMATIC = frozenset({"json_schema", "json_schema_loose"})
+
+
 def _format(params: VLMParams, schema: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a request by which the server is held to JSON."""
-    if params.answers == "json_schema":
-        form = {"name": "answer", "strict": True, "schema": schema}
-        return {"response_format": {"type": "json_schema", "json_schema": form}}
+    if params.answers in _SCHEMATIC:
+        form = {"name": "answer", "schema": schema}
+        strict = {"strict": True} if params.answers == "json_schema" else {}
+        return {"response_format": {"type": "json_schema", "json_schema": form | strict}}
     if params.answers == "json_object":
         return {"response_format": {"type": "json_object"}}
     return {}
@@ -239,7 +288,7 @@ def _format(params: VLMParams, schema: Mapping[str, Any]) -> dict[str, Any]:
 
 def instruction(params: VLMParams, schema: Mapping[str, Any]) -> str:
     """Return what is added to a question's words where the server is not given the schema."""
-    if params.answers == "json_schema":
+    if params.answers in _SCHEMATIC:
         return ""
     form = json.dumps(schema, ensure_ascii=False)
     return f"\n\nAnswer with one JSON object, and nothing else, that fits this schema: {form}"

@@ -3,7 +3,8 @@
 The expert's walk over the tree is three kinds of question:
 
 1. ``activation``: of what kind is this picture (a word or more from each facet of the
-   vocabulary), and which groups of criteria matter for it?
+   vocabulary), and which groups of criteria matter for it? Or in two rounds: which of the large
+   branches, then (``closer``) which groups inside them.
 2. ``judging``: of the criteria in those groups that apply to its kind, which pole is seen?
 3. ``describing``: its caption, where nobody wrote one.
 
@@ -55,7 +56,8 @@ class Activation:
 
     Attributes:
         words: Its kind, in words of the vocabulary.
-        groups: Paths of the groups of criteria that matter, in the order of the tree.
+        groups: Paths of the groups of criteria that matter, in the order of the tree; after the
+            first of two rounds, of the large branches.
     """
 
     words: tuple[str, ...]
@@ -98,17 +100,57 @@ def groups(tree: Tree) -> dict[str, list[str]]:
     return grouped
 
 
-def activation(tree: Tree) -> Question[Activation]:
-    """Ask of what kind the picture is, and which groups of criteria matter for it."""
-    names = list(groups(tree))
-    kind = _object({facet: _several(words) for facet, words in tree.vocabulary.items()})
+def branches(tree: Tree) -> list[str]:
+    """Return the paths of the large branches: of all groups, the first two levels."""
+    return list(dict.fromkeys(_large(group) for group in groups(tree)))
+
+
+def inside(tree: Tree, active: Activation) -> list[str]:
+    """Return the groups inside the large branches that matter, if they apply to its kind."""
+    applicable = tree.applicable(active.words)
+    return [
+        group
+        for group, paths in groups(tree).items()
+        if _large(group) in active.groups and not applicable.keys().isdisjoint(paths)
+    ]
+
+
+def _large(group: str) -> str:
+    return "/".join(group.split("/")[:2])
+
+
+def closer(tree: Tree, names: Sequence[str]) -> Question[tuple[str, ...]]:
+    """Ask which of the groups ``names`` matter: the second of two rounds."""
+    text = f"Now look closer, at what matters in this picture.\n{_matters(tree, names)}"
+
+    def read(values: Any) -> tuple[str, ...]:
+        return tuple(_chosen(_fields(values, ("matters",))["matters"], names, "matters"))
+
+    return Question("closer", text, _object({"matters": _several(names)}), read)
+
+
+def _matters(tree: Tree, names: Sequence[str]) -> str:
+    """The words that ask which of ``names`` matter."""
     listed = "\n".join(f"- {name}: {_about(tree, name)}" for name in names)
-    text = (
-        "First, decide what matters.\n"
-        "`kind`: for each facet, the words that are true of this picture; none if none is.\n"
+    return (
         "`matters`: the groups of criteria in which this picture does something, well or "
         "badly, that an expert would speak of. Leave out the groups in which it is neither "
         f"here nor there; usually that is more than half.\n\nGroups:\n{listed}"
+    )
+
+
+def activation(tree: Tree, names: Sequence[str]) -> Question[Activation]:
+    """Ask of what kind the picture is, and which of ``names`` matter for it.
+
+    Args:
+        tree: The criteria.
+        names: ``groups``, or ``branches`` in the first of two rounds.
+    """
+    kind = _object({facet: _several(words) for facet, words in tree.vocabulary.items()})
+    text = (
+        "First, decide what matters.\n"
+        "`kind`: for each facet, the words that are true of this picture; none if none is.\n"
+        f"{_matters(tree, names)}"
     )
 
     def read(values: Any) -> Activation:

@@ -34,11 +34,12 @@ from atelier.criteria.annotators.endpoint import (
     FailedError,
     Message,
     Reply,
+    Request,
     instruction,
     tokens,
 )
 from atelier.criteria.annotators.ledger import Answer, Ledger, digest
-from atelier.criteria.annotators.questions import Question, UnfitError, Verdict
+from atelier.criteria.annotators.questions import Activation, Question, UnfitError, Verdict
 from atelier.criteria.tree import Pole, Tree
 from atelier.errors import AnnotationError, DiskError, ImageError
 from atelier.params import Params, VLMParams
@@ -49,7 +50,7 @@ _FIRST_WAIT = 0.5  # seconds, at most, before the second try; it doubles
 _SHOWN = 500  # characters of an unfit answer that the quarantine list repeats
 _HOPELESS = 8  # pictures in a row, at least, without a usable answer end the run
 _POLL = 0.05  # seconds between two looks at what is spent, near the cap
-_READ_AHEAD = 4  # pictures that are decoded while others wait for the server
+_READ_AHEAD = 4  # pictures, at least, that are ready while others wait for the server
 _VERDICT_TOKENS = 60  # of one criterion's verdict, about; for estimates
 _OTHER_TOKENS = 200  # of an activation or a caption, about; for estimates
 
@@ -178,14 +179,31 @@ class Agent:
 
     def recall(self, sight: Sight) -> Opinion | None:
         """Return what the ledger holds of a picture; None if answers are missing."""
+        retraced = self._retrace(sight)
+        return None if retraced is None else retraced[0]
+
+    def cost(self, sight: Sight) -> Cost | None:
+        """Return about what all questions about a picture cost; None if answers are missing."""
+        retraced = self._retrace(sight)
+        if retraced is None:
+            return None
+        asked = [question for question, _ in retraced[1]]
+        return self._cost(
+            len(asked),
+            sum(map(self._prompt_tokens, asked)),
+            sum(map(_completion_tokens, asked)),
+        )
+
+    def _retrace(self, sight: Sight) -> tuple[Opinion, list[_Asking]] | None:
+        """What the ledger holds of a picture, and what was asked for it."""
         walk, known = self._walk(sight), self.ledger.of(sight.image)
+        asked: list[_Asking] = []
         try:
-            asking = next(walk)
+            asked.append(next(walk))
             while True:
-                asking = walk.send(self._known(asking, known))
+                asked.append(walk.send(self._known(asked[-1], known)))
         except StopIteration as end:
-            opinion: Opinion = end.value
-            return opinion
+            return end.value, asked
         except _UnansweredError:
             return None
 
@@ -194,18 +212,29 @@ class Agent:
         ledger = self.ledger
         return self._cost(0, ledger.prompt_tokens, ledger.completion_tokens)
 
-    def estimate(self, criteria: float, *, caption: bool) -> Cost:
-        """Return about what one picture costs of which ``criteria`` are judged."""
-        paths = list(self.tree.leaves())[: round(criteria)]
-        sent = questions.parts(paths, self.params.criteria_per_call)
-        asked: list[Question[Any]] = [questions.judging(self.tree, part) for part in sent]
-        asked = asked * self.params.votes + [self._activation]
-        asked += [questions.describing(self.tree, "")] * caption
+    def most(self, *, caption: bool) -> Cost:
+        """Return about what a picture costs in which every criterion matters."""
+        asked = self._all_questions(caption=caption)
         return self._cost(
             len(asked),
-            sum(self._prompt_tokens(one) for one in asked),
-            len(paths) * self.params.votes * _VERDICT_TOKENS + (1 + caption) * _OTHER_TOKENS,
+            sum(map(self._prompt_tokens, asked)),
+            sum(map(_completion_tokens, asked)),
         )
+
+    def schema_tokens(self) -> int:
+        """Return about how many tokens the schemas of ``most`` are, for servers that count."""
+        if instruction(self.params, {}):
+            return 0  # told in words, which are counted
+        asked = self._all_questions(caption=False)
+        return sum(tokens(json.dumps(question.schema)) for question in asked)
+
+    def _all_questions(self, *, caption: bool) -> list[Question[Any]]:
+        sent = questions.parts(list(self.tree.leaves()), self.params.criteria_per_call)
+        asked: list[Question[Any]] = [questions.judging(self.tree, part) for part in sent]
+        asked = asked * self.params.votes + [self._activation]
+        if self._in_rounds:
+            asked.append(questions.closer(self.tree, list(questions.groups(self.tree))))
+        return asked + [questions.describing(self.tree, "")] * caption
 
     async def _consult(self, sights: Sequence[Sight], report: Report) -> dict[str, str]:
         self._halt, self._barren = None, 0
@@ -223,12 +252,17 @@ class Agent:
             queue = iter(left)
             workers = [
                 self._work(queue, endpoint, failed, settled)
-                for _ in range(min(len(left), self.params.concurrency + _READ_AHEAD))
+                for _ in range(min(len(left), self._at_once()))
             ]
             await asyncio.gather(*workers)
         if self._halt is not None:
             raise self._halt
         return failed
+
+    def _at_once(self) -> int:
+        """Pictures in hand: a free turn at the server should never wait for a picture."""
+        concurrency = self.params.concurrency
+        return concurrency + max(_READ_AHEAD, concurrency // 2)
 
     async def _work(
         self,
@@ -274,6 +308,10 @@ class Agent:
         if sight.title is not None:
             caption = yield questions.describing(self.tree, sight.title), 0
         active = yield self._activation, 0
+        if self._in_rounds:
+            within = questions.inside(self.tree, active)
+            chosen = (yield questions.closer(self.tree, within), 0) if within else ()
+            active = Activation(active.words, chosen)
         paths = questions.judged(self.tree, active)
         verdicts: dict[str, list[Verdict]] = {path: [] for path in paths}
         for part in questions.parts(paths, self.params.criteria_per_call):
@@ -340,32 +378,34 @@ class Agent:
         self, asking: _Asking, sight: Sight, picture: str, endpoint: Endpoint
     ) -> Any:
         """Ask once, and once more for a repair if the answer is whole but does not fit."""
-        messages = self._messages(asking[0], picture)
-        reply = await self._send(messages, asking, endpoint)
+        question = asking[0]
+        messages = self._messages(question, picture)
+        reply = await self._send(endpoint.request(messages, question.schema), asking, endpoint)
         try:
             return self._take(reply, asking, sight)
         except UnfitError as unfit:
             if reply.unfit is not None:
                 raise FailedError(_said(unfit, reply), again=True) from None
             wrong = str(unfit)
-        repaired = await self._send([*messages, *_repair(reply, wrong)], asking, endpoint)
+        messages += _repair(reply, wrong)
+        repaired = await self._send(
+            endpoint.request(messages, question.schema), asking, endpoint
+        )
         try:
             return self._take(repaired, asking, sight)
         except UnfitError as unfit:
             raise FailedError(_said(unfit, repaired), again=True) from None
 
-    async def _send(
-        self, messages: Sequence[Message], asking: _Asking, endpoint: Endpoint
-    ) -> Reply:
-        question, _ = asking
-        likely = self._likely_price(question)
+    async def _send(self, request: Request, asking: _Asking, endpoint: Endpoint) -> Reply:
+        """Wait for a turn, then send."""
+        likely = self._likely_price(asking[0])
         async with endpoint.free:
             await self._afford(likely)
             if self._halt is not None:
                 raise _HaltedError
             self._underway.append(likely)
             try:
-                return await endpoint.complete(messages, question.schema)
+                return await endpoint.complete(request)
             finally:
                 self._underway.remove(likely)
 
@@ -457,8 +497,7 @@ class Agent:
         )
 
     def _likely_price(self, question: Question[Any]) -> float:
-        answers = question.schema["required"] if question.topic == "judging" else ()
-        completion = len(answers) * _VERDICT_TOKENS or _OTHER_TOKENS
+        completion = _completion_tokens(question)
         return self._cost(1, self._prompt_tokens(question), completion).price
 
     def _prompt_tokens(self, question: Question[Any]) -> int:
@@ -489,8 +528,15 @@ class Agent:
         return backoff(state)
 
     @cached_property
-    def _activation(self) -> Question[questions.Activation]:
-        return questions.activation(self.tree)
+    def _in_rounds(self) -> bool:
+        """Whether branches are asked for first; where they are the groups, there is no use."""
+        groups = list(questions.groups(self.tree))
+        return self.params.activation == "in_rounds" and questions.branches(self.tree) != groups
+
+    @cached_property
+    def _activation(self) -> Question[Activation]:
+        listed = questions.branches if self._in_rounds else questions.groups
+        return questions.activation(self.tree, list(listed(self.tree)))
 
     @cached_property
     def _introduction(self) -> str:
@@ -534,6 +580,12 @@ def criteria_name(tree: Tree) -> str:
     """Return domain, version and hash of a tree: what the ledger sums by."""
     content = json.dumps(tree.model_dump()).encode()
     return f"{tree.domain} {tree.version} {hashlib.sha256(content).hexdigest()[:16]}"
+
+
+def _completion_tokens(question: Question[Any]) -> int:
+    """About how many tokens answer a question."""
+    answers = question.schema["required"] if question.topic == "judging" else ()
+    return len(answers) * _VERDICT_TOKENS or _OTHER_TOKENS
 
 
 def _may_succeed(error: BaseException) -> bool:

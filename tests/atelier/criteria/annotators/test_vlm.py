@@ -434,7 +434,7 @@ def test_faults_at_thirty_percent_lose_nothing(open_agent, look, model_server):
 )  # fmt: skip
 def test_what_is_not_in_the_tree_is_refused(tree, text, reason):
     with pytest.raises(questions.UnfitError, match=reason):
-        questions.read(questions.activation(tree), text)
+        questions.read(questions.activation(tree, list(questions.groups(tree))), text)
 
 
 @pytest.mark.parametrize(
@@ -489,7 +489,8 @@ def test_the_schema_keeps_to_what_every_server_knows(tree):
         ):
             walk(part)
 
-    walk(questions.activation(tree).schema)
+    walk(questions.activation(tree, list(questions.groups(tree))).schema)
+    walk(questions.closer(tree, list(questions.groups(tree))).schema)
     walk(questions.judging(tree, list(tree.leaves())).schema)
     walk(questions.describing(tree, "x").schema)
 
@@ -504,18 +505,132 @@ def test_any_domain_can_be_walked(open_agent, look, name):
     assert agent.recall(one).criteria <= len(criteria.leaves())
 
 
-def test_an_estimate_counts_calls_tokens_and_price(open_agent, tree):
+def test_an_estimate_of_the_most_counts_calls_tokens_and_price(open_agent, tree):
     agent = open_agent(criteria_per_call=50, votes=2, temperature=0.5)
 
-    all_of_them = agent.estimate(246, caption=True)
-    few = agent.estimate(50, caption=False)
+    most = agent.most(caption=True)
 
-    assert (all_of_them.calls, few.calls) == (12, 3)
-    assert all_of_them.completion_tokens == 246 * 2 * 60 + 2 * 200
-    assert few.prompt_tokens > 3 * 100
-    assert few.price == pytest.approx(
-        few.prompt_tokens / 1e6 + few.completion_tokens * 10 / 1e6
+    assert most.calls == 5 * 2 + 1 + 1
+    assert most.completion_tokens == 246 * 2 * 60 + 2 * 200
+    assert most.less(agent.most(caption=False)).calls == 1
+    assert most.price == pytest.approx(
+        most.prompt_tokens / 1e6 + most.completion_tokens * 10 / 1e6
     )
+    assert open_agent(activation="in_rounds").most(caption=False).calls == 9 + 2
+    assert agent.schema_tokens() > 246 * 2 * 60
+    assert open_agent(answers="plain").schema_tokens() == 0
+
+
+@pytest.mark.parametrize("activation", ["at_once", "in_rounds"])
+def test_what_a_judged_picture_is_said_to_cost_is_what_was_sent(
+    open_agent, look, model_server, activation
+):
+    model_server.follow(behaviour="usage unknown")
+    sights = look(4, "a title")
+    agent = open_agent(activation=activation, votes=2, temperature=0.5)
+    assert agent.cost(sights[0]) is None
+
+    agent.consult(sights, silent)
+
+    told = [agent.cost(one) for one in sights]
+    assert sum(one.calls for one in told) == model_server.asked()["asked"]
+    sent = sum(one.prompt_tokens for one in told)
+    assert sent == pytest.approx(agent.spent().prompt_tokens, rel=0.001)
+
+
+def test_in_rounds_only_groups_of_branches_that_matter_are_asked_about(
+    open_agent, look, model_server, tree
+):
+    model_server.follow(keep=True)
+    (one,) = look(1)
+    agent = open_agent(activation="in_rounds")
+
+    assert agent.consult([one], silent) == {}
+
+    bodies = [asked["body"] for asked in model_server.asked()["bodies"]]
+    listed = [schema_of(body)["properties"].get("matters") for body in bodies]
+    branches, groups = (matters["items"]["enum"] for matters in listed if matters)
+    assert branches == questions.branches(tree)
+    assert (len(branches), len(questions.groups(tree))) == (23, 98)
+    assert set(groups) < set(questions.groups(tree))
+    judged = [path for body in bodies for path in schema_of(body)["properties"] if "/" in path]
+    assert judged
+    assert {path.rpartition("/")[0] for path in judged} <= set(groups)
+
+
+def test_where_no_branch_matters_nothing_is_judged(tree):
+    kind = ("oil", "landscape", "naturalist")
+
+    assert questions.inside(tree, questions.Activation(kind, ())) == []
+    (group, *_) = inside = questions.inside(
+        tree, questions.Activation(kind, ("form-and-line/line",))
+    )
+    assert group.startswith("form-and-line/line/")
+    assert len(inside) < 4  # of a landscape no cloth is drawn
+
+
+@pytest.mark.parametrize("name", ["starter", "photography"])
+def test_a_tree_whose_branches_are_its_groups_needs_one_round(open_agent, look, name):
+    agent = open_agent(parse(CRITERIA / f"{name}.yaml"), activation="in_rounds")
+
+    asked = agent.most(caption=False).calls
+
+    assert asked == open_agent(parse(CRITERIA / f"{name}.yaml")).most(caption=False).calls
+
+
+@pytest.mark.parametrize(
+    ("changes", "sent"),
+    [
+        ({}, {"max_tokens": 4096, "temperature": 0.0}),
+        ({"max_tokens_name": "max_completion_tokens"}, {"max_completion_tokens": 4096}),
+        ({"temperature": None}, {"max_tokens": 4096}),
+    ],
+)
+def test_fields_go_by_the_names_that_the_server_knows(
+    open_agent, look, model_server, changes, sent
+):
+    model_server.follow(keep=True)
+
+    open_agent(**changes).consult(look(1), silent)
+
+    body = model_server.asked()["bodies"][0]["body"]
+    assert sent.items() <= body.items()
+    assert ("max_tokens" in body) == ("max_tokens" in sent)
+    assert ("temperature" in body) == (changes.get("temperature", 0) is not None)
+
+
+@pytest.mark.parametrize(
+    ("answers", "strict"), [("json_schema", True), ("json_schema_loose", None)]
+)
+def test_a_schema_is_sent_strict_or_not(open_agent, look, model_server, answers, strict):
+    model_server.follow(keep=True)
+
+    open_agent(answers=answers).consult(look(1), silent)
+
+    form = model_server.asked()["bodies"][0]["body"]["response_format"]["json_schema"]
+    assert form.get("strict") is strict
+
+
+@pytest.mark.parametrize(
+    ("words", "cure"),
+    [
+        (
+            "'max_tokens' is not supported, use 'max_completion_tokens'",
+            "max_tokens_name: newer",
+        ),
+        ("'temperature' does not support 0.0 with this model", "null sends none"),
+        ("Unexpected fields in the request: {'response_format'}", "then plain"),
+    ],
+)
+def test_a_field_that_the_server_refuses_ends_the_run_with_the_cure(
+    open_agent, look, model_server, words, cure
+):
+    model_server.follow(status=400, error={"param": words})
+
+    with pytest.raises(AnnotationError, match=rf"refuses what it was sent .400.(?s:.*){cure}"):
+        open_agent().consult(look(12), silent)
+
+    assert model_server.asked()["asked"] <= 8
 
 
 @pytest.mark.slow
@@ -536,20 +651,20 @@ def test_a_slow_server_is_kept_busy(open_agent, look, model_server, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_memory_does_not_grow_with_the_pictures(open_agent, look, capsys):
-    sights = look(2000)
+    sights = look(10_000)
     agent = open_agent(parse(CRITERIA / "starter.yaml"), concurrency=16)
     process = psutil.Process()
     held = {}
 
     def report(done, values):
-        if done in {500, 2000}:
+        if done in {1000, 2000, 5000, 10_000}:
             gc.collect()
-            held[done] = process.memory_info().rss / 2**20
+            held[done] = round(process.memory_info().rss / 2**20, 1)
 
     assert agent.consult(sights, report) == {}
 
     with capsys.disabled():
         sys.stdout.write(f"\nMiB after so many pictures: {held}\n")
-    assert held[2000] - held[500] < 8
+    assert held[10_000] - held[1000] < 16
