@@ -636,7 +636,7 @@ def test_a_field_that_the_server_refuses_ends_the_run_with_the_cure(
 @pytest.mark.slow
 def test_a_slow_server_is_kept_busy(open_agent, look, model_server, capsys):
     latency, concurrency = 1.0, 8
-    sights = look(240)
+    sights = look(480)  # the first requests and the last weigh less
     agent = open_agent(parse(CRITERIA / "starter.yaml"), concurrency=concurrency)
     model_server.follow(latency=latency)
 
