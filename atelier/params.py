@@ -48,7 +48,7 @@ class Buckets(Params):
 class ModelParams(Params):
     """``model:`` which painter is taught."""
 
-    family: Literal["flux", "sdxl"]
+    family: Literal["flux", "sd3", "sdxl"]
     source: str  # a folder in diffusers' layout, or a hub id
     revision: str | None  # commit of the hub id; null for a folder
     dtype: Literal["float32", "bfloat16", "float16"]  # of the frozen base; adapters are float32
@@ -167,7 +167,28 @@ class SDXLNetwork(Params):
         return self
 
 
-Network = Annotated[FluxNetwork | SDXLNetwork, Field(discriminator="kind")]
+class SD3Network(Params):
+    """Size of a small SD3 transformer and of its three text encoders."""
+
+    kind: Literal["sd3"]
+    blocks: Annotated[int, Field(ge=2)]
+    heads: Count
+    head_width: Count  # a multiple of 8
+    text_width: Count  # of T5
+    clip_widths: Annotated[list[Count], Field(min_length=2, max_length=2)]  # of both CLIPs
+    pooled_width: Count  # of each CLIP's summary
+
+    @model_validator(mode="after")
+    def _clips_fit_beside_t5(self) -> "SD3Network":
+        if sum(self.clip_widths) > self.text_width:
+            raise ValueError(
+                f"clip_widths should add up to text_width, {self.text_width}, at most, add up "
+                f"to {sum(self.clip_widths)}"
+            )
+        return self
+
+
+Network = Annotated[FluxNetwork | SD3Network | SDXLNetwork, Field(discriminator="kind")]
 
 
 class BaseParams(Params):

@@ -220,6 +220,10 @@ TOY_NETWORKS = {
 {kind: flux, double_blocks: 1, single_blocks: 1, heads: 2, head_width: 16, text_width: 16,
  pooled_width: 16}
 """,
+    "sd3": """
+{kind: sd3, blocks: 2, heads: 2, head_width: 16, text_width: 32, clip_widths: [8, 16],
+ pooled_width: 16}
+""",
     "sdxl": """
 {kind: sdxl, predicts: v, widths: [16, 32], attention: [false, true], layers: 1, head_width: 16,
  groups: 8, text_widths: [8, 16], pooled_width: 16}

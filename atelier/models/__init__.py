@@ -77,10 +77,11 @@ def load(params: "ModelParams") -> Denoiser:
         ParamsError: Its tokenizer files are missing.
         ArtifactError: The folder is absent or is no model of that family.
     """
-    from atelier.models import flux, sdxl
+    from atelier.models import flux, sd3, sdxl
 
     loaders: dict[str, Callable[[ModelParams], Denoiser]] = {
         "flux": flux.load,
+        "sd3": sd3.load,
         "sdxl": sdxl.load,
     }
     return loaders[params.family](params)

@@ -11,6 +11,12 @@ from atelier.errors import ArtifactError, ParamsError
 from atelier.models import Condition, quiet
 from atelier.params import ModelParams
 
+_READERS = [
+    ("tokenizer", "text_encoder"),
+    ("tokenizer_2", "text_encoder_2"),
+    ("tokenizer_3", "text_encoder_3"),
+]
+
 
 def read(
     kind: Any, name: str, params: ModelParams, *, codec_dtype: torch.dtype | None = None
@@ -43,6 +49,7 @@ def read(
         )
     with quiet():
         try:
+            _check_family(kind, params)
             pipeline = kind.from_pretrained(
                 params.source,
                 revision=params.revision,
@@ -90,6 +97,12 @@ def guided_against(empty: Condition, images: int, dtype: torch.dtype) -> dict[st
     }
 
 
+def release_encoders(pipeline: Any) -> None:
+    """Drop codec and text encoders from memory."""
+    parts = ("vae", *(name for _, name in _READERS if name in pipeline.components))
+    pipeline.register_modules(**dict.fromkeys(parts))
+
+
 def floating(network: nn.Module) -> torch.dtype:
     """Return the precision of the network's first weights: the base's, not an adapter's."""
     return next(p.dtype for p in network.parameters() if p.is_floating_point())
@@ -99,17 +112,24 @@ def identity(pipeline: Any, said: str) -> str:
     """Hash what decides latents and embeddings.
 
     Args:
-        pipeline: With codec, two text encoders and their tokenizers.
+        pipeline: With codec, text encoders and their tokenizers.
         said: The family, and the scales and lengths that it works with.
     """
     digest = hashlib.sha256(said.encode())
-    for tokenizer in (pipeline.tokenizer, pipeline.tokenizer_2):
+    readers = _readers(pipeline)
+    for tokenizer, _ in readers:
         digest.update(repr(sorted(tokenizer.get_vocab().items())).encode())
-    for module in (pipeline.vae, pipeline.text_encoder, pipeline.text_encoder_2):
+    for module in (pipeline.vae, *(encoder for _, encoder in readers)):
         for name, tensor in module.state_dict().items():
             digest.update(name.encode())
             digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]
+
+
+def _readers(pipeline: Any) -> list[tuple[Any, Any]]:
+    """Tokenizers and encoders, in order."""
+    parts = pipeline.components
+    return [(parts[one], parts[other]) for one, other in _READERS if other in parts]
 
 
 def _is_patch_pca(folder: Path) -> bool:
@@ -117,12 +137,20 @@ def _is_patch_pca(folder: Path) -> bool:
     return config.is_file() and '"PatchPCA"' in config.read_text(encoding="utf-8")
 
 
+def _check_family(kind: Any, params: ModelParams) -> None:
+    """A pipeline of another family may have parts of the same names, and then load.
+
+    Raises:
+        ValueError: It is of another family.
+    """
+    index = kind.load_config(params.source, revision=params.revision)
+    if not index["_class_name"].startswith(kind.__name__.removesuffix("Pipeline")):
+        raise ValueError(f"its model_index.json names a {index['_class_name']}")
+
+
 def _check_tokenizers(pipeline: Any, source: str) -> None:
     """Offline and uncached, transformers returns an almost empty tokenizer without a word."""
-    for tokenizer, encoder in (
-        (pipeline.tokenizer, pipeline.text_encoder),
-        (pipeline.tokenizer_2, pipeline.text_encoder_2),
-    ):
+    for tokenizer, encoder in _readers(pipeline):
         expected = encoder.config.vocab_size
         if len(tokenizer) < 0.9 * expected:
             raise ParamsError(

@@ -139,7 +139,7 @@ class SDXL:
 
     def release_encoders(self) -> None:
         """Drop codec and text encoders from memory."""
-        self._pipeline.register_modules(vae=None, text_encoder=None, text_encoder_2=None)
+        pipelines.release_encoders(self._pipeline)
 
     def pipeline(self) -> Any:
         """Return the diffusers pipeline around the same weights."""

@@ -1,6 +1,6 @@
 """Small pipelines from nothing: diffusers' real classes with few parameters.
 
-For starter bases and for tests: everything that reads them reads FLUX.1 and SDXL the same way.
+For starter bases and for tests: what reads them reads FLUX.1, SD3.5 and SDXL the same way.
 """
 
 from collections.abc import Iterable
@@ -14,6 +14,8 @@ from diffusers import (
     FluxPipeline,
     FluxTransformer2DModel,
     ModelMixin,
+    SD3Transformer2DModel,
+    StableDiffusion3Pipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
@@ -21,8 +23,9 @@ from torch import nn
 
 from atelier.models import Denoiser, small_texts
 from atelier.models.flux import Flux
+from atelier.models.sd3 import SD3
 from atelier.models.sdxl import SDXL
-from atelier.params import FluxNetwork, Network, SDXLNetwork
+from atelier.params import FluxNetwork, Network, SD3Network, SDXLNetwork
 
 # Sampling spends more of its steps near pure noise: at these sizes the large decisions
 # (layout, palette) fall there. 1 would be uniform.
@@ -49,18 +52,26 @@ def painter(
         seed: Of all weights.
     """
     built = pipeline(network, codec, corpus, seed=seed)
-    if isinstance(network, FluxNetwork):
-        return Flux(built, text_tokens=text_tokens)
-    return SDXL(built)
+    match network:
+        case FluxNetwork():
+            return Flux(built, text_tokens=text_tokens)
+        case SD3Network():
+            return SD3(built, text_tokens=text_tokens)
+        case SDXLNetwork():
+            return SDXL(built)
 
 
 def pipeline(network: Network, codec: ModelMixin, corpus: Iterable[str], *, seed: int) -> Any:
     """Build a pipeline with random, seeded weights; arguments as for ``painter``."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        if isinstance(network, FluxNetwork):
-            return _flux(network, codec, corpus)
-        return _sdxl(network, codec, corpus)
+        match network:
+            case FluxNetwork():
+                return _flux(network, codec, corpus)
+            case SD3Network():
+                return _sd3(network, codec, corpus)
+            case SDXLNetwork():
+                return _sdxl(network, codec, corpus)
 
 
 def _flux(network: FluxNetwork, codec: ModelMixin, corpus: Iterable[str]) -> FluxPipeline:
@@ -100,11 +111,48 @@ def _rotary_axes(head_width: int) -> tuple[int, int, int]:
     return text, side, side
 
 
+def _sd3(
+    network: SD3Network, codec: ModelMixin, corpus: Iterable[str]
+) -> StableDiffusion3Pipeline:
+    texts = list(corpus)
+    first, second, clip_tokenizer = small_texts.clip_pair(
+        network.clip_widths, network.pooled_width, texts, both_summarise=True
+    )
+    t5, t5_tokenizer = small_texts.t5(network.text_width, texts)
+    width = network.heads * network.head_width
+    transformer = SD3Transformer2DModel(
+        patch_size=2,
+        in_channels=codec.config.latent_channels,
+        out_channels=codec.config.latent_channels,
+        num_layers=network.blocks,
+        attention_head_dim=network.head_width,
+        num_attention_heads=network.heads,
+        joint_attention_dim=network.text_width,
+        caption_projection_dim=width,
+        pooled_projection_dim=2 * network.pooled_width,
+        qk_norm="rms_norm",
+        dual_attention_layers=(0,),  # as SD3.5 medium's first blocks
+    )
+    nn.init.zeros_(transformer.proj_out.weight)
+    nn.init.zeros_(transformer.proj_out.bias)
+    return StableDiffusion3Pipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=_SCHEDULER_SHIFT),
+        vae=codec,
+        text_encoder=first,
+        tokenizer=clip_tokenizer,
+        text_encoder_2=second,
+        tokenizer_2=clip_tokenizer,
+        text_encoder_3=t5,
+        tokenizer_3=t5_tokenizer,
+        transformer=transformer.eval(),
+    )
+
+
 def _sdxl(
     network: SDXLNetwork, codec: ModelMixin, corpus: Iterable[str]
 ) -> StableDiffusionXLPipeline:
     first, second, tokenizer = small_texts.clip_pair(
-        network.text_widths, network.pooled_width, corpus
+        network.text_widths, network.pooled_width, corpus, both_summarise=False
     )
     unet = UNet2DConditionModel(
         in_channels=codec.config.latent_channels,

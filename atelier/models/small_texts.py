@@ -32,18 +32,25 @@ def clip_of_bytes(width: int) -> tuple[CLIPTextModel, CLIPTokenizer]:
 
 
 def clip_pair(
-    widths: Sequence[int], pooled_width: int, corpus: Iterable[str]
+    widths: Sequence[int], pooled_width: int, corpus: Iterable[str], *, both_summarise: bool
 ) -> tuple[CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer]:
-    """Return SDXL's two encoders and the tokenizer of both: the corpus's words are tokens.
+    """Return two encoders and the tokenizer of both: the corpus's words are tokens.
 
-    Two layers each, since SDXL reads the last hidden state but one.
+    Two layers each, since SDXL and SD3 read the last hidden state but one.
+
+    Args:
+        widths: Of both.
+        pooled_width: Of a summary.
+        corpus: Texts.
+        both_summarise: Whether the first has a summary too, as SD3's has, and SDXL's not.
     """
     words = _frequent(re.findall(r"[^\W\d_]+", " ".join(corpus).lower()), _MOST_MERGED_WORDS)
     tokenizer = _clip_tokenizer(_merges(words))
     first, second = (
         _clip_config(tokenizer, width, projection=pooled_width, layers=2) for width in widths
     )
-    encoders = CLIPTextModel(first), CLIPTextModelWithProjection(second)
+    kind = CLIPTextModelWithProjection if both_summarise else CLIPTextModel
+    encoders = kind(first), CLIPTextModelWithProjection(second)
     for encoder in encoders:
         # Hidden states leave without a normalisation: at CLIP's own initial size, 0.02, a
         # network that is trained from nothing would hardly hear them.

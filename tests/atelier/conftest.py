@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from atelier.params import FluxNetwork, LoRA, SDXLNetwork, Times, Training
+from atelier.params import FluxNetwork, LoRA, SD3Network, SDXLNetwork, Times, Training
 
 
 def sdxl(predicts):
@@ -26,6 +26,15 @@ NETWORKS = {
         heads=2,
         head_width=16,
         text_width=16,
+        pooled_width=16,
+    ),
+    "sd3": SD3Network(
+        kind="sd3",
+        blocks=2,
+        heads=2,
+        head_width=16,
+        text_width=32,
+        clip_widths=[8, 16],
         pooled_width=16,
     ),
     "sdxl-epsilon": sdxl("epsilon"),
@@ -55,7 +64,7 @@ def tiny(family, seed=0):
             NETWORKS[family], codec.fit(pictures, 4, 4), corpus, text_tokens=12, seed=seed
         )
     # An untrained output layer is zero, under which every prompt paints the same.
-    output = "proj_out" if family == "flux" else "conv_out"
+    output = "conv_out" if painter.component == "unet" else "proj_out"
     torch.nn.init.normal_(
         getattr(painter.network, output).weight, std=0.2, generator=generator.manual_seed(2)
     )

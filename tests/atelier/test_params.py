@@ -19,7 +19,7 @@ def test_a_complete_profile_is_read(tmp_path, profile):
 
 
 def test_all_mistakes_are_named_at_once_with_field_value_and_what_is_allowed(tmp_path, profile):
-    profile["model"]["family"] = "sd3"
+    profile["model"]["family"] = "dit"
     profile["annotate"]["largest_pixels"] = 0
     profile["split"]["train"] = 1.5
     del profile["sft"]["learning_rate"]
@@ -35,7 +35,7 @@ def test_all_mistakes_are_named_at_once_with_field_value_and_what_is_allowed(tmp
     text = str(caught.value)
     assert text.startswith(f"{tmp_path / 'starter.yaml'} does not fit:\n")
     for mistake in (
-        "model.family: input should be 'flux' or 'sdxl', got 'sd3'",
+        "model.family: input should be 'flux', 'sd3' or 'sdxl', got 'dit'",
         "annotate.largest_pixels: input should be greater than 0, got 0",
         "split.train: input should be less than or equal to 1, got 1.5",
         "sft.learning_rate: field required",
@@ -134,7 +134,7 @@ def test_the_kind_of_a_network_says_which_fields_it_has(tmp_path, small_sdxl):
     small_sdxl["base"]["network"] |= {"kind": "unet"}
 
     assert read.base.network.widths == [16, 32]
-    with pytest.raises(ParamsError, match=r"base\.network: .*'unet'.*'flux', 'sdxl'"):
+    with pytest.raises(ParamsError, match=r"base\.network: .*'unet'.*'flux', 'sd3', 'sdxl'"):
         read_profile(written(tmp_path, small_sdxl))
 
 
@@ -155,6 +155,19 @@ def test_a_unet_that_cannot_be_built_is_refused(tmp_path, small_sdxl, change, sa
 
     with pytest.raises(ParamsError, match=says):
         read_profile(written(tmp_path, small_sdxl))
+
+
+def test_clips_wider_than_t5_are_refused(tmp_path, profile):
+    network = {
+        "kind": "sd3", "blocks": 2, "heads": 2, "head_width": 16, "text_width": 16,
+        "clip_widths": [8, 16], "pooled_width": 16,
+    }  # fmt: skip
+    profile["model"]["family"] = "sd3"
+    training = profile["sft"]["training"]
+    profile["base"] = {**yaml.safe_load(BASE), "network": network, "training": training}
+
+    with pytest.raises(ParamsError, match=r"clip_widths should add up to text_width, 16"):
+        read_profile(written(tmp_path, profile))
 
 
 def test_a_base_of_another_family_than_the_model_is_refused(tmp_path, small_sdxl):

@@ -4,8 +4,8 @@ from atelier import models
 from atelier.errors import ArtifactError, ParamsError
 from tasks import base, paths
 
-FAMILIES = pytest.mark.parametrize("family", ["flux", "sdxl"])
-NETWORK = {"flux": "transformer", "sdxl": "unet"}
+FAMILIES = pytest.mark.parametrize("family", ["flux", "sd3", "sdxl"])
+NETWORK = {"flux": "transformer", "sd3": "transformer", "sdxl": "unet"}
 
 
 @FAMILIES
@@ -15,7 +15,7 @@ def test_the_base_is_a_pipeline_that_loads_and_paints(studio, family):
     assert painter.component == NETWORK[family]
     assert painter.latent_shape(32) == (4, 8, 8)
     # five words of captions and criteria; T5 ends a prompt, CLIP begins and ends it
-    assert painter.count_tokens("a sea, calm edges") == {"flux": 6, "sdxl": 7}[family]
+    assert painter.count_tokens("a sea, calm edges") == (7 if family == "sdxl" else 6)
     assert {path.name for path in paths.BASE.joinpath("starter").iterdir()} >= {
         "model_index.json",
         "curve.tsv",

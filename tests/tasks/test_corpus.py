@@ -57,7 +57,7 @@ def test_without_buckets_every_picture_is_the_middle_square(gallery):
     assert found.frames[:3].tolist() == [[32, 32, 0, 0], [40, 64, 0, 10], [70, 30, 21, 0]]
 
 
-@pytest.mark.parametrize("family", ["flux", "sdxl"])
+@pytest.mark.parametrize("family", ["flux", "sd3", "sdxl"])
 def test_both_stages_train_on_buckets(gallery, notebook):
     sft.run(gallery, notebook)
     cpo.run(gallery, notebook)

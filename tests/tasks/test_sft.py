@@ -8,7 +8,7 @@ from atelier.models import adapters
 from tasks import paths, sft
 
 
-@pytest.mark.parametrize("family", ["flux", "sdxl"])
+@pytest.mark.parametrize("family", ["flux", "sd3", "sdxl"])
 def test_theta1_is_a_lora_with_its_curve_and_metrics(studio, notebook):
     sft.run(studio, notebook)
 

@@ -83,8 +83,11 @@ def test_only_the_policy_gets_gradients_after_the_teacher_spoke(taught):
             target = predict(taught)
         (predict(taught) - target).square().mean().backward()
 
-    trained = adapters.weights(taught.network, "theta").values()
-    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in trained)
+    trained = adapters.weights(taught.network, "theta")
+    idle = {name for name, p in trained.items() if not p.grad.abs().sum() > 0}
+    # SD3's last block drops what the text would have asked.
+    assert all("transformer_blocks.1.attn.add_q_proj" in name for name in idle)
+    assert taught.component == "transformer" or not idle
     others = [p for n, p in taught.network.named_parameters() if ".theta." not in n]
     assert all(p.grad is None for p in others)
 
