@@ -1,8 +1,8 @@
 """``python -m tasks paint``: use what was learned: any models, any prompt, steered by criteria.
 
 Criteria steer by words, which θ1 was taught: a promoted criterion puts its good pole into the
-prompt, a suppressed one puts its bad pole into the prompt that guidance leads away from. Both
-take a leaf or a branch of the tree.
+prompt, a suppressed one puts its bad pole into the prompt that guidance leads away from, in
+place of the empty one. Both take a leaf or a branch of the tree.
 """
 
 import json
@@ -77,12 +77,12 @@ def run(profile: Profile, wish: Wish) -> Path:
     good, bad = _steered(wish, criteria, guidance)
     chosen = [_found(name, profile) for name in dict.fromkeys(wish.models)]
     prompts = [captions.join(prompt, good) for prompt in wish.prompts for _ in wish.seeds]
-    against = [captions.join(prompt, bad) for prompt in wish.prompts for _ in wish.seeds]
+    against = [captions.join("", bad)] * len(prompts) if bad else None
     seeds = list(wish.seeds) * len(wish.prompts)
     rows: dict[str, list[images.Pixels]] = {}
     with progress.bar("paint", len(chosen) * len(prompts), "pictures") as report:
         for model, painter, adapter in _ready(chosen):
-            _check_room(painter, [*prompts, *against])
+            _check_room(painter, [*prompts, *(against or [])])
             done = len(rows) * len(prompts)
             with adapters.use(painter.network, adapter):
                 rows[model.name] = list(
@@ -94,13 +94,13 @@ def run(profile: Profile, wish: Wish) -> Path:
                         guidance=guidance,
                         pixels=model.base.pixels,
                         batch_images=profile.evaluate.batch_images,
-                        against=against if bad else None,
+                        against=against,
                         report=progress.after(done, report),
                     )
                 )
     how = {
         "prompts": prompts,
-        "against": against if bad else None,
+        "against": against,
         "seeds": seeds,
         "models": {model.name: model.identity() for model in chosen},
         "steps": steps,
