@@ -54,6 +54,7 @@ class ModelParams(Params):
     dtype: Literal["float32", "bfloat16", "float16"]  # of the frozen base; adapters are float32
     pixels: Count  # side of the square pictures
     text_tokens: Count  # length to which T5 pads prompts; ignored by families without T5
+    text_chunks: Count  # of 75 tokens that CLIP reads one by one; of sdxl, others have T5
     buckets: Buckets | None  # sizes that training cuts pictures to; null: the middle square
     true_sizes: bool  # training tells a picture's own size and crop; families without ignore it
 

@@ -132,6 +132,7 @@ def _untrained(params: BaseParams, captioned: _Captioned, profile: Profile) -> D
             _codec(params.codec, captioned.pixels),
             [*captioned.captions, *phrases],
             text_tokens=profile.model.text_tokens,
+            text_chunks=profile.model.text_chunks,
             seed=params.training.seed,
         )
 

@@ -23,6 +23,7 @@ model:
   dtype: float32
   pixels: 32
   text_tokens: 64
+  text_chunks: 1
   buckets: null
   true_sizes: false
 base: null

@@ -1,6 +1,6 @@
 """SDXL: two CLIP encoders, sizes as a condition, ε- and v-prediction, codec scale.
 
-Shapes: ``B`` images, ``C H W`` latents, ``L`` = 77 tokens of CLIP.
+Shapes: ``B`` images, ``C H W`` latents, ``L`` = 77 tokens of CLIP for each of ``K`` chunks.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from diffusers import StableDiffusionXLPipeline
 from torch import Tensor
 
 from atelier.errors import ArtifactError
-from atelier.models import FRAME, Condition, pipelines
+from atelier.models import FRAME, Condition, chunks, pipelines
 from atelier.models.processes import Process, VariancePreserving
 from atelier.params import ModelParams
 
@@ -24,18 +24,18 @@ class SDXL:
 
     component = "unet"
 
-    def __init__(self, pipeline: StableDiffusionXLPipeline) -> None:
+    def __init__(self, pipeline: StableDiffusionXLPipeline, *, text_chunks: int) -> None:
         pipeline.set_progress_bar_config(disable=True)
         self._pipeline = pipeline
         self.network = pipeline.unet
         self.network.requires_grad_(False)
         self._steps = _process(pipeline.scheduler)
         self.process: Process = self._steps
-        tokenizers = (pipeline.tokenizer, pipeline.tokenizer_2)
-        self.token_budget = min(tokenizer.model_max_length for tokenizer in tokenizers)
+        self._chunks = text_chunks
+        self.token_budget = chunks.budget(text_chunks)
         zeros = pipeline.config.force_zeros_for_empty_prompt
         codec = (pipeline.vae.config.scaling_factor, str(pipeline.vae.dtype))
-        self.identity = pipelines.identity(pipeline, f"sdxl {codec} {zeros}")
+        self.identity = pipelines.identity(pipeline, f"sdxl {codec} {zeros} {text_chunks}")
 
     @torch.no_grad()
     def encode_images(self, pixels: Tensor) -> Tensor:
@@ -54,21 +54,25 @@ class SDXL:
         """Return ``tokens`` ``[B, L, D]`` and ``pooled`` ``[B, P]``.
 
         Tokens are the last hidden states but one of both encoders, side by side; pooled is
-        the second encoder's (Podell et al. 2023, arXiv:2307.01952, Sec. 2.1). The empty prompt
+        the second encoder's (Podell et al. 2023, arXiv:2307.01952, Sec. 2.1). A prompt of
+        several chunks is read chunk by chunk, put together along L; all prompts have as many
+        chunks, and the summary is that of the first. The empty prompt
         is all zeros where the pipeline says so, as SDXL's is: it is what the pipeline itself
         guides against, so dropped captions in training must look the same.
         """
+        ids = [
+            torch.stack([chunks.tokens(tokenizer, prompt, self._chunks) for prompt in prompts])
+            for tokenizer, _ in self._readers()
+        ]
         first, second = (
-            encoder(
-                pipelines.token_ids(tokenizer, list(prompts), self.token_budget).to(
-                    encoder.device
-                ),
-                output_hidden_states=True,
-            )
-            for tokenizer, encoder in self._readers()
+            encoder(own.flatten(0, 1).to(encoder.device), output_hidden_states=True)
+            for own, (_, encoder) in zip(ids, self._readers(), strict=True)
         )
-        hidden = [output.hidden_states[-2].float() for output in (first, second)]
-        condition = {"tokens": torch.cat(hidden, -1), "pooled": second.text_embeds.float()}
+        hidden = torch.cat([out.hidden_states[-2].float() for out in (first, second)], -1)
+        condition = {
+            "tokens": hidden.reshape(len(prompts), -1, hidden.shape[-1]),
+            "pooled": second.text_embeds.float()[:: self._chunks].clone(),
+        }
         if self._pipeline.config.force_zeros_for_empty_prompt:
             empty = torch.tensor([not prompt for prompt in prompts])
             for tensor in condition.values():
@@ -76,11 +80,11 @@ class SDXL:
         return condition
 
     def count_tokens(self, prompt: str) -> int:
-        """Return the tokens of ``prompt``, begin and end included, where it has the most."""
-        return max(
-            len(tokenizer(prompt, truncation=False, verbose=False).input_ids)
-            for tokenizer, _ in self._readers()
-        )
+        """Return the tokens of ``prompt``, begin and end included, where it has the most.
+
+        A phrase that goes to the next chunk as a whole costs what it leaves empty.
+        """
+        return max(chunks.count(tokenizer, prompt) for tokenizer, _ in self._readers())
 
     def predict(self, noisy: Tensor, time: Tensor, condition: Condition) -> Tensor:
         """Return ε or v as the UNet predicts it, ``[B, C, H, W]``."""
@@ -183,7 +187,7 @@ def load(params: ModelParams) -> SDXL:
     )
     if not pipeline.vae.config.force_upcast:
         pipeline.vae.to(getattr(torch, params.dtype))
-    return SDXL(pipeline)
+    return SDXL(pipeline, text_chunks=params.text_chunks)
 
 
 def _process(scheduler: Any) -> VariancePreserving:

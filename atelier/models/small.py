@@ -40,6 +40,7 @@ def painter(
     corpus: Iterable[str],
     *,
     text_tokens: int,
+    text_chunks: int,
     seed: int,
 ) -> Denoiser:
     """Build an untrained painter of the family that ``network.kind`` names.
@@ -49,6 +50,7 @@ def painter(
         codec: The ``vae``, already fitted.
         corpus: Texts whose words become tokens; other words are spelt.
         text_tokens: Length to which T5 pads prompts; CLIP's is 77.
+        text_chunks: Of 75 tokens that SDXL's CLIPs read one by one.
         seed: Of all weights.
     """
     built = pipeline(network, codec, corpus, seed=seed)
@@ -58,7 +60,7 @@ def painter(
         case SD3Network():
             return SD3(built, text_tokens=text_tokens)
         case SDXLNetwork():
-            return SDXL(built)
+            return SDXL(built, text_chunks=text_chunks)
 
 
 def pipeline(network: Network, codec: ModelMixin, corpus: Iterable[str], *, seed: int) -> Any:

@@ -53,7 +53,13 @@ def painter(family):
     return tiny(family)
 
 
-def tiny(family, seed=0):
+@pytest.fixture
+def build():
+    """A function that builds a toy painter of a family, with options."""
+    return tiny
+
+
+def tiny(family, seed=0, text_chunks=1):
     from atelier.models import codec, quiet, small
 
     generator = torch.Generator().manual_seed(1)
@@ -61,7 +67,12 @@ def tiny(family, seed=0):
     corpus = ["a sea in blue, calm edges, harsh edges"]
     with quiet():
         painter = small.painter(
-            NETWORKS[family], codec.fit(pictures, 4, 4), corpus, text_tokens=12, seed=seed
+            NETWORKS[family],
+            codec.fit(pictures, 4, 4),
+            corpus,
+            text_tokens=12,
+            text_chunks=text_chunks,
+            seed=seed,
         )
     # An untrained output layer is zero, under which every prompt paints the same.
     output = "conv_out" if painter.component == "unet" else "proj_out"

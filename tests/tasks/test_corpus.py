@@ -77,6 +77,16 @@ def test_a_finished_cache_wants_no_pictures(gallery):
     assert torch.equal(again.latents[rows], first.latents[rows])
 
 
+@pytest.mark.parametrize("family", ["sdxl"])
+def test_every_prompt_of_a_batch_has_as_many_chunks(gallery):
+    long = {"text_chunks": 3}
+
+    found = encoded(gallery.model_copy(update={"model": gallery.model.model_copy(update=long)}))
+
+    rows = torch.tensor([found.empty, *found.rows["caption"][:2, 0].tolist()])
+    assert found.prompts["tokens"][rows].shape == (3, 3 * 77, 24)
+
+
 def test_buckets_that_the_family_cannot_paint_are_refused(gallery):
     buckets = Buckets(step_pixels=12, longest_ratio=2.0)
     model = gallery.model.model_copy(update={"buckets": buckets})

@@ -19,6 +19,7 @@ def model(source, family, **changes):
         "dtype": "float32",
         "pixels": 32,
         "text_tokens": 12,
+        "text_chunks": 1,
         "buckets": None,
         "true_sizes": False,
     }

@@ -49,7 +49,7 @@ def test_the_noise_is_the_one_that_sdxl_was_trained_with(painter):
 def test_a_half_precision_base_keeps_its_schedule_in_float32(painter):
     painter.pipeline().to(torch.bfloat16)
 
-    again = sdxl.SDXL(painter.pipeline())
+    again = sdxl.SDXL(painter.pipeline(), text_chunks=1)
 
     assert again.process.alphas_cumprod.dtype == torch.float32
     assert 0 < 1 - again.process.alphas_cumprod[0] < 0.001
@@ -170,6 +170,7 @@ def saved_with(painter, vae, folder):
         dtype="float16",
         pixels=32,
         text_tokens=77,
+        text_chunks=1,
         buckets=None,
         true_sizes=False,
     )
@@ -202,7 +203,7 @@ def test_a_scheduler_of_another_process_is_refused(painter, scheduler):
     painter.pipeline().register_modules(scheduler=scheduler)
 
     with pytest.raises(ArtifactError, match="is no discrete variance-preserving process"):
-        sdxl.SDXL(painter.pipeline())
+        sdxl.SDXL(painter.pipeline(), text_chunks=1)
 
 
 def test_a_lora_in_kohyas_layout_paints_the_same_in_a_pipeline_without_our_code(
