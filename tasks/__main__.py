@@ -234,6 +234,82 @@ def compare_labels(
         importlib.import_module("tasks.labels").compare(files, leaves)
 
 
+survey = typer.Typer(help="A user study: people compare painters, pair by pair.")
+app.add_typer(survey, name="survey", no_args_is_help=True)
+
+StudyName = Annotated[str, typer.Argument(help="A folder of artifacts/survey/.")]
+Invitation = Annotated[int, typer.Argument(help="Number of the invitation.")]
+
+
+@survey.command(name="make")
+def make_survey(study: StudyName) -> None:
+    """Draw blind, balanced pairs from what evaluate painted, as `survey:` says."""
+    with _clear_errors():
+        importlib.import_module("tasks.survey.making").run(_checked_profile(), study)
+
+
+@survey.command(name="invite")
+def invite_raters(
+    study: StudyName,
+    group: Annotated[str, typer.Option(help="Of the profile's survey.groups.")],
+    count: Annotated[int, typer.Option(min=1, max=10_000, help="How many people.")],
+) -> None:
+    """Print a link for each of so many people, once: only its hash is kept."""
+    with _clear_errors():
+        desk = importlib.import_module("tasks.survey.desk")
+        desk.invite(_checked_profile(), study, group, count)
+
+
+@survey.command(name="revoke")
+def revoke_invitations(
+    study: StudyName,
+    numbers: Annotated[list[int], typer.Argument(help="Numbers of invitations.")],
+) -> None:
+    """Make links worthless; answers that were given with them stay."""
+    with _clear_errors():
+        importlib.import_module("tasks.survey.desk").revoke(study, numbers)
+
+
+@survey.command(name="status")
+def survey_status(study: StudyName) -> None:
+    """Say how far everybody is; not what they answered."""
+    with _clear_errors():
+        importlib.import_module("tasks.survey.desk").status(study)
+
+
+@survey.command(name="export")
+def export_rater(study: StudyName, number: Invitation) -> None:
+    """Print all that is stored of one person, as JSON."""
+    with _clear_errors():
+        importlib.import_module("tasks.survey.desk").export(study, number)
+
+
+@survey.command(name="delete")
+def delete_rater(study: StudyName, number: Invitation) -> None:
+    """Delete one person's invitation and answers for good."""
+    with _clear_errors():
+        importlib.import_module("tasks.survey.desk").delete(study, number)
+
+
+@survey.command(name="serve")
+def serve_survey(
+    study: StudyName,
+    host: Annotated[str, typer.Option(help="Where to listen.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 8100,
+) -> None:
+    """Ask people, until Ctrl-C; whenever it ends, no answer is lost."""
+    with _clear_errors():
+        serving = importlib.import_module("tasks.survey.serving")
+        serving.run(_checked_profile(), study, host, port)
+
+
+@survey.command(name="analyse")
+def analyse_survey(study: StudyName) -> None:
+    """Say what the answers mean so far: a page, a JSON file, and MLflow's model versions."""
+    with _clear_errors():
+        importlib.import_module("tasks.survey.analysing").run(study)
+
+
 def _run_stage(name: str) -> None:
     """Check what a person wrote, then run ``tasks.<name>`` under a tracked run."""
     with _clear_errors():

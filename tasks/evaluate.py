@@ -59,7 +59,7 @@ def run(profile: Profile, tracked: StageRun) -> None:
     extractor, second = _extractor(profile), _second_judge(profile)
     entrants = contestants.of(profile)
     test = annotations.read(paths.SPLIT / "test.jsonl", Record)
-    examined = _examined(test, profile.evaluate.prompts)
+    examined = painted_records(test, profile.evaluate.prompts)
     work = _work(profile, entrants)
     _paint(entrants, examined, criteria, profile, work)
     with _first_judge(profile, annotator, criteria) as (judge_name, judge):
@@ -101,7 +101,7 @@ def seeds(seed: int, count: int) -> list[int]:
     ]
 
 
-def _examined(test: Sequence[Record], count: int) -> list[Record]:
+def painted_records(test: Sequence[Record], count: int) -> list[Record]:
     """Return ``count`` test records in the order of their hashes: subjects mix, runs agree."""
     return sorted(test, key=lambda record: record.image)[:count]
 

@@ -19,6 +19,7 @@ CPO = ARTIFACTS / "cpo"
 EVALUATE = ARTIFACTS / "evaluate"
 CACHE = ARTIFACTS / "cache"  # latents and text embeddings, keyed by content; no stage's output
 ANSWERS = CACHE / "answers"  # what models were paid for: keep it, or pay again
+SURVEY = ARTIFACTS / "survey"  # studies with people's votes; no run deletes them
 MLFLOW = ARTIFACTS / "mlflow"  # runs and models, unless MLFLOW_TRACKING_URI says otherwise
 RECEIPT = "ATELIER_RECEIPT"  # variable: the file that a stage makes once it has finished
 RESUME = ARTIFACTS / "resume"  # what an interrupted stage goes on from; no stage's output

@@ -121,6 +121,86 @@ def fetch(address: str) -> tuple[ModelParams, Path]:
     return base, folder / python["artifacts"]["lora"]["path"]
 
 
+def known(address: str) -> tuple[str, str]:
+    """Return the painter of a registered model, and DVC's md5 of its weights.
+
+    Args:
+        address: ``models:/<name>/<version>`` or ``models:/<name>@<alias>``.
+
+    Raises:
+        ArtifactError: The registry has no such model, or it was not registered from here.
+    """
+    from mlflow.exceptions import MlflowException
+
+    name, _, number = address.removeprefix("models:/").partition("/")
+    with tracking.alone():
+        mlflow = tracking.client()
+        try:
+            if "@" in name:
+                version = mlflow.get_model_version_by_alias(*name.split("@", 1))
+            else:
+                version = mlflow.get_model_version(name, number)
+            return version.tags["painter"], version.tags["dvc.md5"]
+        except (MlflowException, KeyError, TypeError) as error:
+            raise ArtifactError(
+                f"{address} is no model that `python -m tasks registry` made, in MLflow at "
+                f"{tracking.tracking_uri()}: {error}"
+            ) from None
+
+
+def evaluated_weights() -> dict[str, str]:
+    """Return DVC's md5 of the weights that evaluate's results are of, by painter.
+
+    Empty where dvc.lock does not vouch for it: nothing was evaluated, or something changed.
+    """
+    lock = _lock()
+    measured = _measured(lock, evaluating=False)
+    if measured is None:
+        return {}
+    return {one.painter: one.md5 for one in _weights(lock) if one.painter in measured.suites}
+
+
+def surveyed(
+    study: str, md5: str, painters: Mapping[str, tuple[str, Mapping[str, float], str]]
+) -> list[str]:
+    """Put what people said on the model versions that they judged, once; say on which.
+
+    Args:
+        study: Its name; metrics are called ``survey/<study>/…``.
+        md5: Of the results; the same results are not logged again.
+        painters: By the md5 of its weights, as DVC counts it: the painter, its metrics, and a
+            sentence for the version's tag.
+
+    Returns:
+        A line for each version.
+    """
+    try:
+        return list(_surveyed(study, md5, painters))
+    except Exception as error:  # the results are in their files, whatever MLflow does
+        return [f"the registry is as it was: {type(error).__name__}: {error}"[:200]]
+
+
+def _surveyed(
+    study: str, md5: str, painters: Mapping[str, tuple[str, Mapping[str, float], str]]
+) -> Iterator[str]:
+    with tracking.alone():
+        mlflow = tracking.client()
+        for weights, (painter, values, headline) in painters.items():
+            key = f"tags.`dvc.md5` = '{weights}'"
+            for version in mlflow.search_model_versions(key):
+                if version.tags.get(f"survey.{study}.md5") != md5:
+                    model = version.source.removeprefix("models:/")
+                    for name, value in values.items():
+                        mlflow.log_metric(
+                            version.run_id, f"survey/{study}/{name}", value, model_id=model
+                        )
+                    for tag, text in ((study, headline), (f"{study}.md5", md5)):
+                        mlflow.set_model_version_tag(
+                            version.name, version.version, f"survey.{tag}", text
+                        )
+                yield f"{painter}, {version.name} version {version.version}: {headline}"
+
+
 def _reconcile(name: str, profile: Profile, evaluating: bool) -> Iterator[str]:
     lock = _lock()
     weights = list(_weights(lock))
