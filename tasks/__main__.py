@@ -69,6 +69,19 @@ def evaluate() -> None:
 
 
 @app.command()
+def export(
+    model: Annotated[
+        str, typer.Argument(help="theta1, an objective's name, a folder, or models:/…")
+    ],
+    file: Annotated[Path, typer.Argument(help="What is written, *.safetensors.")],
+) -> None:
+    """Write a LoRA of SDXL or FLUX in kohya's layout, for ComfyUI and AUTOMATIC1111."""
+    with _clear_errors():
+        importlib.import_module("tasks.export").run(_checked_profile(), model, file)
+        typer.echo(file)
+
+
+@app.command()
 def base() -> None:
     """Train the small base of this profile from nothing; no stage, its result is an input."""
     _run_stage("base")

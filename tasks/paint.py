@@ -49,7 +49,7 @@ class Wish:
 
 
 @dataclass(frozen=True)
-class _Model:
+class Model:
     """A base, and the folder of the LoRA on it; None for the bare base."""
 
     name: str
@@ -75,7 +75,7 @@ def run(profile: Profile, wish: Wish) -> Path:
     steps = wish.steps or profile.evaluate.steps
     guidance = wish.guidance or profile.evaluate.guidance
     good, bad = _steered(wish, criteria, guidance)
-    chosen = [_found(name, profile) for name in dict.fromkeys(wish.models)]
+    chosen = [named(name, profile) for name in dict.fromkeys(wish.models)]
     prompts = [captions.join(prompt, good) for prompt in wish.prompts for _ in wish.seeds]
     against = [captions.join("", bad)] * len(prompts) if bad else None
     seeds = list(wish.seeds) * len(wish.prompts)
@@ -141,20 +141,24 @@ def _leaves(name: str, criteria: Tree) -> list[str]:
     return found
 
 
-def _found(name: str, profile: Profile) -> _Model:
-    """Return the model that a person named."""
+def named(name: str, profile: Profile) -> Model:
+    """Return the model that a person named.
+
+    Raises:
+        ParamsError: There is none of that name.
+    """
     trained = {contestants.THETA1: paths.SFT} | {
         objective: paths.CPO / objective for objective in profile.cpo.objectives
     }
     if name == contestants.BASE:
-        return _Model(name, profile.model, None)
+        return Model(name, profile.model, None)
     if name in trained:
-        return _Model(name, profile.model, trained[name])
+        return Model(name, profile.model, trained[name])
     if name.startswith("models:/"):
         base, lora = registry.fetch(name)
-        return _Model(name.removeprefix("models:/"), base, lora)
+        return Model(name.removeprefix("models:/"), base, lora)
     if (Path(name) / adapters.FILE).is_file():
-        return _Model(name, profile.model, Path(name))
+        return Model(name, profile.model, Path(name))
     raise ParamsError(
         f"--model {name!r} is unknown; it should be one of "
         f"{', '.join([contestants.BASE, *trained])}, a folder with {adapters.FILE}, or an "
@@ -162,7 +166,7 @@ def _found(name: str, profile: Profile) -> _Model:
     )
 
 
-def _ready(chosen: Sequence[_Model]) -> Iterator[tuple[_Model, Denoiser, str | None]]:
+def _ready(chosen: Sequence[Model]) -> Iterator[tuple[Model, Denoiser, str | None]]:
     """Each model with its painter and adapter; models on one base share it in memory."""
     bases = list(dict.fromkeys(model.base for model in chosen))
     for base in bases:

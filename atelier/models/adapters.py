@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import safetensors.torch
 import torch
 from peft import LoraConfig
 from peft.tuners.tuners_utils import BaseTunerLayer
@@ -108,37 +107,6 @@ def save(painter: "Denoiser", name: str, folder: Path) -> None:
         )
         content = (Path(draft) / FILE).read_bytes()
     atomic.write(folder / FILE, _canonical(content))
-
-
-def export_kohya(painter: "Denoiser", name: str, file: Path) -> None:
-    """Write a UNet's adapter in kohya's layout, as ComfyUI and AUTOMATIC1111 read SDXL LoRAs.
-
-    A layer ``a.b`` becomes ``lora_unet_a_b`` with ``lora_down``, ``lora_up`` and ``alpha``;
-    readers scale by alpha / rank, as peft does.
-
-    Raises:
-        ValueError: The network is no UNet, or the adapter a DoRA.
-        DiskError: It cannot be written; an older file is untouched.
-    """
-    if painter.component != "unet":
-        raise ValueError(
-            f"kohya's layout is for a unet, this is a {painter.component}; ComfyUI reads the "
-            "LoRAs of such a family as `save` writes them"
-        )
-    config = painter.network.peft_config[name]
-    if config.use_dora:
-        raise ValueError("a DoRA has lengths beside its LoRA; kohya's layout here has no place")
-    # Readers divide by the rank; rsLoRA divides by its root.
-    stretch = config.r**0.5 if config.use_rslora else 1.0
-    alpha = torch.tensor(float(config.lora_alpha * stretch))
-    parts = {"A.weight": "lora_down.weight", "B.weight": "lora_up.weight"}
-    tensors: dict[str, torch.Tensor] = {}
-    for key, tensor in get_peft_model_state_dict(painter.network, adapter_name=name).items():
-        layer, part = key.split(".lora_")
-        flat = f"lora_unet_{layer.replace('.', '_')}"
-        tensors[f"{flat}.{parts[part]}"] = tensor.detach().cpu().contiguous()
-        tensors[f"{flat}.alpha"] = alpha.clone()
-    atomic.write(file, safetensors.torch.save(tensors))
 
 
 def _canonical(content: bytes) -> bytes:

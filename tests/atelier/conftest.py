@@ -42,6 +42,10 @@ NETWORKS = {
 }
 
 
+# Kinds that one question is asked of; not every test runs on them.
+VARIANTS = {"flux-double": NETWORKS["flux"].model_copy(update={"single_blocks": 0})}
+
+
 @pytest.fixture(params=NETWORKS)
 def family(request):
     return request.param
@@ -67,7 +71,7 @@ def tiny(family, seed=0, text_chunks=1):
     corpus = ["a sea in blue, calm edges, harsh edges"]
     with quiet():
         painter = small.painter(
-            NETWORKS[family],
+            {**NETWORKS, **VARIANTS}[family],
             codec.fit(pictures, 4, 4),
             corpus,
             text_tokens=12,

@@ -6,11 +6,10 @@ from diffusers import (
     AutoencoderKL,
     EDMEulerScheduler,
     EulerDiscreteScheduler,
-    StableDiffusionXLPipeline,
 )
 
 from atelier.errors import ArtifactError
-from atelier.models import FRAME, adapters, codec, load, sdxl
+from atelier.models import FRAME, load, sdxl
 from atelier.params import ModelParams
 
 
@@ -204,38 +203,3 @@ def test_a_scheduler_of_another_process_is_refused(painter, scheduler):
 
     with pytest.raises(ArtifactError, match="is no discrete variance-preserving process"):
         sdxl.SDXL(painter.pipeline(), text_chunks=1)
-
-
-def test_a_lora_in_kohyas_layout_paints_the_same_in_a_pipeline_without_our_code(
-    painter, tmp_path, lora
-):
-    painter.pipeline().save_pretrained(tmp_path / "base")
-    targets = ["to_q", "to_k", "to_v", "to_out.0"]
-    lora = lora.model_copy(update={"alpha": 3.0, "targets": targets})
-    adapters.add(painter.network, "theta", lora, seed=0)
-    for parameter in adapters.weights(painter.network, "theta").values():
-        torch.nn.init.normal_(parameter, std=0.5)
-    noise, ours = paint(painter, steps=3)
-    with adapters.use(painter.network, None):
-        _, untaught = paint(painter, steps=3)
-
-    adapters.export_kohya(painter, "theta", tmp_path / "theta.safetensors")
-
-    theirs = StableDiffusionXLPipeline.from_pretrained(
-        tmp_path / "base", vae=codec.PatchPCA.from_pretrained(tmp_path / "base" / "vae")
-    )
-    theirs.load_lora_weights(tmp_path, weight_name="theta.safetensors")
-    found = theirs(
-        prompt=["a sea"], latents=noise, height=32, width=32, num_inference_steps=3,
-        guidance_scale=1.0, output_type="latent",
-    ).images  # fmt: skip
-    torch.testing.assert_close(found, ours, atol=1e-5, rtol=1e-4)
-    assert not torch.allclose(ours, untaught, atol=1e-2)
-
-
-@pytest.mark.parametrize("family", ["flux"])
-def test_kohyas_layout_is_for_unets(painter, lora, tmp_path):
-    adapters.add(painter.network, "theta", lora, seed=0)
-
-    with pytest.raises(ValueError, match="is for a unet, this is a transformer"):
-        adapters.export_kohya(painter, "theta", tmp_path / "theta.safetensors")

@@ -1,0 +1,34 @@
+"""``python -m tasks export``: a LoRA in the layout that other programs read."""
+
+from pathlib import Path
+
+from atelier import models
+from atelier.errors import ParamsError
+from atelier.models import adapters, kohya
+from atelier.params import Profile
+from tasks.paint import named
+
+_NAME = "exported"
+
+
+def run(profile: Profile, model: str, file: Path) -> None:
+    """Write a model's LoRA in kohya's layout, as ComfyUI and AUTOMATIC1111 read it.
+
+    Args:
+        profile: Says which base and which objectives there are.
+        model: As ``python -m tasks paint --model`` takes it.
+        file: What is written.
+
+    Raises:
+        ParamsError: The model is unknown, or is the bare base.
+        ArtifactError: Its LoRA is absent, or the layout cannot hold it.
+        DiskError: The file cannot be written.
+    """
+    chosen = named(model, profile)
+    if chosen.lora is None:
+        raise ParamsError(f"{model!r} has no LoRA to export; name theta1 or an objective")
+    if file.suffix != ".safetensors":
+        raise ParamsError(f"{file} should end in .safetensors, by which readers know it")
+    painter = models.load(chosen.base)
+    adapters.attach(painter, _NAME, chosen.lora)
+    kohya.export(painter, _NAME, file)
