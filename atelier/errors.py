@@ -7,6 +7,7 @@ AtelierError
 ├── ImageError         a picture cannot be used; annotate sets it aside
 ├── ArtifactError      an input file is absent, damaged, or is from another run
 ├── DivergedError      the loss is not finite, or exploded, or drifts; checkpoints are kept
+├── RoomError          the device has too little memory for a training
 └── DiskError          the disk is full or may not be written; what was finished is kept
 
 Everything else (a wrong shape, a broken invariant) is a bug and stays a
@@ -40,6 +41,10 @@ class ArtifactError(AtelierError):
 
 class DivergedError(AtelierError):
     """The loss is not finite, or exploded, or a run drifts; the last checkpoints are kept."""
+
+
+class RoomError(AtelierError):
+    """The device has too little memory for a training; the text says what to change."""
 
 
 class DiskError(AtelierError):

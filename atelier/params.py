@@ -206,6 +206,13 @@ class BaseParams(Params):
     learning_rate: Positive
     training: Training
 
+    @field_validator("training")
+    @classmethod
+    def _paints_at_its_end(cls, training: Training) -> Training:
+        if training.grids is not None:
+            raise ValueError("grids should be null here: a base paints one grid, at its end")
+        return training
+
 
 class VLMParams(Params):
     """``annotate.vlm:`` the agent: which model looks, where it is served, what it may cost."""

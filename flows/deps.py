@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 TELLING = frozenset(
     {
         "atelier.reporting",
+        "tasks.grids",
         "tasks.machine",
         "tasks.progress",
         "tasks.registry",

@@ -12,6 +12,7 @@ from atelier.params import CPO, CPOS, Profile
 from atelier.training import drift, ranks, steps
 from atelier.training.ranks import Ranks
 from tasks import corpus, paths, resume, teaching
+from tasks.grids import Grids
 from tasks.prompts import Prompts
 from tasks.tracking import StageRun
 
@@ -33,22 +34,23 @@ def run(profile: Profile, tracked: StageRun) -> None:
     painter = models.load(profile.model)
     adapters.attach(painter, _TEACHER, paths.SFT)
     prompts = Prompts(painter, criteria, profile.cpo.training.seed)
-    for _ in together.in_turn():
-        encoded = corpus.encode(
-            painter,
-            records,
-            {
-                "caption": [[prompts.write(record, ())] for record in records],
-                "labelled": [[prompts.good(record)] for record in records],
-                "flipped": [[prompts.flipped(record)] for record in records],
-                "loser": [[prompts.bad(record)] for record in records],
-            },
-            profile,
-        )
+    grids = Grids(painter, profile.cpo.training.grids, profile.model.pixels)
+    encoded = corpus.encode(
+        painter,
+        records,
+        {
+            "caption": [[prompts.write(record, ())] for record in records],
+            "labelled": [[prompts.good(record)] for record in records],
+            "flipped": [[prompts.flipped(record)] for record in records],
+            "loser": [[prompts.bad(record)] for record in records],
+            **grids.roles(),
+        },
+        profile,
+    )
     for name, objective in profile.cpo.objectives.items():
         rows = {**encoded.rows, "winner": encoded.rows[objective.winner]}
         corpus_of = dataclasses.replace(encoded, rows=rows)
-        metrics = _align(name, objective, painter, corpus_of, profile, tracked, together)
+        metrics = _align(name, objective, painter, corpus_of, profile, tracked, together, grids)
         if not together.first:
             continue
         metrics |= prompts.tally()
@@ -68,6 +70,7 @@ def _align(
     profile: Profile,
     tracked: StageRun,
     together: Ranks,
+    grids: Grids,
 ) -> dict[str, float]:
     """Train one θ, or take the rest of its way; return what the monitor said last."""
     params = profile.cpo
@@ -87,6 +90,7 @@ def _align(
             tracked=tracked,
             ranks=together,
             curve_name=name,
+            look=lambda done: grids.look(name, encoded, done, tracked),
         )
     if not together.first:
         return {}

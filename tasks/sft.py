@@ -9,6 +9,7 @@ from atelier.models import adapters
 from atelier.params import Profile
 from atelier.training import ranks, steps
 from tasks import corpus, paths, resume, teaching
+from tasks.grids import Grids
 from tasks.prompts import Prompts
 from tasks.tracking import StageRun
 
@@ -34,8 +35,9 @@ def run(profile: Profile, tracked: StageRun) -> None:
         prompts.labelled(record, params.prompt_variants, params.attribute_dropout)
         for record in records
     ]
-    for _ in together.in_turn():
-        encoded = corpus.encode(painter, records, {"labelled": labelled}, profile)
+    grids = Grids(painter, params.training.grids, profile.model.pixels)
+    roles = {"labelled": labelled, **grids.roles()}
+    encoded = corpus.encode(painter, records, roles, profile)
     adapters.add(painter.network, _ADAPTER, params.lora, seed=params.training.seed)
     work = resume.folder(
         "sft",
@@ -62,6 +64,7 @@ def run(profile: Profile, tracked: StageRun) -> None:
             work=work,
             tracked=tracked,
             ranks=together,
+            look=lambda done: grids.look("sft", encoded, done, tracked),
         )
     if not together.first:
         return

@@ -1,13 +1,16 @@
 """What every training stage repeats: fit under a bar, keep the curve, put the weights back."""
 
+import contextlib
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
+import torch
 from torch import nn
 
-from atelier.errors import DivergedError
+from atelier.errors import DivergedError, RoomError
 from atelier.models import Denoiser
 from atelier.params import Training
 from atelier.training import drift, loop
@@ -15,6 +18,9 @@ from atelier.training.ranks import Ranks
 from tasks import machine, progress
 from tasks.curve import Curve
 from tasks.tracking import StageRun
+
+_GRAPHS = 64  # that torch.compile may hold of one block
+_CPU_IS_FULL = ("can't allocate memory", "not enough memory")
 
 
 def teach(
@@ -29,6 +35,7 @@ def teach(
     tracked: StageRun,
     ranks: Ranks,
     curve_name: str = "",
+    look: Callable[[int], None] | None = None,
 ) -> Curve:
     """Train, or take the rest of an interrupted way; the painter then has what was learned.
 
@@ -43,6 +50,7 @@ def teach(
         tracked: The stage's run.
         ranks: The processes that train together.
         curve_name: Of the curves in MLflow, before a slash.
+        look: Told the steps done, on the first process, while the weights are those.
 
     Returns:
         The whole curve, on the first process.
@@ -50,6 +58,7 @@ def teach(
     Raises:
         DivergedError: The loss is not finite or exploded; or the run drifts, where
             ``drift_stop`` says that this stops it.
+        RoomError: The device has too little memory.
     """
     with progress.bar(title, params.steps, "images", each=params.batch_images) as bar:
         curve = Curve(work, curve_name, bar, tracked)
@@ -59,20 +68,75 @@ def teach(
         def report(done: int, values: Mapping[str, float]) -> None:
             if ranks.first:
                 curve.report(done, values, pace.values(done) if values else {})
+                if look is not None:
+                    look(done)
             watch.report(done, values)
 
-        weights = loop.fit(
-            trained,
-            step,
-            learning_rate=learning_rate,
-            params=params,
-            folder=work,
-            report=report,
-            ranks=ranks,
-        )
+        with _prepared(painter.network, params), _clear_when_full(title, params):
+            weights = loop.fit(
+                trained,
+                step,
+                learning_rate=learning_rate,
+                params=params,
+                folder=work,
+                report=report,
+                ranks=ranks,
+            )
     for name, parameter in trained.items():
         parameter.data.copy_(weights[name])
     return curve
+
+
+@contextlib.contextmanager
+def _prepared(network: Any, params: Training) -> Iterator[None]:
+    """Inside, the network's passes are made as ``params`` ask."""
+    if params.compile:
+        # Every state (base, each adapter, with and without gradient) is a graph of its own.
+        torch._dynamo.config.recompile_limit = _GRAPHS
+        network.compile_repeated_blocks()
+    if params.gradient_checkpointing:
+        network.enable_gradient_checkpointing()
+    try:
+        yield
+    finally:
+        if params.gradient_checkpointing:
+            network.disable_gradient_checkpointing()
+
+
+@contextlib.contextmanager
+def _clear_when_full(title: str, params: Training) -> Iterator[None]:
+    """Say what to change when the device has too little memory.
+
+    Raises:
+        RoomError: It has.
+    """
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise _full(title, params, error) from None
+    except RuntimeError as error:
+        if not any(words in str(error) for words in _CPU_IS_FULL):
+            raise
+        raise _full(title, params, error) from None
+
+
+def _full(title: str, params: Training, error: Exception) -> RoomError:
+    now = params.images_at_once or params.batch_images
+    cures = [
+        (now > 1, f"images_at_once: {max(now // 2, 1)} (now {now}; the same result, slower)"),
+        (not params.gradient_checkpointing, "gradient_checkpointing: true (slower)"),
+        (params.precision == "fp32", "precision: bf16"),
+        (params.optimizer == "adamw", "optimizer: adamw-8bit (CUDA)"),
+        (True, "model.quantise: int8, then nf4 (CUDA)"),
+        (True, "a smaller lora.rank or model.pixels"),
+    ]
+    said = str(error).strip().splitlines()
+    return RoomError(
+        f"{title} needs more memory than its device has "
+        f"({said[0] if said else 'out of memory'}). Change in its `training:`, in this order, "
+        f"until it fits: {'; '.join(cure for helps, cure in cures if helps)}. What was trained "
+        "is kept under artifacts/resume, for the same params only"
+    )
 
 
 class _Watch:

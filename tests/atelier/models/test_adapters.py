@@ -119,6 +119,83 @@ def test_alpha_other_than_rank_survives_saving(painter, lora, tmp_path):
         assert torch.equal(predict(painter), before)
 
 
+KINDS = pytest.mark.parametrize(
+    "changes",
+    [{"rslora": True, "alpha": 3.0}, {"dora": True}, {"dora": True, "rslora": True}],
+    ids=["rslora", "dora", "both"],
+)
+
+
+def taught_as(painter, lora, changes):
+    adapters.add(painter.network, "theta", lora.model_copy(update=changes), seed=0)
+    generator = torch.Generator().manual_seed(0)
+    for name, parameter in adapters.weights(painter.network, "theta").items():
+        if "magnitude" in name:
+            parameter.data.mul_(1.1)
+        else:
+            torch.nn.init.normal_(parameter, std=0.1, generator=generator)
+
+
+@KINDS
+def test_the_kinds_of_lora_survive_saving(painter, lora, changes, tmp_path):
+    taught_as(painter, lora, changes)
+    with adapters.use(painter.network, "theta"):
+        before = predict(painter)
+
+    adapters.save(painter, "theta", tmp_path)
+    adapters.attach(painter, "again", tmp_path)
+
+    with adapters.use(painter.network, "again"):
+        assert torch.equal(predict(painter), before)
+    again = painter.network.peft_config["again"]
+    assert again.use_dora == changes.get("dora", False)
+    assert again.use_rslora == changes.get("rslora", False)
+
+
+@KINDS
+def test_a_fresh_lora_of_any_kind_is_the_base(painter, lora, changes):
+    before = predict(painter)
+
+    adapters.add(painter.network, "theta", lora.model_copy(update=changes), seed=0)
+
+    with adapters.use(painter.network, "theta"):
+        torch.testing.assert_close(predict(painter), before, rtol=1e-4, atol=1e-5)
+
+
+def test_rslora_divides_by_the_root_of_the_rank(painter, lora):
+    rank = {"rank": 4, "alpha": 4.0}
+    taught_as(painter, lora, {**rank, "rslora": True})
+    with adapters.use(painter.network, "theta"):
+        rooted = predict(painter)
+    adapters.add(
+        painter.network, "plain", lora.model_copy(update={**rank, "alpha": 8.0}), seed=0
+    )
+    for one, two in zip(
+        adapters.weights(painter.network, "theta").values(),
+        adapters.weights(painter.network, "plain").values(),
+        strict=True,
+    ):
+        two.data.copy_(one)
+
+    with adapters.use(painter.network, "plain"):  # 4 / sqrt(4) = 8 / 4
+        torch.testing.assert_close(predict(painter), rooted)
+
+
+def test_dropout_is_on_only_where_the_adapter_learns(painter, lora):
+    taught_as(painter, lora, {"dropout": 0.5})
+    with adapters.use(painter.network, "theta"):
+        still = predict(painter)
+        assert torch.equal(predict(painter), still)
+
+    with adapters.learning(painter.network, "theta"):
+        assert not torch.equal(predict(painter), still)
+        with adapters.use(painter.network, None):
+            assert torch.equal(predict(painter), predict(painter))
+
+    with adapters.use(painter.network, "theta"):
+        assert torch.equal(predict(painter), still)
+
+
 def test_an_absent_adapter_names_the_stage_that_makes_it(painter, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     from pathlib import Path

@@ -190,6 +190,59 @@ def test_silent_reports_change_nothing(pair, corpus, training):
         assert torch.equal(step(1, True)[0], step(1, False)[0])
 
 
+def gradients(pair, corpus, objective, training, part=loop.WHOLE):
+    policy = adapters.weights(pair.network, "theta")
+    generator = torch.Generator().manual_seed(7)
+    for weight in policy.values():
+        weight.data = torch.empty_like(weight).normal_(std=0.05, generator=generator)
+        weight.requires_grad_(True)
+        weight.grad = None
+    with adapters.use(pair.network, "theta"):
+        loss, _ = aligned(pair, corpus, objective, training)(0, True, part)
+        loss.backward()
+    return {name: weight.grad for name, weight in policy.items()}
+
+
+@pytest.mark.parametrize("objective", [STABLE, LOGISTIC], ids=["cpo-s", "cpo"])
+def test_gradient_checkpointing_changes_no_gradient(pair, corpus, training, objective):
+    # The passes are made again during backward, when the policy must be in force again.
+    plain = gradients(pair, corpus, objective, training)
+    pair.network.enable_gradient_checkpointing()
+    blocks = []
+    hook = torch.nn.modules.module.register_module_forward_hook(
+        lambda module, *_: blocks.append(type(module).__name__)
+    )
+
+    again = gradients(pair, corpus, objective, training)
+
+    hook.remove()
+    pair.network.disable_gradient_checkpointing()
+    once = len(blocks)
+    hook = torch.nn.modules.module.register_module_forward_hook(
+        lambda module, *_: blocks.append(type(module).__name__)
+    )
+    gradients(pair, corpus, objective, training)
+    hook.remove()
+    assert once > len(blocks) - once  # passes really were made again
+    assert all(grad.abs().sum() > 0 for grad in plain.values())
+    for name, gradient in plain.items():
+        torch.testing.assert_close(again[name], gradient, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("objective", [STABLE, LOGISTIC], ids=["cpo-s", "cpo"])
+def test_parts_of_a_batch_add_up_to_its_gradient(pair, corpus, training, objective):
+    whole = gradients(pair, corpus, objective, training)
+
+    one = gradients(pair, corpus, objective, training, slice(0, 1))
+    rest = gradients(pair, corpus, objective, training, slice(1, 3))
+
+    summed, expected = (
+        torch.cat([gradient.flatten() for gradient in found.values()])
+        for found in ({k: one[k] / 3 + rest[k] * 2 / 3 for k in whole}, whole)
+    )
+    assert (summed - expected).norm() < 1e-5 * expected.norm()
+
+
 class KilledError(Exception):
     pass
 
