@@ -6,7 +6,6 @@ import torch
 from atelier import models
 from atelier.criteria import annotations
 from atelier.errors import DivergedError, RoomError
-from atelier.models import adapters
 from atelier.params import Profile
 from tasks import cpo, paths, sft, teaching
 
