@@ -49,7 +49,7 @@ def curve(file):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", ["flux", "sdxl"])
+@pytest.mark.parametrize("family", ["flux", "sdxl", "sd3"])
 def test_two_processes_follow_the_curve_of_one(studio, family):
     change("sft", steps=6, batch_images=5, ema_decay=0.9)
     finish(start("sft"))

