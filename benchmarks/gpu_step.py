@@ -159,6 +159,7 @@ def built(asked: argparse.Namespace, device: torch.device, dtype: torch.dtype) -
             codec.fit(pictures, 8, CHANNELS[asked.family]),
             ["a sea"],
             text_tokens=TOKENS[asked.family],
+            text_chunks=1,
             seed=0,
         )
     if asked.size == "full":
