@@ -39,7 +39,11 @@ criteria:
   edges: {positive: calm edges, negative: harsh edges, positive_means: Soft.,
           negative_means: Hard., applies: any, sources: []}
 """
-SERVE = "import atelier; from transformers.cli.transformers import main; main()"
+# Without torchvision, whose builds cannot always read pictures, pillow reads them.
+SERVE = (
+    "import sys; sys.modules['torchvision'] = None; "
+    "from transformers.cli.transformers import main; main()"
+)
 
 
 def save_model(folder, says=None):
