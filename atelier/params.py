@@ -344,6 +344,7 @@ class SplitParams(Params):
     near_duplicate_bits: (
         Whole | None
     )  # pHash distance (of 256) up to which two are one; null: off
+    train_share: Annotated[float, Field(gt=0, le=1)]  # of the training part that is used
     salt: str  # another word gives another split
 
     @model_validator(mode="after")
@@ -365,13 +366,28 @@ class SFTParams(Params):
     training: Training
 
 
+class MinSNR(Params):
+    """``weighting: {min_snr_gamma: 5}``: see objectives.min_snr."""
+
+    min_snr_gamma: Positive  # largest weight of an error in the clean latents
+
+
+Weighting = Literal["constant", "snr"] | MinSNR  # omega(lambda_t)
+Winner = Literal["labelled", "flipped"]
+Teacher = Literal["sft", "base", "self"]  # who gives the targets: θ1, the base, the θ of now
+Confidence = Literal["ignored", "weighs"]  # does an unsure judgement enter targets less often?
+Omega = NonNegative | Annotated[dict[str, NonNegative], Field(min_length=1)]  # one, or by root
+
+
 class CPO(Params):
     """L_CPO, not stabilised: the logistic loss in the Diffusion-DPO frame."""
 
     objective: Literal["cpo"]
-    winner: Literal["labelled", "flipped"]
+    winner: Winner
+    teacher: Teacher
+    confidence: Confidence
     beta: Positive  # pull towards the reference; see objectives.cpo
-    weighting: Literal["constant", "snr"]  # omega(lambda_t)
+    weighting: Weighting
     learning_rate: Positive
 
 
@@ -380,14 +396,22 @@ class CPOS(Params):
 
     objective: Literal["cpo-s"]
     loser_target: Literal["mirror-winner", "mirror-policy", "mirror-reference"]
-    winner: Literal["labelled", "flipped"]
-    omega: NonNegative  # how far past the winner; see objectives.loser_target
-    weighting: Literal["constant", "snr"]
+    winner: Winner
+    teacher: Teacher
+    confidence: Confidence
+    omega: Omega  # how far past the winner; see objectives.loser_target
+    weighting: Weighting
     learning_rate: Positive
 
     @model_validator(mode="after")
     def _has_a_fixed_point(self) -> "CPOS":
-        if self.loser_target == "mirror-policy" and self.omega >= 1:
+        if isinstance(self.omega, dict):
+            if self.loser_target != "mirror-winner":
+                raise ValueError(
+                    "omega by root needs loser_target mirror-winner, whose fixed point is "
+                    f"linear in omega, got {self.loser_target}"
+                )
+        elif self.loser_target == "mirror-policy" and self.omega >= 1:
             raise ValueError(
                 f"omega should be below 1 for mirror-policy (its fixed point is at "
                 f"omega / (1 - omega)), got {self.omega:g}"
@@ -395,7 +419,74 @@ class CPOS(Params):
         return self
 
 
-Objective = Annotated[CPO | CPOS, Field(discriminator="objective")]
+class DDSPO(Params):
+    """DDSPO on our prompts: L_CPO with the base as teacher."""
+
+    objective: Literal["ddspo"]
+    winner: Winner
+    beta: Positive
+    weighting: Weighting
+    learning_rate: Positive
+
+
+class DPO(Params):
+    """Diffusion-DPO on pairs of pictures."""
+
+    objective: Literal["dpo"]
+    beta: Positive  # on a mean error, with the factor 1/2; see objectives.with_half
+    learning_rate: Positive
+
+
+class NPO(Params):
+    """Diffusion-NPO: DPO with the pair swapped; paints on the negative branch of others."""
+
+    objective: Literal["npo"]
+    beta: Positive
+    learning_rate: Positive
+    w: Fraction  # theta_neg = base + (1 - w) delta_pos + delta_npo
+    beside: Annotated[list[str], Field(min_length=1)]  # base, theta1, or other objectives
+
+
+class MaPO(Params):
+    """MaPO: a margin without a reference, beside the winner's denoising loss."""
+
+    objective: Literal["mapo"]
+    beta: Positive  # of the margin's term against the winner's error
+    scale: Positive  # of the errors inside x / expm1(x)
+    learning_rate: Positive
+
+
+class SDPO(Params):
+    """Diffusion-SDPO: DPO whose losing gradient never raises the winner's error."""
+
+    objective: Literal["sdpo"]
+    beta: Positive
+    slack: Fraction  # this share of the largest safe losing gradient is not used
+    learning_rate: Positive
+
+
+TeacherTaught = CPO | CPOS | DDSPO
+Pairwise = DPO | NPO | MaPO | SDPO
+Objective = Annotated[TeacherTaught | Pairwise, Field(discriminator="objective")]
+
+
+class AnnotationPairs(Params):
+    """Pairs of pictures from the judgements: fewer negatives win."""
+
+    source: Literal["annotations"]
+    caption_similarity: Annotated[float, Field(gt=0, le=1)]  # 1: equal captions only
+    neighbours: Count  # partners that each picture meets
+    ties: Literal["dropped", "halved"]  # halved: both orders, at half weight each
+
+
+class TablePairs(Params):
+    """Pairs of pictures that somebody brought; docs/pairs.md."""
+
+    source: Literal["table"]
+    table: str  # CSV beside the pictures, with the columns file_win, file_lose, caption
+
+
+PairParams = Annotated[AnnotationPairs | TablePairs, Field(discriminator="source")]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
 
 
@@ -404,6 +495,9 @@ class CPOParams(Params):
 
     objectives: Annotated[dict[Name, Objective], Field(min_length=1)]
     featured: Name  # the objective whose θ the report compares with the base
+    caption_dropout: Fraction  # share of steps' captions that the policy reads as empty
+    attribute_draws: Count  # prompts drawn for an image where confidence weighs
+    pairs: PairParams | None  # what dpo, npo, mapo and sdpo learn from; null: nothing does
     lora: LoRA
     training: Training
 
@@ -413,13 +507,48 @@ class CPOParams(Params):
             raise ValueError(
                 f"featured should be one of {sorted(self.objectives)}, got {self.featured!r}"
             )
+        if isinstance(self.objectives[self.featured], NPO):
+            raise ValueError(
+                f"featured should be a painter of its own, got {self.featured!r}, which only "
+                "stands beside others"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _pairs_are_there(self) -> "CPOParams":
+        pairwise = [name for name, one in self.objectives.items() if isinstance(one, Pairwise)]
+        if pairwise and self.pairs is None:
+            raise ValueError(
+                f"pairs should say where {', '.join(pairwise)} get their pairs of pictures, "
+                "is null; docs/pairs.md has both ways"
+            )
+        if pairwise and self.training.batch_images % 2:
+            raise ValueError(
+                f"training.batch_images should be even, for {', '.join(pairwise)} see pairs; "
+                f"is {self.training.batch_images}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _company_exists(self) -> "CPOParams":
+        painters = {"base", "theta1"} | {
+            name for name, one in self.objectives.items() if not isinstance(one, NPO)
+        }
+        for name, one in self.objectives.items():
+            unknown = sorted(set(one.beside) - painters) if isinstance(one, NPO) else []
+            if unknown:
+                raise ValueError(
+                    f"objectives.{name}.beside should name painters of {sorted(painters)}, "
+                    f"has {', '.join(unknown)}"
+                )
         return self
 
 
 class EvaluateParams(Params):
     """``evaluate:`` how the painters are compared."""
 
-    prompts: Count  # test captions painted, at most; each has its own seed
+    part: Literal["test", "validation"]  # whose captions; choose settings on validation
+    prompts: Count  # captions painted, at most; each has its own seed
     steps: Count  # sampling steps
     guidance: Annotated[float, Field(ge=1)]  # classifier-free guidance; 1 is off
     batch_images: Count
@@ -477,6 +606,17 @@ class Profile(Params):
             raise ValueError(
                 f"base.network.kind should be model.family, {self.model.family!r}, "
                 f"is {self.base.network.kind!r}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _negative_branches_are_painted(self) -> "Profile":
+        npo = [name for name, one in self.cpo.objectives.items() if isinstance(one, NPO)]
+        if npo and self.evaluate.guidance <= 1:
+            raise ValueError(
+                f"evaluate.guidance should be above 1 for cpo.objectives.{npo[0]}: without "
+                f"guidance there is no negative branch to stand on; is "
+                f"{self.evaluate.guidance:g}"
             )
         return self
 

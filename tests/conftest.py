@@ -36,7 +36,9 @@ annotate:
   captions: captions.csv
   smallest_side_pixels: 16
   largest_pixels: 1000000
-split: {train: 0.8, validation: 0.1, test: 0.1, near_duplicate_bits: null, salt: starter}
+split:
+  {train: 0.8, validation: 0.1, test: 0.1, near_duplicate_bits: null, train_share: 1.0,
+   salt: starter}
 sft:
   lora: &lora {rank: 4, alpha: 4, rslora: false, dora: false, dropout: 0, targets: all-linear}
   learning_rate: 0.001
@@ -70,19 +72,27 @@ cpo:
       objective: cpo-s
       loser_target: mirror-winner
       winner: labelled
+      teacher: sft
+      confidence: ignored
       omega: 4.0
       weighting: constant
       learning_rate: 0.001
     cpo:
       objective: cpo
       winner: labelled
+      teacher: sft
+      confidence: ignored
       beta: 500
       weighting: constant
       learning_rate: 0.0001
   featured: cpo-s
+  caption_dropout: 0.0
+  attribute_draws: 2
+  pairs: {source: annotations, caption_similarity: 0.5, neighbours: 1, ties: dropped}
   lora: *lora
   training: *training
 evaluate:
+  part: test
   prompts: 4
   steps: 2
   guidance: 1.0

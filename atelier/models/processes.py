@@ -26,6 +26,9 @@ class Process(Protocol):
     def snr(self, time: Tensor) -> Tensor:
         """Return the signal-to-noise ratio (power) at each time, ``[B]``; infinite at 0."""
 
+    def clean_scale(self, time: Tensor) -> Tensor:
+        """Return the squared error of ``denoised`` for one of the prediction, ``[B]``."""
+
 
 @dataclass(frozen=True)
 class RectifiedFlow:
@@ -52,6 +55,10 @@ class RectifiedFlow:
     def snr(self, time: Tensor) -> Tensor:
         """Return ``((1 - t) / t)^2``."""
         return ((1 - time) / time).square()
+
+    def clean_scale(self, time: Tensor) -> Tensor:
+        """Return ``t^2``: the clean latents are ``x_t - t v``."""
+        return time.square()
 
 
 @dataclass(frozen=True)
@@ -93,6 +100,11 @@ class VariancePreserving:
         """Return ``alpha_t^2 / sigma_t^2``."""
         alpha2 = self.alphas_cumprod.to(time.device)[self.step(time)]
         return alpha2 / (1 - alpha2)
+
+    def clean_scale(self, time: Tensor) -> Tensor:
+        """Return ``sigma_t^2 / alpha_t^2`` for ε, ``sigma_t^2`` for v."""
+        alpha2 = self.alphas_cumprod.to(time.device)[self.step(time)]
+        return (1 - alpha2) / alpha2 if self.predicts == "epsilon" else 1 - alpha2
 
     def step(self, time: Tensor) -> Tensor:
         """Return the training step nearest to each time, long ``[B]``."""

@@ -4,7 +4,7 @@ Shapes as in ``objectives``.
 """
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -50,6 +50,37 @@ def values(
         "drift": denoising_error(policy, reference).sqrt().mean().item(),
         "separation": denoising_error(win, lose).sqrt().mean().item(),
     }
+
+
+def pair_values(
+    policy: Sequence[Tensor], reference: Sequence[Tensor], *, towards_loser: bool
+) -> dict[str, float]:
+    """Return the monitor's means over a batch of pairs of pictures.
+
+    Args:
+        policy: The policy's errors on winners and losers, each ``[B]``.
+        reference: The reference's, likewise.
+        towards_loser: Whether the objective leads to the losers, as NPO does.
+
+    Returns:
+        As ``values``, but for ``drift`` and ``separation``, which need predictions.
+    """
+    win, lose = (error.detach() for error in policy)
+    base_win, base_lose = reference
+    margin = (win - base_win) - (lose - base_lose)
+    if towards_loser:
+        margin = -margin
+    aim, base_aim = (lose, base_lose) if towards_loser else (win, base_win)
+    means = {
+        "win_error": win,
+        "lose_error": lose,
+        "win_error_reference": base_win,
+        "lose_error_reference": base_lose,
+        "aim_error": aim,
+        "aim_error_reference": base_aim,
+        "accuracy": (margin < 0).float(),
+    }
+    return {name: value.mean().item() for name, value in means.items()}
 
 
 @dataclass

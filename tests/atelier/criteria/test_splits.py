@@ -14,7 +14,9 @@ SHARES = {"train": 0.8, "validation": 0.1, "test": 0.1}
 
 
 def params(**more):
-    return SplitParams.model_validate(SHARES | {"near_duplicate_bits": 8, "salt": "s"} | more)
+    return SplitParams.model_validate(
+        SHARES | {"near_duplicate_bits": 8, "train_share": 1.0, "salt": "s"} | more
+    )
 
 
 def assigned(names, labels=None, **more):

@@ -22,6 +22,8 @@ def stable(loser_target, omega, winner="labelled", weighting="constant"):
         objective="cpo-s",
         loser_target=loser_target,
         winner=winner,
+        teacher="sft",
+        confidence="ignored",
         omega=omega,
         weighting=weighting,
         learning_rate=0.01,
@@ -30,7 +32,13 @@ def stable(loser_target, omega, winner="labelled", weighting="constant"):
 
 OBJECTIVES = {
     "cpo": CPO(
-        objective="cpo", winner="labelled", beta=50, weighting="constant", learning_rate=0.01
+        objective="cpo",
+        winner="labelled",
+        teacher="sft",
+        confidence="ignored",
+        beta=50,
+        weighting="constant",
+        learning_rate=0.01,
     ),
     "cpo-s-mirror-winner": stable("mirror-winner", 2.0),
     "cpo-s-mirror-policy": stable("mirror-policy", 0.5),
@@ -67,7 +75,13 @@ def curve(painter, lora, training, objective, folder):
         loop.fit(
             adapters.weights(painter.network, "theta"),
             steps.complex_preference(
-                painter, corpus, objective, training, teacher="theta1", policy="theta"
+                painter,
+                corpus,
+                objective,
+                training,
+                teacher="theta1",
+                policy="theta",
+                caption_dropout=0,
             ),
             learning_rate=objective.learning_rate,
             params=training,

@@ -35,18 +35,32 @@ STABLE = CPOS(
     objective="cpo-s",
     loser_target="mirror-winner",
     winner="labelled",
+    teacher="sft",
+    confidence="ignored",
     omega=1.0,
     weighting="constant",
     learning_rate=0.01,
 )
 LOGISTIC = CPO(
-    objective="cpo", winner="labelled", beta=100, weighting="constant", learning_rate=0.01
+    objective="cpo",
+    winner="labelled",
+    teacher="sft",
+    confidence="ignored",
+    beta=100,
+    weighting="constant",
+    learning_rate=0.01,
 )
 
 
 def aligned(painter, corpus, objective, training):
     return steps.complex_preference(
-        painter, corpus, objective, training, teacher="theta1", policy="theta"
+        painter,
+        corpus,
+        objective,
+        training,
+        teacher="theta1",
+        policy="theta",
+        caption_dropout=0,
     )
 
 
