@@ -21,7 +21,7 @@ from atelier.evaluation.metrics import fid, negatives, starter_features
 from atelier.evaluation.metrics.fid import Extractor
 from atelier.evaluation.metrics.starter_features import Network
 from atelier.images import Pixels
-from atelier.models import adapters, sampling
+from atelier.models import Denoiser, adapters, sampling
 from atelier.params import EvaluateParams, Profile
 from atelier.reporting import Report
 from tasks import (
@@ -46,9 +46,9 @@ FirstJudge = Callable[[Sequence[Path], Report], list[Judgement]]
 def run(profile: Profile, tracked: StageRun) -> None:
     """Paint, judge, measure, and write what DVC, MLflow and people read.
 
-    Reads the test part, its paintings and the adapters of sft and cpo; writes pictures,
-    judgements, metrics, plots and the report under ``paths.EVALUATE``. Pictures painted by an
-    interrupted run are kept.
+    Reads the part that ``evaluate.part`` names, its paintings and the adapters of sft and cpo;
+    writes pictures, judgements, metrics, plots and the report under ``paths.EVALUATE``.
+    Pictures painted by an interrupted run are kept.
 
     Raises:
         ArtifactError: An input is absent, or belongs to another base model.
@@ -58,7 +58,7 @@ def run(profile: Profile, tracked: StageRun) -> None:
     annotator = _annotator(profile, criteria)
     extractor, second = _extractor(profile), _second_judge(profile)
     entrants = contestants.of(profile)
-    test = annotations.read(paths.SPLIT / "test.jsonl", Record)
+    test = annotations.read(_part(profile), Record)
     examined = painted_records(test, profile.evaluate.prompts)
     work = _work(profile, entrants)
     _paint(entrants, examined, criteria, profile, work)
@@ -91,6 +91,10 @@ def run(profile: Profile, tracked: StageRun) -> None:
     resume.done(work)
     registry.run(evaluating=True)
     table.run()
+
+
+def _part(profile: Profile) -> Path:
+    return paths.SPLIT / f"{profile.evaluate.part}.jsonl"
 
 
 def seeds(seed: int, count: int) -> list[int]:
@@ -148,14 +152,14 @@ def _own_features(profile: Profile) -> Path:
 
 
 def _work(profile: Profile, entrants: Sequence[Contestant]) -> Path:
-    folders = [one.folder for one in entrants if one.folder is not None]
+    folders = [folder for one in entrants for folder in one.loras().values()]
     return resume.folder(
         "evaluate",
         profile.evaluate,
         profile.model,
         corpus.weights_of(profile),
         paths.JUDGED_BY,
-        paths.SPLIT / "test.jsonl",
+        _part(profile),
         *(folder / adapters.FILE for folder in dict.fromkeys(folders)),
         *(one.name for one in entrants),
     )
@@ -170,9 +174,9 @@ def _paint(
 ) -> None:
     """Let every painter paint what is not there yet."""
     painter = models.load(profile.model)
-    for one in {one.adapter: one for one in entrants}.values():
-        if one.adapter is not None and one.folder is not None:
-            adapters.attach(painter, one.adapter, one.folder)
+    loras = {name: folder for one in entrants for name, folder in one.loras().items()}
+    for name, folder in loras.items():
+        adapters.attach(painter, name, folder)
     writer = Prompts(painter, criteria, profile.evaluate.seed)
     noise = seeds(profile.evaluate.seed, len(records))
     with progress.bar("paint", len(entrants) * len(records), "pictures") as report:
@@ -180,7 +184,7 @@ def _paint(
             start = _first_missing(work / one.name, profile.evaluate)
             done = place * len(records) + start
             report(done, {})
-            with adapters.use(painter.network, one.adapter):
+            with _state(painter, one):
                 pictures = sampling.paint(
                     painter,
                     one.prompts(records, writer)[start:],
@@ -193,6 +197,12 @@ def _paint(
                 )
                 for index, picture in enumerate(pictures, start):
                     atomic.write(_file(work, one, index), images.png(picture))
+
+
+def _state(painter: Denoiser, one: Contestant) -> contextlib.AbstractContextManager[None]:
+    if one.negative is None:
+        return adapters.use(painter.network, one.adapter)
+    return sampling.branches(painter, one.adapter, one.negative_state())
 
 
 def _first_missing(folder: Path, params: EvaluateParams) -> int:

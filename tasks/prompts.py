@@ -9,6 +9,7 @@ from atelier.criteria import captions
 from atelier.criteria.annotations import Record
 from atelier.criteria.tree import Tree
 from atelier.models import Denoiser
+from atelier.params import Winner
 from atelier.training.loop import generator
 
 
@@ -61,6 +62,49 @@ class Prompts:
         phrases = captions.flipped_winner(record.positive, record.negative, self.tree)
         return self.write(record, phrases)
 
+    def contrasts(
+        self,
+        record: Record,
+        winner: Winner,
+        *,
+        draws: int | None,
+        roots: Sequence[str] | None,
+    ) -> list[tuple[str, str]]:
+        """Return pairs of prompts, winner's and loser's, of which each step takes one.
+
+        Args:
+            record: The image.
+            winner: Whether the winner names labelled good poles or all.
+            draws: How often attributes are drawn, each kept as often as the annotator was
+                sure of it; None keeps all of them.
+            roots: Dimensions that have a contrast of their own each: the loser is bad in that
+                one alone, and equals the winner in dimensions without a bad attribute. None
+                is one contrast of everything.
+        """
+        found = []
+        for draw in range(draws or 1):
+            kept = record if draws is None else self._sure(record, draw)
+            active = kept.positive if winner == "labelled" else [*kept.positive, *kept.negative]
+            good = self.write(kept, captions.winner(active, self.tree), draw)
+            for root in roots or (None,):
+                bad = [path for path in kept.negative if root in (None, _root(path))]
+                same = [path for path in active if root is not None and _root(path) != root]
+                phrases = captions.labelled(same, bad, self.tree)
+                whole = kept.positive or winner == "flipped"
+                one_sided = root is not None and not (bad and whole)
+                found.append((good, good if one_sided else self.write(kept, phrases, draw)))
+        return found
+
+    def _sure(self, record: Record, draw: int) -> Record:
+        """The record with each active criterion kept as often as the annotator was sure."""
+        source = generator(self.seed, draw, f"confidence {record.image}")
+        poles = {"positive": record.positive, "negative": record.negative}
+        kept = {
+            pole: [path for path in every if _uniform(source) < record.confidence_in(path)]
+            for pole, every in poles.items()
+        }
+        return record.model_copy(update=kept)
+
     def tally(self) -> dict[str, float]:
         """Return the shares that did not fit."""
         return {
@@ -72,6 +116,10 @@ class Prompts:
         if text not in self._lengths:
             self._lengths[text] = self.painter.count_tokens(text)
         return self._lengths[text]
+
+
+def _root(path: str) -> str:
+    return path.partition("/")[0]
 
 
 def _integer(seed: int, image: str, variant: int) -> int:

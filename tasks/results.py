@@ -173,7 +173,7 @@ def _png(picture: Image.Image) -> bytes:
 
 def _curve(one: Contestant) -> dict[str, Points]:
     """A painter's training curves; the told θ1 is the same network as θ1."""
-    if one.folder is None or one.name == contestants.TOLD:
+    if one.folder is None or one.name == contestants.TOLD or one.negative is not None:
         return {}
     file = one.folder / "curve.tsv"
     if not file.is_file():

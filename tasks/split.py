@@ -38,6 +38,7 @@ def run(profile: Profile, tracked: StageRun) -> None:
     parts: dict[Part, list[Record]] = {part: [] for part in splits.PARTS}
     for record, part in zip(records, assigned, strict=True):
         parts[part].append(record)
+    parts["train"] = splits.thinned(parts["train"], profile.split)
     for part in splits.PARTS:
         atomic.write(paths.SPLIT / f"{part}.jsonl", annotations.lines(parts[part]))
     summary = {

@@ -119,6 +119,25 @@ def records(
     ]
 
 
+def thinned(records: Sequence[Record], params: SplitParams) -> list[Record]:
+    """Return the ``train_share`` of the training part: a larger share holds a smaller one.
+
+    Raises:
+        ArtifactError: Nothing would be left.
+    """
+    kept = [
+        record
+        for record in records
+        if place(record.image, f"{params.salt} train") < params.train_share
+    ]
+    if records and not kept:
+        raise ArtifactError(
+            f"split.train_share {params.train_share:g} leaves none of {len(records)} images to "
+            "train on; raise it"
+        )
+    return kept
+
+
 def balance(parts: Mapping[Part, Sequence[Record]]) -> dict[str, dict[str, float | None]]:
     """Return by criterion, then part, the share of good poles among the active; None: none."""
     good = {part: _count(r.positive for r in rows) for part, rows in parts.items()}

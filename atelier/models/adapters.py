@@ -8,7 +8,7 @@ import contextlib
 import json
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -128,26 +128,40 @@ def weights(network: Any, name: str) -> dict[str, nn.Parameter]:
     }
 
 
-@contextlib.contextmanager
-def use(network: Any, name: str | None) -> Iterator[None]:
-    """Inside, the network is the base with adapter ``name``, or the bare base for None.
+# What the network is: an adapter on the base; several, each with its share; the bare base.
+State = str | Mapping[str, float] | None
 
-    On leaving, the state before is back, trainable weights included. The innermost adapter is
-    trainable, as peft has it; run a frozen one under ``torch.no_grad``.
+
+@contextlib.contextmanager
+def use(network: Any, state: State) -> Iterator[None]:
+    """Inside, the network is the base with the adapters of ``state``, bare for None.
+
+    Several adapters add up: ``{"a": 0.5, "b": 1}`` is base + delta_a / 2 + delta_b.
+
+    On leaving, the state before is back, trainable weights included. The innermost adapters
+    are trainable, as peft has it; run frozen ones under ``torch.no_grad``.
     """
+    shares = {state: 1.0} if isinstance(state, str) else dict(state or {})
     layers: list[Any] = [
         module for module in network.modules() if isinstance(module, BaseTunerLayer)
     ]
-    before = [(layer.disable_adapters, list(layer.active_adapters)) for layer in layers]
+    before = [
+        (layer.disable_adapters, list(layer.active_adapters), dict(layer.scaling))
+        for layer in layers
+    ]
     trainable = [(p, p.requires_grad) for p in network.parameters()]
     try:
         for layer in layers:
-            layer.enable_adapters(name is not None)
-            if name is not None:
-                layer.set_adapter(name)
+            layer.enable_adapters(bool(shares))
+            if shares:
+                layer.set_adapter(list(shares))
+            for name, share in shares.items():
+                if name in layer.scaling:
+                    layer.scaling[name] *= share
         yield
     finally:
-        for layer, (disabled, active) in zip(layers, before, strict=True):
+        for layer, (disabled, active, scaling) in zip(layers, before, strict=True):
+            layer.scaling.update(scaling)
             layer.set_adapter(active)
             layer.enable_adapters(not disabled)
         for parameter, flag in trainable:

@@ -1,7 +1,8 @@
 """Prompts → pictures, each from its own seed: the same wherever it stands in a batch."""
 
+import contextlib
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from atelier.reporting import Report
 
 if TYPE_CHECKING:
     from atelier.models import Denoiser
+    from atelier.models.adapters import State
 
 
 def paint(
@@ -56,6 +58,91 @@ def paint(
         )
         yield from to_bytes(painter.decode_latents(latents))
         report(min(start + batch_images, len(prompts)), {})
+
+
+@contextlib.contextmanager
+def branches(painter: "Denoiser", positive: "State", negative: "State") -> Iterator[None]:
+    """Inside, guidance compares two states of one base: Diffusion-NPO's sampling.
+
+    ``f_neg(empty) + g (f_pos(y) - f_neg(empty))`` (exact; arXiv:2505.11245) with
+    ``theta_neg = base + (1 - w) delta_pos + delta_npo``: the rows of a pass that read the empty
+    prompt are predicted in the negative state, the others in the positive one. The families'
+    own samplers run unchanged, so with two equal states this is ordinary guidance.
+
+    Prompts must not be empty themselves, and nothing else may be led away from: rows are told
+    apart by the empty prompt's ``pooled`` condition.
+
+    Args:
+        painter: With the adapters of both states.
+        positive: Who follows the prompt.
+        negative: Who is led away from.
+    """
+    from atelier.models.adapters import use
+
+    network = painter.network
+    marker = painter.encode_texts([""])["pooled"]
+    own_forward = network.__dict__.get("forward")
+    forward = network.forward
+
+    def predict(rows: Tensor, state: "State", args: Any, kwargs: Any) -> Any:
+        every = len(rows)
+        chosen = [_rows_of(value, rows, every) for value in (args, kwargs)]
+        with use(network, state):
+            return forward(*chosen[0], **chosen[1])
+
+    def split(*args: Any, **kwargs: Any) -> Any:
+        empty = (_pooled(kwargs, marker) == marker.to(_pooled(kwargs, marker))).all(1)
+        if empty.all() or not empty.any():
+            with use(network, negative if empty.all() else positive):
+                return forward(*args, **kwargs)
+        led, away = (
+            predict(~empty, positive, args, kwargs),
+            predict(empty, negative, args, kwargs),
+        )
+        whole = torch.empty(
+            (len(empty), *led[0].shape[1:]), dtype=led[0].dtype, device=led[0].device
+        )
+        whole[~empty], whole[empty] = led[0], away[0]
+        return (whole,)
+
+    network.forward = split
+    try:
+        yield
+    finally:
+        del network.forward
+        if own_forward is not None:
+            network.forward = own_forward
+
+
+def _pooled(kwargs: Any, marker: Tensor) -> Tensor:
+    """Find the summaries of the prompts among a network's arguments, ``[B, P]``."""
+    values = [*kwargs.values()]
+    for value in values:
+        if isinstance(value, dict):
+            values += value.values()
+    found = [
+        value
+        for value in values
+        if isinstance(value, Tensor)
+        and value.dim() == 2
+        and value.shape[1:] == marker.shape[1:]
+    ]
+    if len(found) != 1:
+        raise ValueError(
+            f"expected one summary [B, {marker.shape[1]}] of prompts, got {len(found)}"
+        )
+    return found[0]
+
+
+def _rows_of(value: Any, rows: Tensor, every: int) -> Any:
+    """The given rows of all tensors that have one a picture, whatever they are packed in."""
+    if isinstance(value, Tensor) and value.dim() > 0 and len(value) == every:
+        return value[rows.to(value.device)]
+    if isinstance(value, dict):
+        return {key: _rows_of(one, rows, every) for key, one in value.items()}
+    if isinstance(value, tuple | list):
+        return type(value)(_rows_of(one, rows, every) for one in value)
+    return value
 
 
 def starting_noise(shape: tuple[int, int, int], seeds: Sequence[int]) -> Tensor:

@@ -226,7 +226,6 @@ def pairwise_preference(
         policy: Name of θ's adapter; trained, and in force when the step returns.
         caption_dropout: Share of pairs whose caption is read as empty.
     """
-    trained = list(weights(painter.network, policy).values())
 
     def step_loss(
         step: int, measure: bool, part: slice = WHOLE
@@ -260,6 +259,7 @@ def pairwise_preference(
         loss = (counts * losses).mean()
         share = 1.0
         if isinstance(objective, SDPO):
+            trained = list(weights(painter.network, policy).values())
             loss, share = _safeguarded(loss, losses, errors, counts, objective, trained)
         if not measure:
             return loss, {}

@@ -177,3 +177,47 @@ def test_a_base_of_another_family_than_the_model_is_refused(tmp_path, small_sdxl
         ParamsError, match=r"base\.network\.kind should be model\.family, 'flux', is 'sdxl'"
     ):
         read_profile(written(tmp_path, small_sdxl))
+
+
+def with_objective(profile, name="npo", **values):
+    profile["cpo"]["objectives"][name] = values
+    return profile
+
+
+NPO = {"objective": "npo", "beta": 2000, "learning_rate": 1e-4, "w": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda p: p["cpo"].update(pairs=None), "pairs should say where dpo get their pairs"),
+        (lambda p: p["cpo"]["training"].update(batch_images=3), "batch_images should be even"),
+        (
+            lambda p: with_objective(p, **NPO, beside=["cpo-z", "npo"]),
+            r"beside should name painters of \[.*\], has cpo-z, npo",
+        ),
+        (
+            lambda p: with_objective(p, **NPO, beside=["base"]),
+            "evaluate.guidance should be above 1 for cpo.objectives.npo",
+        ),
+        (
+            lambda p: (
+                with_objective(p, **NPO, beside=["base"]),
+                p["cpo"].update(featured="npo"),
+            ),
+            "only stands beside others",
+        ),
+        (
+            lambda p: p["cpo"]["objectives"]["cpo-s"].update(
+                omega={"colour": 1}, loser_target="mirror-policy"
+            ),
+            "omega by root needs loser_target mirror-winner",
+        ),
+    ],
+)
+def test_what_an_objective_needs_is_asked_for(tmp_path, profile, change, says):
+    with_objective(profile, "dpo", objective="dpo", beta=500, learning_rate=1e-3)
+    change(profile)
+
+    with pytest.raises(ParamsError, match=says):
+        read_profile(written(tmp_path, profile))

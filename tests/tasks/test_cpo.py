@@ -5,7 +5,9 @@ import time
 import pytest
 import yaml
 
-from atelier.errors import ArtifactError
+from atelier.criteria import annotations, tree
+from atelier.criteria.annotations import Record
+from atelier.errors import ArtifactError, ParamsError
 from atelier.models import adapters
 from tasks import cpo, paths, sft
 
@@ -75,3 +77,59 @@ def test_killed_and_started_again_it_ends_byte_for_byte_the_same(taught, noteboo
 
     assert again.returncode == 0, said
     assert results() == undisturbed
+
+
+EXTRA = {
+    "dpo": {"objective": "dpo", "beta": 500, "learning_rate": 0.001},
+    "npo": {"objective": "npo", "beta": 500, "learning_rate": 0.001, "w": 0.0,
+            "beside": ["cpo-s"]},
+    "unsure": {
+        "objective": "cpo-s", "loser_target": "mirror-winner", "winner": "labelled",
+        "teacher": "base", "confidence": "weighs", "omega": 1.0,
+        "weighting": {"min_snr_gamma": 5.0}, "learning_rate": 0.001,
+    },
+    "ddspo": {"objective": "ddspo", "winner": "flipped", "beta": 100, "weighting": "snr",
+              "learning_rate": 0.001},
+}  # fmt: skip
+
+
+def with_objectives(studio, roots, **more):
+    by_root = EXTRA["unsure"] | {"omega": dict.fromkeys(roots, 2.0), "confidence": "ignored"}
+    every = {"cpo-s": studio.cpo.objectives["cpo-s"].model_dump(), **EXTRA, "by-root": by_root}
+    values = studio.model_dump() | {
+        "evaluate": studio.evaluate.model_dump() | {"guidance": 2.0}
+    }
+    values["cpo"] |= {"objectives": every, "caption_dropout": 0.5, **more}
+    return type(studio).model_validate(values)
+
+
+@pytest.mark.filterwarnings("ignore:.* drifts at step")
+def test_every_kind_of_objective_is_trained_from_one_encoding(taught, notebook):
+    roots = tree.parse(paths.JUDGED_BY).roots()
+
+    cpo.run(with_objectives(taught, roots), notebook)
+
+    names = ["by-root", "cpo-s", "ddspo", "dpo", "npo", "unsure"]
+    assert [path.name for path in sorted(paths.CPO.iterdir())] == names
+    loras = {(paths.CPO / name / adapters.FILE).read_bytes() for name in names}
+    assert len(loras) == len(names)
+    said = {n: json.loads((paths.CPO / n / "metrics.json").read_text()) for n in names}
+    assert {"pairs", "ties", "unmatched", "pairs_of_two_sizes"} <= said["dpo"].keys()
+    assert {"empty_positive", "empty_negative"} <= said["cpo-s"].keys()
+
+
+def test_an_omega_by_root_names_every_root(taught, notebook):
+    with pytest.raises(ParamsError, match=r"by-root.omega should name every root of the crit"):
+        cpo.run(with_objectives(taught, ["nowhere"]), notebook)
+
+
+def test_brought_pairs_are_learned_from(taught, notebook):
+    records = annotations.read(paths.SPLIT / "train.jsonl", Record)
+    lines = ["file_win,file_lose,caption", f"{records[0].file},{records[1].file},a quiet sea"]
+    (paths.DATA / "pairs.csv").write_text("\n".join(lines) + "\n")
+    table = {"source": "table", "table": "pairs.csv"}
+
+    cpo.run(with_objectives(taught, tree.parse(paths.JUDGED_BY).roots(), pairs=table), notebook)
+
+    metrics = json.loads((paths.CPO / "dpo" / "metrics.json").read_text())
+    assert metrics["pairs"] == 1

@@ -1,6 +1,7 @@
 import csv
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -248,3 +249,48 @@ def test_the_told_painter_is_told_the_good_pole_of_every_active_criterion(galler
 def test_the_table_needs_an_evaluation(workspace):
     with pytest.raises(ArtifactError, match="run `dvc repro evaluate`"):
         table.run()
+
+
+def with_npo(gallery, **evaluate):
+    npo = {"objective": "npo", "beta": 500, "learning_rate": 0.001, "w": 0.25,
+           "beside": ["base", "cpo-s"]}  # fmt: skip
+    values = gallery.model_dump()
+    values["cpo"]["objectives"]["npo"] = npo
+    values["evaluate"] |= {"guidance": 2.0, **evaluate}
+    profile = type(gallery).model_validate(values)
+    shutil.copytree(paths.CPO / "cpo", paths.CPO / "npo")
+    return profile
+
+
+def test_npo_stands_beside_other_painters_and_paints_nothing_alone(gallery, notebook):
+    evaluate.run(with_npo(gallery), notebook)
+
+    metrics = json.loads(results.METRICS.read_text())
+    assert list(metrics) == [*NAMES, "base+npo", "cpo-s+npo"]
+    painted = pictures()
+    for other in ("base", "cpo-s"):
+        assert painted[f"images/{other}+npo/000.png"] != painted[f"images/{other}/000.png"]
+
+
+def test_the_negative_state_keeps_what_w_leaves_of_the_positive_one(gallery):
+    entrants = {one.name: one for one in contestants.of(with_npo(gallery))}
+
+    assert entrants["cpo-s+npo"].negative_state() == {"cpo-s": 0.75, "npo": 1.0}
+    assert entrants["base+npo"].negative_state() == {"npo": 1.0}
+    assert entrants["cpo-s"].negative_state() == "cpo-s"
+    assert "cpo-s" in entrants["cpo-s+npo"].about or "θ" in entrants["cpo-s+npo"].about
+
+
+def test_settings_are_chosen_on_validation_which_is_no_test(gallery, notebook):
+    chosen = gallery.evaluate.model_copy(update={"part": "validation", "prompts": 1})
+    (paths.SPLIT / "test.jsonl").unlink()
+    validation = annotations.read(paths.SPLIT / "validation.jsonl", Record)
+
+    examined = evaluate._examined(
+        annotations.read(
+            evaluate._part(gallery.model_copy(update={"evaluate": chosen})), Record
+        ),
+        9,
+    )
+
+    assert examined == validation

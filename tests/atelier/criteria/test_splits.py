@@ -205,3 +205,30 @@ def test_balance_is_the_share_of_good_poles_among_the_active():
         "edges": {"train": 2 / 3, "test": None},
         "hue": {"train": 0.0, "test": 1.0},
     }
+
+
+def test_a_share_of_the_training_part_holds_every_smaller_share():
+    records = [
+        Record(image=f"{n:064x}", file=f"{n}.png", caption="x", positive=[], negative=[])
+        for n in range(2000)
+    ]
+
+    def kept(share):
+        rule = SplitParams.model_validate(
+            SHARES | {"near_duplicate_bits": None, "train_share": share, "salt": "s"}
+        )
+        return {record.file for record in splits.thinned(records, rule)}
+
+    assert kept(1.0) == {record.file for record in records}
+    assert kept(0.1) < kept(0.25) < kept(0.5) < kept(1.0)
+    assert 420 < len(kept(0.25)) < 580
+
+
+def test_a_share_that_leaves_nothing_is_refused():
+    rule = SplitParams.model_validate(
+        SHARES | {"near_duplicate_bits": None, "train_share": 1e-9, "salt": "s"}
+    )
+    one = Record(image="0" * 64, file="a.png", caption="x", positive=[], negative=[])
+
+    with pytest.raises(ArtifactError, match=r"split.train_share 1e-09 leaves none of 1"):
+        splits.thinned([one], rule)

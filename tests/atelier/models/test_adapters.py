@@ -226,3 +226,41 @@ def test_the_same_weights_give_the_same_bytes(taught, tmp_path):
         files.add((tmp_path / str(attempt) / adapters.FILE).read_bytes())
 
     assert len(files) == 1
+
+
+def test_states_of_several_adapters_add_up_in_their_shares(taught):
+    with adapters.use(taught.network, {"theta": 1.0}):
+        alone = predict(taught)
+    with adapters.use(taught.network, "theta"):
+        theta = predict(taught)
+    with adapters.use(taught.network, {"theta": 0.0}):
+        none = predict(taught)
+    with adapters.use(taught.network, {"theta": 0.0, "theta1": 1.0}):
+        second = predict(taught)
+    with adapters.use(taught.network, "theta1"):
+        theta1 = predict(taught)
+    with adapters.use(taught.network, None):
+        base = predict(taught)
+
+    assert torch.equal(alone, theta)
+    torch.testing.assert_close(none, base)
+    torch.testing.assert_close(second, theta1)
+
+
+def test_two_adapters_are_the_sum_of_their_weights(taught, lora):
+    # One adapter whose weights are stacked acts as both together.
+    both = lora.model_copy(update={"rank": 2 * lora.rank, "alpha": 2 * lora.alpha})
+    adapters.add(taught.network, "stacked", both, seed=0)
+    named = {n: adapters.weights(taught.network, n) for n in ("theta", "theta1", "stacked")}
+    for key, parameter in named["stacked"].items():
+        parts = [named[n][key.replace(".stacked.", f".{n}.")].data for n in ("theta", "theta1")]
+        if ".lora_A." in key:
+            parts[1] = 0.25 * parts[1]
+        parameter.data = torch.cat(parts, 0 if ".lora_A." in key else 1)
+
+    with adapters.use(taught.network, {"theta": 1.0, "theta1": 0.25}):
+        added = predict(taught)
+    with adapters.use(taught.network, "stacked"):
+        stacked = predict(taught)
+
+    torch.testing.assert_close(added, stacked, atol=1e-5, rtol=1e-4)

@@ -67,3 +67,15 @@ def test_the_least_noise_is_not_zero_in_bfloat16():
 def test_a_time_of_the_wrong_length_is_refused():
     with pytest.raises(ValueError, match="does not fit"):
         RectifiedFlow().add_noise(torch.zeros(3, 1), torch.zeros(3, 1), torch.zeros(2))
+
+
+@pytest.mark.parametrize("process", PROCESSES)
+def test_an_error_of_the_prediction_is_so_much_of_the_clean_latents(process):
+    generator = torch.Generator().manual_seed(0)
+    noisy, one, other = torch.randn(3, 4, 2, 8, 8, generator=generator, dtype=torch.float64)
+    time = torch.tensor([0.1, 0.3, 0.6, 0.9], dtype=torch.float64)
+
+    apart = process.denoised(noisy, one, time) - process.denoised(noisy, other, time)
+
+    expected = process.clean_scale(time) * (one - other).square().flatten(1).mean(1)
+    torch.testing.assert_close(apart.square().flatten(1).mean(1), expected)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from atelier.models import adapters
-from atelier.params import CPO, CPOS
+from atelier.params import CPO, CPOS, DDSPO, DPO, NPO, SDPO, MaPO, MinSNR, Pairwise
 from atelier.training import loop, steps
 
 GOLDEN = Path(__file__).parents[2] / "golden"
@@ -44,6 +44,14 @@ OBJECTIVES = {
     "cpo-s-mirror-policy": stable("mirror-policy", 0.5),
     "cpo-s-mirror-reference": stable("mirror-reference", 0.5),
     "cpo-s-snr": stable("mirror-winner", 2.0, weighting="snr"),
+    "cpo-s-min-snr": stable("mirror-winner", 2.0, weighting=MinSNR(min_snr_gamma=5)),
+    "ddspo": DDSPO(
+        objective="ddspo", winner="labelled", beta=50, weighting="constant", learning_rate=0.01
+    ),
+    "dpo": DPO(objective="dpo", beta=50, learning_rate=0.01),
+    "npo": NPO(objective="npo", beta=50, learning_rate=0.01, w=0, beside=["base"]),
+    "mapo": MaPO(objective="mapo", beta=1, scale=0.5, learning_rate=0.01),
+    "sdpo": SDPO(objective="sdpo", beta=50, slack=0.1, learning_rate=0.01),
 }
 
 
@@ -71,18 +79,21 @@ def curve(painter, lora, training, objective, folder):
     def report(step, values):
         lines.append(" ".join([str(step), *(f"{values[name]:.9e}" for name in SHOWN)]))
 
+    if isinstance(objective, Pairwise):
+        win, lose = torch.tensor([0, 1, 2, 3]), torch.tensor([4, 5, 0, 1])
+        pairs = steps.Pairs(win, lose, torch.ones(4, dtype=torch.long), torch.ones(4))
+        step = steps.pairwise_preference(
+            painter, corpus, pairs, objective, training, policy="theta", caption_dropout=0
+        )
+    else:
+        step = steps.complex_preference(
+            painter, corpus, objective, training,
+            teacher="theta1", policy="theta", caption_dropout=0,
+        )  # fmt: skip
     with adapters.use(painter.network, "theta"):
         loop.fit(
             adapters.weights(painter.network, "theta"),
-            steps.complex_preference(
-                painter,
-                corpus,
-                objective,
-                training,
-                teacher="theta1",
-                policy="theta",
-                caption_dropout=0,
-            ),
+            step,
             learning_rate=objective.learning_rate,
             params=training,
             folder=folder,

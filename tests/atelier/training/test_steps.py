@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from atelier.models import FRAME, adapters
-from atelier.params import CPO, CPOS
+from atelier.params import CPO, CPOS, DPO, NPO, SDPO, MaPO
 from atelier.training import loop, objectives, steps
 
 IMAGES = 5
@@ -289,3 +289,166 @@ def test_a_killed_training_goes_on_bit_for_bit(pair, corpus, training, tmp_path)
             fit(folder, killed_after)
         resumed = fit(folder)
         assert all(torch.equal(resumed[name], undisturbed[name]) for name in undisturbed)
+
+
+DPO_ = DPO(objective="dpo", beta=100, learning_rate=0.01)
+NPO_ = NPO(objective="npo", beta=100, learning_rate=0.01, w=0, beside=["base"])
+SDPO_ = SDPO(objective="sdpo", beta=100, slack=0, learning_rate=0.01)
+MAPO = MaPO(objective="mapo", beta=1, scale=0.5, learning_rate=0.01)
+
+
+@pytest.fixture
+def pairs():
+    win, lose = torch.tensor([0, 1, 2]), torch.tensor([3, 4, 0])
+    return steps.Pairs(
+        win, lose, torch.ones(3, dtype=torch.long), torch.tensor([1.0, 0.5, 1.0])
+    )
+
+
+def paired(painter, corpus, pairs, objective, training):
+    training = training.model_copy(update={"batch_images": 6})
+    return steps.pairwise_preference(
+        painter, corpus, pairs, objective, training, policy="theta", caption_dropout=0
+    )
+
+
+@pytest.mark.parametrize("objective", [DPO_, NPO_, SDPO_])
+def test_an_untrained_policy_costs_log_two_on_pairs(pair, corpus, pairs, training, objective):
+    with adapters.use(pair.network, "theta"):
+        loss, values = paired(pair, corpus, pairs, objective, training)(0, True)
+
+    # Every pair is seen once; their weights are 1, 0.5 and 1.
+    assert loss.item() == pytest.approx(0.6931472 * 2.5 / 3, abs=1e-6)
+    assert values["gradient_factor"] == pytest.approx(0.5)
+    assert values["drift"] == 0
+
+
+def test_both_pictures_of_a_pair_share_noise_time_and_caption(pair, corpus, pairs, training):
+    corpus.latents[:] = corpus.latents[0]  # the same picture on both sides
+
+    with adapters.use(pair.network, "theta"):
+        _, values = paired(pair, corpus, pairs, DPO_, training)(0, True)
+
+    assert values["win_error"] == values["lose_error"]
+
+
+@pytest.mark.parametrize(
+    ("objective", "nearer"), [(DPO_, "win"), (SDPO_, "win"), (MAPO, "win"), (NPO_, "lose")]
+)
+def test_pairs_teach_the_way_of_their_objective(
+    pair, corpus, pairs, training, objective, nearer, tmp_path
+):
+    training = training.model_copy(update={"steps": 25, "ema_decay": None, "report_steps": 25})
+    curve = {}
+
+    with adapters.use(pair.network, "theta"):
+        loop.fit(
+            adapters.weights(pair.network, "theta"),
+            paired(pair, corpus, pairs, objective, training),
+            learning_rate=objective.learning_rate,
+            params=training,
+            folder=tmp_path,
+            report=lambda step, values: curve.update(values),
+        )
+
+    assert curve["accuracy"] == 1
+    gains = {
+        end: curve[f"{end}_error_reference"] - curve[f"{end}_error"] for end in ("win", "lose")
+    }
+    assert max(gains, key=gains.get) == nearer
+
+
+def test_a_small_step_of_sdpo_does_not_raise_the_winners_error(pair, corpus, pairs, training):
+    # Where DPO does: the losers are given the winners' pictures, but for a little.
+    source = torch.Generator().manual_seed(5)
+    near = corpus.latents + 0.3 * torch.randn(corpus.latents.shape, generator=source)
+    corpus.latents[3:] = near[:2]
+    policy = adapters.weights(pair.network, "theta")
+    for parameter in policy.values():
+        torch.nn.init.normal_(parameter, std=0.1, generator=source)
+    pairs = steps.Pairs(pairs.win[:2], pairs.lose[:2], pairs.prompts[:2], torch.ones(2))
+    training = training.model_copy(update={"batch_images": 4})
+
+    def change(objective):
+        before = {name: weight.detach().clone() for name, weight in policy.items()}
+        step = steps.pairwise_preference(
+            pair, corpus, pairs, objective, training, policy="theta", caption_dropout=0
+        )
+        with adapters.use(pair.network, "theta"):
+            loss, values = step(0, True)
+            gradients = torch.autograd.grad(loss, list(policy.values()))
+            for weight, gradient in zip(policy.values(), gradients, strict=True):
+                weight.data -= 1e-5 * gradient
+            _, after = step(0, True)
+        for name, weight in policy.items():
+            weight.data.copy_(before[name])
+        return after["win_error"] - values["win_error"], values
+
+    raised, _ = change(DPO_.model_copy(update={"beta": 1.0}))
+    safe, values = change(SDPO_.model_copy(update={"beta": 1.0}))
+
+    assert values["safe_share"] < 1
+    assert safe < raised
+    assert safe <= 1e-6
+
+
+@pytest.mark.parametrize("teacher", ["base", "self"])
+def test_targets_need_no_expert(pair, corpus, training, teacher):
+    state = {"base": None, "self": "theta"}[teacher]
+    source = torch.Generator().manual_seed(8)
+    for parameter in adapters.weights(pair.network, "theta").values():
+        torch.nn.init.normal_(parameter, std=0.2, generator=source)
+    clean, rows, noise, time, _ = steps._draw(pair, corpus, training, 0)
+    noisy = pair.process.add_noise(clean, noise, time)
+    with adapters.use(pair.network, state), torch.no_grad():
+        win, lose = (
+            pair.predict(noisy, time, pair.encode_texts([f"a sea, {edges} edges"] * len(rows)))
+            for edges in ("calm", "harsh")
+        )
+
+    with adapters.use(pair.network, "theta"):
+        objective = STABLE.model_copy(update={"teacher": teacher})
+        loss, values = aligned(pair, corpus, objective, training)(0, True)
+        loss.backward()
+
+    separation = (win - lose).square().flatten(1).mean(1).sqrt().mean()
+    assert values["separation"] == pytest.approx(separation.item(), rel=1e-4)
+    moved = adapters.weights(pair.network, "theta").values()
+    assert sum(parameter.grad.abs().sum() for parameter in moved) > 0
+
+
+def test_dropped_captions_are_read_as_empty_and_targets_keep_theirs(pair, corpus, training):
+    def step(**more):
+        return steps.complex_preference(
+            pair, corpus, STABLE, training, teacher="theta1", policy="theta", **more
+        )
+
+    with adapters.use(pair.network, "theta"):
+        dropped, with_drop = step(caption_dropout=1)(1, True)
+        kept, without = step(caption_dropout=0)(1, True)
+        corpus.rows["caption"].fill_(corpus.empty)
+        empty, _ = step(caption_dropout=0)(1, True)
+
+    assert torch.equal(dropped, empty)
+    assert not torch.equal(dropped, kept)
+    assert with_drop["separation"] == without["separation"]
+
+
+def test_of_several_contrasts_a_step_draws_one_that_has_a_loser(pair, corpus, training):
+    # The first contrast has no loser, the second the usual one, at a strength of its own.
+    rows = dict(corpus.rows)
+    one = torch.ones(IMAGES, 1, dtype=torch.long)
+    rows["winner"], rows["loser"] = (
+        torch.cat([2 * one, 2 * one], 1),
+        torch.cat([2 * one, 3 * one], 1),
+    )
+    omegas = torch.tensor([[7.0, 1.0]]).expand(IMAGES, 2)
+    several = steps.Corpus(corpus.latents, corpus.prompts, rows, empty=0, omegas=omegas)
+    by_root = STABLE.model_copy(update={"omega": {"colour": 7.0, "light": 1.0}})
+
+    with adapters.use(pair.network, "theta"):
+        drawn, values = aligned(pair, several, by_root, training)(0, True)
+        plain, _ = aligned(pair, corpus, STABLE, training)(0, True)
+
+    assert values["winner_only"] == 0
+    torch.testing.assert_close(drawn, plain)
