@@ -16,8 +16,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from atelier.models import FRAME, Condition, Denoiser, join
 from atelier.errors import ParamsError
+from atelier.models import FRAME, Condition, Denoiser, join
 from atelier.models.adapters import use, weights
 from atelier.params import (
     CPOS,

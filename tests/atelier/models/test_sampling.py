@@ -35,7 +35,7 @@ def test_two_equal_branches_are_ordinary_guidance(taught):
     with sampling.branches(taught, "theta", "theta"):
         branched = painted(taught)
 
-    torch.testing.assert_close(branched, ordinary, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(branched, ordinary, atol=1e-4, rtol=1e-4)
 
 
 def test_each_branch_is_predicted_in_its_own_state(taught):

@@ -332,14 +332,16 @@ def test_both_pictures_of_a_pair_share_noise_time_and_caption(pair, corpus, pair
     assert values["win_error"] == values["lose_error"]
 
 
+@pytest.mark.parametrize("family", ["flux"])
 @pytest.mark.parametrize(
-    ("objective", "nearer"), [(DPO_, "win"), (SDPO_, "win"), (MAPO, "win"), (NPO_, "lose")]
+    ("objective", "nearer"), [(DPO_, "win"), (SDPO_, "win"), (NPO_, "lose"), (MAPO, None)]
 )
 def test_pairs_teach_the_way_of_their_objective(
     pair, corpus, pairs, training, objective, nearer, tmp_path
 ):
-    training = training.model_copy(update={"steps": 25, "ema_decay": None, "report_steps": 25})
-    curve = {}
+    more = {"steps": 40, "ema_decay": None, "report_steps": 1, "batch_images": 6}
+    training = training.model_copy(update=more)
+    reports = []
 
     with adapters.use(pair.network, "theta"):
         loop.fit(
@@ -348,48 +350,59 @@ def test_pairs_teach_the_way_of_their_objective(
             learning_rate=objective.learning_rate,
             params=training,
             folder=tmp_path,
-            report=lambda step, values: curve.update(values),
+            report=lambda step, values: reports.append(values),
         )
 
-    assert curve["accuracy"] == 1
     gains = {
-        end: curve[f"{end}_error_reference"] - curve[f"{end}_error"] for end in ("win", "lose")
+        end: sum(one[f"{end}_error_reference"] - one[f"{end}_error"] for one in reports[20:])
+        for end in ("win", "lose")
     }
-    assert max(gains, key=gains.get) == nearer
+    if nearer is None:  # MaPO has the winner's own loss, from which the loser gains too
+        assert gains["win"] > 0
+    else:
+        assert max(gains, key=gains.get) == nearer
 
 
-def test_a_small_step_of_sdpo_does_not_raise_the_winners_error(pair, corpus, pairs, training):
-    # Where DPO does: the losers are given the winners' pictures, but for a little.
-    source = torch.Generator().manual_seed(5)
-    near = corpus.latents + 0.3 * torch.randn(corpus.latents.shape, generator=source)
-    corpus.latents[3:] = near[:2]
+@pytest.mark.parametrize("family", ["flux"])
+def test_a_small_step_of_sdpo_does_not_raise_the_winners_error(pair, corpus, training):
+    # Losers are the winners' pictures, stronger: where DPO leaves them, it leaves both.
+    latents = corpus.latents.double()
+    latents[3:] = 3 * latents[:2]
+    conditions = {name: tensor.double() for name, tensor in corpus.prompts.items()}
+    double = steps.Corpus(latents, conditions, corpus.rows, empty=0)
+    pair.network.double()
     policy = adapters.weights(pair.network, "theta")
+    source = torch.Generator().manual_seed(5)
     for parameter in policy.values():
         torch.nn.init.normal_(parameter, std=0.1, generator=source)
-    pairs = steps.Pairs(pairs.win[:2], pairs.lose[:2], pairs.prompts[:2], torch.ones(2))
+    two = torch.tensor([0, 1])
+    pairs = steps.Pairs(two, two + 3, torch.ones(2, dtype=torch.long), torch.ones(2))
     training = training.model_copy(update={"batch_images": 4})
 
     def change(objective):
         before = {name: weight.detach().clone() for name, weight in policy.items()}
         step = steps.pairwise_preference(
-            pair, corpus, pairs, objective, training, policy="theta", caption_dropout=0
+            pair, double, pairs, objective, training, policy="theta", caption_dropout=0
         )
         with adapters.use(pair.network, "theta"):
             loss, values = step(0, True)
             gradients = torch.autograd.grad(loss, list(policy.values()))
             for weight, gradient in zip(policy.values(), gradients, strict=True):
-                weight.data -= 1e-5 * gradient
+                weight.data -= 1e-6 * gradient
             _, after = step(0, True)
         for name, weight in policy.items():
             weight.data.copy_(before[name])
         return after["win_error"] - values["win_error"], values
 
-    raised, _ = change(DPO_.model_copy(update={"beta": 1.0}))
-    safe, values = change(SDPO_.model_copy(update={"beta": 1.0}))
+    # With so small a beta both pairs count alike, and the mean is what is kept safe.
+    raised, _ = change(DPO_.model_copy(update={"beta": 1e-3}))
+    safe, values = change(SDPO_.model_copy(update={"beta": 1e-3}))
+    slack, _ = change(SDPO_.model_copy(update={"beta": 1e-3, "slack": 0.5}))
 
     assert values["safe_share"] < 1
-    assert safe < raised
-    assert safe <= 1e-6
+    assert raised > 0
+    assert safe < 0.02 * raised  # what is left is of second order
+    assert slack < safe
 
 
 @pytest.mark.parametrize("teacher", ["base", "self"])
