@@ -80,6 +80,7 @@ def curve(painter, lora, training, objective, folder):
         lines.append(" ".join([str(step), *(f"{values[name]:.9e}" for name in SHOWN)]))
 
     if isinstance(objective, Pairwise):
+        training = training.model_copy(update={"batch_images": 2})
         win, lose = torch.tensor([0, 1, 2, 3]), torch.tensor([4, 5, 0, 1])
         pairs = steps.Pairs(win, lose, torch.ones(4, dtype=torch.long), torch.ones(4))
         step = steps.pairwise_preference(
