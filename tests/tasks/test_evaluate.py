@@ -286,7 +286,7 @@ def test_settings_are_chosen_on_validation_which_is_no_test(gallery, notebook):
     (paths.SPLIT / "test.jsonl").unlink()
     validation = annotations.read(paths.SPLIT / "validation.jsonl", Record)
 
-    examined = evaluate._examined(
+    examined = evaluate.painted_records(
         annotations.read(
             evaluate._part(gallery.model_copy(update={"evaluate": chosen})), Record
         ),
