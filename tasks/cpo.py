@@ -81,7 +81,9 @@ def run(profile: Profile, tracked: StageRun) -> None:
                 painter, own, objective, profile.cpo.training,
                 teacher=_TEACHER, policy=name, caption_dropout=profile.cpo.caption_dropout,
             )  # fmt: skip
-        metrics = _align(name, objective, step, painter, profile, tracked, together, grids)
+        metrics = _align(
+            name, objective, step, painter, encoded, profile, tracked, together, grids
+        )
         if not together.first:
             continue
         metrics |= prompts.tally() | counts
@@ -207,6 +209,7 @@ def _align(
     objective: Objective,
     step: loop.Step,
     painter: Denoiser,
+    encoded: steps.Corpus,
     profile: Profile,
     tracked: StageRun,
     together: Ranks,
