@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -50,16 +51,37 @@ def split() -> None:
     _run_stage("split")
 
 
+Check = Annotated[
+    bool, typer.Option("--check", help="Only try six steps, and say what the whole will need.")
+]
+
+
 @app.command()
-def sft() -> None:
+def sft(check: Check = False) -> None:
     """Teach the base what the attributes mean; the result is θ1."""
-    _run_stage("sft")
+    _estimate("sft", True) if check else _run_stage("sft")
 
 
 @app.command()
-def cpo() -> None:
+def cpo(check: Check = False) -> None:
     """Align the base with the targets that θ1 gives; each objective's result is a θ."""
-    _run_stage("cpo")
+    _estimate("cpo", True) if check else _run_stage("cpo")
+
+
+class Trained(StrEnum):
+    """The stages whose need of memory and time can be estimated."""
+
+    SFT = "sft"
+    CPO = "cpo"
+
+
+@app.command()
+def estimate(
+    stage: Annotated[Trained, typer.Argument(help="The stage that trains.")],
+    check: Check = False,
+) -> None:
+    """Say what a training needs (weights, memory, steps, disk) and what this machine has."""
+    _estimate(stage.value, check)
 
 
 @app.command()
@@ -321,6 +343,11 @@ def analyse_survey(study: StudyName) -> None:
     """Say what the answers mean so far: a page, a JSON file, and MLflow's model versions."""
     with _clear_errors():
         importlib.import_module("tasks.survey.analysing").run(study)
+
+
+def _estimate(stage: str, check: bool) -> None:
+    with _clear_errors():
+        importlib.import_module("tasks.budget").run(stage, _checked_profile(), check=check)
 
 
 def _run_stage(name: str) -> None:
