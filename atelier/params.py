@@ -52,6 +52,7 @@ class ModelParams(Params):
     source: str  # a folder in diffusers' layout, or a hub id
     revision: str | None  # commit of the hub id; null for a folder
     dtype: Literal["float32", "bfloat16", "float16"]  # of the frozen base; adapters are float32
+    quantise: Literal["int8", "nf4"] | None  # the base's linear layers; null: as dtype says
     pixels: Count  # side of the square pictures
     text_tokens: Count  # length to which T5 pads prompts; ignored by families without T5
     text_chunks: Count  # of 75 tokens that CLIP reads one by one; of sdxl, others have T5

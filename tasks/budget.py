@@ -94,7 +94,7 @@ def _computed(table: Table, stage: Stage, profile: Profile) -> float:
     trained = outline.trained_bytes(
         counted.adapters[0], training.optimizer, averaged=training.ema_decay is not None
     )
-    frozen = outline.frozen_bytes(counted.frozen, profile.model)
+    frozen = outline.frozen_bytes(counted, profile.model)
     teacher = 4.0 * sum(counted.adapters[1:])
     base = f"{counted.frozen:,} weights in {_precision(profile.model)}"
     table.add_row("base, frozen", _size(frozen), f"computed: {base}")
@@ -118,7 +118,9 @@ def _computed(table: Table, stage: Stage, profile: Profile) -> float:
 
 
 def _precision(params: ModelParams) -> str:
-    return params.dtype
+    if params.quantise is None:
+        return params.dtype
+    return f"{params.dtype}, linear ones in {params.quantise}"
 
 
 def _schedule(table: Table, section: SFTParams | CPOParams, images: int) -> None:

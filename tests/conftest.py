@@ -21,6 +21,7 @@ model:
   source: base/starter
   revision: null
   dtype: float32
+  quantise: null
   pixels: 32
   text_tokens: 64
   text_chunks: 1

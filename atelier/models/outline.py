@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from diffusers import DiffusionPipeline
+from torch import nn
 
 from atelier.errors import ArtifactError
 from atelier.models import adapters, quiet
@@ -23,10 +24,12 @@ class Outline:
 
     Attributes:
         frozen: Of the base.
+        linear: Of them, those of linear layers, which quantising reaches.
         adapters: Of each adapter that was asked for, in order.
     """
 
     frozen: int
+    linear: int
     adapters: tuple[int, ...]
 
 
@@ -40,18 +43,23 @@ def outline(params: ModelParams, loras: list[LoRA]) -> Outline:
     """
     network = _network(params)
     frozen = sum(parameter.numel() for parameter in network.parameters())
+    linear = sum(
+        module.weight.numel() for module in network.modules() if isinstance(module, nn.Linear)
+    )
     counts = []
     with torch.device("meta"):
         for number, lora in enumerate(loras):
             adapters.add(network, f"lora{number}", lora, seed=0)
             weights = adapters.weights(network, f"lora{number}").values()
             counts.append(sum(parameter.numel() for parameter in weights))
-    return Outline(frozen, tuple(counts))
+    return Outline(frozen, linear, tuple(counts))
 
 
-def frozen_bytes(weights: int, params: ModelParams) -> float:
+def frozen_bytes(counted: Outline, params: ModelParams) -> float:
     """Return what the base occupies; codec and encoders, which are released, left out."""
-    return weights * _BYTES[params.dtype]
+    whole = _BYTES[params.dtype]
+    linear = whole if params.quantise is None else _QUANTISED[params.quantise]
+    return counted.linear * linear + (counted.frozen - counted.linear) * whole
 
 
 def trained_bytes(weights: int, optimizer: str, *, averaged: bool) -> float:

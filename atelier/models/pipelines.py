@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from atelier.errors import ArtifactError, ParamsError
-from atelier.models import Condition, quiet
+from atelier.models import Condition, quantised, quiet
 from atelier.params import ModelParams
 
 _READERS = [
@@ -31,12 +31,14 @@ def read(
 
     Raises:
         ArtifactError: The folder is absent or is no such pipeline.
-        ParamsError: Its tokenizer files are missing.
+        ParamsError: Its tokenizer files are missing; or what quantises it is not here.
     """
     folder = Path(params.source)
     dtype = getattr(torch, params.dtype)
     codec_dtype = codec_dtype or dtype
     parts: dict[str, Any] = {}
+    if params.quantise is not None:
+        parts["quantization_config"] = quantised.config(kind, params.quantise, dtype)
     if _is_patch_pca(folder):
         from atelier.models.codec import PatchPCA
 
@@ -164,5 +166,6 @@ def _realign(pipeline: Any) -> None:
     parts = pipeline.components.values()
     for module in (part for part in parts if isinstance(part, nn.Module)):
         for parameter in module.parameters():
-            parameter.data = parameter.data.clone()
+            if type(parameter.data) is Tensor and parameter.is_floating_point():
+                parameter.data = parameter.data.clone()  # quantised ones are made, not read
         module.eval()

@@ -1,7 +1,15 @@
 import pytest
 import torch
 
-from atelier.params import FluxNetwork, LoRA, SD3Network, SDXLNetwork, Times, Training
+from atelier.params import (
+    FluxNetwork,
+    LoRA,
+    ModelParams,
+    SD3Network,
+    SDXLNetwork,
+    Times,
+    Training,
+)
 
 
 def sdxl(predicts):
@@ -114,4 +122,20 @@ def training():
         grids=None,
         explosion=None,
         drift_stop=False,
+    )
+
+
+@pytest.fixture
+def model_params():
+    return ModelParams(
+        family="flux",
+        source="base/toy",
+        revision=None,
+        dtype="float32",
+        quantise=None,
+        pixels=32,
+        text_tokens=12,
+        text_chunks=1,
+        buckets=None,
+        true_sizes=False,
     )

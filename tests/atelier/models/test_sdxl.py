@@ -167,6 +167,7 @@ def saved_with(painter, vae, folder):
         source=str(folder),
         revision=None,
         dtype="float16",
+        quantise=None,
         pixels=32,
         text_tokens=77,
         text_chunks=1,

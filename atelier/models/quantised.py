@@ -1,0 +1,53 @@
+"""A frozen base in fewer bits: its linear layers, by what diffusers supports.
+
+LoRAs on it stay in float32 and learn as on any base; passes compute in ``model.dtype``.
+"""
+
+import importlib.util
+import inspect
+from typing import Any, Literal
+
+import torch
+
+from atelier.errors import ParamsError
+
+_PACKAGES = {"int8": "torchao", "nf4": "bitsandbytes"}
+
+
+def config(kind: Any, how: Literal["int8", "nf4"], dtype: torch.dtype) -> Any:
+    """Return diffusers' quantization config for the network of a pipeline class.
+
+    * ``int8``: weights in 8 bits with a scale a row, by torchao; on any device.
+    * ``nf4``: weights in 4 bits with a scale a block (Dettmers et al. 2023,
+      arXiv:2305.14314), by bitsandbytes; CUDA only.
+
+    Raises:
+        ParamsError: The package or the device is not here.
+    """
+    package = _PACKAGES[how]
+    if how == "nf4" and not torch.cuda.is_available():
+        raise ParamsError(
+            "model.quantise 'nf4' needs a CUDA device; 'int8' works on any, null on all"
+        )
+    if importlib.util.find_spec(package) is None:
+        raise ParamsError(
+            f"model.quantise {how!r} needs the package {package}: `pip install "
+            "'atelier[cuda]'`; or set it to null"
+        )
+    from diffusers import PipelineQuantizationConfig
+
+    part = "unet" if "unet" in inspect.signature(kind.__init__).parameters else "transformer"
+    return PipelineQuantizationConfig(quant_mapping={part: _of_network(how, dtype)})
+
+
+def _of_network(how: str, dtype: torch.dtype) -> Any:
+    if how == "int8":
+        from diffusers import TorchAoConfig
+        from torchao.quantization import Int8WeightOnlyConfig
+
+        return TorchAoConfig(Int8WeightOnlyConfig())
+    from diffusers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype
+    )
