@@ -554,6 +554,7 @@ class EvaluateParams(Params):
     guidance: Annotated[float, Field(ge=1)]  # classifier-free guidance; 1 is off
     batch_images: Count
     features: Literal["inception", "starter"]  # network whose features FID compares
+    second_judge: Literal["starter"] | None  # independent of the annotator; for its drawings
     bootstrap: Count  # resamples behind each interval
     grid_prompts: Count  # columns of the sample grids
     seed: Seed

@@ -137,18 +137,14 @@ def _extractor(profile: Profile) -> Extractor:
     """The network whose features FID compares; found before hours of painting, not after."""
     if profile.evaluate.features == "inception":
         return fid.Inception(fid.inception_folder())
-    own = _own_features(profile)
-    return starter_features.read(own if own.is_dir() else features.FOLDER)
+    return starter_features.read(features.FOLDER)
 
 
 def _second_judge(profile: Profile) -> Network | None:
-    """The independent judge: only beside the base for whose drawings it was trained."""
-    own = _own_features(profile)
-    return starter_features.read(own) if own.is_dir() else None
-
-
-def _own_features(profile: Profile) -> Path:
-    return Path(profile.model.source) / features.FOLDER.name
+    """The independent judge, which knows the starter's drawings and nothing else."""
+    if profile.evaluate.second_judge is None:
+        return None
+    return starter_features.read(features.FOLDER)
 
 
 def _work(profile: Profile, entrants: Sequence[Contestant]) -> Path:

@@ -99,6 +99,7 @@ evaluate:
   guidance: 1.0
   batch_images: 2
   features: starter
+  second_judge: starter
   bootstrap: 100
   grid_prompts: 2
   seed: 0

@@ -217,11 +217,11 @@ def test_the_agent_that_judged_the_paintings_judges_what_is_painted(
     assert {one.image for one in bad} <= hashes
 
 
-def test_without_its_own_features_a_profile_has_no_independent_judge(gallery, tmp_path):
-    elsewhere = gallery.model.model_copy(update={"source": str(tmp_path / "other")})
+def test_only_a_profile_that_asks_for_it_has_an_independent_judge(gallery):
+    alone = gallery.evaluate.model_copy(update={"second_judge": None})
 
     assert evaluate._second_judge(gallery) is not None
-    assert evaluate._second_judge(gallery.model_copy(update={"model": elsewhere})) is None
+    assert evaluate._second_judge(gallery.model_copy(update={"evaluate": alone})) is None
 
 
 def test_a_prompts_noise_does_not_depend_on_how_many_prompts_there_are():
