@@ -257,6 +257,13 @@ def read_labels(
         importlib.import_module("tasks.labels").read(_checked_profile(), file, out, annotator)
 
 
+@labels.command(name="count")
+def count_labels() -> None:
+    """Say who spoke in annotate, what of it counts, and how often each pole was seen."""
+    with _clear_errors():
+        importlib.import_module("tasks.labels").count()
+
+
 @labels.command(name="compare")
 def compare_labels(
     files: Annotated[list[Path], typer.Argument(help="JSONL files of judgements.")],

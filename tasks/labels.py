@@ -1,5 +1,6 @@
 """``python -m tasks labels``: what people say, asked for, read and compared."""
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from atelier.criteria.annotations import Image, Judgement
 from atelier.criteria.annotators import agreement, human
 from atelier.criteria.annotators.agreement import Agreement
 from atelier.criteria.tree import Pole, parse
-from atelier.errors import AnnotationError
+from atelier.errors import AnnotationError, ArtifactError
 from atelier.params import Profile
 from tasks import paths
 
@@ -48,7 +49,7 @@ def read(profile: Profile, file: Path, out: Path, annotator: str | None) -> None
         judgements = human.read_csv(file, tree, images, annotator)
     atomic.write(out, annotations.lines(judgements))
     people = {one.annotator for one in judgements}
-    _say(f"{out}: {len(judgements)} judgements by {len(people)} annotators")
+    _say(f"{out}: {len(judgements)} judgements by {', '.join(sorted(people))}")
 
 
 def compare(files: Sequence[Path], leaves: bool) -> None:
@@ -66,6 +67,32 @@ def compare(files: Sequence[Path], leaves: bool) -> None:
     for (first, second), by_leaf in compared.items():
         rows = by_leaf if leaves else agreement.by_root(by_leaf)
         Console().print(_table(f"{first} and {second}", rows))
+
+
+def count() -> None:
+    """Print what annotate counted: who spoke, what counts, and the poles of each criterion.
+
+    Raises:
+        ArtifactError: annotate has not run.
+    """
+    path = paths.ANNOTATE / "summary.json"
+    try:
+        summary = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ArtifactError(f"{path} is absent; run `python -m tasks annotate`") from None
+    _say(f"{summary['images']} pictures, {summary['quarantined']} set aside")
+    for name, judgements in summary["annotators"].items():
+        _say(f"{name}: {judgements} judgements")
+    settled = (f"{how.replace('_', ' ')} {n}" for how, n in summary["adjudication"].items())
+    _say(f"{summary['judgements']} count: {', '.join(settled)}")
+    table = Table()
+    table.add_column("criterion", no_wrap=True)
+    for column in ("good pole", "bad pole", "silent"):
+        table.add_column(column, justify="right")
+    for criterion, one in summary["criteria"].items():
+        counts = (str(one[name]) for name in ("positive", "negative", "abstained"))
+        table.add_row(criterion, *counts)
+    Console().print(table)
 
 
 def _pictures() -> list[Image]:

@@ -1,8 +1,10 @@
+import json
+
 import pytest
 
 from atelier.criteria import annotations
 from atelier.criteria.annotations import Image, Judgement
-from atelier.errors import AnnotationError
+from atelier.errors import AnnotationError, ArtifactError
 from atelier.params import Profile
 from tasks import labels, paths
 
@@ -35,6 +37,29 @@ def test_label_studio_gets_two_files(judged, tmp_path):
 
     assert "colour.harmony" in (tmp_path / "studio" / labels.INTERFACE).read_text()
     assert '"/x/a.png"' in (tmp_path / "studio" / labels.TASKS).read_text()
+
+
+def test_what_annotate_counted_is_told(judged, capsys):
+    with pytest.raises(ArtifactError, match="run `python -m tasks annotate`"):
+        labels.count()
+    summary = {
+        "images": 2,
+        "quarantined": 1,
+        "judgements": 3,
+        "annotators": {"human ann": 2, "measured-1": 2},
+        "adjudication": {"alone": 2, "agreed": 1, "too_few": 0},
+        "criteria": {"edges": {"positive": 1, "negative": 0, "abstained": 7}},
+    }
+    (paths.ANNOTATE / "summary.json").write_text(json.dumps(summary))
+
+    labels.count()
+
+    said = capsys.readouterr().out
+    assert said.startswith("2 pictures, 1 set aside\nhuman ann: 2 judgements\n")
+    assert "3 count: alone 2, agreed 1, too few 0\n" in said
+    assert [cell.strip() for cell in said.splitlines()[-2].split("│")[1:-1]] == [
+        "edges", "1", "0", "7",
+    ]  # fmt: skip
 
 
 def test_two_annotators_are_compared_by_root(judged, tmp_path, capsys):
