@@ -22,7 +22,7 @@ SCRIPT = {
     "latency": 0.0,  # seconds
     "seed": 0,
     "keep": False,  # whole requests
-    "behaviour": "plain",  # or: obedient, echo, usage unknown
+    "behaviour": "plain",  # or: obedient, echo, fickle, usage unknown
     "status": 200,
     "error": {},
 }
@@ -80,6 +80,8 @@ class Model:
         schema, behaviour = schema_of(body), self.script["behaviour"]
         if behaviour == "echo":
             return json.dumps(body["messages"])
+        if behaviour == "fickle":  # whatever it said before
+            return json.dumps(fill(schema, self.random))
         if behaviour == "obedient":
             answer = obey(schema)
             repaired = len(body["messages"]) > 2

@@ -13,12 +13,12 @@ import yaml
 
 from atelier import images
 from atelier.criteria import annotations
-from atelier.criteria.annotations import Image, Judgement, Quarantined
+from atelier.criteria.annotations import Image, Judgement, Quarantined, Record
 from atelier.criteria.annotators.ledger import Answer
 from atelier.criteria.annotators.vlm import Evidence
 from atelier.errors import AnnotationError
 from atelier.params import Profile
-from tasks import annotate, estimate, paths
+from tasks import annotate, estimate, paths, split
 
 CRITERIA = Path(__file__).parents[2] / "params" / "criteria"
 OUTPUTS = (
@@ -153,6 +153,22 @@ def test_a_picture_without_a_usable_answer_is_set_aside_and_asked_again(
     }
     assert rows("quarantine", Quarantined) == []
     assert len(rows("images", Image)) == 4
+
+
+def test_how_often_a_model_says_the_same_reaches_the_records(studio, paint, model_server):
+    for seed in range(3):
+        paint(paths.DATA / f"{seed}.png", seed)
+    studio["annotate"]["vlm"] |= {"votes": 3, "temperature": 0.7}
+    studio["split"] |= {"train": 1.0, "validation": 0.0, "test": 0.0}
+    model_server.follow(behaviour="fickle")
+
+    run(studio)
+    split.run(Profile.model_validate(studio), Notebook())
+
+    records = annotations.read(paths.SPLIT / "train.jsonl", Record)
+    sure = [said for one in records for said in one.confidence.values()]
+    assert {round(said, 3) for said in sure} == {0.667, 1.0}  # two of three votes, or all
+    assert all(one.confidence.keys() == {*one.positive, *one.negative} for one in records)
 
 
 def test_people_are_heard_before_the_agent(studio, paint):
