@@ -18,7 +18,12 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-_QUIET = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
+_SET = {
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "DO_NOT_TRACK": "1",
+    # So often a run says that it lives; see flows.server.WATCH.
+    "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
+}
 
 
 @app.command()
@@ -29,6 +34,9 @@ def reproduce(
         list[str] | None,
         typer.Option("--set", help="For this run alone, as cpo.training.steps=40."),
     ] = None,
+    on_workers: Annotated[
+        bool, typer.Option("--on-workers", help="Each stage on a machine of its pool.")
+    ] = False,
 ) -> None:
     """Bring stages up to date, as Prefect tasks that its pages show."""
     from flows import stages
@@ -37,7 +45,8 @@ def reproduce(
     wanted = _changes(setting or ())
     from flows.reproduce import reproduce as run
 
-    state = run(targets, force, wanted, return_state=True)
+    where = "workers" if on_workers else "here"
+    state = run(targets, force, wanted, where, return_state=True)
     raise typer.Exit(0 if state.is_completed() else 1)
 
 
@@ -108,7 +117,7 @@ def _changes(settings: Iterable[str]) -> "Changes":
 
 def main() -> None:
     """Run the command line; what an operator can fix is a paragraph, exit code 2."""
-    for variable, value in _QUIET.items():
+    for variable, value in _SET.items():
         os.environ.setdefault(variable, value)
     try:
         app(prog_name="python -m flows")

@@ -5,16 +5,14 @@ did (``Ran``, ``Committed``, ``RunCached``, ``UpToDate``), and Prefect's own cac
 for two caches would be two truths.
 """
 
-import contextlib
-import fcntl
 import hashlib
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID, uuid4
 
 from prefect import get_run_logger, runtime, task
@@ -30,13 +28,13 @@ from prefect.futures import PrefectFuture, wait
 from prefect.states import Completed, Failed
 from prefect.tasks import Task
 
-from flows import changes, gpus, plan, receipts, running
+from flows import changes, gpus, plan, receipts, running, workers
 from flows.changes import AS_WRITTEN, Changes
 from flows.plan import Prospect
 from flows.stages import Stage
 from tasks import paths, tracking
 
-_LOCK = Path(".dvc/tmp/atelier-flow.lock")
+Where = Literal["here", "workers"]
 _RECONCILED = Path(".dvc/tmp/atelier/registry")  # what the registry was last reconciled with
 
 
@@ -48,14 +46,20 @@ class Order:
         force: Run them even if nothing changed.
         pipeline: Names the run in MLflow.
         limit: Prefect's limit of this machine's GPUs.
+        commit: What workers shall run; None where stages run on this machine.
+        wanted: Settings that the run changes.
     """
 
     force: bool
     pipeline: str
     limit: str
+    commit: str | None = None
+    wanted: Changes = AS_WRITTEN
 
 
-def bring_up(order: Sequence[Stage], *, force: bool, wanted: Changes) -> State[Any]:
+def bring_up(
+    order: Sequence[Stage], *, force: bool, wanted: Changes, where: Where = "here"
+) -> State[Any]:
     """Bring the stages up to date, those that do not need each other at once.
 
     Called inside a flow; the state it returns is the flow's.
@@ -64,10 +68,27 @@ def bring_up(order: Sequence[Stage], *, force: bool, wanted: Changes) -> State[A
         order: The stages, each after its needs.
         force: Run them even if nothing changed.
         wanted: Settings that this run changes.
+        where: On this machine, or on the workers of the pools ``cpu`` and ``gpu``.
     """
-    asked = Order(force, f"prefect/{runtime.flow_run.id or uuid4()}", gpus.ensure_limit())
-    with repository_alone(), changes.in_force(wanted):
-        prospects = plan.look(order)
+    with running.repository_alone(get_run_logger().info):
+        changes.put_back()
+        asked = _asked(force, wanted, where)
+        return _bring_up(order, asked)
+
+
+def _asked(force: bool, wanted: Changes, where: Where) -> Order:
+    pipeline = f"prefect/{runtime.flow_run.id or uuid4()}"
+    order = Order(force, pipeline, gpus.ensure_limit(), None, wanted)
+    if where == "here":
+        return order
+    commit = workers.commit_to_send()
+    workers.share()
+    return replace(order, commit=commit)
+
+
+def _bring_up(order: Sequence[Stage], asked: Order) -> State[Any]:
+    with changes.in_force(asked.wanted):
+        prospects = plan.look(order, pull=asked.commit is not None)
         runs: dict[str, PrefectFuture[Any]] = {}
         try:
             for stage in order:
@@ -75,10 +96,11 @@ def bring_up(order: Sequence[Stage], *, force: bool, wanted: Changes) -> State[A
             wait(list(runs.values()))
         except BaseException:  # cancelled: Prefect unwinds us, and knows nothing of processes
             running.stop_all()
+            workers.cancel_all()
             raise
         state = _summary(order, {name: run.state for name, run in runs.items()})
         reconcile_registry()
-        if wanted != AS_WRITTEN and state.is_completed():
+        if asked.wanted != AS_WRITTEN and state.is_completed():
             _keep_as_experiment()
     return state
 
@@ -107,29 +129,48 @@ def run_stage(stage: Stage, order: Order, prospect: Prospect) -> State[Any]:
 
 def _outcome(stage: Stage, order: Order, prospect: Prospect) -> running.Outcome:
     shown = _Progress(stage.name)
-    environment = {tracking.PIPELINE: order.pipeline}
-    if order.force:
-        receipts.forget(stage)
-        with gpus.slot(stage, order.limit, shown.line) as devices:
-            return running.run(stage, force=True, more=environment | devices, tell=shown.line)
-    if prospect.verdict == "up to date":
-        return "UpToDate"
-    # What comes before has run by now: what was unsure is known.
-    prospect = plan.look([stage])[stage.name]
-    if prospect.verdict == "up to date":
-        return "UpToDate"
-    for reason in prospect.reasons:
-        shown.line(f"{stage.name}: {reason}")
-    if prospect.verdict == "restore":
-        return running.run(stage, force=False, more=environment, tell=shown.line)
-    if prospect.made_of and receipts.commit(stage, prospect.made_of):
-        shown.line(f"{stage.name} had finished; DVC has its result now")
-        return "Committed"
-    environment |= receipts.expect(stage, prospect.made_of or "")
+    more = {tracking.PIPELINE: order.pipeline}
+    if not order.force:
+        if prospect.verdict != "up to date":
+            # What comes before has run by now: what was unsure is known.
+            prospect = plan.look([stage], pull=order.commit is not None)[stage.name]
+        if prospect.verdict == "up to date":
+            return "UpToDate"
+        for reason in prospect.reasons:
+            shown.line(f"{stage.name}: {reason}")
+        if prospect.verdict == "restore":
+            return running.run(stage, force=False, more=more, tell=shown.line)
+        if prospect.made_of and receipts.commit(stage, prospect.made_of):
+            shown.line(f"{stage.name} had finished; DVC has its result now")
+            return "Committed"
+    if order.commit is not None:
+        return _run_there(stage, order, order.commit, shown.line)
+    more |= receipts.expect(stage, prospect.made_of or "")
     with gpus.slot(stage, order.limit, shown.line) as devices:
-        outcome = running.run(stage, force=False, more=environment | devices, tell=shown.line)
+        outcome = running.run(stage, force=order.force, more=more | devices, tell=shown.line)
     receipts.forget(stage)
     return outcome
+
+
+def _run_there(
+    stage: Stage, order: Order, commit: str, tell: Callable[[str], None]
+) -> running.Outcome:
+    """Let a worker run the stage, and restore here what it made there."""
+    workers.send(
+        stage,
+        commit=commit,
+        force=order.force,
+        wanted=order.wanted,
+        pipeline=order.pipeline,
+        tell=tell,
+    )
+    prospect = plan.look([stage], pull=True)[stage.name]
+    if prospect.verdict == "run":
+        words = [f"the worker's result is not on DVC's remote: {prospect.reasons[0]}"]
+        raise running.StageFailedError(stage.name, 1, words)
+    if prospect.verdict == "restore":
+        running.run(stage, force=False, more={}, tell=tell)
+    return "Ran"
 
 
 class _Progress:
@@ -162,19 +203,6 @@ def _submit(
         retries=stage.meta.retries, tags=["gpu"] if stage.meta.gpu else ["cpu"]
     )
     return placed.submit(stage, order, prospect, wait_for=needs, return_state=False)
-
-
-@contextlib.contextmanager
-def repository_alone() -> Iterator[None]:
-    """Keep two flow runs of one repository apart; the lock dies with the process."""
-    _LOCK.parent.mkdir(parents=True, exist_ok=True)
-    with _LOCK.open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            get_run_logger().info("another flow run works in this repository; waiting for it")
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def reconcile_registry() -> None:

@@ -6,6 +6,7 @@ are marked as depending on that; where it would be restored from the run cache, 
 is known, and the look goes on behind it.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -47,20 +48,23 @@ class Prospect:
     made_of: str | None = None
 
 
-def look(order: Sequence[Stage]) -> dict[str, Prospect]:
+def look(order: Sequence[Stage], *, pull: bool = False) -> dict[str, Prospect]:
     """Return what would become of each stage, if these alone were brought up to date.
 
     Args:
         order: Stages, each after its needs; needs that are not in it are taken as they lie.
+        pull: Ask DVC's remote, too, and fetch what can be restored from there.
     """
     from dvc.repo import Repo
 
     with _one_look, Repo(os.curdir) as repo:
+        if pull:
+            repo.stage_cache.pull(None)
         known = {stage.addressing: stage for stage in repo.index.stages}
         found: dict[str, Prospect] = {}
         made: dict[str, Any] = {}  # by path, hash and meta of what a restored stage brings
         for stage in order:
-            found[stage.name] = _prospect(repo, known, stage, found, made)
+            found[stage.name] = _prospect(repo, known, stage, found, made, pull)
         return found
 
 
@@ -70,6 +74,7 @@ def _prospect(
     seen: Stage,
     found: Mapping[str, Prospect],
     made: dict[str, Any],
+    pull: bool,
 ) -> Prospect:
     stage = known[seen.name]
     before = [found[need] for need in seen.needs if need in found]
@@ -84,9 +89,9 @@ def _prospect(
         return Prospect(seen.name, "up to date", ())
     reasons = _short(changed or lost)
     made_of = _made_of(stage, made)
-    restored = _restorable(repo, stage) if made_of else None
+    restored = _restorable(repo, stage, pull) if made_of else None
     if not changed:
-        restored = _as_locked(stage)
+        restored = _there(repo, stage, pull)
     if restored is None:
         return Prospect(seen.name, "run", reasons, made_of)
     made |= restored
@@ -144,7 +149,7 @@ def _made_of(stage: "PipelineStage", made: Mapping[str, Any]) -> str | None:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _restorable(repo: "Repo", stage: "PipelineStage") -> dict[str, Any] | None:
+def _restorable(repo: "Repo", stage: "PipelineStage", pull: bool) -> dict[str, Any] | None:
     """Return what the run cache would bring, by path; None if it has no such run.
 
     DVC's own `repro --dry` looks for the run of dvc.lock, not for one of what lies in the
@@ -163,13 +168,18 @@ def _restorable(repo: "Repo", stage: "PipelineStage") -> dict[str, Any] | None:
     entry = repo.stage_cache._load_cache(key, runs[-1].name) if runs else None
     if not entry:
         return None
-    cached = repo.stage_cache._create_stage(entry, wdir=stage.wdir)
-    return _hashes(cached.outs) if cached.outs_cached() else None
+    return _there(repo, repo.stage_cache._create_stage(entry, wdir=stage.wdir), pull)
 
 
-def _as_locked(stage: "PipelineStage") -> dict[str, Any] | None:
-    """Return what dvc.lock says the stage made, if the cache has all of it."""
-    return _hashes(stage.outs) if stage.outs_cached() else None
+def _there(repo: "Repo", made: "PipelineStage", pull: bool) -> dict[str, Any] | None:
+    """Return the hashes of what was made, if the cache, or the remote, has all of it."""
+    from dvc.exceptions import CheckoutError, DvcException
+
+    if pull and not made.outs_cached():
+        with contextlib.suppress(DvcException, CheckoutError, FileNotFoundError):
+            for objects in made.get_used_objs().values():
+                repo.cloud.pull(objects)
+    return _hashes(made.outs) if made.outs_cached() else None
 
 
 def _hashes(outs: "Sequence[Output]") -> dict[str, Any]:

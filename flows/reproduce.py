@@ -26,6 +26,7 @@ def reproduce(
     targets: list[StageName] | None = None,
     force: bool = False,
     changes: Changes = AS_WRITTEN,
+    where: pipeline.Where = "here",
 ) -> State[Any]:
     """Run the stages of dvc.yaml, in its order, each where its ``meta`` says.
 
@@ -33,5 +34,7 @@ def reproduce(
         targets: Stages to bring up to date, with what they need; none means all.
         force: Run them even if nothing changed.
         changes: Settings for this run alone; the profile's file is as before afterwards.
+        where: On this machine, or on the workers of the pools `cpu` and `gpu`.
     """
-    return pipeline.bring_up(stages.read(targets or ()), force=force, wanted=changes)
+    order = stages.read(targets or ())
+    return pipeline.bring_up(order, force=force, wanted=changes, where=where)

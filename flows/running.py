@@ -5,6 +5,7 @@ processes: without the first, a result is lost if another one holds the lock jus
 training ends; without the second, two of them wait for each other's upstream stages.
 """
 
+import fcntl
 import os
 import re
 import subprocess
@@ -30,6 +31,7 @@ _STEP = re.compile(r"^(?P<title>.+): step (?P<done>\d+)/(?P<total>\d+)(?: · (?P
 _TAIL_LINES = 30
 _BUSY = "is busy, it is being blocked by"  # DVC's words for a file that another dvc writes
 _BUSY_SECONDS = 2.0
+_LOCK = Path(".dvc/tmp/atelier-flow.lock")
 _live: set[subprocess.Popen[str]] = set()
 _live_lock = threading.Lock()
 
@@ -101,6 +103,19 @@ def _try(
             outcome = _said(line) or outcome
             tell(line)
         return process.wait(), outcome, tail
+
+
+@contextmanager
+def repository_alone(tell: Callable[[str], None]) -> Iterator[None]:
+    """Keep two flow runs of one repository apart; the lock dies with the process."""
+    _LOCK.parent.mkdir(parents=True, exist_ok=True)
+    with _LOCK.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            tell("another flow run works in this repository; waiting for it")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def stop_all() -> None:

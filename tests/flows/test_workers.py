@@ -1,0 +1,214 @@
+"""Two workers in clones of their own, sharing only a Prefect server and a DVC remote."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import psutil
+import pytest
+
+from atelier.errors import ParamsError
+from flows import workers
+
+ROOT = Path(__file__).parents[2]
+# Trains slowly, with a checkpoint a step outside of DVC's outs; says where it ran.
+SLOW_WORK = """
+import os, time
+from pathlib import Path
+state = Path("checkpoint")
+value = state.read_text() if state.exists() else Path("out/draw").read_text()
+Path("started").touch()
+for step in range(value.count("+"), 30):
+    time.sleep(0.5)
+    value += "+"
+    state.write_text(value)
+    print(f"train: step {step + 1}/30", flush=True)
+Path("out/train").write_text(value)
+"""
+
+
+def git(*words, cwd=None):
+    who = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    said = subprocess.run(
+        ["git", *who, *words], cwd=cwd, capture_output=True, text=True, check=True
+    )
+    return said.stdout.strip()
+
+
+def dvc(*words, cwd=None):
+    subprocess.run([sys.executable, "-m", "dvc", *words, "-q"], cwd=cwd, check=True)
+
+
+@pytest.fixture
+def shared(repository, tmp_path_factory):
+    """The small repository as a clone of a git remote, with a folder as DVC's remote."""
+    away = tmp_path_factory.mktemp("away")
+    (repository / "data").mkdir()
+    (repository / "data/one").write_text("1")
+    (repository / ".gitignore").write_text("/out\n/checkpoint\n/started\n")
+    (repository / ".dvc/.gitignore").write_text("/config.local\n/tmp\n/cache\n")
+    git("init", "-q", "-b", "main")
+    dvc("config", "--unset", "core.no_scm")
+    dvc("remote", "add", "-d", "store", str(away / "store"))
+    dvc("add", "data")
+    git("add", "-A")
+    git("commit", "-qm", "All")
+    git("init", "-q", "--bare", "-b", "main", str(away / "code.git"))
+    git("remote", "add", "origin", str(away / "code.git"))
+    git("push", "-q", "origin", "main")
+    return repository
+
+
+def test_what_workers_cannot_see_is_not_sent(shared):
+    assert workers.commit_to_send() == git("rev-parse", "HEAD")
+
+    (shared / "work.py").write_text("print()\n")
+    with pytest.raises(ParamsError, match=r"here is changed:\n.*work\.py"):
+        workers.commit_to_send()
+    git("commit", "-qam", "Work")
+    with pytest.raises(ParamsError, match="is on no git remote"):
+        workers.commit_to_send()
+
+
+def free_port():
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+@pytest.fixture
+def server(tmp_path_factory, monkeypatch):
+    """A Prefect server of its own; its variables are ours from now on."""
+    home, port = tmp_path_factory.mktemp("prefect"), free_port()
+    for name, value in {
+        "PREFECT_HOME": str(home),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+        "PYTHONPATH": str(ROOT),
+        "PREFECT_WORKER_QUERY_SECONDS": "2",
+        "MLFLOW_TRACKING_URI": f"sqlite:///{home}/mlflow.db",
+    }.items():
+        monkeypatch.setenv(name, value)
+    words = ["-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    with started(words, home, home / "server.log"):
+        monkeypatch.setenv("PREFECT_API_URL", f"http://127.0.0.1:{port}/api")
+        await_that(lambda: answers(f"http://127.0.0.1:{port}/api/health"), 120)
+        yield home
+
+
+def answers(url):
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return answer.status == 200
+    except OSError:
+        return False
+
+
+@contextlib.contextmanager
+def started(words, cwd, log):
+    """A Python process and all that it starts, ended for good afterwards."""
+    with log.open("w") as out:
+        process = subprocess.Popen(
+            [sys.executable, *words],
+            cwd=cwd,
+            env={**os.environ, "PWD": str(cwd)},
+            stdout=out,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            yield process
+        finally:
+            kill_all(process)
+
+
+def kill_all(process):
+    with contextlib.suppress(psutil.NoSuchProcess):
+        family = psutil.Process(process.pid)
+        for one in [family, *family.children(recursive=True)]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                one.send_signal(signal.SIGKILL)
+    process.wait(30)
+
+
+def await_that(true, seconds):
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.5)
+
+
+def run(*words, cwd, **more):
+    return subprocess.run(
+        [sys.executable, *words], cwd=cwd, capture_output=True, text=True, check=False, **more
+    )
+
+
+def worker(clone, pool):
+    words = ["-m", "prefect", "worker", "start", "--pool", pool, "--name", clone.name]
+    return started(words, clone, clone.with_suffix(f".{pool}.log"))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_two_clones_share_the_work_and_a_killed_ones_stage_is_taken_up(
+    shared, server, tmp_path_factory
+):
+    (shared / "work.py").write_text(SLOW_WORK)
+    git("commit", "-qam", "Train slowly")
+    git("push", "-q", "origin", "main")
+    alone = clone_of(shared, tmp_path_factory, "alone")
+    one, two, three = (clone_of(shared, tmp_path_factory, n) for n in ("one", "two", "three"))
+    setup = run("-m", "flows", "setup", cwd=shared)
+    assert setup.returncode == 0, setup.stderr
+    deploy(shared)
+    log = shared.with_suffix(".log")
+    words = ["-m", "flows", "reproduce", "--on-workers"]
+    with worker(one, "cpu"), started(words, shared, log) as coordinator:
+        with worker(two, "gpu") as doomed:
+            await_that((two / "checkpoint").exists, 240)
+            kill_all(doomed)  # with the flow run, the supervisor, DVC and the training
+        with worker(three, "gpu"):
+            assert coordinator.wait(500) == 0, log.read_text()
+
+    said = log.read_text()
+    assert "train: worker 1 of 3 is gone; another takes it up" in said
+    assert (one / "out/look").exists()
+    assert (three / "out/train").exists()
+    assert not (two / "out/train").exists()
+    assert not (shared / "started").exists()  # nothing was trained at the coordinator's
+    dvc("pull", "data.dvc", cwd=alone)
+    dvc("repro", cwd=alone)
+    for name in ("draw", "train", "look"):
+        assert (shared / f"out/{name}").read_bytes() == (alone / f"out/{name}").read_bytes()
+    again = run("-m", "flows", "plan", cwd=shared)
+    assert "Nothing would run." in again.stdout, again.stderr
+
+
+def clone_of(repository, tmp_path_factory, name):
+    clone = tmp_path_factory.mktemp("clones") / name
+    git("clone", "-q", git("remote", "get-url", "origin", cwd=repository), str(clone))
+    return clone
+
+
+def deploy(repository):
+    """As `prefect deploy --all`, of what workers run."""
+    (repository.parent / "deploy").mkdir()
+    file = repository.parent / "deploy/prefect.yaml"
+    file.write_text((ROOT / "prefect.yaml").read_text())
+    for pool in ("cpu", "gpu"):
+        words = [
+            "--no-prompt",
+            "deploy",
+            "--prefect-file",
+            str(file),
+            "-n",
+            f"on-worker/{pool}",
+        ]
+        said = run("-m", "prefect", *words, cwd=repository)
+        assert said.returncode == 0, said.stdout + said.stderr
