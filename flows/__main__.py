@@ -65,6 +65,24 @@ def plan(
 
 
 @app.command()
+def compare(
+    first: Annotated[str, typer.Argument(help="The model to beat, as serving or theta/2.")],
+    second: Annotated[str, typer.Argument(help="The one that may take its place.")],
+    slack: Annotated[
+        float, typer.Option(min=0, help="By which share the second's FID may be worse.")
+    ],
+    promote: Annotated[
+        bool, typer.Option("--promote", help="Move the alias `serving` if the rule says so.")
+    ] = False,
+) -> None:
+    """Let two registered models paint the same captions, and say which is better."""
+    from flows.compare import compare as run
+
+    state = run(first, second, slack, promote, return_state=True)
+    raise typer.Exit(0 if state.is_completed() else 1)
+
+
+@app.command()
 def setup() -> None:
     """Create what the flows need on the Prefect server; what is there already is kept."""
     from flows import server

@@ -28,6 +28,7 @@ from prefect.futures import PrefectFuture, wait
 from prefect.states import Completed, Failed
 from prefect.tasks import Task
 
+from atelier.params import read_switch
 from flows import changes, gpus, plan, receipts, running, workers
 from flows.changes import AS_WRITTEN, Changes
 from flows.plan import Prospect
@@ -128,7 +129,7 @@ def run_stage(stage: Stage, order: Order, prospect: Prospect) -> State[Any]:
 
 
 def _outcome(stage: Stage, order: Order, prospect: Prospect) -> running.Outcome:
-    shown = _Progress(stage.name)
+    shown = Shown(stage.name)
     more = {tracking.PIPELINE: order.pipeline}
     if not order.force:
         if prospect.verdict != "up to date":
@@ -173,7 +174,7 @@ def _run_there(
     return "Ran"
 
 
-class _Progress:
+class Shown:
     """A stage's lines in the log, and a progress artifact for each bar among them."""
 
     def __init__(self, stage: str) -> None:
@@ -182,6 +183,7 @@ class _Progress:
         self._artifacts: dict[str, UUID] = {}
 
     def line(self, line: str) -> None:
+        """Log a line that the stage printed, and move the bar that it tells of."""
         if line.strip():
             self._log.info(line)
         step = running.step(line)
@@ -224,6 +226,13 @@ def reconcile_registry() -> None:
     elif "the registry is as it was" not in said.stdout:
         _RECONCILED.parent.mkdir(parents=True, exist_ok=True)
         _RECONCILED.write_text(now, encoding="utf-8")
+
+
+def has_champion() -> bool:
+    """Say whether the registry has a θ that it calls champion."""
+    from tasks import registry
+
+    return registry.address(registry.CHAMPION, read_switch(paths.SWITCH)) is not None
 
 
 def _reconciled_with() -> str:

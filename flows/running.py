@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Literal
 
 from flows import supervise
-from flows.stages import Stage
+from flows.stages import Meta, Stage
 
 Outcome = Literal["Ran", "Committed", "RunCached", "UpToDate"]
 _SAYS: dict[str, Outcome] = {
@@ -88,6 +88,24 @@ def run(
     return outcome
 
 
+def command(
+    name: str,
+    words: list[str],
+    meta: Meta,
+    *,
+    more: Mapping[str, str],
+    tell: Callable[[str], None],
+) -> None:
+    """Run any command as supervised as a stage.
+
+    Raises:
+        StageFailedError: It ended with an error, took too long, or was stopped.
+    """
+    code, tail = _supervise(words, meta, more, tell)
+    if code:
+        raise StageFailedError(name, code, tail)
+
+
 def _try(
     words: list[str],
     stage: Stage,
@@ -95,14 +113,26 @@ def _try(
     tell: Callable[[str], None],
 ) -> tuple[int, Outcome, list[str]]:
     """Run DVC once; return its exit code, what it said it did, and its last lines."""
-    outcome: Outcome = "UpToDate"
+    outcomes: list[Outcome] = ["UpToDate"]
+
+    def read(line: str) -> None:
+        outcomes.extend(filter(None, [_said(line)]))
+        tell(line)
+
+    code, tail = _supervise(words, stage.meta, more, read)
+    return code, outcomes[-1], tail
+
+
+def _supervise(
+    words: list[str], meta: Meta, more: Mapping[str, str], tell: Callable[[str], None]
+) -> tuple[int, list[str]]:
+    """Run a command; return its exit code and its last lines."""
     tail: list[str] = []
-    with _supervised(words, stage, more) as process:
+    with _supervised(words, meta, more) as process:
         for line in _lines(process):
             tail = [*tail, line][-_TAIL_LINES:]
-            outcome = _said(line) or outcome
             tell(line)
-        return process.wait(), outcome, tail
+        return process.wait(), tail
 
 
 @contextmanager
@@ -145,12 +175,10 @@ def dvc(*words: str) -> list[str]:
 
 @contextmanager
 def _supervised(
-    words: list[str], stage: Stage, more: Mapping[str, str]
+    words: list[str], meta: Meta, more: Mapping[str, str]
 ) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(
-        supervise.command(
-            words, timeout_seconds=stage.meta.timeout, silence_seconds=stage.meta.silence
-        ),
+        supervise.command(words, timeout_seconds=meta.timeout, silence_seconds=meta.silence),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -134,6 +134,24 @@ def table() -> None:
 
 
 @app.command()
+def compare(
+    first: Annotated[str, typer.Argument(help="The model to beat, as serving or theta/2.")],
+    second: Annotated[str, typer.Argument(help="The one that may take its place.")],
+    slack: Annotated[
+        float, typer.Option(min=0, help="By which share the second's FID may be worse.")
+    ],
+    promote: Annotated[
+        bool, typer.Option("--promote", help="Move the alias `serving` if the rule says so.")
+    ] = False,
+) -> None:
+    """Let two registered models paint the same captions, and say which is better."""
+    with _clear_errors():
+        importlib.import_module("tasks.compare").run(
+            _checked_profile(), first, second, promote=promote, slack=slack
+        )
+
+
+@app.command()
 def registry() -> None:
     """Make MLflow's model registry say what dvc.lock says."""
     _run("registry")

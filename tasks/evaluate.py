@@ -55,19 +55,19 @@ def run(profile: Profile, tracked: StageRun) -> None:
         ParamsError: The annotator cannot judge pictures that it has never seen.
     """
     criteria = tree.parse(paths.JUDGED_BY)
-    annotator = _annotator(profile, criteria)
-    extractor, second = _extractor(profile), _second_judge(profile)
+    annotator = annotator_in_force(profile, criteria)
+    extractor, second = feature_extractor(profile), _second_judge(profile)
     entrants = contestants.of(profile)
-    test = annotations.read(_part(profile), Record)
+    test = annotations.read(part_examined(profile), Record)
     examined = painted_records(test, profile.evaluate.prompts)
     work = _work(profile, entrants)
     _paint(entrants, examined, criteria, profile, work)
-    with _first_judge(profile, annotator, criteria) as (judge_name, judge):
+    with first_judge(profile, annotator, criteria) as (judge_name, judge):
         first = (judge_name, judge)
         painted = _judge(entrants, len(examined), first, second, criteria, work)
     measured_results = comparison.compare(
         painted,
-        _real(test, profile),
+        real_paintings(test, profile),
         criteria,
         extractor,
         reference=contestants.BASE,
@@ -93,7 +93,7 @@ def run(profile: Profile, tracked: StageRun) -> None:
     table.run()
 
 
-def _part(profile: Profile) -> Path:
+def part_examined(profile: Profile) -> Path:
     return paths.SPLIT / f"{profile.evaluate.part}.jsonl"
 
 
@@ -110,7 +110,12 @@ def painted_records(test: Sequence[Record], count: int) -> list[Record]:
     return sorted(test, key=lambda record: record.image)[:count]
 
 
-def _annotator(profile: Profile, criteria: Tree) -> Annotator:
+def annotator_in_force(profile: Profile, criteria: Tree) -> Annotator:
+    """Return who judged the corpus, if he can judge pictures that were just painted.
+
+    Raises:
+        ParamsError: He replays judgements.
+    """
     if profile.annotate.annotator == "recorded":
         raise ParamsError(
             "annotate.annotator 'recorded' replays judgements and has none of pictures that "
@@ -122,7 +127,7 @@ def _annotator(profile: Profile, criteria: Tree) -> Annotator:
 
 
 @contextlib.contextmanager
-def _first_judge(
+def first_judge(
     profile: Profile, annotator: Annotator, criteria: Tree
 ) -> Iterator[tuple[str, FirstJudge]]:
     """Yield who judged the paintings that were learned from, by name: it judges these too."""
@@ -133,7 +138,7 @@ def _first_judge(
         yield measured.NAME, partial(_first_opinion, annotator)
 
 
-def _extractor(profile: Profile) -> Extractor:
+def feature_extractor(profile: Profile) -> Extractor:
     """The network whose features FID compares; found before hours of painting, not after."""
     if profile.evaluate.features == "inception":
         return fid.Inception(fid.inception_folder())
@@ -155,7 +160,7 @@ def _work(profile: Profile, entrants: Sequence[Contestant]) -> Path:
         profile.model,
         corpus.weights_of(profile),
         paths.JUDGED_BY,
-        _part(profile),
+        part_examined(profile),
         *(folder / adapters.FILE for folder in dict.fromkeys(folders)),
         *(one.name for one in entrants),
     )
@@ -298,7 +303,7 @@ def _second_opinion(
     ]
 
 
-def _real(records: Sequence[Record], profile: Profile) -> Real:
+def real_paintings(records: Sequence[Record], profile: Profile) -> Real:
     """The test paintings as the painter would see them, and which have no negative."""
     return Real(
         images=[corpus.picture(record.file, profile) for record in records],

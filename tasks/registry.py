@@ -201,6 +201,74 @@ def _surveyed(
                 yield f"{painter}, {version.name} version {version.version}: {headline}"
 
 
+def address(name: str, profile: str) -> str | None:
+    """Return the address, with its number, of ``theta/3``, ``theta@champion`` or an alias.
+
+    Args:
+        name: As a person writes it; an alias alone is one of θ.
+        profile: Whose models are meant.
+    """
+    from mlflow.exceptions import MlflowException
+
+    short = name.removeprefix("models:/").removeprefix(f"atelier-{profile}-")
+    if "/" not in short and "@" not in short:
+        short = f"theta@{short}"
+    kind, at, alias = short.partition("@")
+    registered, _, number = kind.partition("/")
+    registered = f"atelier-{profile}-{registered}"
+    with tracking.alone():
+        mlflow = tracking.client()
+        try:
+            version = (
+                mlflow.get_model_version_by_alias(registered, alias)
+                if at
+                else mlflow.get_model_version(registered, number)
+            )
+        except MlflowException:
+            return None
+    return f"models:/{registered}/{version.version}"
+
+
+def listed(profile: str) -> list[str]:
+    """Return what a person may write for each model of a profile, the newest first."""
+    with tracking.alone():
+        found = tracking.client().search_model_versions(f"name LIKE 'atelier-{profile}-%'")
+    names = [f"{one.name.removeprefix(f'atelier-{profile}-')}/{one.version}" for one in found]
+    return ["base", *names]
+
+
+def point(alias: str, to: str, why: str) -> None:
+    """Move an alias to the model with the address ``to``, and write there why."""
+    registered, version = to.removeprefix("models:/").split("/")
+    with tracking.alone():
+        mlflow = tracking.client()
+        mlflow.set_registered_model_alias(registered, alias, version)
+        mlflow.set_model_version_tag(registered, version, f"{alias}.why", why)
+
+
+def log_comparison(profile: str, said: Mapping[str, Any], file: Path) -> None:
+    """Keep a comparison as a run of its own, beside the pipeline's."""
+    with tracking.alone():
+        mlflow = tracking.client()
+        at = tracking.experiment(mlflow, profile)
+        tags = tracking.provenance() | {
+            "comparison": f"{said['B']['model']} against {said['A']['model']}",
+            "better": str(said["better"]).lower(),
+            "mlflow.note.content": str(said["why"]),
+            "mlflow.source.name": "python -m tasks compare",
+        }
+        made = mlflow.create_run(at, run_name=f"compare: {tags['comparison']}", tags=tags)
+        run = made.info.run_id
+        for letter in "AB":
+            mlflow.log_metric(run, f"{letter}.negatives", said[letter]["negatives"]["estimate"])
+            if said[letter]["fid"] is not None:
+                mlflow.log_metric(run, f"{letter}.fid", said[letter]["fid"]["fid"])
+        for end in ("estimate", "low", "high"):
+            mlflow.log_metric(run, f"difference.{end}", said["difference"][end])
+        mlflow.log_artifact(run, str(file))
+        mlflow.set_terminated(run)
+
+
 def _reconcile(name: str, profile: Profile, evaluating: bool) -> Iterator[str]:
     lock = _lock()
     weights = list(_weights(lock))

@@ -15,7 +15,7 @@ from atelier.evaluation.metrics import starter_features
 from atelier.evaluation.metrics.starter_features import Network, Vocabulary
 from atelier.models import adapters
 from atelier.params import VLMParams
-from tasks import contestants, evaluate, paths, results, table
+from tasks import compare, contestants, evaluate, paths, results, table, tracking
 
 CRITERIA = """
 domain: toy
@@ -288,9 +288,33 @@ def test_settings_are_chosen_on_validation_which_is_no_test(gallery, notebook):
 
     examined = evaluate.painted_records(
         annotations.read(
-            evaluate._part(gallery.model_copy(update={"evaluate": chosen})), Record
+            evaluate.part_examined(gallery.model_copy(update={"evaluate": chosen})), Record
         ),
         9,
     )
 
     assert examined == validation
+
+
+def test_two_models_are_compared_on_the_same_captions_and_noise(
+    gallery, notebook, mlflow_tables, monkeypatch, capsys
+):
+    def entrant(name, *_):
+        return compare.Entrant(name, None, None if name == "base" else paths.CPO / name)
+
+    monkeypatch.setattr(compare, "_entrant", entrant)
+    evaluate.run(gallery, notebook)
+    compare.run(gallery, "base", "cpo-s", promote=False, slack=0.05)
+
+    said = json.loads(paths.COMPARISON.read_text())
+    suites = json.loads(results.METRICS.read_text())
+    for letter, name in (("A", "base"), ("B", "cpo-s")):
+        assert said[letter]["negatives"]["estimate"] == suites[name]["negatives"]
+        assert said[letter]["fid"]["fid"] == pytest.approx(suites[name]["fid"])
+    assert said["difference"]["estimate"] == pytest.approx(
+        suites["cpo-s"]["negatives"] - suites["base"]["negatives"]
+    )
+    mlflow = tracking.client()
+    (run,) = mlflow.search_runs([tracking.experiment(mlflow, "toy")], "tags.better != ''")
+    assert run.data.tags["comparison"] == "cpo-s against base"
+    assert "B is " in " ".join(capsys.readouterr().out.split())

@@ -1,0 +1,64 @@
+"""Compare two registered models, and let the better one serve, by a stated rule."""
+
+import json
+import sys
+from typing import Any
+
+from prefect import flow, get_run_logger
+from prefect.artifacts import create_markdown_artifact
+from prefect.client.schemas.objects import State
+from prefect.states import Completed
+
+from flows import gpus, pipeline, running, stages
+from tasks import paths
+
+_KEY = "comparison"
+
+
+@flow(flow_run_name="{second} against {first}", persist_result=False)
+def compare(first: str, second: str, slack: float, promote: bool) -> State[Any]:
+    """Let both paint the test captions from the same noise, and say which is better.
+
+    The second takes the place of the first (the alias `serving` of the registry) if the 95%
+    interval of the difference of #A_neg lies below zero and its FID is not worse by more than
+    the slack.
+
+    Args:
+        first: The model to beat: base, serving, theta@champion, theta/3, theta1/1.
+        second: The model that may take its place.
+        slack: By which share the second's FID may be worse.
+        promote: Move the alias, if the rule says so.
+    """
+    return run(first, second, slack=slack, promote=promote)
+
+
+def run(first: str, second: str, *, slack: float, promote: bool) -> State[Any]:
+    """Compare, as part of whichever flow calls this; the state says who is better."""
+    log = get_run_logger()
+    (painting,) = [stage for stage in stages.read(["evaluate"]) if stage.name == "evaluate"]
+    words = [sys.executable, "-m", "tasks", "compare", first, second]
+    words += ["--slack", str(slack), *["--promote"] * promote]
+    shown = pipeline.Shown(_KEY)
+    with gpus.slot(painting, gpus.ensure_limit(), log.info) as devices:
+        try:
+            running.command(_KEY, words, painting.meta, more=devices, tell=shown.line)
+        except BaseException:
+            running.stop_all()
+            raise
+    said = json.loads(paths.COMPARISON.read_text(encoding="utf-8"))
+    create_markdown_artifact(markdown=table(said), key=_KEY)
+    return Completed(name="Better" if said["better"] else "NotBetter", message=said["why"])
+
+
+def table(said: dict[str, Any]) -> str:
+    """Return what a comparison found, for people."""
+    rows = ["| | model | #A_neg | FID |", "|---|---|---|---|"]
+    for letter in "AB":
+        one = said[letter]
+        fid = "–" if one["fid"] is None else f"{one['fid']['fid']:.2f}"
+        rows.append(
+            f"| {letter} | {one['model']} | "
+            "{estimate:.2f} [{low:.2f}, {high:.2f}]".format(**one["negatives"])
+            + f" | {fid} |"
+        )
+    return "\n".join([*rows, "", said["why"]]) + "\n"

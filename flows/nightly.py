@@ -1,0 +1,60 @@
+"""What a team runs every night: reproduce, compare with what serves, report."""
+
+import json
+from typing import Any
+
+from prefect import flow
+from prefect.artifacts import create_markdown_artifact
+from prefect.client.schemas.objects import State
+from prefect.states import Completed
+
+from flows import compare, pipeline, stages
+from flows.changes import AS_WRITTEN
+from tasks import paths, tracking
+
+_FIGURES = ("negatives", "negatives_low", "negatives_high", "fid")
+
+
+@flow(flow_run_name="nightly", persist_result=False)
+def nightly(slack: float, promote: bool, where: pipeline.Where = "here") -> State[Any]:
+    """Bring all stages up to date, compare the champion with what serves, and report.
+
+    Args:
+        slack: By which share the champion's FID may be worse than that of what serves.
+        promote: Let the champion serve, if the rule of `compare` says so.
+        where: On this machine, or on the workers of the pools `cpu` and `gpu`.
+    """
+    made = pipeline.bring_up(stages.read(), force=False, wanted=AS_WRITTEN, where=where)
+    if not made.is_completed():
+        return made
+    if not pipeline.has_champion():
+        create_markdown_artifact(markdown=_report("There is no champion."), key="nightly")
+        return Completed(name=made.name or "Completed", message="there is no champion")
+    compared = compare.run("serving", "champion", slack=slack, promote=promote)
+    create_markdown_artifact(markdown=_report(str(compared.message)), key="nightly")
+    return Completed(name=f"{made.name}, {compared.name}", message=compared.message)
+
+
+def _report(verdict: str) -> str:
+    """Return the night's figures, for people."""
+    suites = json.loads(paths.SUITES.read_text(encoding="utf-8"))
+    rows = [
+        f"| {painter} | " + " | ".join(_number(suite.get(name)) for name in _FIGURES) + " |"
+        for painter, suite in suites.items()
+    ]
+    return "\n".join(
+        [
+            "| painter | #A_neg | low | high | FID |",
+            "|---|---|---|---|---|",
+            *rows,
+            "",
+            verdict,
+            "",
+            f"Runs and models: `{tracking.ui_command()}`",
+            "",
+        ]
+    )
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"
