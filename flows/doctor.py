@@ -18,7 +18,7 @@ from rich.table import Table
 
 from atelier.errors import AtelierError
 from atelier.params import read_profile, read_switch
-from tasks import paths, tracking
+from tasks import outbox, paths, tracking
 
 _PACKAGES = ("torch", "diffusers", "transformers", "peft", "dvc", "prefect", "mlflow")
 _FREE_GIB = 10.0  # of disk; a stage's outs lie there twice, in artifacts/ and in DVC's cache
@@ -185,7 +185,8 @@ def _prefect() -> Iterator[Finding]:
 
 def _mlflow() -> Iterator[Finding]:
     uri = tracking.tracking_uri()
-    late = ""
+    waiting = len(outbox.waiting())
+    late = f"; {waiting} stage run(s) wait to be delivered" if waiting else ""
     if not uri.startswith("http"):
         yield Finding("MLflow", "good", f"runs are kept in {paths.MLFLOW}/{late}")
     elif _answers(f"{uri}/health"):

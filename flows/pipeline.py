@@ -33,7 +33,7 @@ from flows import changes, gpus, plan, receipts, running, workers
 from flows.changes import AS_WRITTEN, Changes
 from flows.plan import Prospect
 from flows.stages import Stage
-from tasks import paths, tracking
+from tasks import outbox, paths, tracking
 
 Where = Literal["here", "workers"]
 _RECONCILED = Path(".dvc/tmp/atelier/registry")  # what the registry was last reconciled with
@@ -214,7 +214,8 @@ def reconcile_registry() -> None:
     ``python -m tasks registry`` always does it.
     """
     now = _reconciled_with()
-    if _RECONCILED.is_file() and _RECONCILED.read_text(encoding="utf-8") == now:
+    known = _RECONCILED.is_file() and not outbox.waiting()
+    if known and _RECONCILED.read_text(encoding="utf-8") == now:
         return
     words = [sys.executable, "-m", "tasks", "registry"]
     said = subprocess.run(words, capture_output=True, text=True, check=False)

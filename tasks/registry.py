@@ -83,6 +83,7 @@ def run(*, evaluating: bool = False) -> None:
     name = read_switch(paths.SWITCH)
     profile = read_profile(paths.profile(name))
     try:
+        tracking.deliver()
         lines = list(_reconcile(name, profile, evaluating))
     except ArtifactError:
         raise

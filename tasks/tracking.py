@@ -13,12 +13,15 @@ All stages of one flow run share the parent by the environment variable ATELIER_
 those of one ``dvc repro`` by that process. A stage run by hand has a parent of its own. The
 parent has the state and end of its latest child.
 
-MLflow being away never stops a stage: it is said once, and the rest of the stage is unlogged.
+MLflow being away never stops a stage: it is said once, and what the stage says is kept on disk
+(``tasks.outbox``) until MLflow answers: at the stage's end, at the next stage's beginning, or
+when the registry is reconciled.
 """
 
 import contextlib
 import fcntl
 import hashlib
+import json
 import logging
 import math
 import os
@@ -31,18 +34,22 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import PIL.Image
 import psutil
 import yaml
 
 from atelier.params import Profile, read_switch
-from tasks import paths
+from tasks import outbox, paths
+from tasks.outbox import Outbox
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
     from PIL import Image
 
 PIPELINE = "ATELIER_PIPELINE"  # names the pipeline run that a stage belongs to
 Status = Literal["FINISHED", "FAILED", "KILLED"]
+_SECONDS_BETWEEN_LOOKS = 10
 _log = logging.getLogger(__name__)
 _QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -74,36 +81,51 @@ class StageRun:
     """What a stage says of itself: values, pictures, files. Made by ``stage``."""
 
     def __init__(self) -> None:
+        self._header: dict[str, Any] = {}
         self._open: _Runs | None = None
+        self._kept: Outbox | None = None
         self._warned = False
 
     def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
         """Log a point of each curve; without ``step``, a result, also put on the parent."""
-        self._try(lambda runs: runs.metrics(values, step))
+        self._tell(lambda to: to.metrics(values, step))
 
     def picture(self, name: str, picture: "Image.Image", step: int | None = None) -> None:
         """Log a picture; those of one name scroll through their steps in MLflow's page."""
-        self._try(lambda runs: runs.picture(name, picture, step))
+        self._tell(lambda to: to.picture(name, picture, step))
 
     def file(self, path: Path) -> None:
         """Log a file, or a folder with all that is in it."""
-        self._try(lambda runs: runs.file(path))
+        self._tell(lambda to: to.file(path))
 
     def begin(self, name: str, profile: Profile) -> None:
         """Open the stage's run, and its parent if this is the first stage."""
+        self._header = _header(name, profile)
         with self._said_once():
-            self._open = _begin(name, profile)
+            deliver()
+            self._open = _begin(self._header)
+            self._open.watch_the_machine()
 
     def end(self, status: Status) -> None:
         """Close the run, also after MLflow was away in between."""
-        if self._open is not None:
+        products = _products(self._header["stage"]) if status == "FINISHED" else {}
+        self._tell(lambda to: to.end(status, products))
+        if self._kept is not None:
             with self._said_once():
-                self._open.end(status)
+                deliver()
 
-    def _try(self, tell: "Callable[[_Runs], None]") -> None:
-        if self._open is not None and not self._warned:
+    def _tell(self, tell: "Callable[[_Runs | Outbox], None]") -> None:
+        """Tell MLflow; once it was away, the outbox, so that the order stays."""
+        if self._open is not None and self._kept is None:
             with self._said_once():
                 tell(self._open)
+                return
+        with self._said_once():
+            if self._kept is None:
+                self._kept = Outbox(
+                    self._header | ({} if self._open is None else self._open.ids())
+                )
+            tell(self._kept)
 
     @contextlib.contextmanager
     def _said_once(self) -> Iterator[None]:
@@ -112,11 +134,52 @@ class StageRun:
         except Exception as error:  # whatever breaks in MLflow, hours of training go on
             if not self._warned:
                 _log.warning(
-                    "MLflow at %s did not answer (%s); the stage goes on unlogged",
+                    "MLflow at %s did not answer (%s); what the stage says is kept in %s and "
+                    "delivered later",
                     tracking_uri(),
                     f"{type(error).__name__}: {error}"[:160],
+                    outbox.FOLDER,
                 )
             self._warned = True
+
+
+def deliver() -> int:
+    """Tell MLflow what was kept while it was away; return how many stage runs that were.
+
+    Raises:
+        Exception: MLflow's, if it is still away; what has arrived is not sent again.
+    """
+    delivered = 0
+    for folder in outbox.waiting():
+        with outbox.taken(folder) as header:
+            if header is not None:
+                _deliver(folder, header)
+                delivered += 1
+    return delivered
+
+
+def _deliver(folder: Path, header: dict[str, Any]) -> None:
+    if "run" in header:
+        runs = _Runs(client(), header["stage"], header["run"], header["parent"])
+    else:
+        runs = _begin(header)
+        outbox.remember(folder, header | runs.ids())
+    ended, at = False, header["started"]
+    for number, said in outbox.rest(folder):
+        kind, at = said["kind"], said["time"]
+        if kind == "metrics":
+            runs.metrics(said["values"], said["step"], at)
+        elif kind == "picture":
+            runs.picture(said["name"], PIL.Image.open(said["file"]), said["step"])
+        elif kind == "file":
+            runs.file(said["file"])
+        elif kind == "end":
+            runs.end(said["status"], said["products"], at)
+            ended = True
+        outbox.check_off(folder, number)
+    if not ended:  # its process was killed without a chance to say so
+        runs.end("KILLED", {}, at)
+    outbox.remove(folder)
 
 
 class _Runs:
@@ -125,14 +188,30 @@ class _Runs:
     def __init__(self, client: "MlflowClient", stage: str, run: str, parent: str) -> None:
         self._client, self._stage, self._run, self._parent = client, stage, run, parent
         self._latest = 0
+        self._monitor: SystemMetricsMonitor | None = None
 
-    def metrics(self, values: Mapping[str, float], step: int | None) -> None:
+    def ids(self) -> dict[str, str]:
+        return {"run": self._run, "parent": self._parent}
+
+    def watch_the_machine(self) -> None:
+        """Log how busy CPU, memory, disk and GPUs are, every few seconds, until the end."""
+        from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+        logging.getLogger("mlflow.system_metrics").setLevel(logging.ERROR)
+        self._monitor = SystemMetricsMonitor(
+            self._run, sampling_interval=_SECONDS_BETWEEN_LOOKS, tracking_uri=tracking_uri()
+        )
+        self._monitor.start()
+
+    def metrics(
+        self, values: Mapping[str, float], step: int | None, at: int | None = None
+    ) -> None:
         # A result named as a curve is its last point, not one more at its beginning.
         self._latest = self._latest if step is None else max(self._latest, step)
-        self._batch(self._run, values, self._latest if step is None else step)
+        self._batch(self._run, values, self._latest if step is None else step, at)
         if step is None:
             results = {f"{self._stage}.{name}": value for name, value in values.items()}
-            self._batch(self._parent, results, 0)
+            self._batch(self._parent, results, 0, at)
 
     def picture(self, name: str, picture: "Image.Image", step: int | None) -> None:
         if step is None:
@@ -148,17 +227,21 @@ class _Runs:
         else:
             self._client.log_artifact(self._run, str(path))
 
-    def end(self, status: Status) -> None:
-        if status == "FINISHED":
-            for file in sorted((paths.ARTIFACTS / self._stage).rglob("*.safetensors")):
-                self._client.set_tag(self._run, product(file), _md5(file))
-        self._client.set_terminated(self._run, status)
-        self._client.set_terminated(self._parent, status)
+    def end(self, status: str, products: Mapping[str, str], at: int | None = None) -> None:
+        if self._monitor is not None:
+            monitor, self._monitor = self._monitor, None
+            monitor.finish()
+        for tag, md5 in products.items():
+            self._client.set_tag(self._run, tag, md5)
+        self._client.set_terminated(self._run, status, at)
+        self._client.set_terminated(self._parent, status, at)
 
-    def _batch(self, run: str, values: Mapping[str, float], step: int) -> None:
+    def _batch(
+        self, run: str, values: Mapping[str, float], step: int, at: int | None = None
+    ) -> None:
         from mlflow.entities import Metric
 
-        now = time.time_ns() // 1_000_000
+        now = time.time_ns() // 1_000_000 if at is None else at
         # A database refuses NaN and infinity in its own ways: leave a gap in the curve.
         points = [
             Metric(_allowed(name), float(value), now, step)
@@ -236,6 +319,11 @@ def provenance() -> dict[str, str]:
     if paths.DATA_PIN.is_file():
         outs = yaml.safe_load(paths.DATA_PIN.read_text(encoding="utf-8"))["outs"]
         tags["dvc.data"] = outs[0]["md5"]
+    if paths.DVC_LOCK.is_file():
+        tags["dvc.lock"] = _md5(paths.DVC_LOCK)  # as the run began
+    if paths.JUDGED_BY.is_file():
+        judged_by = yaml.safe_load(paths.JUDGED_BY.read_text(encoding="utf-8"))
+        tags["criteria"] = f"{judged_by['domain']} {judged_by['version']}"
     return tags
 
 
@@ -271,38 +359,80 @@ def flat(values: Mapping[str, Any], above: str = "") -> dict[str, str]:
     return rows
 
 
-def _begin(name: str, profile: Profile) -> _Runs:
-    """Open the run of stage ``name`` under the parent of this pipeline run."""
+def _header(name: str, profile: Profile) -> dict[str, Any]:
+    """Return what the run of stage ``name`` is, whether MLflow answers or not."""
     profile_name = read_switch(paths.SWITCH)
-    tags = provenance() | {"profile": profile_name, "mlflow.source.type": "LOCAL"}
+    common = provenance() | {"profile": profile_name, "mlflow.source.type": "LOCAL"}
+    command = "python -m flows reproduce" if PIPELINE in os.environ else "dvc repro"
+    now = time.strftime("%Y-%m-%d %H:%M:%S")
+    return {
+        "stage": name,
+        "profile": profile_name,
+        "pipeline": _pipeline(),
+        "started": time.time_ns() // 1_000_000,
+        "params": _section(name, profile),
+        "tags": common
+        | {
+            "stage": name,
+            "mlflow.source.name": f"python -m tasks {name}",
+            "atelier.process": _ident(psutil.Process()),
+        },
+        "parent_name": f"pipeline {now}",
+        "parent_params": flat(profile.model_dump()),
+        "parent_tags": common | {"mlflow.source.name": command},
+    }
+
+
+def _begin(header: Mapping[str, Any]) -> _Runs:
+    """Open the run that ``header`` describes, under the parent of its pipeline run."""
     with alone():
         mlflow = client()
-        at = experiment(mlflow, profile_name)
+        at = experiment(mlflow, header["profile"])
         _bury_the_dead(mlflow, at)
-        parent = _parent(mlflow, at, profile, tags)
-    tags |= {
-        "stage": name,
-        "mlflow.parentRunId": parent,
-        "mlflow.source.name": f"python -m tasks {name}",
-        "atelier.process": _ident(psutil.Process()),
-    }
-    run = mlflow.create_run(at, run_name=name, tags=tags).info.run_id
-    _params(mlflow, run, _section(name, profile))
+        parent = _parent(mlflow, at, header)
+    tags = {**header["tags"], "mlflow.parentRunId": parent}
+    made = mlflow.create_run(
+        at, run_name=header["stage"], tags=tags, start_time=header["started"]
+    )
+    run = made.info.run_id
+    _params(mlflow, run, header["params"])
+    _log_data(mlflow, run, header["tags"])
     mlflow.update_run(parent, status="RUNNING")
-    return _Runs(mlflow, name, run, parent)
+    return _Runs(mlflow, header["stage"], run, parent)
 
 
-def _parent(mlflow: "MlflowClient", at: str, profile: Profile, tags: dict[str, str]) -> str:
-    key = _pipeline()
+def _parent(mlflow: "MlflowClient", at: str, header: Mapping[str, Any]) -> str:
+    key = header["pipeline"]
     found = mlflow.search_runs([at], f"tags.`atelier.pipeline` = '{key}'", max_results=1)
     if found:
         return str(found[0].info.run_id)
-    command = "python -m flows reproduce" if PIPELINE in os.environ else "dvc repro"
-    tags = tags | {"atelier.pipeline": key, "mlflow.source.name": command}
-    started = time.strftime("pipeline %Y-%m-%d %H:%M:%S")
-    run = str(mlflow.create_run(at, run_name=started, tags=tags).info.run_id)
-    _params(mlflow, run, flat(profile.model_dump()))
+    made = mlflow.create_run(
+        at,
+        run_name=header["parent_name"],
+        tags={**header["parent_tags"], "atelier.pipeline": key},
+        start_time=header["started"],
+    )
+    run = str(made.info.run_id)
+    _params(mlflow, run, header["parent_params"])
+    _log_data(mlflow, run, header["parent_tags"])
     return run
+
+
+def _log_data(mlflow: "MlflowClient", run: str, tags: Mapping[str, str]) -> None:
+    """Log the version of data/ as the run's dataset; its bytes are DVC's."""
+    from mlflow.entities import Dataset, DatasetInput
+
+    if "dvc.data" in tags:
+        digest = tags["dvc.data"].removesuffix(".dir")
+        source = json.dumps({"path": str(paths.DATA), "md5": tags["dvc.data"]})
+        dataset = Dataset(str(paths.DATA), digest, "dvc", source)
+        mlflow.log_inputs(run, [DatasetInput(dataset)])
+
+
+def _products(stage: str) -> dict[str, str]:
+    """Return the tags that say which weights a stage made."""
+    files = sorted((paths.ARTIFACTS / stage).rglob("*.safetensors"))
+    return {product(file): _md5(file) for file in files}
 
 
 def _section(name: str, profile: Profile) -> dict[str, str]:

@@ -1,14 +1,17 @@
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from atelier.params import read_profile
-from tasks import paths, tracking
+from tasks import outbox, paths, tracking
 
 WAITING = """
 import time
@@ -122,31 +125,145 @@ def test_a_run_whose_process_is_gone_is_ended_by_the_next(checked, runs):
     assert runs()["cpo"].info.status == "KILLED"
 
 
-def test_mlflow_away_is_said_once_and_stops_nothing(checked, monkeypatch, caplog):
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-    done = []
+AWAY = "http://127.0.0.1:9"
 
+
+def say_much(run, workspace):
+    """What a stage says: a curve, a result, pictures, a file that changes afterwards."""
+    for step in (1, 2):
+        run.metrics({"loss": 1 / step}, step)
+    run.metrics({"#A_neg": 3.5})
+    run.picture("grid", Image.new("RGB", (8, 8)), step=2)
+    (workspace / "curve.tsv").write_text("as it was")
+    run.file(workspace / "curve.tsv")
+    (workspace / "curve.tsv").write_text("changed since")
+
+
+def logged(runs):
+    """What MLflow has of the run `sft`."""
+    mlflow, sft = tracking.client(), runs()["sft"]
+    run = sft.info.run_id
+    files = [entry.path for entry in mlflow.list_artifacts(run)]
+    return {
+        "curve": [(p.step, p.value) for p in mlflow.get_metric_history(run, "loss")],
+        "result": sft.data.metrics["A_neg"],
+        "files": sorted(files),
+        "text": Path(mlflow.download_artifacts(run, "curve.tsv")).read_text(),
+        "pictures": len(mlflow.list_artifacts(run, "images")),
+        "status": sft.info.status,
+        "params": sft.data.params["lora.rank"],
+    }
+
+
+EVERYTHING = {
+    "curve": [(1, 1.0), (2, 0.5)],
+    "result": 3.5,
+    "files": ["curve.tsv", "images"],
+    "text": "as it was",
+    "pictures": 2,  # and its thumbnail
+    "status": "FINISHED",
+    "params": "4",
+}
+
+
+def test_mlflow_away_is_said_once_and_nothing_is_lost(
+    checked, runs, workspace, monkeypatch, caplog
+):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", AWAY)
+    began = time.time() * 1000
     with caplog.at_level(logging.WARNING), tracking.stage("sft", checked) as run:
-        for step in range(3):
-            run.metrics({"loss": 1.0}, step)
-            done.append(step)
-
+        say_much(run, workspace)
+    ended = time.time() * 1000
     said = [record.message for record in caplog.records if record.name == "tasks.tracking"]
-    assert done == [0, 1, 2]
     assert len(said) == 1
     assert said[0].startswith("MLflow at http://127.0.0.1:9 did not answer")
+    assert len(outbox.waiting()) == 1
+
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    with tracking.stage("cpo", checked):
+        pass
+
+    assert logged(runs) == EVERYTHING
+    assert outbox.waiting() == []
+    info = runs()["sft"].info
+    assert began <= info.start_time <= info.end_time <= ended
 
 
-def test_one_that_breaks_in_between_loses_the_rest_and_stops_nothing(
-    checked, workspace, caplog
+def test_mlflow_away_from_the_middle_on(checked, runs, workspace, monkeypatch, caplog):
+    with tracking.stage("sft", checked) as run:
+        run.metrics({"loss": 1.0}, 1)
+        with monkeypatch.context() as broken:
+            broken.setattr(type(run._open), "_batch", refuse)
+            run.metrics({"loss": 0.5}, 2)
+        run.metrics({"#A_neg": 3.5})
+
+    mlflow, found = tracking.client(), runs()
+    assert found.keys() == {"parent", "sft"}  # one run, not two halves
+    history = mlflow.get_metric_history(found["sft"].info.run_id, "loss")
+    assert [(p.step, p.value) for p in history] == [(1, 1.0), (2, 0.5)]
+    assert found["sft"].data.metrics["A_neg"] == 3.5
+    assert outbox.waiting() == []
+
+
+def refuse(*_, **__):
+    raise ConnectionError("away")
+
+
+def test_a_delivery_that_is_cut_goes_on_where_it_was(
+    checked, runs, workspace, monkeypatch, caplog
 ):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", AWAY)
+    with tracking.stage("sft", checked) as run:
+        say_much(run, workspace)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    with monkeypatch.context() as broken:
+        broken.setattr(tracking._Runs, "file", refuse)
+        with pytest.raises(ConnectionError):
+            tracking.deliver()
+
+    assert tracking.deliver() == 1
+
+    assert logged(runs) == EVERYTHING
+    assert list(runs()) == ["sft", "parent"] or list(runs()) == ["parent", "sft"]
+
+
+def test_one_that_was_killed_while_mlflow_was_away_is_delivered_as_killed(
+    checked, runs, monkeypatch
+):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", AWAY)
+    process = waiting()
+    assert tracking.deliver() == 0  # it still writes
+    process.kill()
+    with process:
+        process.wait(20)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+
+    assert tracking.deliver() == 1
+
+    assert runs()["cpo"].info.status == "KILLED"
+    assert runs()["cpo"].data.metrics == {"loss": 1.0}
+
+
+def test_what_cannot_be_told_at_all_stops_nothing(checked, runs, workspace, caplog):
     with caplog.at_level(logging.WARNING), tracking.stage("sft", checked) as run:
         run.file(workspace / "absent.txt")
         run.metrics({"loss": 1.0}, 1)
 
-    assert [r.name for r in caplog.records if r.levelno >= logging.WARNING] == [
-        "tasks.tracking"
-    ]
+    said = [r.name for r in caplog.records if r.levelno >= logging.WARNING]
+    assert said == ["tasks.tracking"]
+    assert runs()["sft"].data.metrics == {"loss": 1.0}
+
+
+def test_a_run_says_its_data_and_how_busy_the_machine_was(checked, runs, monkeypatch):
+    monkeypatch.setattr(tracking, "_SECONDS_BETWEEN_LOOKS", 0.1)
+    paths.DATA_PIN.write_text("outs:\n- md5: abc.dir\n  path: data\n")
+    with tracking.stage("sft", checked):
+        time.sleep(1)
+
+    sft = runs()["sft"]
+    (given,) = sft.inputs.dataset_inputs
+    assert (given.dataset.name, given.dataset.digest) == ("data", "abc")
+    assert sft.data.metrics["system/cpu_utilization_percentage"] >= 0
 
 
 def test_where_a_run_comes_from(workspace, monkeypatch):
@@ -160,6 +277,8 @@ def test_where_a_run_comes_from(workspace, monkeypatch):
 
     assert tracking.provenance() == {}
     git("init", "-q")
+    paths.JUDGED_BY.parent.mkdir(parents=True)
+    shutil.copy(paths.CRITERIA / "starter.yaml", paths.JUDGED_BY)
     (workspace / "data.dvc").write_text("outs:\n- md5: abc.dir\n  path: data\n")
     git("add", ".")
     git("commit", "-qm", "All")
@@ -171,6 +290,7 @@ def test_where_a_run_comes_from(workspace, monkeypatch):
         "mlflow.source.git.commit": git("rev-parse", "HEAD"),
         "git.dirty": "false",
         "dvc.data": "abc.dir",
+        "criteria": "painting 1",
     }
     assert tracking.provenance()["git.dirty"] == "true"
 
