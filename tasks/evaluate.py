@@ -94,6 +94,7 @@ def run(profile: Profile, tracked: StageRun) -> None:
 
 
 def part_examined(profile: Profile) -> Path:
+    """Return the file of the part whose captions are painted."""
     return paths.SPLIT / f"{profile.evaluate.part}.jsonl"
 
 
