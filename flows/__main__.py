@@ -108,6 +108,18 @@ def serve() -> None:
 
 
 @app.command()
+def study() -> None:
+    """Run the grid of params/study.yaml, tuned fairly, and write docs/study.md."""
+    from flows import study as grid
+
+    def tell(line: str) -> None:
+        sys.stdout.write(line + "\n")
+        sys.stdout.flush()
+
+    grid.run(tell)
+
+
+@app.command()
 def deps() -> None:
     """Write the code that each stage imports into dvc.yaml."""
     from flows import deps as code

@@ -1,0 +1,385 @@
+"""``python -m flows study``: the grid of params/study.yaml, from tuning to docs/study.md.
+
+An experiment is ``dvc repro evaluate`` with a few settings changed, in a workspace: a clone of
+this repository at HEAD that shares DVC's cache, so that what one experiment made another takes
+from the run cache (θ1 is trained once). All methods of one seed are one experiment, for the
+stage ``cpo`` trains every entry of ``cpo.objectives`` on one encoding.
+
+What an experiment found is kept under ``artifacts/study/``, under a key of its settings and of
+the code, so that the same command goes on where it was stopped and repeats nothing.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from atelier import atomic, images
+from atelier.criteria import annotations
+from atelier.criteria.annotations import Judgement
+from atelier.errors import ArtifactError, ParamsError
+from atelier.params import Profile, StudyParams, read_study
+from flows import supervise
+from tasks import paths
+
+PARAMS = paths.PARAMS / "study.yaml"
+FOUND = paths.ARTIFACTS / "study"
+WORKSPACE = FOUND / "workspace"
+_CODE = ("atelier", "tasks", "dvc.yaml", "params/criteria", "data.dvc", "base")
+_SAID = 12  # last lines of a failed experiment that are shown
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One run of the pipeline with changed settings.
+
+    Attributes:
+        name: Of its folder: what it varies, then the seed.
+        changes: Settings of the profile, by dotted names.
+    """
+
+    name: str
+    changes: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Found:
+    """What an experiment left.
+
+    Attributes:
+        metrics: What evaluate measured, by painter.
+        negatives: For each judge and painter, the bad criteria of each picture, in order.
+        trained: What each objective's training said at its end, and its curve's columns.
+    """
+
+    metrics: Mapping[str, Mapping[str, float]]
+    negatives: Mapping[str, Mapping[str, Sequence[Sequence[str]]]]
+    trained: Mapping[str, Mapping[str, Any]]
+
+
+def run(tell: Tell) -> None:
+    """Tune, run what was chosen, and write docs/study.md; goes on where it was stopped.
+
+    Raises:
+        ParamsError: params/study.yaml, or the profile with a change, does not fit.
+        ArtifactError: An experiment failed; says its last lines.
+    """
+    from flows import findings
+
+    study = read_study(PARAMS)
+    values = yaml.safe_load(paths.profile(study.profile).read_text(encoding="utf-8"))
+    tuning = tuning_run(study)
+    values = changed(values, study.settings)
+    _check(values, [tuning, *final_runs(study, dict.fromkeys(study.methods, 1))])
+    tuned = _done(tuning, study.profile, values, tell)
+    chosen = {name: choose(name, study, tuned) for name in study.methods}
+    experiments = final_runs(study, chosen)
+    profile = Profile.model_validate(values)
+    results: dict[str, Found] = {}
+    for place, one in enumerate(experiments, start=1):
+        tell(f"study: {one.name} ({place} of {len(experiments)})")
+        results[one.name] = _done(one, study.profile, values, tell)
+        findings.write(study, chosen, tuned, results, profile, len(experiments))
+    tell("study: docs/study.md is written")
+
+
+def tuning_run(study: StudyParams) -> Experiment:
+    """Return the run in which every configuration of every method paints for validation."""
+    entries = {
+        f"{name}-{number}": entry.model_dump(mode="json")
+        for name, candidates in study.methods.items()
+        for number, entry in enumerate(candidates, start=1)
+    }
+    return Experiment(
+        "tuning",
+        {
+            **_objectives(entries),
+            **_seeded(study.tuning_seed),
+            "evaluate.part": "validation",
+            "evaluate.prompts": study.tuning_prompts,
+        },
+    )
+
+
+def choose(name: str, study: StudyParams, tuned: Found) -> int:
+    """Return the configuration of a method, from 1, that did best on validation.
+
+    The lowest #A_neg among those whose FID is no worse than the base's; where there is none,
+    the lowest of all. Of equals, the first.
+    """
+    numbers = range(1, len(study.methods[name]) + 1)
+    rows = {number: tuned.metrics[f"{name}-{number}"] for number in numbers}
+    worst = tuned.metrics["base"].get("fid", float("inf"))
+    sound = [number for number in numbers if rows[number].get("fid", 0.0) <= worst]
+    return min(sound or numbers, key=lambda number: (rows[number]["negatives"], number))
+
+
+def final_runs(study: StudyParams, chosen: Mapping[str, int]) -> list[Experiment]:
+    """Return every run on the test part, the main comparison first."""
+    methods = {
+        name: study.methods[name][number - 1].model_dump(mode="json")
+        for name, number in chosen.items()
+    }
+    own = methods[study.proposed]
+    runs = [
+        Experiment(f"methods-{seed}", {**_objectives(methods), **_seeded(seed)})
+        for seed in study.seeds
+    ]
+    if study.guided is not None:
+        guided = {name: methods[name] for name in study.guided.methods}
+        guided["npo"] = study.guided.npo.model_dump(mode="json")
+        for label, dropout in (
+            ("guided", 0.0),
+            ("guided-dropout", study.guided.caption_dropout),
+        ):
+            runs += [
+                Experiment(
+                    f"{label}-{seed}",
+                    {
+                        **_objectives(guided),
+                        **_seeded(seed),
+                        "evaluate.guidance": study.guided.guidance,
+                        "cpo.caption_dropout": dropout,
+                    },
+                )
+                for seed in study.seeds
+            ]
+    if study.steps is not None:
+        shorter = {name: methods[name] for name in study.steps.methods}
+        runs += [
+            Experiment(
+                f"steps{steps}-{seed}",
+                {**_objectives(shorter), **_seeded(seed), "cpo.training.steps": steps},
+            )
+            for steps in study.steps.values
+            for seed in study.seeds
+        ]
+    if study.sweep is not None:
+        strengths = {
+            f"{study.sweep.field.replace('_', '-')}-{value}": {**own, study.sweep.field: value}
+            for value in study.sweep.values
+        }
+        runs += [
+            Experiment(f"sweep-{seed}", {**_objectives(strengths), **_seeded(seed)})
+            for seed in study.seeds
+        ]
+    if study.variants:
+        variants = {name: {**own, **change} for name, change in study.variants.items()}
+        runs += [
+            Experiment(f"variants-{seed}", {**_objectives(variants), **_seeded(seed)})
+            for seed in study.seeds
+        ]
+    return runs + [
+        Experiment(
+            f"volume{round(100 * share)}-{seed}",
+            {
+                **_objectives({study.proposed: own}),
+                **_seeded(seed),
+                "split.train_share": share,
+            },
+        )
+        for share in study.volumes
+        for seed in study.seeds
+    ]
+
+
+def changed(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a profile's values with the given ones by dotted names.
+
+    Raises:
+        ParamsError: A name is of no setting.
+    """
+    # By JSON: what YAML's anchors share is parted.
+    copied: dict[str, Any] = json.loads(json.dumps(values))
+    for name, value in changes.items():
+        *above, last = name.split(".")
+        section: Any = copied
+        for key in above:
+            section = section.get(key) if isinstance(section, dict) else None
+        if not isinstance(section, dict) or last not in section:
+            raise ParamsError(f"{PARAMS}: settings has {name!r}, which no profile has")
+        section[last] = value
+    return copied
+
+
+def _objectives(entries: Mapping[str, Any]) -> dict[str, Any]:
+    return {"cpo.objectives": dict(entries), "cpo.featured": next(iter(entries))}
+
+
+def _seeded(seed: int) -> dict[str, Any]:
+    """θ1 keeps its own seed: it is the same teacher for every method and seed."""
+    return {"cpo.training.seed": seed, "evaluate.seed": seed}
+
+
+def _check(values: Mapping[str, Any], experiments: Sequence[Experiment]) -> None:
+    """Refuse a setting that does not fit before hours of work, not after."""
+    from pydantic import ValidationError
+
+    from atelier.params import explain
+
+    for one in experiments:
+        try:
+            Profile.model_validate(changed(values, one.changes))
+        except ValidationError as error:
+            raise ParamsError(
+                f"{PARAMS}, experiment {one.name}, does not fit:\n{explain(error)}"
+            ) from None
+
+
+def _done(one: Experiment, profile: str, values: Mapping[str, Any], tell: Tell) -> Found:
+    """Return what an experiment found, run now unless it was before."""
+    settings = changed(values, one.changes)
+    folder = FOUND / one.name
+    key = _key(settings)
+    if (folder / "found.json").is_file():
+        kept = json.loads((folder / "found.json").read_text(encoding="utf-8"))
+        if kept["key"] == key:
+            tell(f"study: {one.name} was run before")
+            return Found(kept["metrics"], kept["negatives"], kept["trained"])
+    workspace = _workspace(profile, settings)
+    _reproduce(workspace, one.name, tell)
+    found = collect(workspace)
+    atomic.write(
+        folder / "found.json",
+        json.dumps(
+            {
+                "key": key,
+                "settings": dict(one.changes),
+                "metrics": found.metrics,
+                "negatives": found.negatives,
+                "trained": found.trained,
+            }
+        )
+        + "\n",
+    )
+    return found
+
+
+def _key(settings: Mapping[str, Any]) -> str:
+    """Name what a result depends on: settings, and the code and inputs at HEAD."""
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    words = ["git", "ls-tree", "HEAD", "--", *_CODE]
+    digest.update(subprocess.run(words, capture_output=True, check=True).stdout)
+    return digest.hexdigest()
+
+
+def _workspace(profile: str, settings: Mapping[str, Any]) -> Path:
+    """A clone at HEAD that shares DVC's cache and the paintings, with these settings."""
+    head = _git("rev-parse", "HEAD")
+    if not (WORKSPACE / ".git").is_dir():
+        shutil.rmtree(WORKSPACE, ignore_errors=True)
+        WORKSPACE.parent.mkdir(parents=True, exist_ok=True)
+        _git("clone", "--quiet", "--shared", ".", str(WORKSPACE))
+    _git("-C", str(WORKSPACE), "fetch", "--quiet", "origin", "HEAD")
+    _git("-C", str(WORKSPACE), "checkout", "--quiet", "--force", "--detach", head)
+    cache = Path(".dvc/cache").absolute()
+    atomic.write(WORKSPACE / ".dvc/config.local", f"[cache]\n    dir = {cache}\n")
+    for folder in (paths.DATA, paths.BASE / profile):
+        _share(folder, WORKSPACE / folder)
+    atomic.write(
+        WORKSPACE / paths.profile(profile),
+        yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True),
+    )
+    atomic.write(WORKSPACE / paths.SWITCH, f"profile: {profile}\n")
+    return WORKSPACE
+
+
+def _share(source: Path, target: Path) -> None:
+    """Link a folder's files into the workspace, unless they are there."""
+    if not source.is_dir():
+        raise ArtifactError(
+            f"{source} is absent; `python -m tasks data` draws the starter paintings, and a "
+            "base is trained by `python -m tasks base` or downloaded (base/*/README.md)"
+        )
+    for file in (path for path in source.rglob("*") if path.is_file()):
+        there = target / file.relative_to(source)
+        if not there.exists():
+            there.parent.mkdir(parents=True, exist_ok=True)
+            os.link(file, there)
+
+
+def _git(*words: str) -> str:
+    done = subprocess.run(["git", *words], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise ArtifactError(f"git {' '.join(words)} failed: {done.stderr.strip()}")
+    return done.stdout.strip()
+
+
+def _reproduce(workspace: Path, name: str, tell: Tell) -> None:
+    """Run the pipeline there, supervised: it ends with us."""
+    words = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "evaluate"]
+    here = str(Path(sys.executable).parent)
+    environment = {
+        **os.environ,
+        "PATH": os.pathsep.join([here, os.environ.get("PATH", os.defpath)]),
+        "PYTHONPATH": str(workspace.absolute()),
+        "PYTHONUNBUFFERED": "1",
+    }
+    process = subprocess.Popen(
+        supervise.command(words, timeout_seconds=None, silence_seconds=None),
+        cwd=workspace,
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    last: list[str] = []
+    with process, process.stdin, process.stdout:
+        for line in process.stdout:
+            last = [*last, line.rstrip("\n")][-_SAID:]
+            tell(f"{name}: {line.rstrip()}")
+    if process.returncode:
+        said = "\n".join(f"  {line}" for line in last)
+        raise ArtifactError(
+            f"experiment {name} ended with exit code {process.returncode}; it said last:\n"
+            f"{said}\nThe same command goes on from here"
+        )
+
+
+def collect(workspace: Path) -> Found:
+    """Read what an experiment left in its workspace."""
+    evaluated = workspace / paths.EVALUATE
+    metrics = json.loads((evaluated / "metrics.json").read_text(encoding="utf-8"))
+    negatives: dict[str, dict[str, list[list[str]]]] = {}
+    for painter in metrics:
+        files = sorted((evaluated / "images" / painter).glob("*.png"))
+        place = {images.sha256(file): number for number, file in enumerate(files)}
+        rows = annotations.read(evaluated / "judgements" / f"{painter}.jsonl", Judgement)
+        for judge in dict.fromkeys(row.annotator for row in rows):
+            bad: list[list[str]] = [[] for _ in files]
+            for row in rows:
+                if row.annotator == judge and row.pole == "negative":
+                    bad[place[row.image]].append(row.criterion)
+            negatives.setdefault(judge, {})[painter] = bad
+    trained = {
+        folder.name: {
+            **json.loads((folder / "metrics.json").read_text(encoding="utf-8")),
+            "curve": _curve(folder / "curve.tsv"),
+        }
+        for folder in sorted((workspace / paths.CPO).iterdir())
+    }
+    return Found(metrics, negatives, trained)
+
+
+def _curve(file: Path) -> dict[str, list[float]]:
+    """The columns of a training's curve that the study shows."""
+    heading, *lines = file.read_text(encoding="utf-8").splitlines()
+    names = heading.split("\t")
+    columns: dict[str, list[float]] = {}
+    for name in ("step", "gradient_norm", "drift"):
+        cells = [line.split("\t")[names.index(name)] for line in lines]
+        columns[name] = [float(cell) for cell in cells if cell]
+    return columns
