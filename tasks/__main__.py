@@ -128,6 +128,19 @@ def agreement() -> None:
 
 
 @app.command()
+def conflicts(
+    images: Annotated[
+        int, typer.Option(min=5, help="Training images that are looked at.")
+    ] = 64,
+    times: Annotated[int, typer.Option(min=1, help="Noisy latents of each.")] = 4,
+) -> None:
+    """Say which criteria pull apart: the angles between what θ1 makes of each."""
+    with _clear_errors():
+        task = importlib.import_module("tasks.conflicts")
+        task.run(_checked_profile(), task.Look(images, times))
+
+
+@app.command()
 def table() -> None:
     """Print what evaluate found, and where to look on."""
     _run("table")
