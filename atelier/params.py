@@ -466,9 +466,31 @@ class SDPO(Params):
     learning_rate: Positive
 
 
+class SPO(Params):
+    """SPO without a step-aware scorer: the measured annotator looks at x0-predictions."""
+
+    objective: Literal["spo-measured"]
+    beta: Positive  # of the clipped log ratio
+    clip: Annotated[float, Field(gt=0, lt=1)]  # half-width of the ratio's trust region
+    steps: Annotated[int, Field(ge=3)]  # of the sampler whose single steps are judged
+    untrained: Whole  # of them, the noisiest ones, that are not
+    churn: Annotated[float, Field(gt=0, le=1)]  # DDIM's eta: how much noise a step adds
+    gap: Count  # negatives between two candidates that make a pair of them
+    learning_rate: Positive
+
+    @model_validator(mode="after")
+    def _trains_some_steps(self) -> "SPO":
+        if self.untrained > self.steps - 3:
+            raise ValueError(
+                f"untrained should leave steps to train, at most {self.steps - 3} of "
+                f"{self.steps}, is {self.untrained}"
+            )
+        return self
+
+
 TeacherTaught = CPO | CPOS | DDSPO
 Pairwise = DPO | NPO | MaPO | SDPO
-Objective = Annotated[TeacherTaught | Pairwise, Field(discriminator="objective")]
+Objective = Annotated[TeacherTaught | Pairwise | SPO, Field(discriminator="objective")]
 
 
 class AnnotationPairs(Params):

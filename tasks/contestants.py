@@ -15,6 +15,7 @@ from atelier.params import (
     DPO,
     NPO,
     SDPO,
+    SPO,
     MaPO,
     MinSNR,
     Objective,
@@ -149,6 +150,11 @@ def _objective(objective: Objective) -> str:
         return f"Diffusion-DPO on pairs of paintings, β {objective.beta:g}"
     if isinstance(objective, MaPO):
         return f"MaPO on pairs of paintings, β {objective.beta:g}, scale {objective.scale:g}"
+    if isinstance(objective, SPO):
+        return (
+            "SPO by the measured annotator (ours, no step-aware scorer), "
+            f"β {objective.beta:g}, clip {objective.clip:g}"
+        )
     assert isinstance(objective, SDPO)
     return (
         f"Diffusion-SDPO on pairs of paintings, β {objective.beta:g}, slack {objective.slack:g}"

@@ -8,15 +8,16 @@ from pathlib import Path
 import torch
 
 from atelier import atomic, models
-from atelier.criteria import annotations, pairs, tree
+from atelier.criteria import annotations, annotators, pairs, tree
 from atelier.criteria.annotations import Record
 from atelier.criteria.pairs import Paired
 from atelier.criteria.tree import Tree
 from atelier.errors import ArtifactError, ParamsError
-from atelier.models import Denoiser, adapters
+from atelier.models import Denoiser, adapters, sampling
 from atelier.params import (
     CPO,
     CPOS,
+    SPO,
     Objective,
     Pairwise,
     Profile,
@@ -65,13 +66,24 @@ def run(profile: Profile, tracked: StageRun) -> None:
             [prompts.write(records[pair.win].model_copy(update={"caption": pair.caption}), ())]
             for pair in paired.pairs
         ]
+    judge = _judge(profile, criteria)
+    codec = painter.pipeline().vae if judge is not None else None
     encoded = corpus.encode(painter, records, roles, profile)
+    if judge is not None:
+        painter.pipeline().register_modules(vae=codec)
     for name, objective in profile.cpo.objectives.items():
         if isinstance(objective, Pairwise):
             assert paired is not None  # params see to it
             made, counts = _of_one_size(paired, encoded)
             step = steps.pairwise_preference(
                 painter, encoded, made, objective, profile.cpo.training,
+                policy=name, caption_dropout=profile.cpo.caption_dropout,
+            )  # fmt: skip
+        elif isinstance(objective, SPO):
+            assert judge is not None
+            counts = {}
+            step = steps.stepwise_preference(
+                painter, encoded, objective, profile.cpo.training, judge,
                 policy=name, caption_dropout=profile.cpo.caption_dropout,
             )  # fmt: skip
         else:
@@ -93,6 +105,25 @@ def run(profile: Profile, tracked: StageRun) -> None:
         return
     for name in profile.cpo.objectives:
         resume.done(_work(name, profile))
+
+
+def _judge(profile: Profile, criteria: Tree) -> steps.Judge | None:
+    """Who judges what the policy is about to paint, where an objective asks."""
+    if not any(isinstance(one, SPO) for one in profile.cpo.objectives.values()):
+        return None
+    if profile.annotate.annotator != "measured":
+        raise ParamsError(
+            "cpo.objectives: spo-measured judges thousands of pictures in training, which only "
+            f"annotate.annotator 'measured' can, not {profile.annotate.annotator!r}"
+        )
+    annotator = annotators.load("measured", criteria)
+
+    def negatives(pixels: torch.Tensor) -> torch.Tensor:
+        pictures = sampling.to_bytes(pixels)
+        said = [annotator.judge("0" * 64, picture) for picture in pictures]
+        return torch.tensor([sum(one.pole == "negative" for one in row) for row in said])
+
+    return negatives
 
 
 def _paired(records: Sequence[Record], profile: Profile) -> Paired | None:
@@ -140,7 +171,7 @@ def _own_contrasts(
 ) -> dict[str, list[list[str]]]:
     """Prompts of an objective that does not contrast all good attributes with all bad ones."""
     draws, by_root = _contrasting(objective)
-    if isinstance(objective, Pairwise) or not (draws or by_root):
+    if isinstance(objective, Pairwise | SPO) or not (draws or by_root):
         return {}
     roots = prompts.tree.roots() if by_root else None
     found = [
@@ -240,7 +271,9 @@ def _align(
     tracked.file(paths.CPO / name / "curve.tsv")
     last = curve.last()
     return {
-        key: last[key] for key in ("loss", "accuracy", "drift", "win_error", "lose_error")
+        key: last[key]
+        for key in ("loss", "accuracy", "drift", "win_error", "lose_error")
+        if key in last
     } | {"drifting": float(drift.drifted(curve.rows()))}
 
 

@@ -29,6 +29,9 @@ class Process(Protocol):
     def clean_scale(self, time: Tensor) -> Tensor:
         """Return the squared error of ``denoised`` for one of the prediction, ``[B]``."""
 
+    def scales(self, time: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what multiplies the clean latent and the noise in ``x_t``, each ``[B]``."""
+
 
 @dataclass(frozen=True)
 class RectifiedFlow:
@@ -59,6 +62,10 @@ class RectifiedFlow:
     def clean_scale(self, time: Tensor) -> Tensor:
         """Return ``t^2``: the clean latents are ``x_t - t v``."""
         return time.square()
+
+    def scales(self, time: Tensor) -> tuple[Tensor, Tensor]:
+        """Return ``1 - t`` and ``t``."""
+        return 1 - time, time
 
 
 @dataclass(frozen=True)
@@ -106,6 +113,11 @@ class VariancePreserving:
         alpha2 = self.alphas_cumprod.to(time.device)[self.step(time)]
         return (1 - alpha2) / alpha2 if self.predicts == "epsilon" else 1 - alpha2
 
+    def scales(self, time: Tensor) -> tuple[Tensor, Tensor]:
+        """Return ``alpha_t`` and ``sigma_t``."""
+        alpha2 = self.alphas_cumprod.to(time.device)[self.step(time)]
+        return alpha2.sqrt(), (1 - alpha2).sqrt()
+
     def step(self, time: Tensor) -> Tensor:
         """Return the training step nearest to each time, long ``[B]``."""
         return (time * (len(self.alphas_cumprod) - 1)).round().long()
@@ -113,6 +125,38 @@ class VariancePreserving:
     def _scales(self, time: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
         alpha2 = self.alphas_cumprod.to(device=like.device)[self.step(time)]
         return _match(alpha2.sqrt(), like), _match((1 - alpha2).sqrt(), like)
+
+
+def ancestral(
+    process: Process, noisy: Tensor, prediction: Tensor, time: Tensor, to: Tensor, churn: float
+) -> tuple[Tensor, Tensor]:
+    """Return mean and deviation of one stochastic sampling step from ``time`` to ``to``.
+
+    ``x_s = alpha_s x_0 + sqrt(sigma_s^2 - d^2) eps + d z`` with
+    ``d = churn sigma_s sqrt(1 - snr_t / snr_s)``, x_0 and eps as the prediction implies them:
+    for a variance-preserving process DDIM's step with eta = churn (exact), and by the same
+    formula a step of the rectified flow that keeps its marginals (ours).
+
+    Args:
+        process: Whose noise it is.
+        noisy: ``x_t``, ``[B, ...]``.
+        prediction: The network's output there, ``[B, ...]``.
+        time: ``t``, ``[B]``.
+        to: ``s < t``, ``[B]``, > 0.
+        churn: 0 is deterministic, 1 adds all the noise that the forward process would.
+
+    Returns:
+        The mean, ``[B, ...]``, and the deviation, ``[B]``.
+
+    References:
+        Song et al., Denoising Diffusion Implicit Models, arXiv:2010.02502, Eq. 12 and 16.
+    """
+    (alpha, sigma), (alpha_to, sigma_to) = process.scales(time), process.scales(to)
+    clean = process.denoised(noisy, prediction, time)
+    noise = (noisy - _match(alpha, noisy) * clean) / _match(sigma, noisy)
+    deviation = churn * sigma_to * (1 - process.snr(time) / process.snr(to)).clamp(min=0).sqrt()
+    rest = (sigma_to.square() - deviation.square()).clamp(min=0).sqrt()
+    return _match(alpha_to, noisy) * clean + _match(rest, noisy) * noise, deviation
 
 
 def _match(per_image: Tensor, like: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ asked for, so that processes and passes which share a batch see what one would h
 Shapes: ``N`` images in the corpus, ``B`` in a batch, ``C H W`` latents, ``V`` prompts an image.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -19,11 +19,13 @@ from torch import Tensor
 from atelier.errors import ParamsError
 from atelier.models import FRAME, Condition, Denoiser, join
 from atelier.models.adapters import use, weights
+from atelier.models.processes import ancestral
 from atelier.params import (
     CPOS,
     DDSPO,
     NPO,
     SDPO,
+    SPO,
     MaPO,
     MinSNR,
     Pairwise,
@@ -273,6 +275,105 @@ def pairwise_preference(
         return loss, values
 
     return step_loss
+
+
+# Pixels in [-1, 1], [B, 3, H, W] → what is wrong with each picture, [B]; fewer is better.
+Judge = Callable[[Tensor], Tensor]
+
+
+def stepwise_preference(
+    painter: Denoiser,
+    corpus: Corpus,
+    objective: SPO,
+    params: Training,
+    judge: Judge,
+    *,
+    policy: str,
+    caption_dropout: float,
+) -> Step:
+    """SPO by an annotator: of two outcomes of one sampling step, the better judged one wins.
+
+    Ours, where no step-aware scorer exists: from a noised training image the policy takes one
+    stochastic step of a sampler twice, each outcome is judged by the picture that the policy
+    predicts from there, and the policy learns to take the better one more often than its
+    reference, inside of a trust region. SPO itself (arXiv:2406.04314) judges noisy latents by
+    a model of its own, on the way of a whole sampling, with guidance inside.
+
+    A step looks at half of ``batch_images`` images, twice each. The codec must be in memory.
+
+    Args:
+        painter: One base with the policy's adapter.
+        corpus: With the role ``caption``.
+        objective: Strength, trust region, and which steps are judged.
+        params: Batch, seed.
+        judge: Who says what is wrong with a picture.
+        policy: Name of θ's adapter; trained, and in force when the step returns.
+        caption_dropout: Share of images whose caption is read as empty.
+    """
+    del policy  # in force already; no other adapter is needed
+
+    def step_loss(
+        step: int, measure: bool, part: slice = WHOLE
+    ) -> tuple[Tensor, Mapping[str, float]]:
+        count, own = params.batch_images // 2, _of_pairs(part)
+        rows = corpus.batch(count, step, params.seed)[own]
+        source = generator(params.seed, step, "step")
+        clean = corpus.latents[rows]
+        noise, _ = _noise(clean, count, params, source, own)
+        highest = objective.steps - objective.untrained
+        place = torch.randint(2, highest, (count,), generator=source)[own]
+        shape = (2, count, *clean.shape[1:])
+        steps_noise = torch.randn(shape, generator=source, dtype=torch.float32)[:, own]
+        dropped = torch.rand(count, generator=source)[own] < caption_dropout
+        captions = _dropped(corpus, corpus.rows["caption"][rows, 0], dropped)
+        device = next(painter.network.parameters()).device
+        time = (place / objective.steps).to(clean.dtype).to(device)
+        to = ((place - 1) / objective.steps).to(clean.dtype).to(device)
+        condition = corpus.condition(captions, rows, device)
+        noisy = painter.process.add_noise(clean.to(device), noise.to(device), time)
+        with torch.no_grad(), use(painter.network, None):
+            reference = painter.predict(noisy, time, condition)
+        predicted = painter.predict(noisy, time, condition)
+        means = [
+            ancestral(painter.process, noisy, at, time, to, objective.churn)
+            for at in (predicted, reference)
+        ]
+        (mean, deviation), (reference_mean, _) = means
+        wide = deviation.reshape(-1, *[1] * (clean.dim() - 1))
+        taken = mean.detach() + wide * steps_noise.to(clean.dtype).to(device)
+        wrong = torch.stack([_judged(painter, one, to, condition, judge) for one in taken])
+        first_wins = wrong[0] < wrong[1]
+        ratios = [
+            objectives.gaussian_log_ratio(one, mean, reference_mean, deviation) for one in taken
+        ]
+        win = torch.where(first_wins, ratios[0], ratios[1])
+        lose = torch.where(first_wins, ratios[1], ratios[0])
+        kept = ((wrong[0] - wrong[1]).abs() >= objective.gap).to(win.dtype)
+        losses = objectives.spo(win, lose, beta=objective.beta, clip=objective.clip)
+        loss = (kept * losses).mean()
+        if not measure:
+            return loss, {}
+        pairs = kept.sum().clamp(min=1)
+        apart = objectives.denoising_error(predicted.detach(), reference).sqrt()
+        return loss, {
+            "accuracy": float((kept * (win > lose)).sum() / pairs),
+            "drift": apart.mean().item(),
+            "pairs": kept.mean().item(),
+            "negatives": wrong.float().mean().item(),
+            "gradient_factor": float((kept * -torch.expm1(-losses.detach())).sum() / pairs),
+        }
+
+    return step_loss
+
+
+def _judged(
+    painter: Denoiser, noisy: Tensor, time: Tensor, condition: Condition, judge: Judge
+) -> Tensor:
+    """What is wrong with the picture that the policy sees in ``noisy``, ``[B]``."""
+    with torch.no_grad():
+        predicted = painter.predict(noisy, time, condition)
+        clean = painter.process.denoised(noisy, predicted, time)
+        return judge(painter.decode_latents(clean)).to(noisy.device)
 
 
 def _of_pairs(part: slice) -> slice:

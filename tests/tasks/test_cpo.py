@@ -90,6 +90,8 @@ EXTRA = {
     },
     "ddspo": {"objective": "ddspo", "winner": "flipped", "beta": 100, "weighting": "snr",
               "learning_rate": 0.001},
+    "spo": {"objective": "spo-measured", "beta": 10, "clip": 0.1, "steps": 10, "untrained": 2,
+            "churn": 1.0, "gap": 1, "learning_rate": 0.001},
 }  # fmt: skip
 
 
@@ -109,7 +111,7 @@ def test_every_kind_of_objective_is_trained_from_one_encoding(taught, notebook):
 
     cpo.run(with_objectives(taught, roots), notebook)
 
-    names = ["by-root", "cpo-s", "ddspo", "dpo", "npo", "unsure"]
+    names = ["by-root", "cpo-s", "ddspo", "dpo", "npo", "spo", "unsure"]
     assert [path.name for path in sorted(paths.CPO.iterdir())] == names
     loras = {(paths.CPO / name / adapters.FILE).read_bytes() for name in names}
     assert len(loras) == len(names)

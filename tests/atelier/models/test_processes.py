@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from atelier.models.processes import RectifiedFlow, VariancePreserving
+from atelier.models.processes import RectifiedFlow, VariancePreserving, ancestral
 
 ALPHAS = torch.linspace(0.9999, 0.0047, 1000, dtype=torch.float64)
 PROCESSES = [
@@ -79,3 +79,36 @@ def test_an_error_of_the_prediction_is_so_much_of_the_clean_latents(process):
 
     expected = process.clean_scale(time) * (one - other).square().flatten(1).mean(1)
     torch.testing.assert_close(apart.square().flatten(1).mean(1), expected)
+
+
+@pytest.mark.parametrize("process", PROCESSES)
+@pytest.mark.parametrize("churn", [0.0, 0.5, 1.0])
+def test_a_stochastic_step_of_a_perfect_prediction_keeps_the_marginals(process, churn):
+    generator = torch.Generator().manual_seed(0)
+    clean, noise, fresh = torch.randn(
+        3, 2, 1, 300, 300, generator=generator, dtype=torch.float64
+    )
+    time, to = torch.tensor([0.5, 0.9]).double(), torch.tensor([0.4, 0.3]).double()
+    noisy = process.add_noise(clean, noise, time)
+
+    mean, deviation = ancestral(
+        process, noisy, process.target(clean, noise, time), time, to, churn
+    )
+    taken = mean + deviation.reshape(2, 1, 1, 1) * fresh
+
+    alpha, sigma = (scale.reshape(2, 1, 1, 1) for scale in process.scales(to))
+    left = taken - alpha * clean
+    torch.testing.assert_close(left.std((1, 2, 3)), sigma.flatten(), rtol=0.01, atol=0)
+    assert (deviation == 0).all() == (churn == 0)
+
+
+def test_a_step_with_all_the_noise_is_ddims_with_eta_one():
+    # DDIM, Eq. 16: sqrt((1 - a_s) / (1 - a_t)) sqrt(1 - a_t / a_s)
+    process = VariancePreserving(ALPHAS, "epsilon")
+    time, to = torch.tensor([0.5]).double(), torch.tensor([0.4]).double()
+    a_t, a_s = (ALPHAS[process.step(one)] for one in (time, to))
+
+    _, deviation = ancestral(process, *torch.ones(2, 1, 1, 2, 2).double(), time, to, 1.0)
+
+    expected = ((1 - a_s) / (1 - a_t)).sqrt() * (1 - a_t / a_s).sqrt()
+    torch.testing.assert_close(deviation, expected)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from atelier.models import FRAME, adapters
-from atelier.params import CPO, CPOS, DPO, NPO, SDPO, MaPO
+from atelier.params import CPO, CPOS, DPO, NPO, SDPO, SPO, MaPO
 from atelier.training import loop, objectives, steps
 
 IMAGES = 5
@@ -465,3 +465,61 @@ def test_of_several_contrasts_a_step_draws_one_that_has_a_loser(pair, corpus, tr
 
     assert values["winner_only"] == 0
     torch.testing.assert_close(drawn, plain)
+
+
+MEASURED = SPO(
+    objective="spo-measured", beta=10, clip=0.1, steps=10, untrained=2, churn=1.0, gap=1,
+    learning_rate=0.01,
+)  # fmt: skip
+
+
+def stepwise(painter, corpus, training, judge):
+    training = training.model_copy(update={"batch_images": 8})
+    return steps.stepwise_preference(
+        painter, corpus, MEASURED, training, judge, policy="theta", caption_dropout=0
+    )
+
+
+def test_an_untrained_policy_costs_log_two_for_each_pair_of_outcomes(pair, corpus, training):
+    judged = []
+
+    def judge(pixels):
+        assert pixels.shape[1] == 3
+        judged.append(len(pixels))
+        return torch.tensor([2, 1, 0, 5] if len(judged) == 1 else [2, 3, 1, 0])
+
+    with adapters.use(pair.network, "theta"):
+        loss, values = stepwise(pair, corpus, training, judge)(0, True)
+
+    # The first image's outcomes tie; the three others are pairs.
+    assert judged == [4, 4]
+    assert loss.item() == pytest.approx(0.6931472 * 3 / 4, abs=1e-5)
+    assert values["pairs"] == 0.75
+    assert values["gradient_factor"] == pytest.approx(0.5, abs=1e-5)
+
+
+@pytest.mark.parametrize("family", ["flux"])
+def test_the_policy_learns_to_take_the_better_judged_outcome(pair, corpus, training, tmp_path):
+    def judge(pixels):
+        return (1e5 * (1 - pixels.mean((1, 2, 3)))).round()  # darker is worse
+
+    training = training.model_copy(
+        update={"steps": 30, "ema_decay": None, "batch_images": 8, "report_steps": 1}
+    )
+    reports = []
+    with adapters.use(pair.network, "theta"):
+        loop.fit(
+            adapters.weights(pair.network, "theta"),
+            steps.stepwise_preference(
+                pair, corpus, MEASURED.model_copy(update={"gap": 1}), training, judge,
+                policy="theta", caption_dropout=0,
+            ),
+            learning_rate=0.003,
+            params=training,
+            folder=tmp_path,
+            report=lambda step, values: reports.append(values),
+        )  # fmt: skip
+
+    late = [one["accuracy"] for one in reports[15:] if one["pairs"] > 0]
+    assert sum(late) / len(late) > 0.6
+    assert sum(r["negatives"] for r in reports[-8:]) < sum(r["negatives"] for r in reports[:8])
