@@ -2,7 +2,7 @@
 
 Six subjects in six main hues; the caption names those two and nothing else. What the caption
 does not say are the poles of seven attribute pairs, and they are painted so that they can be
-seen, and read back from the pixels by ``criteria/annotators/measured.py``.
+seen, and read back from the pixels by ``criteria/annotators/measured``.
 
 Two corpora, as in life: the *sketchbook*, from which the starter base learns, shows every pole
 equally often; the *paintings*, which lie in ``data/``, are good but imperfect.

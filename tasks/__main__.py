@@ -259,6 +259,45 @@ def document(
         importlib.import_module("tasks.criteria").document(guide)
 
 
+Folder = Annotated[Path, typer.Argument(help="A folder of pictures.")]
+Captions = Annotated[
+    str | None,
+    typer.Option(help="Table of captions inside it; they say what a picture is."),
+]
+Pixels = Annotated[int, typer.Option(min=64, help="Side of the middle square measured.")]
+
+
+@criteria.command()
+def calibrate(
+    folder: Folder,
+    file: CriteriaFile = None,
+    captions: Captions = None,
+    pixels: Pixels = 512,
+    share: Annotated[
+        float, typer.Option(min=0.01, max=0.49, help="Share of the values beyond a threshold.")
+    ] = 0.2,
+    write: Annotated[bool, typer.Option(help="Write the thresholds into the file.")] = False,
+) -> None:
+    """Propose the thresholds of measures from a folder of pictures."""
+    with _clear_errors():
+        importlib.import_module("tasks.measures").calibrate(
+            folder, file, captions, pixels, share, write
+        )
+
+
+@criteria.command()
+def sheets(
+    folder: Folder,
+    out: Annotated[Path, typer.Argument(help="Where sheets and table are written.")],
+    file: CriteriaFile = None,
+    captions: Captions = None,
+    pixels: Pixels = 512,
+) -> None:
+    """Show the pictures that speak most for each pole of each measured pair."""
+    with _clear_errors():
+        importlib.import_module("tasks.measures").sheets(folder, file, captions, pixels, out)
+
+
 labels = typer.Typer(help="Judgements by people: asked through Label Studio, read, compared.")
 app.add_typer(labels, name="labels", no_args_is_help=True)
 

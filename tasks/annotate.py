@@ -57,6 +57,8 @@ def run(profile: Profile, tracked: StageRun) -> None:
     with atomic.clear_disk_errors(work):
         work.mkdir(parents=True, exist_ok=True)
     examined = _examine(found.entries, examiner, work, "look" if asks else "annotate")
+    if params.annotator == "measured":
+        examined = examination.within_captions(examined, tree)
     evidence: list[Evidence] = []
     said: dict[str, float] = {}
     if asks:

@@ -14,7 +14,9 @@ from atelier.errors import CriteriaError
 from atelier.params import read_profile, read_switch
 from tasks import paths
 
-_BLOCK = re.compile(r"(<!-- criteria: (\S+) -->\n).*?(<!-- end of criteria -->)", re.DOTALL)
+_BLOCK = re.compile(
+    r"(<!-- (criteria|measures): (\S+) -->\n).*?(<!-- end of \2 -->)", re.DOTALL
+)
 
 
 def show(file: Path | None, html: Path | None) -> None:
@@ -23,7 +25,7 @@ def show(file: Path | None, html: Path | None) -> None:
     Raises:
         CriteriaError: The file does not fit.
     """
-    criteria = tree.parse(file or _in_force())
+    criteria = tree.parse(file or in_force())
     if html is None:
         Console().print(drawing(criteria))
     else:
@@ -37,7 +39,7 @@ def check(file: Path | None) -> None:
     Raises:
         CriteriaError: The file does not fit; every mistake with its path.
     """
-    file = file or _in_force()
+    file = file or in_force()
     criteria = tree.parse(file)
     console = Console()
     for objection in wording.objections(criteria):
@@ -61,14 +63,18 @@ def document(guide: Path) -> None:
 
 
 def documented(text: str) -> str:
-    """Return ``text`` with the trees between ``<!-- criteria: file -->`` and its end."""
+    """Return ``text`` with the trees between ``<!-- criteria: file -->`` and its end.
+
+    Between ``<!-- measures: file -->`` and its end: the measures of that tree.
+    """
     if not _BLOCK.search(text):
         raise CriteriaError(
             "the guide has no place for a tree; write `<!-- criteria: params/criteria/….yaml "
             "-->` and, on a later line, `<!-- end of criteria -->`"
         )
+    write = {"criteria": page.markdown, "measures": page.measures}
     return _BLOCK.sub(
-        lambda found: f"{found[1]}\n{page.markdown(tree.parse(Path(found[2])))}\n{found[3]}",
+        lambda found: f"{found[1]}\n{write[found[2]](tree.parse(Path(found[3])))}\n{found[4]}",
         text,
     )
 
@@ -101,6 +107,7 @@ def _summary(criteria: Tree) -> str:
     )
 
 
-def _in_force() -> Path:
+def in_force() -> Path:
+    """Return the criteria file of the profile in force."""
     profile = read_profile(paths.profile(read_switch(paths.SWITCH)))
     return paths.CRITERIA / profile.annotate.criteria

@@ -142,6 +142,13 @@ def examine(
     return _gather(entries, outcomes, known)
 
 
+def within_captions(examined: Examination, tree: Tree) -> Examination:
+    """Leave out judgements by criteria that a picture's caption rules out."""
+    within = {one.image: tree.conceivable(one.caption).keys() for one in examined.images}
+    kept = [one for one in examined.judgements if one.criterion in within[one.image]]
+    return Examination(examined.images, kept, examined.quarantined)
+
+
 def _look(examiner: Examiner, known: frozenset[str], file: str) -> _Outcome:
     """Examine one file, unless the journal knows its bytes. Runs in a worker."""
     try:

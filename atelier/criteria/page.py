@@ -35,6 +35,41 @@ def markdown(tree: Tree) -> str:
     return "\n".join(["| root | pairs | what it asks |", "|---|---:|---|", *rows, "", *lists])
 
 
+def measures(tree: Tree) -> str:
+    """Return, root by root, a table of the pairs that are read from pixels, and how."""
+    from atelier.criteria.annotators import measured  # SciPy: trees do without
+
+    lines: list[str] = []
+    leaves, found = tree.leaves(), measured.measured(tree)
+    for root in tree.roots():
+        paths = [path for path in found if path.startswith(f"{root}/")]
+        if paths:
+            lines += ["", f"### {_title(root, tree.criteria[root])}", "", *_MEASURES_HEAD]
+        for path in paths:
+            said = measured.explained(found[path].name)
+            pair = f"**{leaves[path].positive}** ↔ {leaves[path].negative}"
+            source = said.get("References", "") or ", ".join(
+                tree.literature[key] for key in leaves[path].sources
+            )
+            at = f"{found[path].positive_at:g} / {found[path].negative_at:g}"
+            cells = (
+                f"{pair}<br>`{path.rsplit('/', 1)[-1]}`",
+                f"`{found[path].name}` {said['what']} *{said['Unit']}*",
+                at,
+                said["Silent"],
+                said["Limits"],
+                source,
+            )
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines[1:])
+
+
+_MEASURES_HEAD = (
+    "| pair | measure, *unit* | positive / negative at | silent | limits | source |",
+    "|---|---|---|---|---|---|",
+)
+
+
 def size(node: Branch | Criterion) -> int:
     """Return how many pairs hang on ``node``, itself included."""
     if isinstance(node, Criterion):

@@ -51,7 +51,7 @@ class Measure(Params):
     The order tells the direction: with ``positive_at < negative_at`` low is good.
     """
 
-    name: str  # a function of annotators/measured.py
+    name: str  # a function of annotators/measured/
     positive_at: float
     negative_at: float
 
@@ -131,6 +131,19 @@ class Tree(Params):
             if leaf.applies == "any" or _matches(set(leaf.applies), set(words), facets)
         }
 
+    def conceivable(self, caption: str) -> dict[str, Criterion]:
+        """Return the criteria that ``caption`` does not rule out, by path.
+
+        A facet of which the caption says no word rules nothing out.
+        """
+        if not self.vocabulary:
+            return self.leaves()
+        said = f" {_folded(caption)} "
+        words: set[str] = set()
+        for facet in self.vocabulary.values():
+            words |= {word for word in facet if f" {_folded(word)} " in said} or set(facet)
+        return self.applicable(words)
+
     def roots(self) -> list[str]:
         """Return the first-level paths: the dimensions that are reported."""
         return list(self.criteria)
@@ -197,6 +210,16 @@ def _matches(applies: set[str], words: set[str], facets: list[set[str]]) -> bool
     """Say whether each facet that ``applies`` names shares a word with ``words``."""
     named = [applies & facet for facet in facets if applies & facet] or [applies]
     return all(alternatives & words for alternatives in named)
+
+
+_SPELLINGS = {"color": "colour", "gray": "grey", "watercolor": "watercolour"}
+
+
+def _folded(text: str) -> str:
+    """Words in lower case without plural, in one spelling, parted by single spaces."""
+    words = re.findall(r"[^\W_]+", text.lower())
+    single = (word[:-1] if len(word) > 3 and word.endswith("s") else word for word in words)
+    return " ".join(_SPELLINGS.get(word, word) for word in single)
 
 
 _LEAF = {"positive", "negative", "positive_means", "negative_means", "measure"}

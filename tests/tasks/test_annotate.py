@@ -393,6 +393,32 @@ def test_a_full_disk_keeps_what_was_judged(studio, paint, monkeypatch):
     assert not journal.exists()
 
 
+def test_what_a_caption_rules_out_is_not_judged(studio, paint):
+    criteria = yaml.safe_load((paths.CRITERIA / "starter.yaml").read_text())
+    criteria["vocabulary"] = {"genre": ["landscape", "portrait"]}
+    for key, applies in (("harmony", ["landscape"]), ("edges", ["portrait"])):
+        criteria["criteria"][key] |= {
+            "applies": applies,
+            "measure": {"name": "clutter", "positive_at": 1.5, "negative_at": 1.2},
+        }
+    (paths.CRITERIA / "starter.yaml").write_text(yaml.safe_dump(criteria, sort_keys=False))
+    for seed, name in enumerate(("a portrait", "landscape", "plain")):
+        paint(paths.DATA / f"{name}.png", seed)
+    studio["annotate"] |= {"annotator": "measured", "recorded": None}
+
+    run(studio)
+
+    seen = annotations.read(paths.ANNOTATE / "images.jsonl", annotations.Image)
+    files = {one.image: one.file for one in seen}
+    said = annotations.read(paths.ANNOTATE / "judgements.jsonl", Judgement)
+    assert sorted((files[one.image], one.criterion) for one in said) == [
+        ("a portrait.png", "edges"),
+        ("landscape.png", "harmony"),
+        ("plain.png", "edges"),
+        ("plain.png", "harmony"),
+    ]
+
+
 def test_a_second_run_gives_the_same_bytes(studio, paint):
     for seed in range(5):
         paint(paths.DATA / f"{seed}.png", seed)

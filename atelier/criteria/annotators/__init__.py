@@ -33,16 +33,17 @@ class Annotator(Protocol):
 
 @dataclass(frozen=True)
 class Measured:
-    """The annotator of ``measured.py``, which reads everything from the pixels."""
+    """The annotator of ``measured``, which reads everything from the pixels."""
 
     tree: Tree
 
     @property
     def identity(self) -> str:
-        """Its name and the hash of its source."""
+        """Its name and the hash of its sources."""
         from atelier.criteria.annotators import measured
 
-        source = Path(measured.__file__).read_bytes()
+        files = sorted(Path(measured.__file__).parent.glob("*.py"))
+        source = b"".join(file.read_bytes() for file in files)
         return f"{measured.NAME} {hashlib.sha256(source).hexdigest()}"
 
     def judge(self, image: str, pixels: Pixels) -> list[Judgement]:

@@ -1,8 +1,12 @@
+from pathlib import Path
+
 import pytest
 import yaml
 
 from atelier.criteria.tree import Measure, Tree, parse
 from atelier.errors import AnnotationError, CriteriaError
+
+CRITERIA = Path(__file__).parents[3] / "params" / "criteria"
 
 
 def leaf(positive, negative, **more):
@@ -222,3 +226,22 @@ def test_a_folder_is_no_criteria_file(tmp_path):
 
 def test_the_whole_tree_is_one_value(tmp_path, values):
     assert parse(written(tmp_path, values)) == Tree.model_validate(values)
+
+
+def test_a_caption_rules_out_what_does_not_apply_to_it():
+    painting = parse(CRITERIA / "painting.yaml")
+    sky = "color-relations/temperature/modulation/local-colour/sky"
+    body = "color-relations/intensity/purity/strength/full-body"
+
+    assert sky in painting.conceivable("Views of a river")
+    assert sky in painting.conceivable("two landscapes, Oil on canvas")
+    assert sky not in painting.conceivable("a still_life with fish")
+    assert sky not in painting.conceivable("Composition, abstract_painting")
+    assert body in painting.conceivable("oil on panel")
+    assert body not in painting.conceivable("a watercolor study of plums")
+
+
+def test_without_a_vocabulary_a_caption_rules_nothing_out():
+    starter = parse(CRITERIA / "starter.yaml")
+
+    assert starter.conceivable("a portrait") == starter.leaves()

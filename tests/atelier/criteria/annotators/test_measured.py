@@ -9,7 +9,15 @@ from skimage.color import lab2rgb
 from atelier import starter
 from atelier.criteria import tree
 from atelier.criteria.annotators import measured
-from atelier.criteria.annotators.measured import View
+from atelier.criteria.annotators.measured import (
+    View,
+    brushwork,
+    color,
+    composition,
+    form,
+    light,
+    space,
+)
 from atelier.errors import CriteriaError
 
 STARTER_TREE = Path(__file__).parents[4] / "params" / "criteria" / "starter.yaml"
@@ -21,13 +29,13 @@ def criteria():
     return tree.parse(STARTER_TREE)
 
 
-def painted(light, a=0.0, b=0.0):
-    lab = np.stack(np.broadcast_arrays(np.asarray(light, float), a, b), axis=-1)
+def painted(values, a=0.0, b=0.0):
+    lab = np.stack(np.broadcast_arrays(np.asarray(values, float), a, b), axis=-1)
     return np.rint(255 * lab2rgb(np.broadcast_to(lab, (128, 128, 3)))).astype(np.uint8)
 
 
 def test_one_hue_has_no_spread():
-    assert measured.hue_spread(View(painted(60, 30, 20))) == pytest.approx(0, abs=0.5)
+    assert color.hue_spread(View(painted(60, 30, 20))) == pytest.approx(0, abs=0.5)
 
 
 def test_two_equal_hues_at_a_right_angle_spread_by_their_resultant():
@@ -35,37 +43,37 @@ def test_two_equal_hues_at_a_right_angle_spread_by_their_resultant():
     left = COLUMNS < 64
     picture = painted(60, np.where(left, 30, 0), np.where(left, 0, 30))
 
-    assert measured.hue_spread(View(picture)) == pytest.approx(47.7, abs=1.5)
+    assert color.hue_spread(View(picture)) == pytest.approx(47.7, abs=1.5)
 
 
 def test_grey_has_no_hues_to_compare():
-    assert math.isnan(measured.hue_spread(View(painted(COLUMNS / 1.5))))
+    assert math.isnan(color.hue_spread(View(painted(COLUMNS / 1.5))))
 
 
 def test_value_range_is_the_difference_of_lightness():
     picture = painted(np.where(ROWS < 64, 80, 30))
 
-    assert measured.value_range(View(picture)) == pytest.approx(50, abs=0.5)
+    assert light.value_range(View(picture)) == pytest.approx(50, abs=0.5)
 
 
 def test_a_few_white_pixels_do_not_widen_the_value_range():
     picture = painted(np.where(ROWS < 64, 60, 50))
     picture[10:12, 10:14] = 255
 
-    assert measured.value_range(View(picture)) == pytest.approx(10, abs=0.5)
+    assert light.value_range(View(picture)) == pytest.approx(10, abs=0.5)
 
 
 @pytest.mark.parametrize(("far", "expected"), [(60, 2 / 3), (20, 0.0)])
 def test_recession_compares_far_and_near_ground(far, expected):
     # sky 80, far ground, near ground 20: (far - 20) / (80 - 20)
-    light = np.where(ROWS < 50, 80, np.where(ROWS < 96, far, 20))
+    values = np.where(ROWS < 50, 80, np.where(ROWS < 96, far, 20))
 
-    assert measured.recession(View(painted(light))) == pytest.approx(expected, abs=0.02)
+    assert space.recession(View(painted(values))) == pytest.approx(expected, abs=0.02)
 
 
 def test_without_sky_over_ground_there_is_no_recession():
-    for light in (np.where(ROWS < 64, 20, 80), np.where(COLUMNS < 64, 20, 80)):
-        assert math.isnan(measured.recession(View(painted(light))))
+    for values in (np.where(ROWS < 64, 20, 80), np.where(COLUMNS < 64, 20, 80)):
+        assert math.isnan(space.recession(View(painted(values))))
 
 
 @pytest.mark.parametrize(("middles", "offset"), [([64], 0), ([24, 104], 0), ([24], 0.3125)])
@@ -73,14 +81,14 @@ def test_mass_offset_is_the_distance_of_the_weight_from_the_axis(middles, offset
     masses = np.minimum.reduce([np.abs(COLUMNS + 0.5 - m) for m in middles]) < 10
     picture = painted(np.where(masses & (np.abs(ROWS - 64) < 30), 20, 70))
 
-    assert measured.mass_offset(View(picture)) == pytest.approx(offset, abs=0.01)
+    assert composition.mass_offset(View(picture)) == pytest.approx(offset, abs=0.01)
 
 
 def test_layers_weigh_nothing():
     layers = painted(20 + 20 * (ROWS // 32))
     layers[80:100, 54:74] = 0
 
-    assert measured.mass_offset(View(layers)) == pytest.approx(0, abs=0.01)
+    assert composition.mass_offset(View(layers)) == pytest.approx(0, abs=0.01)
 
 
 def test_one_light_is_not_scattered_and_four_are():
@@ -88,8 +96,8 @@ def test_one_light_is_not_scattered_and_four_are():
         near = [np.hypot(ROWS - y, COLUMNS - x) < 6 for y, x in places]
         return View(painted(np.where(np.any(near, axis=0), 95, 50)))
 
-    one = measured.highlight_scatter(lights((40, 90)))
-    four = measured.highlight_scatter(lights((24, 24), (24, 104), (104, 24), (104, 104)))
+    one = light.highlight_scatter(lights((40, 90)))
+    four = light.highlight_scatter(lights((24, 24), (24, 104), (104, 24), (104, 104)))
 
     assert one < 0.05
     # each is 40 * sqrt(2) pixels from the middle: 56.6 / 128 = 0.44
@@ -101,22 +109,22 @@ def test_a_step_is_crisp_wherever_it_stands():
     # 3 * exp(-(1.5^2 / 1.5^2 - 2.5^2 / 4.5^2) / 2) = 2.1, half a pixel for the step itself
     for place in (40, 64, 90):
         step = View(painted(np.where(place <= COLUMNS, 70, 30)))
-        assert measured.edge_sharpness(step) == pytest.approx(2.1, abs=0.1)
+        assert form.edge_sharpness(step) == pytest.approx(2.1, abs=0.1)
 
 
 def test_a_blurred_step_loses_sharpness_by_the_formula():
     # blurred by 5: sqrt((4.5^2 + 25) / (1.5^2 + 25)) = 1.29
     soft = painted(ndimage.gaussian_filter(np.where(COLUMNS < 64, 30.0, 70.0), 5))
 
-    assert measured.edge_sharpness(View(soft)) == pytest.approx(1.29, abs=0.12)
+    assert form.edge_sharpness(View(soft)) == pytest.approx(1.29, abs=0.12)
 
 
 def test_stripes_flow_and_cells_do_not():
     stripes = painted(50 + 10 * np.sin(2 * np.pi * (COLUMNS + ROWS / 3) / 7))
     cells = painted(50 + 10 * np.sin(2 * np.pi * COLUMNS / 7) * np.sin(2 * np.pi * ROWS / 7))
 
-    assert measured.stroke_flow(View(stripes)) > 0.9
-    assert measured.stroke_flow(View(cells)) < 0.2
+    assert brushwork.stroke_flow(View(stripes)) > 0.9
+    assert brushwork.stroke_flow(View(cells)) < 0.2
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (3, 400), (64, 1000), (300, 300)])

@@ -1,0 +1,384 @@
+"""One picture and what several measures need of it, each computed once.
+
+Pictures are measured at fixed sizes, so that a number means the same for every file: 128
+pixels on the longer side for colours, values and edges, a half and a quarter of that for
+areas, and 256 for the marks of the brush, which 128 would blur away.
+
+``lab``, ``light``, ``calm``, ``blurred`` and ``edge_scales`` are of the whole picture; all else
+is of its inside, without the outermost twentieth, where frames and the edges of scans are.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from scipy import ndimage
+from skimage.color import rgb2lab
+
+Array = NDArray[np.float64]
+Plane = NDArray[np.float32]  # [H, W]
+
+WORKING_PIXELS = (
+    128  # longer side at which pictures are measured; scales below are at this size
+)
+MARK_PIXELS = 256  # longer side at which the marks of the brush are measured
+_RESOLVED = 0.75  # of MARK_PIXELS that a picture needs, or its marks are not in it
+_MARGIN = 0.05  # of each side that is no part of the inside
+_NEXT = 0.866  # blur that doubles one of a pixel, at half the size
+_BINS = 64  # of the histogram from which Otsu's thresholds are taken
+_FAINT_SALIENCE = 4.0  # Lab units below which nothing stands out
+_LEAST_SPAN = 1.0  # L* between the darkest and the lightest mass, below which all is one
+
+
+@dataclass(frozen=True)
+class Bands:
+    """Ground under a sky, as rows: far just below the middle, near at the foot."""
+
+    sky: slice
+    far: slice
+    near: slice
+
+
+def bands(rows: int) -> Bands:
+    """The bands of a picture of so many rows."""
+    return Bands(
+        slice(0, round(0.3 * rows)),
+        slice(round(0.48 * rows), round(0.62 * rows)),
+        slice(round(0.88 * rows), rows),
+    )
+
+
+@dataclass(frozen=True)
+class Regions:
+    """The connected areas of one value step.
+
+    Attributes:
+        labels: Number of the region at each place, ``[H, W]``, from 0.
+        areas: Share of the picture that each covers, largest first is not promised, ``[N]``.
+        steps: Value step of each, 0 dark, 1 middle, 2 light, ``[N]``.
+    """
+
+    labels: NDArray[np.int64]
+    areas: Array
+    steps: NDArray[np.int64]
+
+
+class View:
+    """One picture, in the quantities that measures share.
+
+    Attributes:
+        lab: CIE L*a*b* (D65), ``[H, W, 3]``; L* in [0, 100].
+    """
+
+    def __init__(self, pixels: NDArray[np.uint8]) -> None:
+        self._pixels = pixels
+        height, width, _ = pixels.shape
+        if max(height, width) != WORKING_PIXELS:
+            pixels = _resized(pixels, WORKING_PIXELS)
+        self.lab: Array = np.asarray(rgb2lab(pixels / 255.0), np.float64)
+        self._blurred: dict[float, Array] = {}
+
+    @cached_property
+    def light(self) -> Array:
+        """L*, ``[H, W]``."""
+        return self.lab[..., 0]
+
+    @cached_property
+    def calm(self) -> Array:
+        """The masses without the marks: Lab blurred over 2 pixels, ``[H, W, 3]``."""
+        return self.blurred(2.0)
+
+    @cached_property
+    def value_range(self) -> float:
+        """How far the 2nd and 98th percentile of the masses' L* are apart."""
+        low, high = np.percentile(self.calm[..., 0], (2, 98))
+        return float(high - low)
+
+    def blurred(self, sigma: float) -> Array:
+        """Lab under a Gaussian of ``sigma`` pixels, ``[H, W, 3]``."""
+        if sigma not in self._blurred:
+            self._blurred[sigma] = np.asarray(
+                ndimage.gaussian_filter(self.lab, (sigma, sigma, 0), mode="nearest")
+            )
+        return self._blurred[sigma]
+
+    @cached_property
+    def small(self) -> Plane:
+        """Lab at half the working size, ``[H, W, 3]``."""
+        return halved(np.asarray(inside(self.lab), np.float32))
+
+    @cached_property
+    def value(self) -> Plane:
+        """L* at half the working size, ``[H, W]``."""
+        return np.ascontiguousarray(self.small[..., 0])
+
+    @cached_property
+    def chroma(self) -> Plane:
+        """CIE chroma at half the working size, ``[H, W]``."""
+        return np.asarray(np.hypot(self.small[..., 1], self.small[..., 2]))
+
+    @cached_property
+    def hue(self) -> Plane:
+        """CIE hue angle at half the working size, radians in [-pi, pi], ``[H, W]``."""
+        return np.asarray(np.arctan2(self.small[..., 2], self.small[..., 1]))
+
+    @cached_property
+    def hues(self) -> Array:
+        """Chroma in each of 36 sectors of 10 degrees, a mean over the picture, ``[36]``."""
+        sectors = np.floor(np.degrees(self.hue) / 10).astype(int) % 36
+        sums = np.bincount(sectors.ravel(), weights=self.chroma.ravel(), minlength=36)
+        return np.asarray(sums / self.chroma.size)
+
+    @cached_property
+    def coarse(self) -> Plane:
+        """Lab at a quarter of the working size, ``[H, W, 3]``."""
+        return halved(self.small)
+
+    @cached_property
+    def gradient(self) -> tuple[Plane, Plane]:
+        """Gradient of L* after a blur of 1 pixel, down and across, in L* a pixel."""
+        light = ndimage.gaussian_filter(np.asarray(self.light, np.float32), 1.0, mode="nearest")
+        down, across = np.gradient(inside(light))
+        return down, across
+
+    @cached_property
+    def steepness(self) -> Plane:
+        """Length of ``gradient``, ``[H, W]``."""
+        return np.asarray(np.hypot(*self.gradient))
+
+    @cached_property
+    def edge_scales(self) -> tuple[Array, Array]:
+        """Length of the colour gradient after blurs of 1.5 and 4.5 pixels, in Lab units."""
+        fine, coarse = (_colour_steepness(self.blurred(sigma)) for sigma in (1.5, 4.5))
+        return fine, coarse
+
+    @cached_property
+    def directions(self) -> tuple[complex, complex]:
+        """Mean of exp(2i angle) and exp(4i angle) of the edges, weighted by their steepness.
+
+        The first is 1 in length where all edges run one way; the second where they run one
+        way or across it. Zero for a picture without edges.
+        """
+        edge = self.gradient[1] + 1j * self.gradient[0]
+        weight = np.where(self.steepness > 1.0, self.steepness, 0)
+        unit = (edge / np.maximum(self.steepness, 1e-6)) ** 2
+        total = max(float(weight.sum()), 1e-9)
+        return complex((weight * unit).sum() / total), complex((weight * unit**2).sum() / total)
+
+    @cached_property
+    def busyness(self) -> Plane:
+        """Mean steepness of an 8 x 8 grid of fields, in L* a pixel, ``[8, 8]``."""
+        return gridded(self.steepness)
+
+    @cached_property
+    def salience(self) -> Plane:
+        """How much each place differs from its surroundings, in Lab units, ``[H, W]``.
+
+        Centre against surround on the coarse picture (Itti, Koch and Niebur, 1998), faded
+        at the border, where there is no surround.
+        """
+        scale = max(self.coarse.shape) / 28
+        centre, surround = (
+            ndimage.gaussian_filter(self.coarse, (s * scale, s * scale, 0), mode="nearest")
+            for s in (1.0, 7.0)
+        )
+        return np.asarray(np.sqrt(((centre - surround) ** 2).sum(axis=-1)))
+
+    @cached_property
+    def focus(self) -> tuple[Plane, int, int]:
+        """The blurred salience, and row and column of its maximum."""
+        scale = max(self.salience.shape) / 28
+        smooth = ndimage.gaussian_filter(self.salience, 1.5 * scale, mode="nearest")
+        row, column = np.unravel_index(int(np.argmax(smooth)), smooth.shape)
+        return smooth, int(row), int(column)
+
+    @cached_property
+    def stands_out(self) -> bool:
+        """Whether anything does: the 98th percentile of the salience is at least 4."""
+        return float(np.percentile(self.salience, 98)) >= _FAINT_SALIENCE
+
+    @cached_property
+    def steps(self) -> NDArray[np.int64]:
+        """Value step of each place of a small picture, 0 dark, 1 middle, 2 light, ``[H, W]``.
+
+        Otsu's two thresholds on the masses (Dow's notan of three tones).
+        """
+        calm = halved(np.asarray(inside(self.calm)[..., 0], np.float32))
+        if np.ptp(calm) < _LEAST_SPAN:
+            return np.zeros(calm.shape, np.int64)
+        return np.digitize(calm, thresholds(calm))
+
+    @cached_property
+    def regions(self) -> Regions:
+        """The connected areas of ``steps``."""
+        labels = np.zeros(self.steps.shape, np.int64)
+        count, steps = 0, []
+        for step in range(3):
+            found, number = ndimage.label(self.steps == step)
+            labels[found > 0] = found[found > 0] + count - 1
+            count += number
+            steps += [step] * number
+        areas = np.bincount(labels.ravel(), minlength=count) / labels.size
+        return Regions(labels, areas, np.array(steps))
+
+    @cached_property
+    def ground(self) -> Bands | None:
+        """The bands of a view with sky over ground, or None where none is seen.
+
+        The top should be lighter than the foot on the left, in the middle and on the right.
+        """
+        light = self.calm[..., 0]
+        rows = bands(len(light))
+        span = max(self.value_range, 1e-6)
+        for columns in np.array_split(light, 5, axis=1)[::2]:
+            sky, near = np.median(columns[rows.sky]), np.median(columns[rows.near])
+            if float(sky) - float(near) < 0.2 * span:
+                return None
+        return rows
+
+    @cached_property
+    def calm_sky(self) -> bool:
+        """Whether ``ground`` is seen and the sky over it is at most half as busy."""
+        rows = bands(len(self.steepness))
+        sky, rest = self.steepness[rows.sky], self.steepness[rows.sky.stop :]
+        calm = float(sky.mean()) < 0.5 * float(rest.mean())
+        return bool(calm and self.ground is not None)
+
+    @property
+    def enlarged(self) -> bool:
+        """Whether the picture has fewer pixels than it is measured at, which blurs edges."""
+        return bool(max(self._pixels.shape[:2]) < WORKING_PIXELS)
+
+    @cached_property
+    def marks(self) -> Plane | None:
+        """Lightness at ``MARK_PIXELS``, 0 to 100, or None for a picture that is smaller."""
+        longest, shortest = max(self._pixels.shape[:2]), min(self._pixels.shape[:2])
+        if longest < _RESOLVED * MARK_PIXELS or shortest < MARK_PIXELS // 4:
+            return None
+        grey = np.asarray(_shrunk(Image.fromarray(self._pixels).convert("L"), MARK_PIXELS))
+        return inside(np.asarray(grey, np.float32)) * np.float32(100 / 255)
+
+    @cached_property
+    def grain(self) -> tuple[Plane, Plane, Plane] | None:
+        """The marks by their size: what lies between blurs of 0, 1, 2 and 4 pixels.
+
+        Three planes, finest first, each half the size of the former (a Laplacian pyramid:
+        Burt and Adelson, 1983), or None where the marks are not resolved.
+        """
+        if self.marks is None:
+            return None
+        soft = _soft(self.marks, 1.0)
+        half = halved(soft)
+        softer = _soft(half, _NEXT)
+        quarter = halved(softer)
+        return self.marks - soft, half - softer, quarter - _soft(quarter, _NEXT)
+
+    @cached_property
+    def strokes(self) -> Plane | None:
+        """The marks of 1 to 4 pixels at half their size, or None where there are none."""
+        if self.marks is None:
+            return None
+        half = halved(_soft(self.marks, 1.0))
+        strokes = half - _soft(half, 1.94)  # 4 pixels in all
+        return strokes if float(np.abs(strokes).mean()) > 0.05 else None
+
+
+def coherence(plane: Plane, side: int) -> tuple[NDArray[np.complex64], Plane]:
+    """Structure tensor in squares of ``side``: difference and cross terms, and the energy.
+
+    Gradients are cut at their median, so that no outline outweighs the marks.
+
+    Returns:
+        exp(2i angle of the gradient) weighted by energy, and the energy, at every other place.
+    """
+    down, across = np.gradient(plane)
+    size = np.hypot(down, across)
+    cut = np.maximum(size, max(float(np.median(size)), 1e-6))
+    down, across = down / cut, across / cut
+    xx, yy, xy = (
+        ndimage.uniform_filter(halved(part), side // 2, mode="nearest")
+        for part in (across * across, down * down, across * down)
+    )
+    return np.asarray(xx - yy + 2j * xy, np.complex64), np.asarray(xx + yy)
+
+
+def inside(plane: np.ndarray) -> np.ndarray:
+    """The picture without its outermost twentieth."""
+    top, left = (round(_MARGIN * side) for side in plane.shape[:2])
+    return plane[top : plane.shape[0] - top, left : plane.shape[1] - left]
+
+
+def halved(plane: Plane) -> Plane:
+    """Mean of each block of 2 x 2; an odd last row or column is left out."""
+    height, width = (side // 2 * 2 for side in plane.shape[:2])
+    even = plane[:height, :width]
+    return np.asarray(
+        (even[::2, ::2] + even[1::2, ::2] + even[::2, 1::2] + even[1::2, 1::2]) / 4, np.float32
+    )
+
+
+def gridded(plane: Plane, fields: int = 8) -> Plane:
+    """Mean of each of ``fields`` x ``fields`` equal fields."""
+    rows, columns = (np.arange(fields) * side // fields for side in plane.shape)
+    sums = np.add.reduceat(np.add.reduceat(plane, rows, axis=0), columns, axis=1)
+    heights, widths = (
+        np.diff(np.append(starts, side))
+        for starts, side in zip((rows, columns), plane.shape, strict=True)
+    )
+    return np.asarray(sums / np.outer(heights, widths), np.float32)
+
+
+def thresholds(values: Plane) -> tuple[float, float]:
+    """Otsu's thresholds that part values into three classes.
+
+    References:
+        Otsu, A threshold selection method from gray-level histograms, 1979, Eq. 19.
+    """
+    counts, borders = np.histogram(values, _BINS)
+    weight = np.append(0, np.cumsum(counts))
+    mass = np.append(0, np.cumsum(counts * (borders[1:] + borders[:-1]) / 2))
+    within = mass[None, :] - mass[:, None]
+    size = weight[None, :] - weight[:, None]
+    score = np.where(size > 0, within**2 / np.maximum(size, 1), 0)  # of bins i..j-1
+    i, j = np.triu_indices(_BINS + 1, 1)
+    total = score[0, i] + score[i, j] + score[j, _BINS]
+    best = int(np.argmax(total))
+    return float(borders[i[best]]), float(borders[j[best]])
+
+
+def separation(values: Plane) -> tuple[float, float]:
+    """Otsu's threshold for two classes, and the share of the variance that it explains.
+
+    References:
+        Otsu, 1979, Eq. 12.
+    """
+    counts, borders = np.histogram(values, _BINS)
+    middles = (borders[1:] + borders[:-1]) / 2
+    weight, mass = np.cumsum(counts)[:-1], np.cumsum(counts * middles)[:-1]
+    size, total = counts.sum(), (counts * middles).sum()
+    between = (total * weight - size * mass) ** 2 / np.maximum(weight * (size - weight), 1)
+    variance = (counts * middles**2).sum() - total**2 / size
+    best = int(np.argmax(between))
+    return float(borders[best + 1]), float(between[best] / size / max(variance, 1e-9))
+
+
+def _colour_steepness(lab: Array) -> Array:
+    down, across = np.gradient(lab, axis=(0, 1))
+    return np.asarray(np.sqrt((down**2 + across**2).sum(axis=-1)))
+
+
+def _soft(plane: Plane, sigma: float) -> Plane:
+    return np.asarray(ndimage.gaussian_filter(plane, sigma, mode="nearest", truncate=3.0))
+
+
+def _resized(pixels: NDArray[np.uint8], longest: int) -> NDArray[np.uint8]:
+    return np.asarray(_shrunk(Image.fromarray(pixels), longest))
+
+
+def _shrunk(image: Image.Image, longest: int) -> Image.Image:
+    """The picture with this longer side; a very long one is stretched to 4 : 1."""
+    scale = longest / max(image.size)
+    size = [max(longest // 4, round(side * scale)) for side in image.size]
+    return image.resize((size[0], size[1]), Image.Resampling.BILINEAR, reducing_gap=2.0)
