@@ -222,7 +222,7 @@ class VLMParams(Params):
     model: str  # as the server calls it
     key_variable: str | None  # environment variable that holds the key; null: none is needed
     answers: Literal[  # what the server can be held to, the strictest first
-        "json_schema", "json_schema_loose", "json_object", "plain"
+        "json_schema", "json_schema_loose", "json_object_schema", "json_object", "plain"
     ]
     activation: Literal["at_once", "in_rounds"]  # what matters: all groups, or branches first
     concurrency: Count  # requests on their way at once

@@ -147,6 +147,8 @@ def completion(content, finish="stop", refusal=None, counted=True):
 
 def schema_of(body):
     form = body.get("response_format", {})
+    if "schema" in form:
+        return form["schema"]
     if form.get("type") == "json_schema":
         return form["json_schema"]["schema"]
     words = body["messages"][1]["content"][1]["text"]
@@ -167,8 +169,6 @@ def fill(schema, chance):
     if kind == "array":
         words = schema["items"]["enum"]
         return [word for word in words if chance.random() < 0.7]
-    if kind == "number":
-        return round(chance.random(), 2)
     return chance.choice(schema.get("enum", ["a boat on the left", "a tree in the middle"]))
 
 

@@ -243,7 +243,7 @@ _CURES = {
 
 _LADDER = (
     "See annotate.vlm.answers: where json_schema is not known, try json_schema_loose, then "
-    "json_object, then plain."
+    "json_object_schema, json_object, plain."
 )
 _FIELDS = {  # that a server may not know, each with what cures it
     "max_completion_tokens": "See annotate.vlm.max_tokens_name; others call it max_tokens.",
@@ -272,11 +272,13 @@ def _texts(messages: Sequence[Message]) -> str:
     return "\n".join(said)
 
 
-_SCHEMATIC = frozenset({"json_schema", "json_schema_loose"})
+_SCHEMATIC = frozenset({"json_schema", "json_schema_loose", "json_object_schema"})
 
 
 def _format(params: VLMParams, schema: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a request by which the server is held to JSON."""
+    if params.answers == "json_object_schema":
+        return {"response_format": {"type": "json_object", "schema": schema}}
     if params.answers in _SCHEMATIC:
         form = {"name": "answer", "schema": schema}
         strict = {"strict": True} if params.answers == "json_schema" else {}

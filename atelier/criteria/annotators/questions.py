@@ -245,7 +245,8 @@ _VERDICT = {
     "properties": {
         "evidence": {"type": "string"},
         "pole": {"type": "string", "enum": ["positive", "negative", "abstain"]},
-        "confidence": {"type": "number"},
+        # In steps: not every server that holds a model to a schema heeds a range.
+        "confidence": {"type": "number", "enum": [0.1, 0.3, 0.5, 0.7, 0.9]},
     },
     "required": ["evidence", "pole", "confidence"],
     "additionalProperties": False,

@@ -611,6 +611,23 @@ def test_a_schema_is_sent_strict_or_not(open_agent, look, model_server, answers,
     assert form.get("strict") is strict
 
 
+def test_an_older_server_finds_the_schema_beside_the_word_json(
+    open_agent, look, model_server, tree
+):
+    model_server.follow(keep=True)
+
+    agent = open_agent(answers="json_object_schema")
+    assert agent.consult(look(1), silent) == {}
+
+    body = model_server.asked()["bodies"][0]["body"]
+    form = body["response_format"]
+    assert (form["type"], list(form["schema"]["properties"])) == (
+        "json_object", ["kind", "matters"],
+    )  # fmt: skip
+    assert "fits this schema" not in body["messages"][1]["content"][1]["text"]
+    assert agent.schema_tokens() > 0
+
+
 @pytest.mark.parametrize(
     ("words", "cure"),
     [
@@ -619,7 +636,7 @@ def test_a_schema_is_sent_strict_or_not(open_agent, look, model_server, answers,
             "max_tokens_name: newer",
         ),
         ("'temperature' does not support 0.0 with this model", "null sends none"),
-        ("Unexpected fields in the request: {'response_format'}", "then plain"),
+        ("Unexpected fields in the request: {'response_format'}", "json_object, plain"),
     ],
 )
 def test_a_field_that_the_server_refuses_ends_the_run_with_the_cure(
