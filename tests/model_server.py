@@ -9,6 +9,7 @@ import hashlib
 import json
 import random
 import sys
+import time
 
 from aiohttp import web
 
@@ -39,14 +40,17 @@ class Model:
         self.random = random.Random(self.script["seed"])
         self.asked, self.bodies, self.good = 0, [], {}
         self.faults, self.flying, self.most = {}, 0, 0
+        self.held = 0.0  # seconds, over all requests
 
     async def complete(self, request):
         self.asked += 1
         self.flying += 1
         self.most = max(self.most, self.flying)
+        began = time.monotonic()
         try:
             return await self._complete(request)
         finally:
+            self.held += time.monotonic() - began
             self.flying -= 1
 
     async def _complete(self, request):
@@ -194,7 +198,7 @@ async def serve():
         return web.json_response(
             {
                 "asked": model.asked, "bodies": model.bodies, "faults": model.faults,
-                "good": model.good, "most": model.most,
+                "good": model.good, "most": model.most, "held": model.held,
             }
         )  # fmt: skip
 

@@ -659,12 +659,18 @@ def test_a_slow_server_is_kept_busy(open_agent, look, model_server, capsys):
 
     began = time.monotonic()
     agent.consult(sights, silent)
-    rate = model_server.asked()["asked"] / (time.monotonic() - began)
+    seconds = time.monotonic() - began
 
-    most = concurrency / latency
+    asked = model_server.asked()
+    rate = asked["asked"] / seconds
+    held = asked["held"] / asked["asked"]  # on a busy machine a server's second is longer
     with capsys.disabled():
-        sys.stdout.write(f"\n{rate:.2f} requests/s, {rate / most:.1%} of C/L = {most:g}\n")
-    assert rate >= 0.95 * most
+        sys.stdout.write(
+            f"\n{asked['asked']} requests in {seconds:.1f} s: {rate:.2f} a second, "
+            f"{rate * latency / concurrency:.1%} of C/L for L = {latency:g} s, "
+            f"{rate * held / concurrency:.1%} for the {held:.3f} s that the server took\n"
+        )
+    assert rate * held / concurrency >= 0.95
 
 
 @pytest.mark.slow
