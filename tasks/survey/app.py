@@ -396,7 +396,11 @@ def _add_assets(app: FastAPI) -> None:
         content = partial(pages.asset, name)
         return lambda: Response(content(), media_type=kind)
 
-    for name, kind in (("survey.css", "text/css"), ("survey.js", "text/javascript")):
+    for name, kind in (
+        ("survey.css", "text/css"),
+        ("survey.js", "text/javascript"),
+        ("icon.svg", "image/svg+xml"),
+    ):
         app.get(f"/{name}", name=name)(send(name, kind))
 
     @app.get("/health")
