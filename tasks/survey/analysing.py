@@ -55,9 +55,10 @@ def run(name: str) -> None:
     atomic.write(folder / RESULTS, content + "\n")
     atomic.write(folder / PAGE, page.render(found))
     sys.stdout.write(f"{page.sentence(found)}\n{folder / PAGE} tells more\n")
-    if found.study.findings:
+    told = _for_models(found, key)
+    if found.study.findings and told:
         md5 = hashlib.md5(content.encode(), usedforsecurity=False).hexdigest()
-        for line in registry.surveyed(name, md5, _for_models(found, key)):
+        for line in registry.surveyed(name, md5, told):
             sys.stdout.write(f"registry: {line}\n")
 
 

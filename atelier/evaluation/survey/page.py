@@ -151,6 +151,11 @@ def _percent(share: float) -> str:
     return f"{100 * share:.0f}%"
 
 
+def _signed(value: float) -> str:
+    """Return a number with two decimals and a true minus, never a minus zero."""
+    return f"{round(value, 2) + 0.0:.2f}".replace("-", "−")
+
+
 def _probability(p: float) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
@@ -164,6 +169,7 @@ def _template(name: str) -> jinja2.Template:
         lstrip_blocks=True,
     )
     environment.filters["percent"] = _percent
+    environment.filters["number"] = _signed
     environment.filters["probability"] = _probability
     source = (folder / f"{name}.html.j2").read_text(encoding="utf-8")
     return environment.from_string(source)
