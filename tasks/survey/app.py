@@ -53,7 +53,12 @@ class Visit:
 
 
 def application(
-    study: Study, votes: Votes, pictures: Folder, address: str, failures: Bucket | None = None
+    study: Study,
+    votes: Votes,
+    pictures: Folder,
+    address: str,
+    failures: Bucket | None = None,
+    pace: Bucket | None = None,
 ) -> FastAPI:
     """Return the app.
 
@@ -63,9 +68,16 @@ def application(
         pictures: Folder of the study's pictures.
         address: How people reach it, ``http(s)://host:port``; with https, cookies say Secure.
         failures: Limits wrong tokens from one address.
+        pace: Limits requests of one person.
     """
     app = FastAPI(title="atelier survey", openapi_url=None, docs_url=None, redoc_url=None)
-    desk = _Desk(study, votes, address, failures or Bucket(rate=0.2, burst=20))
+    desk = _Desk(
+        study,
+        votes,
+        address,
+        failures or Bucket(rate=0.2, burst=20),
+        pace or Bucket(rate=8, burst=60),
+    )
     host = urlsplit(address).hostname or ""
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*_LOOPBACK, host])
     app.add_middleware(guard.Guard)
@@ -80,12 +92,13 @@ def application(
 class _Desk:
     """What all pages need: the study, the votes, and who is asking."""
 
-    def __init__(self, study: Study, votes: Votes, address: str, failures: Bucket) -> None:
-        self.study, self.votes, self.failures = study, votes, failures
+    def __init__(
+        self, study: Study, votes: Votes, address: str, failures: Bucket, pace: Bucket
+    ) -> None:
+        self.study, self.votes, self.failures, self.pace = study, votes, failures, pace
         self.secure = address.startswith("https:")
         self.dimensions = {one.key: one for one in study.dimensions}
         self.known = frozenset(study.pictures)
-        self._pace = Bucket(rate=8, burst=60)  # of one person
 
     def admit(self, token: str, client: str) -> Visit:
         """Return whose token it is; a wrong one is refused, and soon no more are looked up."""
@@ -95,7 +108,7 @@ class _Desk:
             if wait:
                 raise Problem(429, "Too many wrong codes. Please wait a little.", wait)
             raise Problem(404, "This invitation is not valid (any more).")
-        wait = self._pace.wait(str(rater.number))
+        wait = self.pace.wait(str(rater.number))
         if wait:
             raise Problem(429, "That was very fast. Please wait a moment.", wait)
         return Visit(rater, token, self.study.sheets[rater.group][rater.sheet])
