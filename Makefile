@@ -5,7 +5,7 @@ PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 installed := .venv/installed
 
-.PHONY: demo repro test check proofs golden deps
+.PHONY: demo repro test check proofs golden deps up down
 
 demo: $(installed)  ## draw the starter paintings, run the whole pipeline, print the table
 	python -m tasks data
@@ -32,6 +32,12 @@ golden: $(installed)  ## write the golden curves again; read the difference befo
 
 deps: $(installed)  ## write the code that each stage imports into dvc.yaml
 	python -m flows deps
+
+up: $(installed)  ## Prefect's and MLflow's servers and a worker, on this machine alone
+	python -m flows up
+
+down: $(installed)  ## stop what `make up` started
+	python -m flows down
 
 $(installed): pyproject.toml constraints.txt
 	test -x .venv/bin/python || $(PYTHON) -m venv .venv

@@ -100,6 +100,28 @@ def doctor() -> None:
 
 
 @app.command()
+def up(
+    prefect_port: Annotated[int, typer.Option(help="Of Prefect's server.")] = 4200,
+    mlflow_port: Annotated[int, typer.Option(help="Of MLflow's server.")] = 5000,
+) -> None:
+    """Start Prefect's and MLflow's servers and a worker, on this machine alone."""
+    from flows import servers
+
+    for line in servers.up(prefect_port, mlflow_port):
+        sys.stdout.write(line + "\n")
+        sys.stdout.flush()
+
+
+@app.command()
+def down() -> None:
+    """Stop what `up` started."""
+    from flows import servers
+
+    for line in servers.down():
+        sys.stdout.write(line + "\n")
+
+
+@app.command()
 def serve() -> None:
     """Offer the deployments of prefect.yaml in Prefect's pages, run here, without a worker."""
     from flows import server
