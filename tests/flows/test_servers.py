@@ -106,7 +106,7 @@ def running(request, repository, tmp_path_factory, monkeypatch):
         monkeypatch.setenv(servers.POSTGRES, request.getfixturevalue("postgres"))
     for name, value in {
         "PREFECT_HOME": str(tmp_path_factory.mktemp("prefect")),
-        "PYTHONPATH": str(ROOT),
+        "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
         "PREFECT_WORKER_QUERY_SECONDS": "2",
     }.items():
         monkeypatch.setenv(name, value)
