@@ -19,6 +19,7 @@ import hashlib
 import importlib.metadata
 import json
 import os
+import re
 import sys
 import tempfile
 import warnings
@@ -284,6 +285,7 @@ def _reconcile(name: str, profile: Profile, evaluating: bool) -> Iterator[str]:
         for one in weights:
             registered = f"atelier-{name}-{one.kind}"
             version, made = _version(mlflow, at, registered, one, profile)
+            _link(mlflow, name, registered, version, versions)
             versions[one.painter] = version
             if measured and one.painter in measured.suites:
                 _attach(mlflow, registered, version, measured.md5, measured.suites[one.painter])
@@ -352,6 +354,22 @@ def _rows(lock: Mapping[str, Any], stage: str, kind: str) -> list[dict[str, Any]
     return list(lock.get(stage, {}).get(kind, []))
 
 
+def _link(
+    mlflow: "MlflowClient",
+    profile: str,
+    registered: str,
+    version: str,
+    known: Mapping[str, str],
+) -> None:
+    """Say from which θ1 a θ comes: ``tags.parent`` upwards, a search for it downwards."""
+    if THETA1 not in known or registered.endswith(THETA1):
+        return
+    parent = f"atelier-{profile}-{THETA1}/{known[THETA1]}"
+    # The same weights have the same θ1, unless a person pulled one without the other.
+    if "parent" not in mlflow.get_model_version(registered, version).tags:
+        mlflow.set_model_version_tag(registered, version, "parent", parent)
+
+
 def _version(
     mlflow: "MlflowClient", at: str, registered: str, one: Weights, profile: Profile
 ) -> tuple[str, str]:
@@ -376,7 +394,7 @@ def _version(
         source=f"models:/{model}",
         run_id=source,
         model_id=model,
-        tags=_tags(one) | tracking.provenance(),
+        tags=_tags(one) | tracking.provenance() | _base(profile),
     )
     return str(made.version), ", new"
 
@@ -406,6 +424,7 @@ def _log_model(
 def _save(folder: Path, one: Weights, profile: Profile) -> None:
     """Write the folder that ``mlflow.pyfunc.load_model`` reads."""
     import mlflow
+    import pandas as pd
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 
@@ -424,6 +443,7 @@ def _save(folder: Path, one: Weights, profile: Profile) -> None:
                 "guidance": evaluate.guidance,
                 "batch_images": evaluate.batch_images,
             },
+            input_example=pd.DataFrame({"prompt": ["a landscape in blue"], "seed": [1]}),
             signature=ModelSignature(
                 inputs=Schema([ColSpec("string", "prompt"), ColSpec("long", "seed")]),
                 outputs=Schema([ColSpec("string", "image")]),
@@ -457,6 +477,20 @@ def _trained_by(one: Weights, profile: Profile) -> dict[str, Any]:
         return profile.sft.model_dump()
     cpo = profile.cpo.model_dump()
     return {**cpo["objectives"].get(one.painter, {}), **cpo["lora"], **cpo["training"]}
+
+
+def _base(profile: Profile) -> dict[str, str]:
+    """Return tags that say on which base the weights lie, and under which licence it is."""
+    model = profile.model
+    tags = {"base": f"{model.source}@{model.revision}" if model.revision else model.source}
+    readme = Path(model.source) / "README.md"
+    if readme.is_file():
+        found = re.search(
+            r"^licen[cs]e: *(\S+)", readme.read_text(encoding="utf-8"), re.MULTILINE
+        )
+        if found:
+            tags["licence"] = found[1]
+    return tags
 
 
 def _tags(one: Weights) -> dict[str, str]:

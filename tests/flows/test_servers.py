@@ -1,5 +1,6 @@
 """``up`` and ``down``, a schedule that fires by itself, PostgreSQL, docker-compose.yaml."""
 
+import json
 import os
 import re
 import shutil
@@ -48,6 +49,29 @@ def test_docker_compose_is_whole_quiet_and_on_this_machine_alone():
         assert set(service.get("depends_on", {})) <= services.keys()
     named = [row.partition(":")[0] for s in services.values() for row in s.get("volumes", [])]
     assert set(named) == content["volumes"].keys()
+
+
+@pytest.mark.parametrize("pool", ["cpu", "gpu"])
+def test_a_kubernetes_template_is_a_job_whose_blanks_are_all_variables(pool):
+    from prefect.client.schemas.objects import WorkPool
+    from prefect.utilities.templating import find_placeholders
+
+    template = json.loads((ROOT / f"kubernetes/{pool}.json").read_text())
+    manifest = template["job_configuration"]["job_manifest"]
+    (container,) = manifest["spec"]["template"]["spec"]["containers"]
+
+    WorkPool(name=pool, type="kubernetes", base_job_template=template)  # Prefect checks it
+    blanks = {blank.name for blank in find_placeholders(template["job_configuration"])}
+    assert blanks <= template["variables"]["properties"].keys()
+    assert (manifest["apiVersion"], manifest["kind"]) == ("batch/v1", "Job")
+    assert ("nvidia.com/gpu" in container["resources"]["limits"]) == (pool == "gpu")
+    assert pool in servers_pools()
+
+
+def servers_pools():
+    from flows import server
+
+    return server.POOLS
 
 
 def test_a_database_that_cannot_be_reached_is_said_without_the_password(monkeypatch):

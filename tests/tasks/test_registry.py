@@ -110,6 +110,18 @@ def test_the_registry_follows_dvc_lock_there_and_back(trained, workspace, capsys
     assert champion() == 2
 
 
+def test_lineage_can_be_walked_both_ways(trained):
+    registry.run()
+
+    mlflow = tracking.client()
+    theta = mlflow.get_model_version(THETA, "2")
+    assert theta.tags["parent"] == f"{THETA1}/1"
+    assert theta.tags["base"] == "base/starter"
+    children = mlflow.search_model_versions(f"tags.parent = '{THETA1}/1'")
+    assert sorted(int(one.version) for one in children) == [1, 2]
+    assert "parent" not in mlflow.get_model_version(THETA1, "1").tags
+
+
 def test_headlines_are_on_the_version_and_the_suite_on_the_model(trained):
     evaluate()
     registry.run()
