@@ -25,7 +25,8 @@ pull:
 deployments:
 - name: often
   entrypoint: flows.reproduce:reproduce
-  schedules: [{interval: 5, active: true}]
+  schedules: [{interval: 30, active: true}]
+  concurrency_limit: {limit: 1, collision_strategy: CANCEL_NEW}
   work_pool: {name: cpu}
 """
 
@@ -162,7 +163,7 @@ def test_a_schedule_fires_by_itself_and_down_leaves_nothing(running, repository)
     family = [
         int(file.read_text().split()[0]) for file in Path("artifacts/servers").glob("*.pid")
     ]
-    end = time.monotonic() + 300
+    end = time.monotonic() + 400
     while not (states := finished()) or "UpToDate" not in states:
         assert time.monotonic() < end, states
         time.sleep(2)
@@ -193,8 +194,9 @@ def finished():
         json.dumps({"sort": "START_TIME_ASC"}).encode(),
         {"Content-Type": "application/json"},
     )
-    with urllib.request.urlopen(request, timeout=30) as answer:
-        return [run["state_name"] for run in json.load(answer) if run["end_time"]]
+    with urllib.request.urlopen(request, timeout=120) as answer:
+        runs = json.load(answer)
+    return [run["state_name"] for run in runs if run["state_type"] == "COMPLETED"]
 
 
 def rows(database, query):
