@@ -3,6 +3,7 @@
     python -m benchmarks.gpu_step --family sdxl --batch 8 --checkpointing --out sdxl.json
     python -m benchmarks.gpu_step --family flux --batch 4 --checkpointing --out flux.json
     python -m benchmarks.gpu_step --family sdxl --size toy --out toy.json      # on any machine
+    python -m benchmarks.gpu_step --family flux --count-only --out count.json  # on any machine
 
 No weights are downloaded: speed and memory do not depend on what a network has learned. The
 step is the engine's own (θ1's two passes, the policy's pass and its gradient, clipping, AdamW)
@@ -12,6 +13,7 @@ share is of what matrix products of this device reached in the same run.
 """
 
 import argparse
+import contextlib
 import itertools
 import json
 import platform
@@ -26,6 +28,7 @@ from typing import Any
 import psutil
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from atelier.models import Denoiser, adapters, codec, quiet, small
@@ -49,13 +52,22 @@ CHANNELS = {"flux": 16, "sdxl": 4}  # of latents
 TOKENS = {"flux": 512, "sdxl": 77}
 OBJECTIVE = CPOS(
     objective="cpo-s", loser_target="mirror-winner", winner="labelled", omega=6.0,
-    weighting="constant", learning_rate=5e-5,
+    teacher="sft", confidence="ignored", weighting="constant", learning_rate=5e-5,
 )  # fmt: skip
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Measure, print a line, write JSON."""
     asked = parse(arguments)
+    if asked.count_only:
+        computed = count(asked)
+        asked.out.write_text(json.dumps(computed, indent=2) + "\n", encoding="utf-8")
+        sys.stdout.write(
+            f"{asked.family} at {asked.pixels} px, computed: "
+            f"{computed['forward_tflops']:.4g} TFLOP a pass, "
+            f"{computed['step_tflops_per_image']:.4g} an image and CPO-S step\n"
+        )
+        return
     found = measure(asked)
     asked.out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     sys.stdout.write(
@@ -83,10 +95,13 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--steps", type=int, default=10, help="measured, after --warm-up")
     parser.add_argument("--warm-up", type=int, default=3)
+    parser.add_argument("--count-only", action="store_true", help="count FLOPs, run nothing")
     parser.add_argument("--out", type=Path, required=True, help="JSON that is written")
     asked = parser.parse_args(arguments)
-    if asked.size == "full" and not torch.cuda.is_available():
-        parser.error("--size full needs a CUDA device; --size toy runs on any machine")
+    if asked.size == "full" and not asked.count_only and not torch.cuda.is_available():
+        parser.error(
+            "--size full needs a CUDA device; --size toy and --count-only run on any machine"
+        )
     return asked
 
 
@@ -96,14 +111,8 @@ def measure(asked: argparse.Namespace) -> dict[str, Any]:
     dtype = torch.bfloat16 if asked.size == "full" else torch.float32
     peak = matrix_peak(device, dtype, 8192 if asked.size == "full" else 256)
     painter = built(asked, device, dtype)
-    lora = LoRA(
-        rank=asked.rank,
-        alpha=asked.rank,
-        rslora=False,
-        dora=False,
-        dropout=0,
-        targets=ATTENTION,
-    )
+    weights = sum(parameter.numel() for parameter in painter.network.parameters())
+    lora = _lora(asked)
     for seed, name in enumerate(("theta1", "theta")):
         adapters.add(painter.network, name, lora, seed=seed)
     if asked.checkpointing:
@@ -111,7 +120,7 @@ def measure(asked: argparse.Namespace) -> dict[str, Any]:
     training = settings(asked)
     step = steps.complex_preference(
         painter, corpus(asked, painter, device), OBJECTIVE, training,
-        teacher="theta1", policy="theta",
+        teacher="theta1", policy="theta", caption_dropout=0.0,
     )  # fmt: skip
     with adapters.learning(painter.network, "theta"):
         trained = adapters.weights(painter.network, "theta")
@@ -126,7 +135,7 @@ def measure(asked: argparse.Namespace) -> dict[str, Any]:
         "torch": torch.__version__,
         "family": asked.family,
         "size": asked.size,
-        "parameters": sum(p.numel() for p in painter.network.parameters()),
+        "parameters": weights,
         "trained": sum(p.numel() for p in trained.values()),
         "pixels": asked.pixels,
         "batch_images": asked.batch,
@@ -147,6 +156,52 @@ def measure(asked: argparse.Namespace) -> dict[str, Any]:
         "matrix_peak_tflops": peak / 1e12,
         "share_of_peak": flops / seconds / peak,
     }
+
+
+def count(asked: argparse.Namespace) -> dict[str, Any]:
+    """Return the FLOPs of one image in a step, counted on tensors that have no content."""
+    meta = torch.device("meta")
+    painter = built(asked, meta, torch.bfloat16)
+    painter.network.to(meta)
+    weights = sum(parameter.numel() for parameter in painter.network.parameters())
+    with meta:
+        adapters.add(painter.network, "theta", _lora(asked), seed=0)
+    if asked.checkpointing:
+        painter.network.enable_gradient_checkpointing()
+    random = corpus(asked, painter, meta)
+    one = torch.tensor([0])
+    condition = random.condition(one, one, meta)
+    noisy, time = random.latents[one].to(meta), torch.full((1,), 0.5, device=meta)
+    with FlopCounterMode(display=False) as forward, torch.no_grad():
+        painter.predict(noisy, time, condition)
+    with (
+        adapters.learning(painter.network, "theta"),
+        FlopCounterMode(display=False) as learning,
+    ):
+        painter.predict(noisy, time, condition).mean().backward()
+    once, policy = forward.get_total_flops(), learning.get_total_flops()
+    return {
+        "family": asked.family,
+        "size": asked.size,
+        "pixels": asked.pixels,
+        "rank": asked.rank,
+        "gradient_checkpointing": asked.checkpointing,
+        "parameters": weights,
+        "forward_tflops": once / 1e12,
+        "policy_tflops": policy / 1e12,
+        "step_tflops_per_image": (2 * once + policy) / 1e12,  # θ1 speaks twice
+    }
+
+
+def _lora(asked: argparse.Namespace) -> LoRA:
+    return LoRA(
+        rank=asked.rank,
+        alpha=asked.rank,
+        rslora=False,
+        dora=False,
+        dropout=0,
+        targets=ATTENTION,
+    )
 
 
 def built(asked: argparse.Namespace, device: torch.device, dtype: torch.dtype) -> Denoiser:
@@ -256,7 +311,7 @@ def counted(
 ) -> int:
     """FLOPs of one step's passes and gradients, as torch counts them."""
     half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(training.precision)
-    with FlopCounterMode(display=False) as counter:
+    with _countable(device), FlopCounterMode(display=False) as counter:
         for part in ALONE.parts(training.batch_images, training.images_at_once):
             with torch.autocast(device.type, half or torch.bfloat16, enabled=half is not None):
                 loss, _ = step(0, False, part)
@@ -264,6 +319,13 @@ def counted(
     for parameter in trained.values():
         parameter.grad = None
     return int(counter.get_total_flops())
+
+
+def _countable(device: torch.device) -> contextlib.AbstractContextManager[None]:
+    """Attention as products of matrices on a CPU, whose fused one torch cannot count."""
+    if device.type != "cpu":
+        return contextlib.nullcontext()
+    return sdpa_kernel(SDPBackend.MATH)  # type: ignore[no-any-return]
 
 
 def timed(

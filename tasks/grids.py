@@ -51,10 +51,12 @@ class Grids:
         if self._params is None or done % self._params.every_steps:
             return
         network = self._painter.network
+        device = next(network.parameters()).device
+        drawing = [device] if device.type == "cuda" else []
         learning = [module for module in network.modules() if module.training]
         network.eval()
         try:
-            with torch.random.fork_rng():
+            with torch.random.fork_rng(devices=drawing):
                 picture = self._paint(self._params, corpus)
         finally:
             for module in learning:

@@ -6,6 +6,7 @@ learned does not depend on it. Over several nodes accelerate's launcher is start
 each (docs/performance.md); this module then stands back.
 """
 
+import logging
 import os
 import threading
 import time
@@ -16,7 +17,7 @@ from atelier.errors import ParamsError
 PROCESSES = "ATELIER_PROCESSES"
 TRAINING = frozenset({"base", "cpo", "sft"})
 _WATCH_SECONDS = 0.5
-_OTHERS_WAIT_SECONDS = 3.0
+_OTHERS_WAIT_SECONDS = 120.0
 
 
 def processes() -> int:
@@ -62,6 +63,7 @@ def several(stage: str) -> NoReturn:
         "--main_process_port", "0", "--mixed_precision", "no", "--dynamo_backend", "no",
         "--module", "tasks", stage,
     ]  # fmt: skip
+    logging.disable(logging.ERROR)  # the launcher's own account of what the stage has told
     try:
         launch_command(launch_command_parser().parse_args(words))
     except ChildFailedError as error:

@@ -114,15 +114,16 @@ def _lines(title: str, pace: _Pace) -> Iterator[Report]:
         pace.update(done, values)
         if time.monotonic() - spoken >= _SECONDS_BETWEEN_LINES:
             spoken = time.monotonic()
-            _say(f"{title}: {pace.line()}")
+            say(f"{title}: {pace.line()}")
 
     yield report
     pace.done = pace.total  # what was found finished is never reported
     took = _clock(time.monotonic() - pace.started)
-    _say(f"{title}: step {pace.done}/{pace.total} · took {took}")
+    say(f"{title}: step {pace.done}/{pace.total} · took {took}")
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
+    """Print a line beside the bars."""
     sys.stderr.write(text + "\n")
     sys.stderr.flush()
 

@@ -15,7 +15,7 @@ from atelier.models import Denoiser
 from atelier.params import Training
 from atelier.training import drift, loop
 from atelier.training.ranks import Ranks
-from tasks import machine, progress
+from tasks import machine, paths, progress
 from tasks.curve import Curve
 from tasks.tracking import StageRun
 
@@ -61,6 +61,8 @@ def teach(
         RoomError: The device has too little memory.
     """
     with progress.bar(title, params.steps, "images", each=params.batch_images) as bar:
+        if ranks.first:
+            progress.say(_announced(title, trained, params, ranks))
         curve = Curve(work, curve_name, bar, tracked)
         pace = _Pace(params.batch_images)
         watch = _Watch(title, curve, params.drift_stop)
@@ -85,6 +87,19 @@ def teach(
     for name, parameter in trained.items():
         parameter.data.copy_(weights[name])
     return curve
+
+
+def _announced(
+    title: str, trained: Mapping[str, nn.Parameter], params: Training, ranks: Ranks
+) -> str:
+    """What is about to begin, in a line."""
+    learning = sum(parameter.numel() for parameter in trained.values())
+    room = machine.room(paths.ARTIFACTS)
+    return (
+        f"{title}: {learning:,} weights learn; {params.steps} steps of {params.batch_images} "
+        f"images, {ranks.count} process(es) on {room.device}; {room.free_memory / 1e9:.3g} GB "
+        f"memory and {room.disk / 1e9:.3g} GB disk are free"
+    )
 
 
 @contextlib.contextmanager

@@ -46,20 +46,26 @@ def test_flops_are_those_of_the_passes(tmp_path):
         ["--family", "flux", "--size", "toy", "--pixels", "64", "--batch", "2",
          "--precision", "fp32", "--out", "x"]
     )  # fmt: skip
-    device = torch.device("cpu")
-    painter = gpu_step.built(asked, device, torch.float32)
-    corpus = gpu_step.corpus(asked, painter, device)
-    one = torch.tensor([0, 1])
-    with gpu_step.FlopCounterMode(display=False) as counter, torch.no_grad():
-        painter.predict(
-            corpus.latents[one], torch.tensor([0.5, 0.5]), corpus.condition(one, one, device)
-        )
-    forward = counter.get_total_flops()
-
+    forward = asked.batch * gpu_step.count(asked)["forward_tflops"] * 1e12
     asked.steps, asked.warm_up = 1, 1
     found = gpu_step.measure(asked)
 
     assert 4 * forward < found["flops_per_step"] < 6.5 * forward
+
+
+def test_counting_alone_runs_nothing_and_counts_the_same(tmp_path):
+    out = tmp_path / "found.json"
+    words = ["--family", "flux", "--size", "toy", "--pixels", "64", "--batch", "1",
+             "--precision", "fp32", "--rank", "2"]  # fmt: skip
+
+    gpu_step.main([*words, "--count-only", "--out", str(out)])
+
+    counted = json.loads(out.read_text())
+    asked = gpu_step.parse([*words, "--steps", "1", "--warm-up", "1", "--out", "x"])
+    # θ1's adapter is a little more.
+    assert counted["step_tflops_per_image"] * 1e12 == pytest.approx(
+        gpu_step.measure(asked)["flops_per_step"], rel=0.05
+    )
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")

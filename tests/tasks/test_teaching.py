@@ -70,6 +70,7 @@ def test_gradient_checkpointing_is_on_while_it_learns_alone(studio, notebook, mo
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
+@pytest.mark.filterwarnings("ignore")  # torch's own, on tracing
 @pytest.mark.parametrize("family", ["flux", "sdxl"])
 def test_a_compiled_network_learns_the_same(studio, notebook):
     sft.run(changed(studio, "sft", steps=3), notebook)
@@ -120,6 +121,14 @@ def test_what_is_set_already_is_not_advised(studio, notebook, monkeypatch):
     assert "images_at_once" not in str(told.value)
     assert "gradient_checkpointing" not in str(told.value)
     assert "precision" not in str(told.value)
+
+
+def test_what_begins_is_said_before_it_does(studio, notebook, capsys):
+    sft.run(changed(studio, "sft", steps=3), notebook)
+
+    said = capsys.readouterr().err
+    assert "weights learn; 3 steps of 2 images, 1 process(es) on CPU" in said
+    assert said.index("weights learn") < said.index("sft: step 3/3")
 
 
 def test_another_error_stays_what_it_is(studio, notebook, monkeypatch):

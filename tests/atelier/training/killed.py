@@ -56,8 +56,9 @@ def train(painter, corpus, folder, place=None, at=0):
     """Train to the end, or be killed at step ``at``: in its second pass, after it, or while
     the checkpoint that follows it is written."""
     step = steps.complex_preference(
-        painter, corpus, two.OBJECTIVE, TRAINING, teacher="theta1", policy="theta"
-    )
+        painter, corpus, two.OBJECTIVE, TRAINING,
+        teacher="theta1", policy="theta", caption_dropout=0.3,
+    )  # fmt: skip
 
     def passes(number, measure, part):
         if place == "pass" and number + 1 == at and part.start > 0:

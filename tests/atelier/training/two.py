@@ -11,6 +11,8 @@ OBJECTIVE = CPOS(
     loser_target="mirror-winner",
     winner="labelled",
     omega=1.0,
+    teacher="sft",
+    confidence="ignored",
     weighting="constant",
     learning_rate=0.003,
 )
@@ -59,7 +61,13 @@ def curve(family, folder, together):
         loop.fit(
             adapters.weights(painter.network, "theta"),
             steps.complex_preference(
-                painter, corpus, OBJECTIVE, TRAINING, teacher="theta1", policy="theta"
+                painter,
+                corpus,
+                OBJECTIVE,
+                TRAINING,
+                teacher="theta1",
+                policy="theta",
+                caption_dropout=0.3,
             ),
             learning_rate=OBJECTIVE.learning_rate,
             params=TRAINING,
