@@ -85,8 +85,9 @@ class Grids:
         latents = painter.sample(
             noise.to(device), condition, empty, steps=params.steps, guidance=params.guidance
         )
+        before = painter.pipeline().vae  # some objectives keep it, too
         painter.pipeline().register_modules(vae=self._codec)
         try:
             return to_bytes(painter.decode_latents(latents))
         finally:
-            painter.pipeline().register_modules(vae=None)
+            painter.pipeline().register_modules(vae=before)
