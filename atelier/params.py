@@ -66,6 +66,7 @@ class Times(Params):
     uniform_share: Fraction  # this share is uniform, the rest sigmoid(N(mean, std^2))
     logit_mean: float
     logit_std: Positive
+    shift: Positive  # then t becomes shift t / (1 + (shift - 1) t); above 1: noisier; 1: as is
 
 
 class Grids(Params):

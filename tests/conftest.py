@@ -59,7 +59,7 @@ sft:
     precision: fp32
     gradient_checkpointing: false
     compile: false
-    times: {uniform_share: 0.5, logit_mean: 0.8, logit_std: 1.0}
+    times: {uniform_share: 0.5, logit_mean: 0.8, logit_std: 1.0, shift: 1.0}
     seed: 0
     checkpoint_steps: 2
     checkpoints_kept: 2

@@ -318,8 +318,15 @@ def _order(images: int, epoch: int, seed: int) -> list[int]:
 
 
 def draw_times(batch: int, times: Times, source: torch.Generator) -> Tensor:
-    """Return training times in (0, 1), ``[B]``: uniform or sigmoid(N(mean, std^2))."""
+    """Return training times in (0, 1), ``[B]``: uniform or sigmoid(N(mean, std^2)), shifted.
+
+    ``t' = s t / (1 + (s - 1) t)`` divides the signal-to-noise ratio of a rectified flow by
+    ``s^2`` (Esser et al. 2024, arXiv:2403.03206, Eq. 23): larger pictures hide less under the
+    same noise.
+    """
     uniform = torch.rand(batch, generator=source)
     normal = torch.randn(batch, generator=source) * times.logit_std + times.logit_mean
     from_uniform = torch.rand(batch, generator=source) < times.uniform_share
-    return torch.where(from_uniform, uniform, normal.sigmoid()).clamp(1e-4, 1 - 1e-4)
+    drawn = torch.where(from_uniform, uniform, normal.sigmoid())
+    shifted = times.shift * drawn / (1 + (times.shift - 1) * drawn)
+    return shifted.clamp(1e-4, 1 - 1e-4)

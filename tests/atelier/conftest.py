@@ -71,7 +71,7 @@ def build():
     return tiny
 
 
-def tiny(family, seed=0, text_chunks=1):
+def tiny(family, seed=0, text_tokens=12, text_chunks=1):
     from atelier.models import codec, quiet, small
 
     generator = torch.Generator().manual_seed(1)
@@ -82,7 +82,7 @@ def tiny(family, seed=0, text_chunks=1):
             {**NETWORKS, **VARIANTS}[family],
             codec.fit(pictures, 4, 4),
             corpus,
-            text_tokens=12,
+            text_tokens=text_tokens,
             text_chunks=text_chunks,
             seed=seed,
         )
@@ -114,7 +114,7 @@ def training():
         precision="fp32",
         gradient_checkpointing=False,
         compile=False,
-        times=Times(uniform_share=0.5, logit_mean=0.8, logit_std=1.0),
+        times=Times(uniform_share=0.5, logit_mean=0.8, logit_std=1.0, shift=1),
         seed=3,
         checkpoint_steps=2,
         checkpoints_kept=2,

@@ -282,8 +282,8 @@ def test_a_generator_depends_on_seed_step_and_purpose_alone():
 
 
 def test_times_follow_their_mixture():
-    uniform = Times(uniform_share=1, logit_mean=0, logit_std=1)
-    normal = Times(uniform_share=0, logit_mean=0.8, logit_std=1)
+    uniform = Times(uniform_share=1, logit_mean=0, logit_std=1, shift=1)
+    normal = Times(uniform_share=0, logit_mean=0.8, logit_std=1, shift=1)
 
     even = loop.draw_times(20000, uniform, loop.generator(0, 0, "x"))
     late = loop.draw_times(20000, normal, loop.generator(0, 0, "x"))
@@ -291,3 +291,15 @@ def test_times_follow_their_mixture():
     assert even.mean().item() == pytest.approx(0.5, abs=0.01)
     # the median of sigmoid(N(0.8, 1)) is sigmoid(0.8) = 0.690
     assert late.median().item() == pytest.approx(0.690, abs=0.01)
+
+
+def test_a_shift_divides_the_signal_to_noise_ratio_by_its_square():
+    plain = Times(uniform_share=0.5, logit_mean=0.2, logit_std=1, shift=1)
+    shifted = plain.model_copy(update={"shift": 3.0})
+
+    before = loop.draw_times(1000, plain, loop.generator(0, 0, "x")).double()
+    after = loop.draw_times(1000, shifted, loop.generator(0, 0, "x")).double()
+
+    snr_before, snr_after = (((1 - t) / t) ** 2 for t in (before, after))
+    inside = (after < 0.999) & (before > 0.001)
+    torch.testing.assert_close(snr_after[inside], snr_before[inside] / 9, rtol=1e-3, atol=1e-9)
