@@ -295,7 +295,7 @@ def settings(asked: argparse.Namespace) -> Training:
         precision=asked.precision,
         gradient_checkpointing=asked.checkpointing,
         compile=asked.compile,
-        times=Times(uniform_share=1.0, logit_mean=0.0, logit_std=1.0),
+        times=Times(uniform_share=1.0, logit_mean=0.0, logit_std=1.0, shift=1.0),
         seed=0,
         checkpoint_steps=10**9,
         checkpoints_kept=1,
