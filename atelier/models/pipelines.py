@@ -152,6 +152,11 @@ def _check_family(kind: Any, params: ModelParams) -> None:
 
 def _check_tokenizers(pipeline: Any, source: str) -> None:
     """Offline and uncached, transformers returns an almost empty tokenizer without a word."""
+    if any(part is None for reader in _readers(pipeline) for part in reader):
+        raise ArtifactError(
+            f"model.source {source!r} lacks a text encoder or its tokenizer; some are offered "
+            "without T5 to save memory, take a whole one"
+        )
     for tokenizer, encoder in _readers(pipeline):
         expected = encoder.config.vocab_size
         if len(tokenizer) < 0.9 * expected:

@@ -280,6 +280,14 @@ def test_a_folder_that_is_no_pipeline_is_named(family, tmp_path):
         load(model(tmp_path, family))
 
 
+def test_a_base_without_one_of_its_encoders_is_refused(painter, family, tmp_path):
+    painter.pipeline().register_modules(text_encoder_2=None)
+    painter.pipeline().save_pretrained(tmp_path)
+
+    with pytest.raises(ArtifactError, match="lacks a text encoder|expected .*text_encoder_2"):
+        load(model(tmp_path, family))
+
+
 def test_a_base_of_another_family_is_refused(painter, family, tmp_path):
     painter.pipeline().save_pretrained(tmp_path)
     other = "sdxl" if family == "flux" else "flux"
