@@ -94,6 +94,7 @@ class Training(Params):
     gradient_checkpointing: bool  # passes are made again for the gradient: slower, smaller
     compile: bool  # the network's repeated blocks, by torch.compile
     times: Times
+    offset_noise: NonNegative  # noise that is one number a channel, beside the other; 0: none
     seed: Seed
     checkpoint_steps: Count  # a checkpoint is written every so many steps
     checkpoints_kept: Count  # of which the last so many stay
@@ -357,6 +358,15 @@ class SplitParams(Params):
         return self
 
 
+class MinSNR(Params):
+    """``weighting: {min_snr_gamma: 5}``: see objectives.min_snr."""
+
+    min_snr_gamma: Positive  # largest weight of an error in the clean latents
+
+
+Weighting = Literal["constant", "snr"] | MinSNR  # omega(lambda_t)
+
+
 class SFTParams(Params):
     """``sft:`` the base learns what the attributes mean; the result is θ1."""
 
@@ -365,16 +375,10 @@ class SFTParams(Params):
     prompt_variants: Count  # prompts drawn for an image, of which each step picks one
     attribute_dropout: Fraction  # share of active attributes left out of a variant
     caption_dropout: Fraction  # share of prompts replaced by the empty one
+    weighting: Weighting  # of the denoising loss over times
     training: Training
 
 
-class MinSNR(Params):
-    """``weighting: {min_snr_gamma: 5}``: see objectives.min_snr."""
-
-    min_snr_gamma: Positive  # largest weight of an error in the clean latents
-
-
-Weighting = Literal["constant", "snr"] | MinSNR  # omega(lambda_t)
 Winner = Literal["labelled", "flipped"]
 Teacher = Literal["sft", "base", "self"]  # who gives the targets: θ1, the base, the θ of now
 Confidence = Literal["ignored", "weighs"]  # does an unsure judgement enter targets less often?

@@ -296,6 +296,7 @@ def settings(asked: argparse.Namespace) -> Training:
         gradient_checkpointing=asked.checkpointing,
         compile=asked.compile,
         times=Times(uniform_share=1.0, logit_mean=0.0, logit_std=1.0, shift=1.0),
+        offset_noise=0,
         seed=0,
         checkpoint_steps=10**9,
         checkpoints_kept=1,

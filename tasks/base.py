@@ -66,6 +66,7 @@ def run(profile: Profile, tracked: StageRun) -> None:
             params.training,
             role="caption",
             caption_dropout=params.caption_dropout,
+            weighting="constant",
         ),
         learning_rate=params.learning_rate,
         params=params.training,

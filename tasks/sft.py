@@ -58,6 +58,7 @@ def run(profile: Profile, tracked: StageRun) -> None:
                 params.training,
                 role="labelled",
                 caption_dropout=params.caption_dropout,
+                weighting=params.weighting,
             ),
             learning_rate=params.learning_rate,
             params=params.training,

@@ -46,6 +46,7 @@ sft:
   prompt_variants: 2
   attribute_dropout: 0.35
   caption_dropout: 0.1
+  weighting: constant
   training: &training
     steps: 4
     batch_images: 2
@@ -60,6 +61,7 @@ sft:
     gradient_checkpointing: false
     compile: false
     times: {uniform_share: 0.5, logit_mean: 0.8, logit_std: 1.0, shift: 1.0}
+    offset_noise: 0
     seed: 0
     checkpoint_steps: 2
     checkpoints_kept: 2

@@ -82,12 +82,18 @@ class Corpus:
 
 
 def denoising(
-    painter: Denoiser, corpus: Corpus, params: Training, *, role: str, caption_dropout: float
+    painter: Denoiser,
+    corpus: Corpus,
+    params: Training,
+    *,
+    role: str,
+    caption_dropout: float,
+    weighting: Weighting,
 ) -> Step:
     """Ordinary denoising: how the base is trained, and SFT.
 
-    ``E || target(x_0, eps, t) - f(x_t, t, c) ||^2`` with ``c`` one of the image's prompts of
-    ``role``, or the empty one for a share ``caption_dropout``.
+    ``E w(t) || target(x_0, eps, t) - f(x_t, t, c) ||^2`` with ``c`` one of the image's prompts
+    of ``role``, or the empty one for a share ``caption_dropout``, and ``w`` by ``weighting``.
     """
 
     def step_loss(
@@ -104,7 +110,8 @@ def denoising(
         noisy = painter.process.add_noise(clean, noise, time)
         predicted = painter.predict(noisy, time, corpus.condition(prompt, rows, clean.device))
         target = painter.process.target(clean, noise, time)
-        return objectives.denoising_error(predicted, target).mean(), {}
+        errors = objectives.denoising_error(predicted, target)
+        return (_weights(painter, time, weighting) * errors).mean(), {}
 
     return step_loss
 
@@ -496,10 +503,19 @@ def _draw(
 def _noise(
     clean: Tensor, every: int, params: Training, source: torch.Generator, part: slice
 ) -> tuple[Tensor, Tensor]:
-    """Noise and times of part of a batch of ``every`` latents like ``clean``."""
+    """Noise and times of part of a batch of ``every`` latents like ``clean``.
+
+    Offset noise lifts or lowers a channel as a whole, which plain noise hardly does, so that
+    very dark and very bright pictures are learned too (N. Guttenberg 2023, "Diffusion with
+    Offset Noise").
+    """
     shape = (every, *clean.shape[1:])
-    noise = torch.randn(shape, generator=source, dtype=torch.float32)[part].to(clean.dtype)
-    return noise, draw_times(every, params.times, source)[part].to(clean.dtype)
+    noise = torch.randn(shape, generator=source, dtype=torch.float32)
+    times = draw_times(every, params.times, source)
+    if params.offset_noise > 0:
+        level = torch.randn((*shape[:2], *[1] * (len(shape) - 2)), generator=source)
+        noise = noise + params.offset_noise * level
+    return noise[part].to(clean.dtype), times[part].to(clean.dtype)
 
 
 def _targets(

@@ -115,6 +115,7 @@ def training():
         gradient_checkpointing=False,
         compile=False,
         times=Times(uniform_share=0.5, logit_mean=0.8, logit_std=1.0, shift=1),
+        offset_noise=0,
         seed=3,
         checkpoint_steps=2,
         checkpoints_kept=2,

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from atelier.models import FRAME, adapters
-from atelier.params import CPO, CPOS, DPO, NPO, SDPO, SPO, MaPO
+from atelier.params import CPO, CPOS, DPO, NPO, SDPO, SPO, MaPO, MinSNR
 from atelier.training import loop, objectives, steps
 
 IMAGES = 5
@@ -65,7 +65,9 @@ def aligned(painter, corpus, objective, training):
 
 
 def test_denoising_is_the_error_against_the_process_target(painter, corpus, training):
-    step = steps.denoising(painter, corpus, training, role="labelled", caption_dropout=0)
+    step = steps.denoising(
+        painter, corpus, training, role="labelled", caption_dropout=0, weighting="constant"
+    )
 
     loss, _ = step(0, False)
 
@@ -108,10 +110,46 @@ def test_each_picture_tells_its_own_frame_whatever_the_prompt(painter, corpus):
     assert all(torch.equal(told[name], silent[name]) for name in silent)
 
 
+@pytest.mark.parametrize("weighting", ["snr", MinSNR(min_snr_gamma=5.0)])
+def test_denoising_is_weighted_by_time(painter, corpus, training, weighting):
+    one = training.model_copy(update={"batch_images": 1})
+
+    plain, weighted = (
+        steps.denoising(
+            painter, corpus, one, role="labelled", caption_dropout=0, weighting=kind
+        )(0, False)[0]
+        for kind in ("constant", weighting)
+    )
+
+    time = steps._draw(painter, corpus, one, 0)[3]
+    snr, scale = painter.process.snr(time), painter.process.clean_scale(time)
+    expected = snr / (1 + snr) if weighting == "snr" else scale * snr.clamp(max=5)
+    torch.testing.assert_close(weighted, plain * expected[0])
+
+
+def test_offset_noise_moves_channels_as_a_whole_and_nothing_else(painter, corpus, training):
+    offset = training.model_copy(update={"offset_noise": 0.5})
+
+    _, rows, plain, time, _ = steps._draw(painter, corpus, training, 0)
+    _, same_rows, moved, same_time, _ = steps._draw(painter, corpus, offset, 0)
+
+    level = (moved - plain) / 0.5
+    assert torch.equal(rows, same_rows)
+    assert torch.equal(time, same_time)
+    torch.testing.assert_close(level, level[:, :, :1, :1].expand_as(level), atol=1e-5, rtol=0)
+    assert len(level[:, :, 0, 0].unique()) == level[:, :, 0, 0].numel()
+    part = steps._draw(painter, corpus, offset, 0, slice(1, 3))[2]
+    assert torch.equal(part, moved[1:3])  # whoever takes a part sees the whole batch's
+
+
 def test_full_caption_dropout_reads_only_the_empty_prompt(painter, corpus, training):
-    dropped = steps.denoising(painter, corpus, training, role="labelled", caption_dropout=1)
+    dropped = steps.denoising(
+        painter, corpus, training, role="labelled", caption_dropout=1, weighting="constant"
+    )
     corpus.rows["labelled"].fill_(corpus.empty)
-    empty = steps.denoising(painter, corpus, training, role="labelled", caption_dropout=0)
+    empty = steps.denoising(
+        painter, corpus, training, role="labelled", caption_dropout=0, weighting="constant"
+    )
 
     assert torch.equal(dropped(1, False)[0], empty(1, False)[0])
 
