@@ -14,6 +14,7 @@ from atelier.models import Condition, pipelines
 from atelier.models.processes import Process, RectifiedFlow
 from atelier.params import ModelParams
 
+_BLOCK = "JointTransformerBlock"
 _TIMES = 1000  # the transformer reads times in [0, 1000]
 
 
@@ -28,6 +29,7 @@ class SD3:
         self._pipeline = pipeline
         self.network = pipeline.transformer
         self.network.requires_grad_(False)
+        self.network._repeated_blocks = [_BLOCK]  # diffusers names none, for torch.compile
         self.token_budget = text_tokens
         codec = pipeline.vae.config
         scales = (codec.scaling_factor, codec.shift_factor, text_tokens)

@@ -262,6 +262,13 @@ def test_a_lora_paints_the_same_in_a_pipeline_without_our_code(painter, lora, tm
     assert not torch.allclose(ours, untaught, atol=1e-2)
 
 
+def test_the_blocks_that_torch_compile_is_to_compile_are_there(painter):
+    kinds = {type(module).__name__ for module in painter.network.modules()}
+
+    assert painter.network._repeated_blocks
+    assert set(painter.network._repeated_blocks) & kinds
+
+
 FAMILIES = get_args(ModelParams.model_fields["family"].annotation)
 
 
