@@ -5,7 +5,8 @@ import pytest
 from atelier.params import read_profile
 
 PARAMS = Path(__file__).parents[2] / "params"
-PROFILES = sorted(file for file in PARAMS.glob("*.yaml") if file.name != "profile.yaml")
+NO_PROFILES = {"profile.yaml", "study.yaml"}
+PROFILES = sorted(file for file in PARAMS.glob("*.yaml") if file.name not in NO_PROFILES)
 
 
 @pytest.mark.parametrize("file", PROFILES, ids=lambda file: file.stem)
