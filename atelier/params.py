@@ -572,6 +572,28 @@ class CPOParams(Params):
         return self
 
 
+MetricName = Literal[
+    "fid",
+    "kid",
+    "vendi",
+    "memorisation",
+    "clipscore",
+    "pickscore",
+    "hpsv2.0",
+    "hpsv2.1",
+    "imagereward",
+    "aesthetic",
+]
+
+
+class ScoringParams(Params):
+    """``evaluate.scoring:`` how the networks of metrics that score a picture are run."""
+
+    batch_images: Count
+    device: Literal["auto", "cpu", "cuda"]  # auto: cuda where there is one
+    dtype: Literal["float32", "bfloat16", "float16"]  # part of a score's identity
+
+
 class EvaluateParams(Params):
     """``evaluate:`` how the painters are compared."""
 
@@ -582,9 +604,23 @@ class EvaluateParams(Params):
     batch_images: Count
     features: Literal["inception", "starter"]  # network whose features FID compares
     second_judge: Literal["starter"] | None  # independent of the annotator; for its drawings
+    # Beside the negatives and positives, which are always counted. One whose weights are absent
+    # is reported as unavailable; `python -m tasks weights` lists them.
+    metrics: list[MetricName]
+    scoring: ScoringParams
     bootstrap: Count  # resamples behind each interval
     grid_prompts: Count  # columns of the sample grids
     seed: Seed
+
+    @field_validator("metrics")
+    @classmethod
+    def _measured_once(cls, names: list[MetricName]) -> list[MetricName]:
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"should name each metric once, names {twice} more often")
+        if ("fid" in names) != ("kid" in names):
+            raise ValueError("fid and kid are measured together; name both, or neither")
+        return names
 
 
 class SurveyParams(Params):

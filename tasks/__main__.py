@@ -165,6 +165,26 @@ def compare(
 
 
 @app.command()
+def weights(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(help="Metrics, or weights.", show_default="the profile's metrics"),
+    ] = None,
+    fetch: Annotated[bool, typer.Option("--fetch", help="Bring what is absent.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Take every checksum.")] = False,
+    source: Annotated[
+        Path | None,
+        typer.Option("--from", help="Take files from this folder, not from the network."),
+    ] = None,
+) -> None:
+    """List the weights that metrics need and nobody ships; fetch or check them."""
+    with _clear_errors():
+        importlib.import_module("tasks.weights").run(
+            _checked_profile(), names or [], fetch=fetch, check=check, source=source
+        )
+
+
+@app.command()
 def registry() -> None:
     """Make MLflow's model registry say what dvc.lock says."""
     _run("registry")

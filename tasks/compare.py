@@ -36,7 +36,7 @@ from atelier.evaluation.metrics import negatives
 from atelier.evaluation.metrics.fid import Distance
 from atelier.models import adapters, sampling
 from atelier.params import ModelParams, Profile, read_switch
-from tasks import evaluate, paths, progress, registry
+from tasks import evaluate, paths, progress, registry, scoring
 from tasks.prompts import Prompts
 
 SERVING = "serving"
@@ -85,7 +85,10 @@ def run(profile: Profile, first: str, second: str, *, promote: bool, slack: floa
         _judged(entrants, files, criteria, profile),
         evaluate.real_paintings(test, profile),
         criteria,
-        evaluate.feature_extractor(profile),
+        scoring.extractor(profile, scoring.survey(profile)),
+        metrics=["fid", "kid"],
+        learned=None,
+        scores={},
         reference="A",
         resamples=profile.evaluate.bootstrap,
         seed=profile.evaluate.seed,
@@ -123,7 +126,7 @@ def judge(first: Result, second: Result, slack: float) -> Verdict:
     kept = True
     if first.fid is None or second.fid is None:
         kept = False
-        reasons.append("there are too few pictures for a FID")
+        reasons.append("there is no FID: too few pictures, or its network is not here")
     else:
         mine, theirs = second.fid.fid, first.fid.fid
         kept = mine <= (1 + slack) * theirs

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from atelier.criteria.annotations import Record
 from atelier.errors import ArtifactError
+from atelier.evaluation.page import Sweep
 from atelier.models import adapters
 from atelier.models.adapters import State
 from atelier.params import (
@@ -196,3 +197,17 @@ def _weighted(weighting: Weighting) -> list[str]:
     if isinstance(weighting, MinSNR):
         return [f"min-SNR weights, γ {weighting.min_snr_gamma:g}"]
     return {"constant": [], "snr": ["SNR weights"]}[weighting]
+
+
+def sweeps(profile: Profile) -> list[Sweep]:
+    """Return the objectives that differ by ω alone, as the points of a curve."""
+    groups: dict[str, list[tuple[float, str]]] = {}
+    for name, objective in profile.cpo.objectives.items():
+        if isinstance(objective, CPOS) and isinstance(objective.omega, int | float):
+            alike = objective.model_copy(update={"omega": 0.0}).model_dump_json()
+            groups.setdefault(alike, []).append((objective.omega, name))
+    return [
+        Sweep("ω, all else equal: " + ", ".join(name for _, name in points), "ω", points)
+        for points in map(sorted, groups.values())
+        if len(points) > 1
+    ]

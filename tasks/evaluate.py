@@ -1,6 +1,7 @@
 """Stage ``evaluate``: base, θ1 and each θ paint the test captions, and are compared."""
 
 import contextlib
+import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -9,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from atelier import atomic, images, models, parallel
-from atelier.criteria import annotations, annotators, tree
+from atelier.criteria import annotations, annotators, captions, tree
 from atelier.criteria.annotations import Judgement, Record
 from atelier.criteria.annotators import Annotator, measured
 from atelier.criteria.annotators.vlm import Agent, Sight
@@ -17,8 +18,7 @@ from atelier.criteria.tree import Tree
 from atelier.errors import AnnotationError, ParamsError
 from atelier.evaluation import comparison
 from atelier.evaluation.comparison import Painted, Real
-from atelier.evaluation.metrics import fid, negatives, starter_features
-from atelier.evaluation.metrics.fid import Extractor
+from atelier.evaluation.metrics import negatives, starter_features
 from atelier.evaluation.metrics.starter_features import Network
 from atelier.images import Pixels
 from atelier.models import Denoiser, adapters, sampling
@@ -31,9 +31,11 @@ from tasks import (
     features,
     paths,
     progress,
+    prompts,
     registry,
     results,
     resume,
+    scoring,
     table,
 )
 from tasks.contestants import Contestant
@@ -56,7 +58,8 @@ def run(profile: Profile, tracked: StageRun) -> None:
     """
     criteria = tree.parse(paths.JUDGED_BY)
     annotator = annotator_in_force(profile, criteria)
-    extractor, second = feature_extractor(profile), _second_judge(profile)
+    entries = scoring.survey(profile)
+    extractor, second = scoring.extractor(profile, entries), _second_judge(profile)
     entrants = contestants.of(profile)
     test = annotations.read(part_examined(profile), Record)
     examined = painted_records(test, profile.evaluate.prompts)
@@ -65,11 +68,19 @@ def run(profile: Profile, tracked: StageRun) -> None:
     with first_judge(profile, annotator, criteria) as (judge_name, judge):
         first = (judge_name, judge)
         painted = _judge(entrants, len(examined), first, second, criteria, work)
+    wanted = [record.caption for record in examined]
+    scores, entries = scoring.by_picture(
+        entries, {name: one.images for name, one in painted.items()}, wanted, profile
+    )
+    real = real_paintings(test, profile)
     measured_results = comparison.compare(
         painted,
-        real_paintings(test, profile),
+        real,
         criteria,
         extractor,
+        metrics=[name for name, entry in entries.items() if not entry.unavailable],
+        learned=scoring.learned(profile, extractor),
+        scores=scores,
         reference=contestants.BASE,
         resamples=profile.evaluate.bootstrap,
         seed=profile.evaluate.seed,
@@ -80,15 +91,19 @@ def run(profile: Profile, tracked: StageRun) -> None:
             entrants,
             painted,
             measured_results,
-            [record.caption for record in examined],
+            wanted,
             criteria,
+            entries,
             annotator=judge_name,
             second=None if second is None else starter_features.NAME,
+            extractor=None if extractor is None else extractor.name,
+            unseen=scoring.unseen(real, extractor, len(examined), profile),
+            pairs=scoring.closest(measured_results, profile),
         ),
         profile,
         tracked,
     )
-    resume.done(work)
+    _keep_for_later(work)
     registry.run(evaluating=True)
     table.run()
 
@@ -139,13 +154,6 @@ def first_judge(
         yield measured.NAME, partial(_first_opinion, annotator)
 
 
-def feature_extractor(profile: Profile) -> Extractor:
-    """The network whose features FID compares; found before hours of painting, not after."""
-    if profile.evaluate.features == "inception":
-        return fid.Inception(fid.inception_folder())
-    return starter_features.read(features.FOLDER)
-
-
 def _second_judge(profile: Profile) -> Network | None:
     """The independent judge, which knows the starter's drawings and nothing else."""
     if profile.evaluate.second_judge is None:
@@ -154,17 +162,35 @@ def _second_judge(profile: Profile) -> Network | None:
 
 
 def _work(profile: Profile, entrants: Sequence[Contestant]) -> Path:
+    """Where pictures are painted: what decides how they look, and no more, names it."""
     folders = [folder for one in entrants for folder in one.loras().values()]
-    return resume.folder(
+    work = resume.folder(
         "evaluate",
-        profile.evaluate,
+        _sampled_by(profile.evaluate),
         profile.model,
         corpus.weights_of(profile),
         paths.JUDGED_BY,
         part_examined(profile),
         *(folder / adapters.FILE for folder in dict.fromkeys(folders)),
-        *(one.name for one in entrants),
+        *(f"{one.name} {one.negative}" for one in entrants),
+        *_painting_code(),
     )
+    if not work.is_dir() and (paths.PICTURES / work.name).is_dir():
+        with atomic.clear_disk_errors(work):
+            shutil.copytree(paths.PICTURES / work.name, work)
+    return work
+
+
+def _painting_code() -> list[Path]:
+    """The code that paints: kept pictures are forgotten when it changes."""
+    folder = Path(models.__file__).parent
+    return [*sorted(folder.glob("*.py")), Path(captions.__file__), Path(prompts.__file__)]
+
+
+def _sampled_by(params: EvaluateParams) -> str:
+    """What of ``evaluate:`` a picture depends on; metrics and intervals do not move it."""
+    decides = {"prompts", "steps", "guidance", "batch_images", "seed"}
+    return json.dumps(params.model_dump(include=decides), sort_keys=True)
 
 
 def _paint(
@@ -175,6 +201,10 @@ def _paint(
     work: Path,
 ) -> None:
     """Let every painter paint what is not there yet."""
+    if all(
+        _first_missing(work / one.name, len(records), 1) == len(records) for one in entrants
+    ):
+        return  # only something else is to be measured of the same pictures
     painter = models.load(profile.model)
     loras = {name: folder for one in entrants for name, folder in one.loras().items()}
     for name, folder in loras.items():
@@ -183,7 +213,7 @@ def _paint(
     noise = seeds(profile.evaluate.seed, len(records))
     with progress.bar("paint", len(entrants) * len(records), "pictures") as report:
         for place, one in enumerate(entrants):
-            start = _first_missing(work / one.name, profile.evaluate)
+            start = _first_missing(work / one.name, len(records), profile.evaluate.batch_images)
             done = place * len(records) + start
             report(done, {})
             with _state(painter, one):
@@ -207,12 +237,12 @@ def _state(painter: Denoiser, one: Contestant) -> contextlib.AbstractContextMana
     return sampling.branches(painter, one.adapter, one.negative_state())
 
 
-def _first_missing(folder: Path, params: EvaluateParams) -> int:
+def _first_missing(folder: Path, count: int, batch_images: int) -> int:
     """Index of the first batch that is not whole: batches stay as they would have been."""
     there = 0
     while (folder / f"{there:03}.png").is_file():
         there += 1
-    return there if there >= params.prompts else there - there % params.batch_images
+    return there if there >= count else there - there % batch_images
 
 
 def _file(work: Path, one: Contestant, index: int) -> Path:
@@ -318,3 +348,12 @@ def _keep_pictures(entrants: Sequence[Contestant], work: Path) -> None:
         target = paths.EVALUATE / "images" / one.name
         with atomic.clear_disk_errors(target):
             shutil.copytree(work / one.name, target, dirs_exist_ok=True)
+
+
+def _keep_for_later(work: Path) -> None:
+    """Keep the last pictures, so that one more metric of them does not paint them again."""
+    if paths.PICTURES.is_dir():
+        shutil.rmtree(paths.PICTURES)
+    with atomic.clear_disk_errors(paths.PICTURES):
+        shutil.copytree(work, paths.PICTURES / work.name)
+    resume.done(work)

@@ -45,6 +45,10 @@ class Outbox:
         picture.save(file)
         self._say(kind="picture", name=name, step=step, file=self._relative(file))
 
+    def tags(self, values: Mapping[str, str]) -> None:
+        """Keep what is no number."""
+        self._say(kind="tags", values=dict(values))
+
     def file(self, path: Path) -> None:
         """Keep a copy of a file or folder, for it may change."""
         copy = self._place() / path.name

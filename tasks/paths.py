@@ -1,5 +1,6 @@
 """Where things lie: the only code that knows a path; all relative to the repository root."""
 
+import os
 from pathlib import Path
 
 DATA = Path("data")
@@ -19,9 +20,14 @@ CPO = ARTIFACTS / "cpo"
 EVALUATE = ARTIFACTS / "evaluate"
 SUITES = EVALUATE / "metrics.json"  # what was measured of each painter
 COMPARISON = ARTIFACTS / "compare" / "comparison.json"  # of two registered models; no stage's
+SUITE = EVALUATE / "suite.json"  # what was asked for, measured or not, and by what
+CARDS = EVALUATE / "cards"  # CARDS/<painter>/README.md
 CACHE = ARTIFACTS / "cache"  # latents and text embeddings, keyed by content; no stage's output
 ANSWERS = CACHE / "answers"  # what models were paid for: keep it, or pay again
 SURVEY = ARTIFACTS / "survey"  # studies with people's votes; no run deletes them
+SCORES = CACHE / "scores"  # of metrics, by picture; FEATURES and PICTURES are kept likewise
+FEATURES = CACHE / "features"
+PICTURES = CACHE / "pictures"  # what evaluate painted last, for one more metric of the same
 MLFLOW = ARTIFACTS / "mlflow"  # runs and models, unless MLFLOW_TRACKING_URI says otherwise
 RECEIPT = "ATELIER_RECEIPT"  # variable: the file that a stage makes once it has finished
 RESUME = ARTIFACTS / "resume"  # what an interrupted stage goes on from; no stage's output
@@ -30,3 +36,8 @@ RESUME = ARTIFACTS / "resume"  # what an interrupted stage goes on from; no stag
 def profile(name: str) -> Path:
     """Return the file of the profile called ``name``."""
     return PARAMS / f"{name}.yaml"
+
+
+def weights() -> Path:
+    """Return where the metrics' weights lie: ``weights/``, or what ATELIER_WEIGHTS names."""
+    return Path(os.environ.get("ATELIER_WEIGHTS") or "weights")

@@ -409,7 +409,7 @@ def _log_model(
         name=one.painter,
         source_run_id=source,
         tags=_tags(one),
-        params=tracking.flat(_trained_by(one, profile)),
+        params=tracking.flat(trained_by(one.painter, profile)),
         model_type="lora",
     )
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
@@ -472,11 +472,12 @@ def _source_run(mlflow: "MlflowClient", at: str, one: Weights) -> str:
     return str(run.info.run_id)
 
 
-def _trained_by(one: Weights, profile: Profile) -> dict[str, Any]:
-    if one.painter == THETA1:
+def trained_by(painter: str, profile: Profile) -> dict[str, Any]:
+    """Return what θ1, or the θ of an objective, was trained with."""
+    if painter == THETA1:
         return profile.sft.model_dump()
     cpo = profile.cpo.model_dump()
-    return {**cpo["objectives"].get(one.painter, {}), **cpo["lora"], **cpo["training"]}
+    return {**cpo["objectives"].get(painter, {}), **cpo["lora"], **cpo["training"]}
 
 
 def _base(profile: Profile) -> dict[str, str]:
@@ -508,11 +509,26 @@ def _attach(
     for name, value in suite.items():
         mlflow.log_metric(known.run_id, name, value, model_id=model)
         mlflow.set_model_version_tag(registered, version, name, f"{value:.4g}")
+    _describe(mlflow, registered, version, model, known.tags["painter"])
     headline = f"{known.tags['painter']}: #A_neg {suite['negatives']:.2f}"
     if "fid" in suite:
         headline += f", FID {suite['fid']:.2f}"
     mlflow.update_model_version(registered, version, description=headline)
     mlflow.set_model_version_tag(registered, version, "evaluation.md5", md5)
+
+
+def _describe(
+    mlflow: "MlflowClient", registered: str, version: str, model: str, painter: str
+) -> None:
+    """Put the model card beside the weights, and say which metrics could not be measured."""
+    folder = paths.CARDS / painter
+    if folder.is_dir():
+        mlflow.log_model_artifacts(model, str(folder))
+    if paths.SUITE.is_file():
+        entries = json.loads(paths.SUITE.read_text(encoding="utf-8"))
+        absent = [name for name, entry in entries.items() if not entry["available"]]
+        value = f"{', '.join(absent)}: python -m tasks weights --fetch" if absent else "none"
+        mlflow.set_model_version_tag(registered, version, "unavailable", value)
 
 
 def _crown(

@@ -7,6 +7,8 @@ import json
 import platform
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import yaml
@@ -16,20 +18,33 @@ from atelier import atomic
 from atelier.criteria import annotations
 from atelier.criteria.annotations import Quarantined, Record
 from atelier.criteria.tree import Tree
-from atelier.evaluation import report
+from atelier.evaluation import card, report, suite
 from atelier.evaluation.charts import Points
-from atelier.evaluation.comparison import Painted, Result
-from atelier.evaluation.page import Coverage, DataSheet, Page, Painter, Part
+from atelier.evaluation.comparison import Painted, Result, Score
+from atelier.evaluation.page import Coverage, DataSheet, Page, Painter, Pair, Part
 from atelier.evaluation.statistics import Interval
+from atelier.evaluation.suite import Entry
 from atelier.params import Profile, read_switch
-from tasks import contestants, paths, tracking
+from tasks import contestants, paths, registry, tracking
 from tasks.contestants import Contestant
 from tasks.tracking import StageRun
 
 METRICS = paths.EVALUATE / "metrics.json"
 PLOTS = paths.EVALUATE / "plots"
 REPORT = paths.EVALUATE / "report.html"
-_VERSIONS = ("torch", "diffusers", "transformers", "peft", "numpy", "scipy", "clean-fid")
+_VERSIONS = (
+    "torch",
+    "diffusers",
+    "transformers",
+    "peft",
+    "accelerate",
+    "numpy",
+    "scipy",
+    "clean-fid",
+    "open_clip_torch",
+    "image-reward",
+    "pillow",
+)
 _GRID_MARGIN = 6  # pixels between pictures
 _GRID_LABEL = 132  # pixels for the painters' names
 
@@ -44,8 +59,12 @@ class Outcome:
         results: What was measured of each.
         captions: What was painted.
         tree: The criteria.
+        entries: The metrics of the profile, measured or not.
         annotator: Who judged.
         second: The independent judge, if there is one.
+        extractor: Whose features FID and its kin compare; None if it is not here.
+        unseen: Vendi score of as many test paintings, and how many; None if not measured.
+        pairs: By painter, its pictures that come closest to a training painting.
     """
 
     entrants: Sequence[Contestant]
@@ -53,8 +72,12 @@ class Outcome:
     results: Mapping[str, Result]
     captions: Sequence[str]
     tree: Tree
+    entries: Mapping[str, Entry]
     annotator: str
     second: str | None
+    extractor: str | None
+    unseen: tuple[float, int] | None
+    pairs: Mapping[str, Sequence[Pair]]
 
 
 def write(outcome: Outcome, profile: Profile, tracked: StageRun) -> None:
@@ -67,14 +90,28 @@ def write(outcome: Outcome, profile: Profile, tracked: StageRun) -> None:
     atomic.write(METRICS, json.dumps(metrics, indent=2) + "\n")
     for name, rows in _tables(outcome).items():
         atomic.write(PLOTS / f"{name}.csv", _csv(rows))
+    atomic.write(paths.SUITE, json.dumps(_suite(outcome), indent=2, ensure_ascii=False) + "\n")
     grid = picture_grid(outcome, profile.evaluate.grid_prompts)
     atomic.write(PLOTS / "grid.png", _png(grid))
-    atomic.write(REPORT, report.render(_page(outcome, curves, profile)))
+    page = _page(outcome, curves, profile)
+    atomic.write(REPORT, report.render(page))
+    for subject in _subjects(outcome, profile):
+        text = card.render(page, subject)
+        atomic.write(paths.CARDS / subject.name / "README.md", text)
     tracked.metrics(
         {f"{name}/{key}": value for name, row in metrics.items() for key, value in row.items()}
     )
     tracked.picture("grid", grid)
     tracked.file(REPORT)
+    tracked.file(paths.SUITE)
+    tracked.file(paths.CARDS)
+    tracked.tags(
+        {
+            f"unavailable.{name}": entry.unavailable
+            for name, entry in outcome.entries.items()
+            if entry.unavailable
+        }
+    )
     tracked.file(PLOTS)
 
 
@@ -93,7 +130,34 @@ def _headline(result: Result) -> dict[str, float]:
         row |= {"fid": result.fid.fid, "kid": result.fid.kid}
     if result.fid_clean is not None:
         row["fid_clean"] = result.fid_clean.fid
+    if result.diversity is not None:
+        row["vendi"] = result.diversity
+    if result.nearest is not None:
+        row["memorisation"] = result.nearest.share.estimate
+    for name, score in result.scores.items():
+        row |= {name: score.mean.estimate, f"{name}_low": score.mean.low}
+        row[f"{name}_high"] = score.mean.high
     return row | {"clipped": result.clipped}
+
+
+def _suite(outcome: Outcome) -> dict[str, Any]:
+    """What stands beside the scores: weights, preprocessing, scale; or why there is none."""
+    return {
+        name: {
+            "label": entry.about.label,
+            "available": entry.unavailable is None,
+            "unavailable": entry.unavailable,
+            "says": entry.about.says,
+            "better": entry.about.better,
+            "scale": entry.about.scale,
+            "preprocessing": entry.about.preprocessing,
+            "features": None if name in suite.BY_PICTURE else outcome.extractor,
+            "weights": dict(entry.files),
+            "precision": entry.dtype,
+            "version": entry.about.version,
+        }
+        for name, entry in outcome.entries.items()
+    }
 
 
 Rows = list[dict[str, str | float]]
@@ -115,6 +179,13 @@ def _tables(outcome: Outcome) -> dict[str, Rows]:
             add("independent", name, **_ends(result.second))
         for root, value in found.negatives_by_root.items():
             add("roots", name, root=root, **_ends(value))
+        for root, value in found.positives_by_root.items():
+            add("positives", name, root=root, **_ends(value, "positives"))
+        for metric, score in result.scores.items():
+            ends = _ends(score.mean, "score")
+            add("scores", name, metric=metric, **ends, **_against_the_base(score))
+            for place, number in enumerate(score.values):
+                add("pictures", name, metric=metric, prompt=place, score=number)
         for path, share in found.negative_shares.items():
             positive = found.positive_shares[path].estimate
             add("criteria", name, criterion=path, **_ends(share), positive=positive)
@@ -134,8 +205,17 @@ def _tables(outcome: Outcome) -> dict[str, Rows]:
     return tables
 
 
-def _ends(value: Interval) -> dict[str, float]:
-    return {"negatives": value.estimate, "low": value.low, "high": value.high}
+def _ends(value: Interval, called: str = "negatives") -> dict[str, float]:
+    return {called: value.estimate, "low": value.low, "high": value.high}
+
+
+def _against_the_base(score: Score) -> dict[str, float | str]:
+    """The paired difference and the win rate, with their ends; empty for the base itself."""
+    row: dict[str, float | str] = {}
+    for called, value in (("difference", score.difference), ("wins", score.wins)):
+        ends = ("", "", "") if value is None else (value.estimate, value.low, value.high)
+        row |= dict(zip((called, f"{called}_low", f"{called}_high"), ends, strict=True))
+    return row
 
 
 def _csv(rows: Rows) -> str:
@@ -206,10 +286,33 @@ def _page(outcome: Outcome, curves: Mapping[str, dict[str, Points]], profile: Pr
         tree=outcome.tree,
         annotator=outcome.annotator,
         second=outcome.second,
+        entries=outcome.entries,
+        extractor=outcome.extractor,
+        unseen=outcome.unseen,
+        pairs=outcome.pairs,
+        sweeps=contestants.sweeps(profile),
         data=_data_sheet(outcome.tree),
         provenance=list(_provenance(profile)),
         params=yaml.safe_dump(profile.model_dump(), sort_keys=False, allow_unicode=True),
     )
+
+
+def _subjects(outcome: Outcome, profile: Profile) -> Iterable[card.Subject]:
+    """The painters that are models of their own: not the base, and θ1 once."""
+    name = read_switch(paths.SWITCH)
+    source = Path(profile.model.source)
+    for one in outcome.entrants:
+        if one.folder is not None and one.name != contestants.TOLD:
+            of = registry.Weights(one.name, "", one.folder / registry.LORA)
+            yield card.Subject(
+                name=one.name,
+                registered=f"atelier-{name}-{of.kind}",
+                folder=one.folder.as_posix(),
+                file=registry.LORA,
+                base=profile.model,
+                shipped=source.is_dir(),
+                settings=registry.trained_by(one.name, profile),
+            )
 
 
 def _data_sheet(tree: Tree) -> DataSheet:

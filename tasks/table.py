@@ -3,13 +3,14 @@
 import csv
 import json
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from atelier.errors import ArtifactError
-from tasks import contestants, results, tracking
+from tasks import contestants, paths, results, tracking
 
 _WIDTH = 118  # columns where the output is no terminal
 
@@ -27,6 +28,10 @@ def run() -> None:
     if not console.is_terminal:
         console = Console(width=_WIDTH)
     console.print(_table(metrics, _roots(results.PLOTS / "roots.csv")))
+    for name, entry in _suite().items():
+        if not entry["available"]:
+            said = f"{entry['label']} ({name}) is unavailable: {entry['unavailable']}"
+            console.print(escape(said), style="dim", highlight=False)
     console.print(f"Report      {results.REPORT}")
     console.print(f"MLflow      {tracking.ui_command()}", soft_wrap=True)
     console.print("Prefect     prefect server start & python -m flows serve", soft_wrap=True)
@@ -47,6 +52,14 @@ def _table(metrics: dict[str, dict[str, float]], roots: dict[str, dict[str, floa
         style = "bold" if row["negatives"] == least else None
         table.add_row(name, escape(found), distance, *by_root, style=style)
     return table
+
+
+def _suite() -> dict[str, dict[str, Any]]:
+    """What was asked for, measured or not; of older evaluations nothing is known."""
+    if not paths.SUITE.is_file():
+        return {}
+    found: dict[str, dict[str, Any]] = json.loads(paths.SUITE.read_text(encoding="utf-8"))
+    return found
 
 
 def _roots(file: Path) -> dict[str, dict[str, float]]:

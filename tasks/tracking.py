@@ -51,6 +51,7 @@ PIPELINE = "ATELIER_PIPELINE"  # names the pipeline run that a stage belongs to
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 _SECONDS_BETWEEN_LOOKS = 10
 _log = logging.getLogger(__name__)
+_TAG = 5000  # characters of a tag that MLflow takes anywhere
 _QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     # An absent server should cost seconds, not the default's minutes of retrying.
@@ -97,6 +98,10 @@ class StageRun:
     def file(self, path: Path) -> None:
         """Log a file, or a folder with all that is in it."""
         self._tell(lambda to: to.file(path))
+
+    def tags(self, values: Mapping[str, str]) -> None:
+        """Say what is no number, such as why one is absent; also on the parent."""
+        self._tell(lambda to: to.tags(values))
 
     def begin(self, name: str, profile: Profile) -> None:
         """Open the stage's run, and its parent if this is the first stage."""
@@ -173,6 +178,8 @@ def _deliver(folder: Path, header: dict[str, Any]) -> None:
             runs.picture(said["name"], PIL.Image.open(said["file"]), said["step"])
         elif kind == "file":
             runs.file(said["file"])
+        elif kind == "tags":
+            runs.tags(said["values"])
         elif kind == "end":
             runs.end(said["status"], said["products"], at)
             ended = True
@@ -226,6 +233,11 @@ class _Runs:
             self._client.log_artifacts(self._run, str(path), artifact_path=path.name)
         else:
             self._client.log_artifact(self._run, str(path))
+
+    def tags(self, values: Mapping[str, str]) -> None:
+        for name, value in values.items():
+            self._client.set_tag(self._run, name, value[:_TAG])
+            self._client.set_tag(self._parent, f"{self._stage}.{name}", value[:_TAG])
 
     def end(self, status: str, products: Mapping[str, str], at: int | None = None) -> None:
         if self._monitor is not None:

@@ -102,6 +102,8 @@ evaluate:
   batch_images: 2
   features: starter
   second_judge: starter
+  metrics: [fid, kid, vendi, memorisation]
+  scoring: {batch_images: 16, device: auto, dtype: float32}
   bootstrap: 100
   grid_prompts: 2
   seed: 0
@@ -252,6 +254,7 @@ class Notebook:
 
     def __init__(self):
         self.results, self.curves, self.pictures, self.files = {}, {}, [], []
+        self.said = {}
 
     def metrics(self, values, step=None):
         if step is None:
@@ -261,6 +264,9 @@ class Notebook:
 
     def picture(self, name, picture, step=None):
         self.pictures.append(name)
+
+    def tags(self, values):
+        self.said |= values
 
     def file(self, path):
         assert path.exists()

@@ -145,6 +145,35 @@ def lines(series: Mapping[str, Points], *, title: str, across: str) -> Markup:
     return _svg(parts, _NARROW, 200 + legend, f"{title}: {said}")
 
 
+def dose(
+    points: Sequence[tuple[float, Interval]], names: Sequence[str], *, title: str, across: str
+) -> Markup:
+    """Return what one number does: a dot with its interval at each, joined, from 0 upwards."""
+    xs = [x for x, _ in points]
+    wide = _Axis.round(min(0.0, *xs), max(xs), 44, _NARROW - 14)
+    high = _Axis.round(0, max(value.high for _, value in points), 178, 22)
+    parts = [
+        _horizontal_grid(high, wide.start, wide.end),
+        *(_text(wide.at(x), 194, _short(x), "middle", "tick") for x in sorted(set(xs))),
+        _text((wide.start + wide.end) / 2, 212, across, "middle", "axis"),
+    ]
+    path = " ".join(f"{wide.at(x)},{high.at(value.estimate)}" for x, value in points)
+    parts.append(_tag("polyline", "curve c0", points=path))
+    for (x, value), name in zip(points, names, strict=True):
+        at, low, most = wide.at(x), high.at(value.low), high.at(value.high)
+        anchor = "end" if at > (wide.start + wide.end) / 2 else "start"
+        parts += [
+            _tag("line", "strong thin", x1=at, x2=at, y1=low, y2=most),
+            _tag("circle", "strong", cx=at, cy=high.at(value.estimate), r=4.5),
+            _text(at, most - 7, f"{name} {value.estimate:.2f}", anchor, "label"),
+        ]
+    said = "; ".join(
+        f"{name} at {_short(x)}: {value.estimate:.2f} ({value.low:.2f} to {value.high:.2f})"
+        for (x, value), name in zip(points, names, strict=True)
+    )
+    return _svg(parts, _NARROW, 220, f"{title}: {said}")
+
+
 def _spread(heights: Sequence[float], *, lowest: float) -> list[float]:
     """Move labels apart until none lies on another, keeping their order from top to bottom.
 

@@ -3,15 +3,17 @@
 Shapes: ``N`` prompts, in one order for all painters.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from atelier.criteria.tree import Tree
 from atelier.evaluation import statistics
-from atelier.evaluation.metrics import fid, negatives
+from atelier.evaluation.metrics import fid, memorisation, negatives, vendi
 from atelier.evaluation.metrics.fid import Distance, Extractor
+from atelier.evaluation.metrics.memorisation import Nearest
 from atelier.evaluation.metrics.negatives import Attributes, Verdicts
 from atelier.evaluation.statistics import Interval
 from atelier.images import Pixels
@@ -48,6 +50,24 @@ class Real:
 
 
 @dataclass(frozen=True)
+class Score:
+    """What one network said of a painter's pictures, one by one.
+
+    Attributes:
+        mean: Over the pictures.
+        difference: Less the reference painter's, paired; None for the reference.
+        wins: Share of prompts on which it scores above the reference; None for the reference,
+            and where no prompt tells them apart.
+        values: Of each picture, in the order of the prompts.
+    """
+
+    mean: Interval
+    difference: Interval | None
+    wins: Interval | None
+    values: Sequence[float]
+
+
+@dataclass(frozen=True)
 class Result:
     """Everything that was measured of one painter.
 
@@ -57,6 +77,9 @@ class Result:
         fid: Distance to the test paintings; None with fewer than two of either.
         fid_clean: The same to those of them without negatives.
         second: #A_neg by the independent judge; None where there is none.
+        diversity: Vendi score of its pictures; None if it was not asked for.
+        nearest: How close they come to the training paintings; None if it was not asked for.
+        scores: By metric, those that score one picture at a time.
         clipped: Share of near-black and near-white pixels: an alarm, not a quality.
     """
 
@@ -65,15 +88,24 @@ class Result:
     fid: Distance | None
     fid_clean: Distance | None
     second: Interval | None
+    diversity: float | None
+    nearest: Nearest | None
+    scores: Mapping[str, Score]
     clipped: float
+
+
+Scores = Mapping[str, Mapping[str, NDArray[np.float64]]]  # by metric, then by painter, [N]
 
 
 def compare(
     painted: Mapping[str, Painted],
     real: Real,
     tree: Tree,
-    extractor: Extractor,
+    extractor: Extractor | None,
     *,
+    metrics: Collection[str],
+    learned: fid.Features | None,
+    scores: Scores,
     reference: str,
     resamples: int,
     seed: int,
@@ -84,23 +116,33 @@ def compare(
         painted: By the painter's name.
         real: What FID compares with.
         tree: The criteria judged by.
-        extractor: Whose features FID compares.
+        extractor: Whose features FID and its kin compare; None if its weights are absent.
+        metrics: Which of those that need features are asked for.
+        learned: Features of the training paintings; None if memorisation is not asked for.
+        scores: What was scored one picture at a time.
         reference: Name of the painter that differences are taken to.
         resamples: Of every bootstrap.
         seed: Of every bootstrap, and of KID's subsets.
     """
     base = negatives.counts(painted[reference].found, "negative")
-    features = extractor.features(real.images)
-    clean = features[np.array(real.clean, dtype=bool)]
+    features = None if extractor is None else extractor.features(real.images)
+    clean = None if features is None else features[np.array(real.clean, dtype=bool)]
 
     def measure(name: str, one: Painted) -> Result:
         own = negatives.counts(one.found, "negative")
-        theirs = extractor.features(one.images)
+        theirs = None if extractor is None else extractor.features(one.images)
 
-        def distance(to: fid.Features) -> Distance | None:
+        def distance(to: fid.Features | None) -> Distance | None:
+            if extractor is None or theirs is None or to is None or "fid" not in metrics:
+                return None
             if min(len(theirs), len(to)) < 2:
                 return None
             return fid.distance(theirs, to, extractor=extractor.name, seed=seed)
+
+        def score(of: Mapping[str, NDArray[np.float64]]) -> Score:
+            return _score(
+                of[name], None if name == reference else of[reference], resamples, seed
+            )
 
         return Result(
             attributes=negatives.measure(one.found, tree, resamples=resamples, seed=seed),
@@ -114,10 +156,32 @@ def compare(
             else statistics.mean(
                 negatives.counts(one.second, "negative"), resamples=resamples, seed=seed
             ),
+            diversity=None if theirs is None or "vendi" not in metrics else vendi.vendi(theirs),
+            nearest=None
+            if theirs is None or features is None or learned is None
+            else memorisation.memorisation(theirs, features, learned),
+            scores={metric: score(of) for metric, of in scores.items()},
             clipped=clipped(one.images),
         )
 
     return {name: measure(name, one) for name, one in painted.items()}
+
+
+def _score(
+    values: NDArray[np.float64],
+    base: NDArray[np.float64] | None,
+    resamples: int,
+    seed: int,
+) -> Score:
+    """A painter's scores beside the reference painter's, on the same prompts and noise."""
+    return Score(
+        mean=statistics.mean(values, resamples=resamples, seed=seed),
+        difference=None
+        if base is None
+        else statistics.difference(values, base, resamples=resamples, seed=seed),
+        wins=None if base is None else statistics.wins(values, base),
+        values=[float(value) for value in values],
+    )
 
 
 def clipped(images: Sequence[Pixels]) -> float:

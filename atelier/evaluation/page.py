@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from atelier.criteria.tree import Tree
 from atelier.evaluation.charts import Points
 from atelier.evaluation.comparison import Painted, Result
+from atelier.evaluation.suite import Entry
+from atelier.images import Pixels
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,38 @@ class DataSheet:
 
 
 @dataclass(frozen=True)
+class Pair:
+    """A painted picture beside the training painting that it comes closest to.
+
+    Attributes:
+        index: Which prompt it was painted for.
+        painting: The training painting as the painter saw it.
+        title: Caption of that painting.
+        distance: Between both, as a multiple of the limit below which a picture is near.
+    """
+
+    index: int
+    painting: Pixels
+    title: str
+    distance: float
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Painters that differ by one number alone, as ω or how many paintings they learned from.
+
+    Attributes:
+        title: What differs, for a heading.
+        across: What the number is, for the axis.
+        points: The number and the painter's name, in the order of the numbers.
+    """
+
+    title: str
+    across: str
+    points: Sequence[tuple[float, str]]
+
+
+@dataclass(frozen=True)
 class Page:
     """Everything that the report shows.
 
@@ -78,6 +112,12 @@ class Page:
         tree: The criteria.
         annotator: Who judged; also who annotated what θ1 learned from.
         second: Name of the independent judge; None where there is none.
+        entries: The metrics of the profile, measured or not.
+        extractor: Whose features FID and its kin compare; None where it is not here.
+        unseen: Vendi score of as many test paintings as there are prompts, and how many those
+            are; None if it was not measured.
+        pairs: By painter, its pictures that come closest to a training painting.
+        sweeps: What happens as one number grows.
         data: The data sheet.
         provenance: What made this page: (name, value).
         params: The profile as text.
@@ -91,6 +131,11 @@ class Page:
     tree: Tree
     annotator: str
     second: str | None
+    entries: Mapping[str, Entry]
+    extractor: str | None
+    unseen: tuple[float, int] | None
+    pairs: Mapping[str, Sequence[Pair]]
+    sweeps: Sequence[Sweep]
     data: DataSheet
     provenance: Sequence[tuple[str, str]]
     params: str

@@ -14,11 +14,12 @@ from PIL import Image
 from atelier.criteria.tree import Branch, Tree
 from atelier.evaluation import charts
 from atelier.evaluation.charts import Points, Row
-from atelier.evaluation.comparison import Result
+from atelier.evaluation.comparison import Result, Score
 from atelier.evaluation.metrics import negatives
 from atelier.evaluation.metrics.negatives import Verdicts
-from atelier.evaluation.page import Page
+from atelier.evaluation.page import Page, Pair, Sweep
 from atelier.evaluation.statistics import Interval
+from atelier.evaluation.suite import Entry
 from atelier.images import Pixels
 
 _SIDES = (256, 192, 128, 96)  # pixels of a picture in the page: the largest that fits
@@ -70,6 +71,40 @@ def render(page: Page) -> str:
     return template.render(page=page, **_shown(page))
 
 
+@dataclass(frozen=True)
+class _Copy:
+    """A picture beside the training painting that it comes closest to."""
+
+    painter: str
+    painted: _Shown
+    painting: str  # data URI
+    title: str
+    distance: float  # in limits
+
+    @property
+    def near(self) -> bool:
+        """Whether it lies closer than nearly all unseen paintings do."""
+        return self.distance < 1
+
+
+@dataclass(frozen=True)
+class _Cell:
+    """What one metric says of one painter."""
+
+    text: str
+    below: str
+    best: bool
+
+
+@dataclass(frozen=True)
+class _Line:
+    """One metric in the table of metrics: a text a painter, or why there is none."""
+
+    entry: Entry
+    cells: Sequence[_Cell]
+    note: str
+
+
 def finding(page: Page) -> str:
     """Return the page's first sentence: what the featured θ changed, with its doubt."""
     before, after = (page.painters[name].result for name in (page.reference, page.featured))
@@ -101,6 +136,7 @@ def _shown(page: Page) -> dict[str, Any]:
     cases = _chosen_cases(page)
     grid = list(range(min(page.grid_prompts, len(page.prompts))))
     wanted = {(name, index) for name in page.painters for index in grid}
+    wanted |= {(name, pair.index) for name, pairs in page.pairs.items() for pair in pairs}
     wanted |= {(name, i) for i in cases for name in (page.reference, page.featured)}
     sources = _encoded(page, sorted(wanted))
 
@@ -112,6 +148,11 @@ def _shown(page: Page) -> dict[str, Any]:
             painter=painter.label,
             negatives=_phrases(painter.painted.found[index], page.tree),
         )
+
+    def copy(name: str, pair: Pair) -> _Copy:
+        painting = _uri(_webp(pair.painting, _SIDES[1]))
+        painted = shown(name, pair.index)
+        return _Copy(painted.painter, painted, painting, pair.title, pair.distance)
 
     def case(index: int) -> _Case:
         before, after = shown(page.reference, index), shown(page.featured, index)
@@ -129,6 +170,8 @@ def _shown(page: Page) -> dict[str, Any]:
         "distance_clean": page.painters[page.reference].result.fid_clean,
         "roots": {root: _root_name(page.tree, root) for root in page.tree.roots()},
         "leaves": page.tree.leaves(),
+        "copies": [copy(name, pair) for name, pairs in page.pairs.items() for pair in pairs],
+        "lines": _lines(page),
         **_charts(page),
     }
 
@@ -153,8 +196,11 @@ def _encoded(page: Page, wanted: Sequence[tuple[str, int]]) -> dict[tuple[str, i
         files = [_webp(page.painters[name].painted.images[i], side) for name, i in wanted]
         if sum(map(len, files)) <= _MOST_BYTES:
             break
-    sources = (f"data:image/webp;base64,{base64.b64encode(file).decode()}" for file in files)
-    return dict(zip(wanted, sources, strict=True))
+    return dict(zip(wanted, map(_uri, files), strict=True))
+
+
+def _uri(file: bytes) -> str:
+    return f"data:image/webp;base64,{base64.b64encode(file).decode()}"
 
 
 def _webp(image: Pixels, side: int) -> bytes:
@@ -174,6 +220,71 @@ def _phrases(found: Verdicts, tree: Tree) -> list[str]:
 def _root_name(tree: Tree, root: str) -> str:
     node = tree.criteria[root]
     return node.name if isinstance(node, Branch) else root
+
+
+_IN_THE_FIRST_TABLE = {"fid", "kid"}
+
+
+def _lines(page: Page) -> list[_Line]:
+    """The metrics beside those of the first table; the unavailable ones in their places."""
+    return [
+        _Line(entry, [] if entry.unavailable else _cells(page, entry), _note(page, entry))
+        for name, entry in page.entries.items()
+        if entry.unavailable or name not in _IN_THE_FIRST_TABLE
+    ]
+
+
+def _cells(page: Page, entry: Entry) -> list[_Cell]:
+    results = [painter.result for painter in page.painters.values()]
+    name, digits = entry.about.name, entry.about.digits
+    if name == "vendi":
+        found = [result.diversity for result in results]
+        return [_plain("–" if v is None else f"{v:.{digits}f}") for v in found]
+    if name == "memorisation":
+        return [_near(result) for result in results]
+    scores = [result.scores[name] for result in results]
+    means = [score.mean.estimate for score in scores]
+    return [
+        _Cell(
+            f"{score.mean.estimate:.{digits}f}",
+            _beside_the_base(score, digits),
+            best=score.mean.estimate == max(means) > min(means),
+        )
+        for score in scores
+    ]
+
+
+def _plain(text: str, below: str = "") -> _Cell:
+    return _Cell(text, below, best=False)
+
+
+def _near(result: Result) -> _Cell:
+    if result.nearest is None:
+        return _plain("–")
+    share = result.nearest.share
+    below = f"[{100 * share.low:.0f}%, {100 * share.high:.0f}%]"
+    return _plain(f"{100 * share.estimate:.0f}%", below)
+
+
+def _beside_the_base(score: Score, digits: int) -> str:
+    """The interval; then the paired difference and how often the base is beaten."""
+    parts = [f"[{score.mean.low:.{digits}f}, {score.mean.high:.{digits}f}]"]
+    if score.difference is not None:
+        low, high = score.difference.low, score.difference.high
+        parts.append(
+            f"{score.difference.estimate:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]"
+        )
+    if score.wins is not None:
+        parts.append(f"wins {100 * score.wins.estimate:.0f}%")
+    return " · ".join(parts).replace("-", "−")
+
+
+def _note(page: Page, entry: Entry) -> str:
+    if entry.about.name == "vendi" and page.unseen is not None:
+        return f"{page.unseen[0]:.{entry.about.digits}f} for {page.unseen[1]} test paintings"
+    if entry.about.name == "memorisation":
+        return "5% expected of new pictures"
+    return f"{entry.about.better} is better"
 
 
 def _best(page: Page) -> dict[str, set[str]]:
@@ -246,7 +357,35 @@ def _charts(page: Page) -> dict[str, Any]:
         "root_charts": {root: of_root(root) for root in page.tree.roots()},
         "tradeoff_chart": _tradeoff(page, whole),
         "curves": {label: drawn for label, drawn in curves.items() if drawn},
+        "drift_chart": charts.lines(
+            {
+                one.label: one.curve["drift"]
+                for one in page.painters.values()
+                if "drift" in one.curve
+            },
+            title="Drift from the base",
+            across="step",
+        ),
+        "sweep_charts": [_sweep(page, sweep) for sweep in page.sweeps],
     }
+
+
+def _sweep(page: Page, sweep: Sweep) -> tuple[str, list[tuple[str, Markup]]]:
+    """A sweep's title, and its charts: negatives, then what FID says of the same painters."""
+    painters = [(number, page.painters[name]) for number, name in sweep.points]
+    names = [painter.label for _, painter in painters]
+
+    def chart(title: str, values: Sequence[Interval]) -> tuple[str, Markup]:
+        numbers = [number for number, _ in painters]
+        points = list(zip(numbers, values, strict=True))
+        return title, charts.dose(points, names, title=title, across=sweep.across)
+
+    found = [chart("#A_neg", [one.result.attributes.negatives for _, one in painters])]
+    distances = [one.result.fid for _, one in painters]
+    if all(distances):
+        flat = [Interval(d.fid, d.fid, d.fid, d.painted) for d in distances if d]
+        found.append(chart("FID to the test paintings", flat))
+    return sweep.title, found
 
 
 def _tradeoff(page: Page, rows: Sequence[Row]) -> Markup:

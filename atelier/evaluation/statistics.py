@@ -105,6 +105,28 @@ def share(hits: int, count: int) -> Interval:
     return Interval(p, 0.0 if hits == 0 else low, 1.0 if hits == count else high, count)
 
 
+def wins(values: ArrayLike, reference: ArrayLike) -> Interval | None:
+    """Return the share of pairs in which the value is the larger, with Wilson's interval.
+
+    Pairs that are equal say nothing and are left out, as in a sign test.
+
+    Args:
+        values: One number an image, ``[N]``.
+        reference: The partner of each, ``[N]``.
+
+    Returns:
+        Share in [0, 1] of the pairs that differ; None if none does.
+
+    Raises:
+        ValueError: As for ``difference``.
+    """
+    ours, theirs = _numbers(values), _numbers(reference)
+    if ours.shape != theirs.shape:
+        raise ValueError(f"paired values {ours.shape} and reference {theirs.shape} differ")
+    differing = int((ours != theirs).sum())
+    return share(int((ours > theirs).sum()), differing) if differing else None
+
+
 def _numbers(values: ArrayLike) -> NDArray[np.float64]:
     numbers = np.asarray(values, dtype=np.float64)
     if numbers.ndim != 1 or not len(numbers) or not np.isfinite(numbers).all():

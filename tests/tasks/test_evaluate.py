@@ -2,15 +2,18 @@ import csv
 import json
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from atelier import images, models
 from atelier.criteria import annotations
 from atelier.criteria.annotations import Judgement, Record
 from atelier.errors import ArtifactError, ParamsError
+from atelier.evaluation import suite
 from atelier.evaluation.metrics import starter_features
 from atelier.evaluation.metrics.starter_features import Network, Vocabulary
 from atelier.models import adapters
@@ -28,6 +31,7 @@ criteria:
           negative_means: "Grey.", applies: any, sources: [],
           measure: {name: value_range, positive_at: 70, negative_at: 68.5}}
 """
+DVC_YAML = Path(__file__).parents[2] / "dvc.yaml"
 NAMES = ["base", "theta1", "theta1+pos", "cpo-s", "cpo"]
 
 
@@ -142,6 +146,7 @@ def test_interrupted_it_keeps_what_was_painted_and_ends_the_same(
 ):
     evaluate.run(gallery, notebook)
     undisturbed, metrics = pictures(), results.METRICS.read_text()
+    shutil.rmtree(paths.CACHE)  # where the last pictures are kept
     painted = []
 
     with monkeypatch.context() as patch:
@@ -163,6 +168,130 @@ def test_interrupted_it_keeps_what_was_painted_and_ends_the_same(
     assert pictures() == undisturbed
     assert results.METRICS.read_text() == metrics
     assert not work.exists()
+
+
+def test_one_more_metric_of_the_same_pictures_paints_nothing_again(
+    gallery, notebook, monkeypatch
+):
+    less = gallery.evaluate.model_copy(update={"metrics": ["vendi"]})
+    evaluate.run(gallery.model_copy(update={"evaluate": less}), notebook)
+    before = pictures()
+    assert "fid" not in json.loads(results.METRICS.read_text())["base"]
+    shutil.rmtree(paths.EVALUATE)  # as dvc does before a stage runs
+
+    with monkeypatch.context() as patch:
+        patch.setattr(models, "load", lambda params: pytest.fail("it loads the painter"))
+        evaluate.run(gallery, notebook)
+
+    assert pictures() == before
+    assert {"fid", "kid", "vendi", "memorisation"} <= json.loads(results.METRICS.read_text())[
+        "base"
+    ].keys()
+
+
+def test_a_metric_without_its_weights_is_unavailable_everywhere_and_said_at_once(
+    gallery, notebook, monkeypatch, capsys
+):
+    asked = gallery.evaluate.model_copy(update={"metrics": ["fid", "kid", "pickscore"]})
+    monkeypatch.setenv("ATELIER_WEIGHTS", "elsewhere")
+    profile = gallery.model_copy(update={"evaluate": asked})
+    with monkeypatch.context() as patch:
+        patch.setattr(models, "load", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            evaluate.run(profile, notebook)
+    said_before_painting = capsys.readouterr().out
+
+    evaluate.run(profile, notebook)
+
+    cure = "python -m tasks weights --fetch pickscore"
+    assert "PickScore is unavailable: elsewhere/pickscore/" in said_before_painting
+    assert cure in said_before_painting
+    assert "PickScore (pickscore) is unavailable" in " ".join(capsys.readouterr().out.split())
+    assert cure in notebook.said["unavailable.pickscore"]
+    suite = json.loads(paths.SUITE.read_text())
+    assert [name for name, entry in suite.items() if entry["available"]] == ["fid", "kid"]
+    assert cure in suite["pickscore"]["unavailable"]
+    assert not any(
+        "pickscore" in row for row in json.loads(results.METRICS.read_text()).values()
+    )
+    assert "pickscore" not in " ".join(notebook.results)
+
+
+def interrupted(params):
+    raise KeyboardInterrupt
+
+
+def test_a_network_that_scores_is_in_every_table(gallery, notebook, monkeypatch):
+    asked = gallery.evaluate.model_copy(update={"metrics": ["clipscore"]})
+    about = suite.ALL["clipscore"]
+    there = suite.Entry(about, {"clip-l/x": "ab" * 32}, "float32", None)
+    monkeypatch.setattr(suite, "survey", lambda *_, **__: {"clipscore": there})
+    bright = lambda images, prompts: np.array([image.mean() for image in images])  # noqa: E731
+    monkeypatch.setattr(suite, "load", lambda *_: bright)
+
+    evaluate.run(gallery.model_copy(update={"evaluate": asked}), notebook)
+
+    row = json.loads(results.METRICS.read_text())["cpo-s"]
+    files = sorted((paths.EVALUATE / "images/cpo-s").glob("*.png"))
+    by_hand = np.mean([np.array(Image.open(file)).mean() for file in files])
+    assert row["clipscore"] == pytest.approx(by_hand)
+    assert row["clipscore_low"] <= row["clipscore"] <= row["clipscore_high"]
+    with (results.PLOTS / "scores.csv").open() as file:
+        rows = {one["painter"]: one for one in csv.DictReader(file)}
+    assert float(rows["cpo-s"]["score"]) == row["clipscore"]
+    assert rows["base"]["wins"] == ""
+    assert json.loads(paths.SUITE.read_text())["clipscore"]["weights"] == {
+        "clip-l/x": "ab" * 32
+    }
+
+
+def test_a_network_that_cannot_be_read_costs_its_metric_and_not_the_run(
+    gallery, notebook, monkeypatch
+):
+    asked = gallery.evaluate.model_copy(update={"metrics": ["clipscore"]})
+    there = suite.Entry(suite.ALL["clipscore"], {"clip-l/x": "ab" * 32}, "float32", None)
+    monkeypatch.setattr(suite, "survey", lambda *_, **__: {"clipscore": there})
+
+    evaluate.run(gallery.model_copy(update={"evaluate": asked}), notebook)
+
+    entry = json.loads(paths.SUITE.read_text())["clipscore"]
+    assert "holds no CLIP" in entry["unavailable"]
+    assert "holds no CLIP" in notebook.said["unavailable.clipscore"]
+
+
+def test_dvc_plots_columns_that_evaluate_writes_with_the_reports_numbers(gallery, notebook):
+    evaluate.run(gallery, notebook)
+
+    metrics = json.loads(results.METRICS.read_text())
+    files = list(plotted())
+    assert files
+    for file, column in files:
+        with file.open() as rows:
+            assert column in csv.DictReader(rows).fieldnames
+    html = results.REPORT.read_text()
+    with (results.PLOTS / "negatives.csv").open() as rows:
+        for row in csv.DictReader(rows):
+            assert float(row["negatives"]) == metrics[row["painter"]]["negatives"]
+            shown = f"{float(row['negatives']):.2f}"
+            ends = f"[{float(row['low']):.2f}, {float(row['high']):.2f}]"
+            assert re.search(rf"{shown}(</b>)? <span class=\"range\">{re.escape(ends)}", html)
+    with (results.PLOTS / "distances.csv").open() as rows:
+        for row in csv.DictReader(rows):
+            if row["against"] == "test":
+                assert float(row["fid"]) == metrics[row["painter"]]["fid"]
+                assert f"{float(row['fid']):.2f}" in html
+
+
+def plotted():
+    """Files and columns that dvc.yaml draws from evaluate's tables."""
+    for plot in yaml.safe_load(DVC_YAML.read_text())["plots"]:
+        if isinstance(plot, dict):
+            for settings in plot.values():
+                for axis in ("x", "y"):
+                    values = settings.get(axis)
+                    for file, column in values.items() if isinstance(values, dict) else ():
+                        if file.startswith(results.PLOTS.as_posix()):
+                            yield Path(file), column
 
 
 def interrupting(write, after):

@@ -3,7 +3,9 @@ import io
 import json
 import subprocess
 import sys
+from pathlib import Path
 
+import mlflow
 import numpy as np
 import pandas as pd
 import pytest
@@ -221,3 +223,25 @@ def test_a_registered_model_paints_what_its_weights_paint(studio, notebook, mlfl
     for image, picture in zip(rows["image"], expected, strict=True):
         painted = np.array(Image.open(io.BytesIO(base64.b64decode(image))))
         assert np.array_equal(painted, picture)
+
+
+def test_a_version_holds_its_model_card_and_says_what_was_not_measured(trained):
+    (paths.CARDS / "cpo-s").mkdir(parents=True)
+    (paths.CARDS / "cpo-s/README.md").write_text("# a card")
+    suite = {"fid": {"available": True}, "pickscore": {"available": False}}
+    paths.SUITE.write_text(json.dumps(suite))
+    evaluate()
+
+    registry.run()
+
+    client = tracking.client()
+    found = {
+        version.tags["painter"]: version
+        for version in client.search_model_versions(f"name = '{THETA}'")
+    }
+    said = found["cpo-s"].tags["unavailable"]
+    assert said == "pickscore: python -m tasks weights --fetch"
+    folder = mlflow.artifacts.download_artifacts(
+        found["cpo-s"].source, tracking_uri=tracking.tracking_uri()
+    )
+    assert (Path(folder) / "README.md").read_text() == "# a card"

@@ -1,4 +1,4 @@
-"""Fréchet and kernel distance between two sets of images, with clean-fid's arithmetic.
+"""Fréchet distance between two sets of images, with clean-fid's arithmetic, and KID beside it.
 
 Shapes: ``N`` images, ``D`` features. The numbers mean something only beside others of the
 same extractor and the same number of images: with N not far above D, FID is biased upwards
@@ -7,9 +7,8 @@ same extractor and the same number of images: with N not far above D, FID is bia
 
 import contextlib
 import io
-import platform
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -17,19 +16,35 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from atelier.errors import ArtifactError
+from atelier.evaluation.metrics import kid
+from atelier.evaluation.metrics.scorer import About
 from atelier.images import Pixels
 
 Features = NDArray[np.float64]
-_INCEPTION = "inception-2015-12-05.pt"
-_KID_SUBSETS = 100
-_KID_SUBSET_IMAGES = 1000
+
+ABOUT = About(
+    name="fid",
+    label="FID",
+    says="Lower: the pictures are distributed more like the test paintings.",
+    scale="squared distance of two Gaussians in feature units; biased upwards with few images, "
+    "so comparable inside one report only",
+    preprocessing="as the network that gives the features expects it",
+    better="lower",
+    weights=(),
+    reads_prompt=False,
+    version="1",
+    digits=2,
+)
 
 
 class Extractor(Protocol):
     """A network that turns images into features."""
 
     name: str  # stands beside every distance
+
+    @property
+    def identity(self) -> str:
+        """Return a name that changes with the weights; keys the cache of features."""
 
     def features(self, images: Sequence[Pixels]) -> Features:
         """Return the features of uint8 RGB images ``[H, W, 3]``, float64 ``[N, D]``."""
@@ -72,7 +87,7 @@ def distance(painted: Features, real: Features, *, extractor: str, seed: int) ->
         raise ValueError(f"features {painted.shape} and {real.shape} cannot be compared")
     return Distance(
         fid=frechet(painted, real),
-        kid=kernel(painted, real, seed=seed),
+        kid=kid.kernel(painted, real, seed=seed),
         painted=len(painted),
         real=len(real),
         extractor=extractor,
@@ -97,46 +112,23 @@ def frechet(painted: Features, real: Features) -> float:
         return float(frechet_distance(*moments[0], *moments[1]))
 
 
-def kernel(painted: Features, real: Features, *, seed: int) -> float:
-    """Return the unbiased squared MMD under ``k(x, y) = (x·y / D + 1)³``.
-
-    References:
-        Bińkowski et al., Demystifying MMD GANs, arXiv:1801.01401, section 4; clean-fid's code.
-    """
-    from cleanfid.fid import kernel_distance
-
-    with _global_numpy_seed(seed):
-        return float(
-            kernel_distance(
-                painted,
-                real,
-                num_subsets=_KID_SUBSETS,
-                max_subset_size=_KID_SUBSET_IMAGES,
-            )
-        )
-
-
 class Inception:
     """Inception V3 as clean-fid uses it: ``clean`` resize to 299 pixels, 2048 features."""
 
     name = "inception-v3 (clean-fid)"
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, identity: str) -> None:
         """Load the network from ``folder``.
 
-        Raises:
-            ArtifactError: The weight file is not there; says how to fetch it.
+        The file is TorchScript, not a pickle: ``weights_only`` does not apply to it.
+
+        Args:
+            folder: Holds ``inception-2015-12-05.pt``.
+            identity: Checksum of that file.
         """
-        weights = folder / _INCEPTION
-        if not weights.is_file():
-            raise ArtifactError(
-                f"{weights} is absent: evaluate.features 'inception' compares features of that "
-                "network, 91 MB, which is never downloaded unasked. Fetch it with `python -c "
-                '"from cleanfid.downloads_helper import check_download_inception as fetch; '
-                f"fetch('{folder}')\"`, or set evaluate.features to 'starter'"
-            )
         from cleanfid.inception_torchscript import InceptionV3W
 
+        self.identity = f"inception-{identity}"
         self._network = InceptionV3W(str(folder), download=False).eval()
 
     def features(self, images: Sequence[Pixels]) -> Features:
@@ -153,19 +145,3 @@ class Inception:
                     self._network(torch.from_numpy(batch.transpose(0, 3, 1, 2))).numpy()
                 )
         return np.concatenate(rows).astype(np.float64)
-
-
-def inception_folder() -> Path:
-    """Return where clean-fid itself keeps Inception's weight file."""
-    return Path("./" if platform.system() == "Windows" else "/tmp")  # noqa: S108
-
-
-@contextlib.contextmanager
-def _global_numpy_seed(seed: int) -> Iterator[None]:
-    """clean-fid draws from NumPy's global generator; leave it as it was."""
-    before = np.random.get_state()
-    np.random.seed(seed)
-    try:
-        yield
-    finally:
-        np.random.set_state(before)

@@ -7,6 +7,7 @@ judge poles without a single threshold of the measured annotator, who teaches th
 both see #A_neg fall, no painter merely learned to please one of them.
 """
 
+import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -87,6 +88,12 @@ class Network(nn.Module):
         """Return the logits of each criterion's poles, ``[B, criteria, 3]``."""
         logits: Tensor = self.poles(features)
         return logits.reshape(len(features), -1, len(_ANSWERS))
+
+    @property
+    def identity(self) -> str:
+        """Return a name that changes with any weight; keys the cache of features."""
+        content = b"".join(tensor.numpy().tobytes() for tensor in self.state_dict().values())
+        return f"{NAME}-{hashlib.sha256(content).hexdigest()}"
 
     def features(self, images: Sequence[Pixels]) -> Features:
         """Return the features of uint8 RGB images ``[H, W, 3]``, float64 ``[N, 64]``.

@@ -22,7 +22,7 @@ TREE = Tree.model_validate(
 class MeanColour:
     """A real extractor, small: the mean of each channel."""
 
-    name = "mean-colour"
+    name = identity = "mean-colour"
 
     def features(self, images):
         return np.array([image.mean(axis=(0, 1)) for image in images])
@@ -37,14 +37,26 @@ HALF = {"edges": "negative", "light": "positive"}
 GOOD = {"edges": "positive"}
 
 
-def compare(real=None, second=None):
+ALL = ("fid", "kid", "vendi", "memorisation")
+
+
+def compare(real=None, second=None, extractor=True, metrics=ALL, learned=None, scores=None):
     painted = {
         "base": Painted(pictures(3, 1), [BAD, BAD, HALF], second),
         "theta": Painted(pictures(3, 2), [HALF, GOOD, {}], second),
     }
     real = real or Real(pictures(6, 3), [True, False, True, False, True, False])
     return comparison.compare(
-        painted, real, TREE, MeanColour(), reference="base", resamples=200, seed=0
+        painted,
+        real,
+        TREE,
+        MeanColour() if extractor else None,
+        metrics=metrics,
+        learned=learned,
+        scores=scores or {},
+        reference="base",
+        resamples=200,
+        seed=0,
     )
 
 

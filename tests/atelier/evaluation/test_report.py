@@ -2,84 +2,13 @@ import dataclasses
 import re
 
 import numpy as np
-import pytest
 
-from atelier.criteria.tree import Tree
-from atelier.evaluation import comparison, report
-from atelier.evaluation.comparison import Painted, Real
-from atelier.evaluation.page import Coverage, DataSheet, Page, Painter, Part
-
-LEAF = {"positive_means": "", "negative_means": "", "applies": "any", "sources": []}
-TREE = Tree.model_validate(
-    {
-        "domain": "toy",
-        "version": "1",
-        "literature": {},
-        "criteria": {
-            "colour": {
-                "name": "Colour <i>",
-                "about": "",
-                "branches": {"key": {"positive": "in key", "negative": "off <key>", **LEAF}},
-            },
-            "light": {"positive": "clear", "negative": "dull", **LEAF},
-        },
-    }
-)
-BAD = {"colour/key": "negative", "light": "negative"}
-GOOD = {"light": "positive"}
-ATTACK = "<script>alert('caption')</script>"
+from atelier.evaluation import report
 
 
-class MeanColour:
-    name = "mean-colour"
-
-    def features(self, images):
-        return np.array([image.mean(axis=(0, 1)) for image in images])
-
-
-def pictures(count, seed, side=8):
+def pictures(count, seed, side):
     return list(
         np.random.default_rng(seed).integers(0, 256, (count, side, side, 3), dtype=np.uint8)
-    )
-
-
-@pytest.fixture
-def page():
-    painted = {
-        "base": Painted(pictures(4, 1), [BAD, BAD, BAD, GOOD], None),
-        "cpo-s": Painted(pictures(4, 2), [GOOD, GOOD, BAD, {}], None),
-    }
-    measured = comparison.compare(
-        painted,
-        Real(pictures(5, 3), [True] * 5),
-        TREE,
-        MeanColour(),
-        reference="base",
-        resamples=100,
-        seed=0,
-    )
-    curve = {"loss": [(1, 0.5), (2, 0.4)], "drift": [(1, 0.1), (2, 0.3)]}
-    return Page(
-        painters={
-            name: Painter(
-                name, ATTACK, painted[name], measured[name], curve if name != "base" else {}
-            )
-            for name in painted
-        },
-        reference="base",
-        featured="cpo-s",
-        prompts=[ATTACK, 'a "sea"', "c", "d"],
-        grid_prompts=2,
-        tree=TREE,
-        annotator="measured-1",
-        second=None,
-        data=DataSheet(
-            [Part("train", 4, 1.0, 0.5)],
-            {path: Coverage(0.5, 0.25) for path in TREE.leaves()},
-            [(f"{ATTACK}.png", "empty")],
-        ),
-        provenance=[("Command", f"evaluate {ATTACK}")],
-        params=f"x: {ATTACK}",
     )
 
 
@@ -157,3 +86,60 @@ def test_large_pictures_are_made_to_fit(page, monkeypatch):
 
     embedded = sum(map(len, re.findall(r"base64,([^\"]*)", html)))
     assert embedded < 16 * 9_000  # 96 pixels a side, noise
+
+
+def test_what_is_unavailable_says_how_to_cure_it_and_is_no_number(page):
+    html = report.render(page)
+
+    row = html[html.index("PickScore<span") :].split("</tr>")[0]
+    assert "<b>unavailable</b>" in row
+    assert "python -m tasks weights --fetch pickscore" in row
+    assert not re.search(r">\s*0(\.0+)?\s*<", row)
+
+
+def test_scores_stand_beside_the_base_by_hand(page):
+    # base 0 1 2 3, θ one more each: 1.5 and 2.5, a difference of exactly 1, and it always wins
+    lines = {line.entry.about.name: line for line in report._lines(page)}
+    base, theta = lines["clipscore"].cells
+
+    assert (base.text, theta.text) == ("1.50", "2.50")
+    assert (base.best, theta.best) == (False, True)
+    assert "+1.00 [+1.00, +1.00] · wins 100%" in theta.below
+    assert "wins" not in base.below
+
+
+def test_weights_precision_and_preprocessing_stand_in_the_page(page):
+    html = report.render(page)
+
+    assert "clip-l/model.safetensors" in html
+    assert "abababababababab" in html
+    assert "features of mean-colour" in html
+    assert html.count("<b>Preprocessing:</b>") == len(page.entries)
+
+
+def test_near_copies_stand_beside_what_they_copy(page):
+    html = report.render(page)
+
+    section = html[html.index('id="copies"') : html.index('id="sweeps"')]
+    assert "0.80 × limit: near" in section
+    assert section.count("<img") == 2
+    assert 'alt="Training painting: ' in section
+
+
+def test_a_sweep_is_drawn_over_its_number_in_words_too(page):
+    title, drawn = report._sweep(page, page.sweeps[0])
+
+    assert title == "ω of CPO-S"
+    assert [name for name, _ in drawn] == ["#A_neg", "FID to the test paintings"]
+    assert "base at 0: 1.50 (" in drawn[0][1]
+    assert "cpo-s at 10: 0.50 (" in drawn[0][1]
+
+
+def test_a_page_without_anything_extra_has_no_empty_sections(page):
+    bare = dataclasses.replace(page, entries={}, pairs={}, sweeps=[], unseen=None)
+
+    html = report.render(bare)
+
+    assert 'id="metrics"' not in html
+    assert 'id="copies"' not in html
+    assert 'id="sweeps"' not in html

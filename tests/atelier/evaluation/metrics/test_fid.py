@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 
-from atelier.errors import ArtifactError
 from atelier.evaluation.metrics import fid
 
 
@@ -56,25 +55,6 @@ def test_fewer_images_than_features_still_give_a_finite_number():
     assert fid.frechet(painted, painted) == pytest.approx(0, abs=1e-3)
 
 
-def test_kernel_distance_by_hand():
-    # D = 1, k(x, y) = (xy + 1)³; painted {1, 1}, real {0, 0}: 8 + 1 - 2·1 = 7
-    painted, real = np.ones((2, 1)), np.zeros((2, 1))
-
-    assert fid.kernel(painted, real, seed=0) == pytest.approx(7)
-
-
-def test_the_kernel_distance_is_seeded_and_leaves_numpys_generator_alone():
-    painted, real = features(30, seed=1), features(40, seed=2)
-    np.random.seed(9)
-    expected = np.random.random()
-    np.random.seed(9)
-
-    first, second = (fid.kernel(painted, real, seed=4) for _ in range(2))
-
-    assert first == second
-    assert np.random.random() == expected
-
-
 def test_a_distance_says_what_it_was_measured_with():
     distance = fid.distance(features(30), features(40, seed=1), extractor="x", seed=0)
 
@@ -86,13 +66,3 @@ def test_a_distance_says_what_it_was_measured_with():
 def test_sets_that_cannot_be_compared_are_refused(painted, real):
     with pytest.raises(ValueError, match="cannot be compared"):
         fid.distance(features(*painted), features(*real), extractor="x", seed=0)
-
-
-def test_absent_inception_weights_are_named_with_the_command_that_fetches_them(tmp_path):
-    with pytest.raises(ArtifactError) as error:
-        fid.Inception(tmp_path)
-
-    text = str(error.value)
-    assert str(tmp_path / "inception-2015-12-05.pt") in text
-    assert "check_download_inception" in text
-    assert "evaluate.features to 'starter'" in text
