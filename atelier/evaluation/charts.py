@@ -148,7 +148,10 @@ def lines(series: Mapping[str, Points], *, title: str, across: str) -> Markup:
 def dose(
     points: Sequence[tuple[float, Interval]], names: Sequence[str], *, title: str, across: str
 ) -> Markup:
-    """Return what one number does: a dot with its interval at each, joined, from 0 upwards."""
+    """Return what one number does: a dot with its interval at each, joined, from 0 upwards.
+
+    The painters' names are said to those who cannot see it; beside the dots they would collide.
+    """
     xs = [x for x, _ in points]
     wide = _Axis.round(min(0.0, *xs), max(xs), 44, _NARROW - 14)
     high = _Axis.round(0, max(value.high for _, value in points), 178, 22)
@@ -159,13 +162,12 @@ def dose(
     ]
     path = " ".join(f"{wide.at(x)},{high.at(value.estimate)}" for x, value in points)
     parts.append(_tag("polyline", "curve c0", points=path))
-    for (x, value), name in zip(points, names, strict=True):
+    for x, value in points:
         at, low, most = wide.at(x), high.at(value.low), high.at(value.high)
-        anchor = "end" if at > (wide.start + wide.end) / 2 else "start"
         parts += [
             _tag("line", "strong thin", x1=at, x2=at, y1=low, y2=most),
             _tag("circle", "strong", cx=at, cy=high.at(value.estimate), r=4.5),
-            _text(at, most - 7, f"{name} {value.estimate:.2f}", anchor, "label"),
+            _text(at, most - 7, f"{value.estimate:.2f}", "middle", "label"),
         ]
     said = "; ".join(
         f"{name} at {_short(x)}: {value.estimate:.2f} ({value.low:.2f} to {value.high:.2f})"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jinja2
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from PIL import Image
 
 from atelier.criteria.tree import Branch, Tree
@@ -67,6 +67,7 @@ def render(page: Page) -> str:
     )
     environment.filters["percent"] = lambda share: f"{100 * share:.0f}%"
     environment.filters["signed"] = lambda value: f"{value:+.2f}".replace("-", "−")
+    environment.filters["commands"] = _commands
     template = environment.from_string(source.read_text(encoding="utf-8"))
     return template.render(page=page, **_shown(page))
 
@@ -103,6 +104,15 @@ class _Line:
     entry: Entry
     cells: Sequence[_Cell]
     note: str
+
+
+def _commands(text: str) -> Markup:
+    """Return text in which what stands between backticks is shown as something to type."""
+    parts = [
+        Markup("<code>{}</code>").format(part) if place % 2 else escape(part)
+        for place, part in enumerate(text.split("`"))
+    ]
+    return Markup("").join(parts)
 
 
 def finding(page: Page) -> str:

@@ -313,9 +313,9 @@ def absent(names: Sequence[str], folder: Path) -> str | None:
             f"run `python -m tasks weights --check {' '.join(names)}`"
         )
     size = sum(one.file.megabytes for one in wrong)
-    others = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
+    others = f", and {len(wrong) - 1} more files are not usable" if len(wrong) > 1 else ""
     return (
-        f"{folder / wrong[0].file.path}{others} {wrong[0].reason or 'is absent'}; run `python "
+        f"{folder / wrong[0].file.path} {wrong[0].reason or 'is absent'}{others}; run `python "
         f"-m tasks weights --fetch {' '.join(names)}` ({_size(size)}), or add `--from FOLDER` "
         "where there is no network"
     )
