@@ -5,7 +5,6 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from atelier.errors import ArtifactError, ParamsError
 from atelier.evaluation import suite, weights
@@ -13,7 +12,6 @@ from atelier.evaluation.weights import Status
 from atelier.params import Profile
 from tasks import paths, progress
 
-_WIDTH = 118  # columns where the output is no terminal
 _SIGNS = {"whole": "✓", "absent": "–", "unchecked": "?", "damaged": "✗"}
 
 
@@ -72,31 +70,28 @@ def _wanted(profile: Profile, names: Sequence[str]) -> list[str]:
 
 
 def _show(wanted: Sequence[str], found: Sequence[Status], folder: Path) -> None:
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=_WIDTH)
+    console = Console(highlight=False, soft_wrap=True)
     of = {status.file.path: status for status in found}
-    table = Table(title=escape(f"Weights in {folder}/ (ATELIER_WEIGHTS names another folder)"))
-    for heading in ("", "file", "MB", "from", "sha256"):
-        table.add_column(
-            heading, justify="right" if heading == "MB" else "left", overflow="fold"
-        )
+    console.print(f"Weights in {folder}/; ATELIER_WEIGHTS names another folder", markup=False)
     for name in wanted:
         one = weights.MANIFEST[name]
-        table.add_row("", escape(f"{name}: {one.about}; licence {one.licence}"), style="bold")
+        console.print(
+            f"\n[bold]{escape(name)}[/bold]  {escape(one.about)} · {one.megabytes:,.1f} MB\n"
+            f"  licence  {escape(one.licence)}"
+        )
+        for source in dict.fromkeys(file.source.rpartition("/")[0] for file in one.files):
+            console.print(f"  from     {source}", markup=False)
         for file in one.files:
-            status = of[file.path]
-            known = file.sha256 or status.sha256
-            trust = "" if file.sha256 or not known else " (first sight)"
-            table.add_row(
-                _SIGNS[status.state],
-                escape(file.path),
-                f"{file.megabytes:,.1f}",
-                escape(file.source),
-                f"{known[:12]}…{trust}" if known else "taken on first sight",
-            )
-    console.print(table)
-    console.print("✓ whole   – absent   ? there, checksum not taken yet   ✗ damaged")
+            console.print(_line(of[file.path]), markup=False)
+    console.print("\n✓ whole   – absent   ? there, checksum not taken yet   ✗ damaged")
+
+
+def _line(status: Status) -> str:
+    file = status.file
+    known = file.sha256 or status.sha256
+    trust = "" if file.sha256 else ", first sight"
+    said = f"sha256 {known[:16]}…{trust}" if known else "sha256 is taken on first sight"
+    return f"  {_SIGNS[status.state]} {file.path:<46} {file.megabytes:>8,.1f} MB  {said}"
 
 
 def _refuse_what_is_wrong(found: Sequence[Status], folder: Path) -> None:

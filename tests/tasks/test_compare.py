@@ -10,7 +10,7 @@ from tasks import compare, paths, registry, tracking
 def result(fid, gap=None):
     distance = None if fid is None else Distance(fid, 0.0, 9, 9, "starter", 64)
     interval = None if gap is None else Interval((gap[0] + gap[1]) / 2, *gap, 100)
-    return Result(None, interval, distance, None, None, 0.0)
+    return Result(None, interval, distance, None, None, None, None, {}, 0.0)
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ def test_the_list_names_file_size_licence_source_and_place(checked, shelf, capsy
     run(checked)
 
     said = capsys.readouterr().out
-    for word in ("pickscore/model.bin", "1.0", "MIT", "https://x", "ATELIER_WEIGHTS", "–"):
+    for word in ("pickscore/model.bin", "1.0 MB", "MIT", "https:", "ATELIER_WEIGHTS", "–"):
         assert word in said
 
 
