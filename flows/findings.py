@@ -19,7 +19,7 @@ from atelier.evaluation import study as numbers
 from atelier.evaluation.metrics.starter_features import NAME as INDEPENDENT
 from atelier.evaluation.statistics import Interval
 from atelier.params import Profile, StudyParams
-from flows.study import Found
+from flows.study import Found, swept
 
 DOCUMENT = Path("docs/study.md")
 FIGURES = Path("docs/study")
@@ -320,7 +320,7 @@ def _swept(study: StudyParams, groups: Mapping[str, Group]) -> list[str]:
     if study.sweep is None or "sweep" not in groups:
         return []
     group = groups["sweep"]
-    names = list(group.runs[0].trained)
+    names = list(swept(study))
     _bars(FIGURES / "sweep.png", {n: group.mean(n, group.judges()[0]) for n in names})
     heading = [study.sweep.field, "#A_neg", "independent judge", "FID"]
     return [*_table(heading, _own_rows(group, names)), "", "![The sweep](study/sweep.png)"]
@@ -520,9 +520,10 @@ def _claim_of_strength(study: StudyParams, groups: Mapping[str, Group]) -> list[
     if "sweep" not in groups or study.sweep is None:
         return [claim, _PENDING, ""]
     group = groups["sweep"]
-    names = list(group.runs[0].trained)
-    means = [group.mean(name, group.judges()[0]).estimate for name in names]
-    values = {float(v): m for v, m in zip(study.sweep.values, means, strict=True)}
+    judge = group.judges()[0]
+    values = {
+        float(value): group.mean(name, judge).estimate for name, value in swept(study).items()
+    }
     shown = ", ".join(f"{value:g}: {mean:.2f}" for value, mean in values.items())
     return [claim, _REPRODUCED if numbers.sweet_spot(values) else _NOT, shown]
 
@@ -539,6 +540,7 @@ def _claim_of_speed(study: StudyParams, groups: Mapping[str, Group]) -> list[str
     fewest = numbers.first_below(curves[study.proposed], level)
     figure = f"to L_CPO's {level:.2f} after {whole} steps it takes {study.proposed} "
     figure += "more" if fewest is None else f"at most {fewest}"
+    figure += "; half of L_CPO's steps count as faster"
     return [claim, _REPRODUCED if fewest and 2 * fewest <= whole else _NOT, figure]
 
 

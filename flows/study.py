@@ -165,8 +165,7 @@ def final_runs(study: StudyParams, chosen: Mapping[str, int]) -> list[Experiment
         ]
     if study.sweep is not None:
         strengths = {
-            f"{study.sweep.field.replace('_', '-')}-{value}": {**own, study.sweep.field: value}
-            for value in study.sweep.values
+            name: {**own, study.sweep.field: value} for name, value in swept(study).items()
         }
         runs += [
             Experiment(f"sweep-{seed}", {**_objectives(strengths), **_seeded(seed)})
@@ -190,6 +189,14 @@ def final_runs(study: StudyParams, chosen: Mapping[str, int]) -> list[Experiment
         for share in study.volumes
         for seed in study.seeds
     ]
+
+
+def swept(study: StudyParams) -> dict[str, Any]:
+    """Return the values of the sweep by the names of their objectives."""
+    if study.sweep is None:
+        return {}
+    field = study.sweep.field.replace("_", "-")
+    return {f"{field}-{value}".replace(".", "-"): value for value in study.sweep.values}
 
 
 def changed(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
