@@ -360,17 +360,21 @@ def collect(workspace: Path) -> Found:
     """Read what an experiment left in its workspace."""
     evaluated = workspace / paths.EVALUATE
     metrics = json.loads((evaluated / "metrics.json").read_text(encoding="utf-8"))
-    negatives: dict[str, dict[str, list[list[str]]]] = {}
-    for painter in metrics:
+    said = {
+        painter: annotations.read(evaluated / "judgements" / f"{painter}.jsonl", Judgement)
+        for painter in metrics
+    }
+    judges = dict.fromkeys(row.annotator for rows in said.values() for row in rows)
+    negatives: dict[str, dict[str, list[list[str]]]] = {judge: {} for judge in judges}
+    for painter, rows in said.items():
         files = sorted((evaluated / "images" / painter).glob("*.png"))
         place = {images.sha256(file): number for number, file in enumerate(files)}
-        rows = annotations.read(evaluated / "judgements" / f"{painter}.jsonl", Judgement)
-        for judge in dict.fromkeys(row.annotator for row in rows):
+        for judge in judges:
             bad: list[list[str]] = [[] for _ in files]
             for row in rows:
                 if row.annotator == judge and row.pole == "negative":
                     bad[place[row.image]].append(row.criterion)
-            negatives.setdefault(judge, {})[painter] = bad
+            negatives[judge][painter] = bad
     trained = {
         folder.name: {
             **json.loads((folder / "metrics.json").read_text(encoding="utf-8")),
