@@ -14,7 +14,7 @@ import numpy as np
 import yaml
 from PIL import Image, ImageDraw, ImageFont
 
-from atelier import atomic
+from atelier import atomic, images
 from atelier.criteria import annotations
 from atelier.criteria.annotations import Quarantined, Record
 from atelier.criteria.tree import Tree
@@ -24,9 +24,11 @@ from atelier.evaluation.comparison import Painted, Result, Score
 from atelier.evaluation.page import Coverage, DataSheet, Page, Painter, Pair, Part
 from atelier.evaluation.statistics import Interval
 from atelier.evaluation.suite import Entry
+from atelier.evaluation.survey import page as survey
 from atelier.params import Profile, read_switch
 from tasks import contestants, paths, registry, tracking
 from tasks.contestants import Contestant
+from tasks.survey import results as surveyed
 from tasks.tracking import StageRun
 
 METRICS = paths.EVALUATE / "metrics.json"
@@ -291,10 +293,18 @@ def _page(outcome: Outcome, curves: Mapping[str, dict[str, Points]], profile: Pr
         unseen=outcome.unseen,
         pairs=outcome.pairs,
         sweeps=contestants.sweeps(profile),
+        studies=_studies(outcome),
         data=_data_sheet(outcome.tree),
         provenance=list(_provenance(profile)),
         params=yaml.safe_dump(profile.model_dump(), sort_keys=False, allow_unicode=True),
     )
+
+
+def _studies(outcome: Outcome) -> list[survey.Page]:
+    """What people said of these very pictures."""
+    folders = [paths.EVALUATE / "images" / one.name for one in outcome.entrants]
+    pictures = [file for folder in folders for file in folder.glob("*.png")]
+    return surveyed.of_pictures({images.sha256(file) for file in pictures})
 
 
 def _subjects(outcome: Outcome, profile: Profile) -> Iterable[card.Subject]:

@@ -7,6 +7,7 @@ from atelier.criteria.tree import Tree
 from atelier.evaluation.charts import Points
 from atelier.evaluation.comparison import Painted, Result
 from atelier.evaluation.suite import Entry
+from atelier.evaluation.survey import page as survey
 from atelier.images import Pixels
 
 
@@ -118,6 +119,7 @@ class Page:
             are; None if it was not measured.
         pairs: By painter, its pictures that come closest to a training painting.
         sweeps: What happens as one number grows.
+        studies: What people preferred, study by study.
         data: The data sheet.
         provenance: What made this page: (name, value).
         params: The profile as text.
@@ -136,6 +138,7 @@ class Page:
     unseen: tuple[float, int] | None
     pairs: Mapping[str, Sequence[Pair]]
     sweeps: Sequence[Sweep]
+    studies: Sequence[survey.Page]
     data: DataSheet
     provenance: Sequence[tuple[str, str]]
     params: str

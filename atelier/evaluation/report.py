@@ -20,6 +20,7 @@ from atelier.evaluation.metrics.negatives import Verdicts
 from atelier.evaluation.page import Page, Pair, Sweep
 from atelier.evaluation.statistics import Interval
 from atelier.evaluation.suite import Entry
+from atelier.evaluation.survey import page as survey
 from atelier.images import Pixels
 
 _SIDES = (256, 192, 128, 96)  # pixels of a picture in the page: the largest that fits
@@ -180,6 +181,7 @@ def _shown(page: Page) -> dict[str, Any]:
         "distance_clean": page.painters[page.reference].result.fid_clean,
         "roots": {root: _root_name(page.tree, root) for root in page.tree.roots()},
         "leaves": page.tree.leaves(),
+        "studies": [survey.section(study) for study in page.studies],
         "copies": [copy(name, pair) for name, pairs in page.pairs.items() for pair in pairs],
         "lines": _lines(page),
         **_charts(page),

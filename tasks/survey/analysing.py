@@ -10,21 +10,13 @@ from atelier.evaluation.survey import analysis, page
 from atelier.evaluation.survey.analysis import Answer, Finding
 from atelier.evaluation.survey.design import Picture, Question
 from atelier.evaluation.survey.page import Coverage, Page
-from atelier.params import Params
 from tasks import registry
 from tasks.survey import files, votes
 from tasks.survey.files import Asked, Key, Study
+from tasks.survey.results import RESULTS, Results
 from tasks.survey.votes import Rater
 
-RESULTS, PAGE = "results.json", "page.html"
-
-
-class Results(Params):
-    """``results.json``: what machines read, the report among them."""
-
-    page: Page
-    weights: dict[str, str | None]  # DVC's md5 of each painter's LoRA, where it is known
-    pictures: list[str]  # sha256 of the pictures that were compared, as evaluate keeps them
+PAGE = "page.html"
 
 
 def run(name: str) -> None:

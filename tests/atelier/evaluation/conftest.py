@@ -91,6 +91,7 @@ def page(tmp_path):
         unseen=(2.5, 4),
         pairs={"cpo-s": [Pair(1, pictures(1, 9)[0], ATTACK, 0.8)]},
         sweeps=[Sweep("ω of CPO-S", "ω", [(0, "base"), (10, "cpo-s")])],
+        studies=[],
         data=DataSheet(
             [Part("train", 4, 1.0, 0.5)],
             {path: Coverage(0.5, 0.25) for path in TREE.leaves()},

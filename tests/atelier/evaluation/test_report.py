@@ -4,6 +4,10 @@ import re
 import numpy as np
 
 from atelier.evaluation import report
+from atelier.evaluation.survey import analysis
+from atelier.evaluation.survey import page as survey
+from atelier.evaluation.survey.analysis import Answer
+from atelier.evaluation.survey.design import Picture, Question
 
 
 def pictures(count, seed, side):
@@ -20,6 +24,35 @@ def test_whatever_comes_from_outside_is_escaped(page):
     assert "Colour <i>" not in html
     # caption in grid, picture's alternative, cases; file; sentence; params; provenance
     assert html.count("&lt;script&gt;") >= 7
+
+
+def test_what_people_preferred_has_its_section_and_is_escaped(page):
+    votes = [
+        Answer("1", "experts", number, question, "right")
+        for number, question in enumerate(
+            Question(Picture("base", n), Picture("cpo-s", n), "colour") for n in range(4)
+        )
+    ]
+    study = analysis.analyse(
+        votes, ["cpo-s", "base"], ["colour"], ["experts"], checks_passed=1, resamples=50, seed=0
+    )
+    people = survey.Page(
+        name="spring",
+        painters={"base": "base", "cpo-s": "<script>θ</script>"},
+        dimensions={"colour": "Colour <i>"},
+        pairs=4,
+        coverage={"experts": survey.Coverage(invited=1, wanted=1, least=1, reached=1.0)},
+        checks_passed=1,
+        study=study,
+        provenance=[],
+    )
+
+    html = report.render(dataclasses.replace(page, studies=[people]))
+
+    assert "&lt;script&gt;θ&lt;/script&gt; was preferred to base in 100% of the decided" in html
+    assert 'href="#studies"' in html
+    assert "<script" not in html
+    assert "What people preferred" not in report.render(page)
 
 
 def test_nothing_is_loaded_from_elsewhere(page):

@@ -9,6 +9,7 @@ from atelier.evaluation.survey.analysis import EVERYBODY, OVERALL
 from tasks import paths
 from tasks.__main__ import app
 from tasks.survey import analysing, files
+from tasks.survey import results as outcome
 
 
 def analyse(name):
@@ -18,8 +19,8 @@ def analyse(name):
 
 
 def results(study):
-    file = files.folder(study.name) / analysing.RESULTS
-    return analysing.Results.model_validate_json(file.read_bytes())
+    file = files.folder(study.name) / outcome.RESULTS
+    return outcome.Results.model_validate_json(file.read_bytes())
 
 
 def sees(key, asked):
@@ -120,10 +121,22 @@ def test_a_study_without_answers_has_a_page_that_says_so(study, book):
     assert results(study).page.study.findings == []
 
 
+def test_the_report_is_given_what_was_found_on_its_very_pictures(study, book):
+    answered(study, book, "experts", prefers("cpo-s"))
+    assert outcome.of_pictures({"0" * 64}) == []
+    analyse(study.name)
+    hashes = set(results(study).pictures)
+
+    (found,) = outcome.of_pictures(hashes | {"0" * 64})
+
+    assert found == results(study).page
+    assert outcome.of_pictures(hashes - {min(hashes)}) == []
+
+
 def test_the_same_votes_give_the_same_bytes(study, book):
     answered(study, book, "experts", attentive(lambda left, right: "same"))
     analyse(study.name)
-    file = files.folder(study.name) / analysing.RESULTS
+    file = files.folder(study.name) / outcome.RESULTS
     before = file.read_bytes()
 
     analyse(study.name)
