@@ -34,6 +34,7 @@ MEASURES: dict[str, Callable[[View], float]] = {
     measure.__name__: measure
     for measure in (
         composition.mass_offset,
+        composition.weight_offset,
         composition.weight_height,
         composition.mirror_likeness,
         composition.focus_offset,
@@ -85,6 +86,7 @@ MEASURES: dict[str, Callable[[View], float]] = {
         space.sky_vault,
         space.background_quiet,
         form.edge_sharpness,
+        form.edge_firmness,
         form.edge_variety,
         form.contour_run,
         form.shape_tautness,

@@ -33,6 +33,26 @@ def mass_offset(view: View) -> float:
     return abs(float((weight * middles).sum() / weight.sum()) - 0.5)
 
 
+def weight_offset(view: View) -> float:
+    """How far the visual weight lies from the middle axis, the outermost twentieth left out.
+
+    As ``mass_offset``, at a quarter of its size and without the blur.
+
+    Unit: share of the width, 0 to 0.5.
+    Silent: where nothing stands out.
+    Limits: weight is contrast alone; a face weighs no more than a stone of the same colour.
+
+    References:
+        Arnheim, Art and Visual Perception, 1954, on balance about the vertical axis.
+    """
+    away = np.linalg.norm(view.coarse - np.median(view.coarse, axis=1, keepdims=True), axis=-1)
+    weight = np.maximum(away - 0.3 * np.percentile(away, 99), 0).sum(axis=0)
+    if not view.stands_out or weight.sum() <= 0:
+        return math.nan
+    middles = (np.arange(len(weight)) + 0.5) / len(weight)
+    return abs(float((weight * middles).sum() / weight.sum()) - 0.5)
+
+
 def weight_height(view: View) -> float:
     """How high the dark weight lies.
 

@@ -5,7 +5,7 @@ import math
 import numpy as np
 from scipy import ndimage
 
-from atelier.criteria.annotators.measured.view import View, inside
+from atelier.criteria.annotators.measured.view import Array, Plane, View
 
 _FAINT_EDGE = 0.1  # Lab units a pixel, after blur, below which a picture has no edges
 _STRONG = 4.0  # L* a pixel of an edge that is a contour
@@ -27,7 +27,7 @@ def edge_sharpness(view: View) -> float:
     References:
         Elder and Zucker, Local scale control for edge detection and blur estimation, 1998.
     """
-    fine, coarse = view.edge_scales
+    fine, coarse = (_steepness(view.blurred(sigma)) for sigma in (1.5, 4.5))
     least = float(np.percentile(coarse, 93))
     if least < _FAINT_EDGE or view.enlarged:
         return math.nan
@@ -35,12 +35,29 @@ def edge_sharpness(view: View) -> float:
     return float(np.median(ndimage.maximum_filter(fine, 3)[strong] / coarse[strong]))
 
 
+def edge_firmness(view: View) -> float:
+    """How steep the strong edges are, along their crests.
+
+    Gradient of L* at 1.5 pixels over that at 4.5 pixels of blur, the median along the crests of
+    the tenth of the surface where the coarse gradient is strongest: 3 for an ideal step, 1 for
+    a slope wider than both blurs.
+
+    Unit: ratio.
+    Silent: where there is no edge, and below 128 pixels, where enlarging blurs all.
+    Limits: a picture that is mostly sky has its strongest edges in soft clouds; edges between
+    colours of one value are not seen.
+
+    References:
+        Elder and Zucker, Local scale control for edge detection and blur estimation, 1998.
+    """
+    ratios = _crest_ratios(view)
+    return math.nan if ratios is None or view.enlarged else float(np.median(ratios))
+
+
 def edge_variety(view: View) -> float:
     """How much the strong edges differ in sharpness.
 
-    Quartile range, divided by the median, of the gradient at 1.5 pixels over that at 4.5
-    pixels of blur, along the crests of the tenth of the surface where the coarse gradient is
-    strongest.
+    Quartile range of the ratio of ``edge_firmness``, divided by its median.
 
     Unit: ratio; 0 for one sharpness.
     Silent: where there is no edge, and below 192 pixels, where all edges are soft.
@@ -49,12 +66,10 @@ def edge_variety(view: View) -> float:
     References:
         Elder and Zucker, Local scale control for edge detection and blur estimation, 1998.
     """
-    fine, coarse = (inside(scale) for scale in view.edge_scales)
-    least = float(np.percentile(coarse, 90))
-    if least < _FAINT_EDGE or view.marks is None:
+    ratios = _crest_ratios(view)
+    if ratios is None or view.marks is None:
         return math.nan
-    crest = (coarse >= least) & (coarse >= 0.97 * ndimage.maximum_filter(coarse, 7))
-    low, middle, high = np.percentile(fine[crest] / coarse[crest], (25, 50, 75))
+    low, middle, high = np.percentile(ratios, (25, 50, 75))
     return float((high - low) / middle)
 
 
@@ -108,6 +123,22 @@ def shape_tautness(view: View) -> float:
     middle, apart = (yy + xx) / 2, np.hypot((yy - xx) / 2, xy)
     ratio = 0.5 * np.log((middle + apart + 0.1) / np.maximum(middle - apart + 0.1, 0.1))
     return float(np.average(ratio[large], weights=np.sqrt(regions.areas[large])))
+
+
+def _crest_ratios(view: View) -> Plane | None:
+    """Fine over coarse steepness on the crests of the strong edges; None without edges."""
+    fine, coarse = view.edge_scales
+    least = float(np.percentile(coarse, 90))
+    if least < _FAINT_EDGE:
+        return None
+    crest = (coarse >= least) & (coarse >= 0.97 * ndimage.maximum_filter(coarse, 7))
+    return np.asarray(fine[crest] / coarse[crest])
+
+
+def _steepness(lab: Array) -> Array:
+    """Length of the colour gradient at each pixel, in Lab units a pixel."""
+    down, across = np.gradient(lab, axis=(0, 1))
+    return np.asarray(np.sqrt((down**2 + across**2).sum(axis=-1)))
 
 
 def _ridges(view: View) -> np.ndarray:

@@ -37,7 +37,7 @@ def highlight_scatter(view: View) -> float:
     Silent: where all is equally light.
     Limits: the sky's light and a highlight are alike.
     """
-    light = ndimage.gaussian_filter(view.light, 2.0, mode="nearest")
+    light = view.calm[..., 0]
     if np.ptp(light) < 1:
         return math.nan
     places = np.argwhere(light >= np.percentile(light, 99))

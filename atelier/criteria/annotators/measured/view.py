@@ -4,8 +4,8 @@ Pictures are measured at fixed sizes, so that a number means the same for every 
 pixels on the longer side for colours, values and edges, a half and a quarter of that for
 areas, and 256 for the marks of the brush, which 128 would blur away.
 
-``lab``, ``light``, ``calm``, ``blurred`` and ``edge_scales`` are of the whole picture; all else
-is of its inside, without the outermost twentieth, where frames and the edges of scans are.
+``lab``, ``light``, ``calm`` and ``blurred`` are of the whole picture; all else is of its
+inside, without the outermost twentieth, where frames and the edges of scans are.
 """
 
 from dataclasses import dataclass
@@ -149,9 +149,12 @@ class View:
         return np.asarray(np.hypot(*self.gradient))
 
     @cached_property
-    def edge_scales(self) -> tuple[Array, Array]:
-        """Length of the colour gradient after blurs of 1.5 and 4.5 pixels, in Lab units."""
-        fine, coarse = (_colour_steepness(self.blurred(sigma)) for sigma in (1.5, 4.5))
+    def edge_scales(self) -> tuple[Plane, Plane]:
+        """Steepness of L* after blurs of 1.5 and 4.5 pixels, ``[H, W]`` each."""
+        light = np.asarray(self.light, np.float32)
+        fine, coarse = (
+            np.hypot(*np.gradient(inside(_soft(light, sigma)))) for sigma in (1.5, 4.5)
+        )
         return fine, coarse
 
     @cached_property
@@ -261,15 +264,20 @@ class View:
         return inside(np.asarray(grey, np.float32)) * np.float32(100 / 255)
 
     @cached_property
+    def soft_marks(self) -> Plane | None:
+        """``marks`` after a blur of 1 pixel."""
+        return None if self.marks is None else _soft(self.marks, 1.0)
+
+    @cached_property
     def grain(self) -> tuple[Plane, Plane, Plane] | None:
         """The marks by their size: what lies between blurs of 0, 1, 2 and 4 pixels.
 
         Three planes, finest first, each half the size of the former (a Laplacian pyramid:
         Burt and Adelson, 1983), or None where the marks are not resolved.
         """
-        if self.marks is None:
+        if self.marks is None or self.soft_marks is None:
             return None
-        soft = _soft(self.marks, 1.0)
+        soft = self.soft_marks
         half = halved(soft)
         softer = _soft(half, _NEXT)
         quarter = halved(softer)
@@ -278,9 +286,9 @@ class View:
     @cached_property
     def strokes(self) -> Plane | None:
         """The marks of 1 to 4 pixels at half their size, or None where there are none."""
-        if self.marks is None:
+        if self.soft_marks is None:
             return None
-        half = halved(_soft(self.marks, 1.0))
+        half = halved(self.soft_marks)
         strokes = half - _soft(half, 1.94)  # 4 pixels in all
         return strokes if float(np.abs(strokes).mean()) > 0.05 else None
 
@@ -364,11 +372,6 @@ def separation(values: Plane) -> tuple[float, float]:
     return float(borders[best + 1]), float(between[best] / size / max(variance, 1e-9))
 
 
-def _colour_steepness(lab: Array) -> Array:
-    down, across = np.gradient(lab, axis=(0, 1))
-    return np.asarray(np.sqrt((down**2 + across**2).sum(axis=-1)))
-
-
 def _soft(plane: Plane, sigma: float) -> Plane:
     return np.asarray(ndimage.gaussian_filter(plane, sigma, mode="nearest", truncate=3.0))
 
@@ -381,4 +384,4 @@ def _shrunk(image: Image.Image, longest: int) -> Image.Image:
     """The picture with this longer side; a very long one is stretched to 4 : 1."""
     scale = longest / max(image.size)
     size = [max(longest // 4, round(side * scale)) for side in image.size]
-    return image.resize((size[0], size[1]), Image.Resampling.BILINEAR, reducing_gap=2.0)
+    return image.resize((size[0], size[1]), Image.Resampling.BILINEAR, reducing_gap=1.0)

@@ -95,6 +95,7 @@ KNOWN = {
     "group_count": (painted(60 - 40 * SPOT), painted(60 - 40 * ECHOES)),
     "mass_lead": (painted(CHECKS), painted(np.where(box(0, 0, 256, 64), 30, 80))),
     "mass_offset": (painted(60 - 40 * SPOT), painted(60 - 40 * disc(128, 50, 20))),
+    "weight_offset": (painted(60 - 40 * SPOT), painted(60 - 40 * disc(128, 50, 20))),
     "mirror_likeness": (
         painted(60 - 40 * (disc(60, 90, 24) | disc(190, 166, 24))),
         painted(60 - 40 * (disc(128, 70, 24) | disc(128, 186, 24))),
@@ -206,6 +207,7 @@ KNOWN = {
         painted(60 - 40 * disc(128, 128, 90)),
     ),
     "edge_sharpness": (painted(FIELD), painted(np.where(RIGHT, 80, 30))),
+    "edge_firmness": (painted(FIELD), painted(np.where(RIGHT, 80, 30))),
     "edge_variety": (
         painted(np.where(RIGHT, 80, 30)),
         painted(np.where(ROWS < 128, np.where(RIGHT, 67, 43), FIELD)),
@@ -303,7 +305,7 @@ def test_marks_are_not_judged_where_they_are_not_resolved(criteria):
 
 
 def test_edges_of_an_enlarged_picture_are_not_judged():
-    for name in ("edge_sharpness", "edge_variety", "contour_run"):
+    for name in ("edge_sharpness", "edge_firmness", "edge_variety", "contour_run"):
         assert math.isnan(number(name, painted(CHECKS)[:100, :100]))
 
 
