@@ -5,7 +5,7 @@ import math
 import numpy as np
 from scipy import ndimage
 
-from atelier.criteria.annotators.measured.view import Array, Plane, View
+from atelier.criteria.annotators.measured.view import Array, Plane, View, inside
 
 _FAINT_EDGE = 0.1  # Lab units a pixel, after blur, below which a picture has no edges
 _STRONG = 4.0  # L* a pixel of an edge that is a contour
@@ -43,7 +43,7 @@ def edge_firmness(view: View) -> float:
     a slope wider than both blurs.
 
     Unit: ratio.
-    Silent: where there is no edge, and below 128 pixels, where enlarging blurs all.
+    Silent: where there is no edge, and below 192 pixels, where all edges are soft.
     Limits: a picture that is mostly sky has its strongest edges in soft clouds; edges between
     colours of one value are not seen.
 
@@ -51,7 +51,9 @@ def edge_firmness(view: View) -> float:
         Elder and Zucker, Local scale control for edge detection and blur estimation, 1998.
     """
     ratios = _crest_ratios(view)
-    return math.nan if ratios is None or view.enlarged else float(np.median(ratios))
+    if ratios is None or view.marks is None or not len(ratios):
+        return math.nan
+    return float(np.median(ratios))
 
 
 def edge_variety(view: View) -> float:
@@ -67,7 +69,7 @@ def edge_variety(view: View) -> float:
         Elder and Zucker, Local scale control for edge detection and blur estimation, 1998.
     """
     ratios = _crest_ratios(view)
-    if ratios is None or view.marks is None:
+    if ratios is None or view.marks is None or not len(ratios):
         return math.nan
     low, middle, high = np.percentile(ratios, (25, 50, 75))
     return float((high - low) / middle)
@@ -128,11 +130,12 @@ def shape_tautness(view: View) -> float:
 def _crest_ratios(view: View) -> Plane | None:
     """Fine over coarse steepness on the crests of the strong edges; None without edges."""
     fine, coarse = view.edge_scales
+    # Crests are sought before the border is cut off: a slope that ends there is no crest.
+    crest = inside(coarse >= 0.97 * ndimage.maximum_filter(coarse, 7))
+    fine, coarse = inside(fine), inside(coarse)
     least = float(np.percentile(coarse, 90))
-    if least < _FAINT_EDGE:
-        return None
-    crest = (coarse >= least) & (coarse >= 0.97 * ndimage.maximum_filter(coarse, 7))
-    return np.asarray(fine[crest] / coarse[crest])
+    crest &= coarse >= least
+    return np.asarray(fine[crest] / coarse[crest]) if least >= _FAINT_EDGE else None
 
 
 def _steepness(lab: Array) -> Array:

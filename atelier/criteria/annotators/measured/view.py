@@ -4,8 +4,8 @@ Pictures are measured at fixed sizes, so that a number means the same for every 
 pixels on the longer side for colours, values and edges, a half and a quarter of that for
 areas, and 256 for the marks of the brush, which 128 would blur away.
 
-``lab``, ``light``, ``calm`` and ``blurred`` are of the whole picture; all else is of its
-inside, without the outermost twentieth, where frames and the edges of scans are.
+``lab``, ``light``, ``calm``, ``blurred`` and ``edge_scales`` are of the whole picture; all else
+is of its inside, without the outermost twentieth, where frames and the edges of scans are.
 """
 
 from dataclasses import dataclass
@@ -152,9 +152,7 @@ class View:
     def edge_scales(self) -> tuple[Plane, Plane]:
         """Steepness of L* after blurs of 1.5 and 4.5 pixels, ``[H, W]`` each."""
         light = np.asarray(self.light, np.float32)
-        fine, coarse = (
-            np.hypot(*np.gradient(inside(_soft(light, sigma)))) for sigma in (1.5, 4.5)
-        )
+        fine, coarse = (np.hypot(*np.gradient(_soft(light, sigma))) for sigma in (1.5, 4.5))
         return fine, coarse
 
     @cached_property
