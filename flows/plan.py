@@ -83,7 +83,7 @@ def _prospect(
     changed = list(_changes(stage, made, unsure))
     if open_ends:
         about = [f"what {', '.join(open_ends)} will make"]
-        return Prospect(seen.name, "run" if changed else "depends", tuple(changed or about))
+        return Prospect(seen.name, "run" if changed else "depends", _short(changed or about))
     lost = [f"{out} is {how}" for out in stage.outs for how in out.status().values()]
     if not changed and not lost:
         return Prospect(seen.name, "up to date", ())
@@ -187,6 +187,8 @@ def _hashes(outs: "Sequence[Output]") -> dict[str, Any]:
 
 
 def _short(reasons: Sequence[str]) -> tuple[str, ...]:
-    if len(reasons) <= _REASONS_SHOWN:
-        return tuple(reasons)
-    return (*reasons[:_REASONS_SHOWN], f"and {len(reasons) - _REASONS_SHOWN} more")
+    """Return the first few, what a person set before what changed in files."""
+    told = sorted(reasons, key=lambda reason: "→" not in reason)
+    if len(told) <= _REASONS_SHOWN:
+        return tuple(told)
+    return (*told[:_REASONS_SHOWN], f"and {len(told) - _REASONS_SHOWN} more")
