@@ -308,11 +308,12 @@ def _studies(outcome: Outcome) -> list[survey.Page]:
 
 
 def _subjects(outcome: Outcome, profile: Profile) -> Iterable[card.Subject]:
-    """The painters that are models of their own: not the base, and θ1 once."""
+    """The painters that are models of their own: not the base, not two LoRAs, and θ1 once."""
     name = read_switch(paths.SWITCH)
     source = Path(profile.model.source)
     for one in outcome.entrants:
-        if one.folder is not None and one.name != contestants.TOLD:
+        alone = one.negative is None and one.name != contestants.TOLD
+        if one.folder is not None and alone:
             of = registry.Weights(one.name, "", one.folder / registry.LORA)
             yield card.Subject(
                 name=one.name,
