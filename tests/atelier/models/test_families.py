@@ -20,6 +20,7 @@ def model(source, family, **changes):
         "pixels": 32,
         "text_tokens": 12,
         "text_chunks": 1,
+        "quantise": None,
         "buckets": None,
         "true_sizes": False,
     }
