@@ -141,18 +141,23 @@ def _read(folder: Path, tree: Tree, captions: str | None, pixels: int) -> list[R
 
 
 def _proposals(standings: Sequence[Standing], share: float) -> Table:
-    table = Table("pair", "measure", "pictures", "positive at", "negative at", "proposed")
+    table = Table(
+        "pair", "measure", "pictures", "now", "proposed", title="positive at / negative at"
+    )
     for standing in standings:
         proposal = standing.proposal(share)
         table.add_row(
             standing.path.rsplit("/", 1)[-1],
             standing.measure.name,
             str(len(standing.values)),
-            f"{standing.measure.positive_at:g}",
-            f"{standing.measure.negative_at:g}",
-            "too few" if proposal is None else _thresholds(proposal),
+            _both(standing.measure),
+            "too few" if proposal is None else _both(proposal),
         )
     return table
+
+
+def _both(measure: Measure) -> str:
+    return f"{measure.positive_at:g} / {measure.negative_at:g}"
 
 
 def _thresholds(measure: Measure) -> str:
