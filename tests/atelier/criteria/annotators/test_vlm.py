@@ -651,9 +651,10 @@ def test_a_field_that_the_server_refuses_ends_the_run_with_the_cure(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_slow_server_is_kept_busy(open_agent, look, model_server, capsys):
-    latency, concurrency = 1.0, 8
-    sights = look(480)  # the first requests and the last weigh less
+    latency, concurrency = 3.0, 8  # as long as a model takes; a busy machine adds 0.1 s
+    sights = look(400)  # so many that the first requests and the last weigh little
     agent = open_agent(parse(CRITERIA / "starter.yaml"), concurrency=concurrency)
     model_server.follow(latency=latency)
 
