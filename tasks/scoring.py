@@ -47,6 +47,7 @@ def survey(profile: Profile) -> dict[str, Entry]:
     for entry in found.values():
         if entry.unavailable:
             sys.stdout.write(f"{entry.about.label} is unavailable: {entry.unavailable}\n")
+    sys.stdout.flush()  # into a log, too, before hours of painting
     return found
 
 
