@@ -35,7 +35,7 @@ from atelier.evaluation.comparison import Painted, Result
 from atelier.evaluation.metrics import negatives
 from atelier.evaluation.metrics.fid import Distance
 from atelier.models import adapters, sampling
-from atelier.params import ModelParams, Profile, read_switch
+from atelier.params import Profile, read_switch
 from tasks import evaluate, paths, progress, registry, scoring
 from tasks.prompts import Prompts
 
@@ -74,7 +74,7 @@ def run(profile: Profile, first: str, second: str, *, promote: bool, slack: floa
         ArtifactError: The test part is absent, or the weights belong to another base.
     """
     profile_name = read_switch(paths.SWITCH)
-    entrants = [_entrant(name, profile_name, profile.model) for name in (first, second)]
+    entrants = [_entrant(name, profile_name, profile) for name in (first, second)]
     if promote and entrants[1].address is None:
         raise ParamsError("the base is no registered model, so it cannot be promoted")
     criteria = tree.parse(paths.JUDGED_BY)
@@ -140,15 +140,21 @@ def judge(first: Result, second: Result, slack: float) -> Verdict:
     )
 
 
-def _entrant(name: str, profile: str, base: ModelParams) -> Entrant:
+def _entrant(name: str, profile_name: str, profile: Profile) -> Entrant:
+    base = profile.model
     if name == "base":
         return Entrant(name, None, None)
-    address = registry.address(name, profile)
+    address = registry.address(name, profile_name)
     if address is None and name == SERVING:
         return Entrant(f"base (nothing has the alias {SERVING} yet)", None, None)
     if address is None:
         raise ParamsError(
-            f"{name} is not in the registry; it has {', '.join(registry.listed(profile))}"
+            f"{name} is not in the registry; it has {', '.join(registry.listed(profile_name))}"
+        )
+    objective = profile.cpo.objectives.get(registry.known(address)[0])
+    if objective is not None and objective.objective == "npo":
+        raise ParamsError(
+            f"{name} was trained by npo: it guides another model and paints nothing"
         )
     model, folder = registry.fetch(address)
     if (model.source, model.revision) != (base.source, base.revision):

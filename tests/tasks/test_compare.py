@@ -63,7 +63,26 @@ def test_an_unknown_model_is_named_with_those_there_are(two, checked_profile):
 
 
 def test_where_nothing_serves_yet_the_base_is_to_beat(two, checked_profile):
-    assert compare._entrant("serving", "starter", checked_profile.model).lora is None
+    assert compare._entrant("serving", "starter", checked_profile).lora is None
+
+
+def test_a_theta_that_only_guides_is_not_compared(two, checked_profile):
+    two.set_model_version_tag("atelier-starter-theta", "1", "painter", "away")
+    two.set_model_version_tag("atelier-starter-theta", "1", "dvc.md5", "a")
+    npo = {
+        "objective": "npo",
+        "beta": 500,
+        "learning_rate": 0.001,
+        "w": 0.25,
+        "beside": ["base"],
+    }
+    values = checked_profile.model_dump()
+    values["cpo"]["objectives"]["away"] = npo
+    values["evaluate"]["guidance"] = 2.0
+    profile = type(checked_profile).model_validate(values)
+
+    with pytest.raises(ParamsError, match="theta/1 was trained by npo"):
+        compare.run(profile, "base", "theta/1", promote=False, slack=0.05)
 
 
 def test_a_promotion_moves_the_alias_and_says_why(two):
