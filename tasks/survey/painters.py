@@ -38,7 +38,7 @@ def records(profile: Profile) -> list[Record]:
     """
     from tasks import evaluate
 
-    test = annotations.read(paths.SPLIT / "test.jsonl", Record)
+    test = annotations.read(evaluate.part_examined(profile), Record)
     return evaluate.painted_records(test, profile.evaluate.prompts)
 
 

@@ -65,7 +65,7 @@ def section(page: Page) -> Markup:
     """Return the study as a section, for the report's style sheet."""
     groups = list(dict.fromkeys(finding.group for finding in page.study.findings))
     return Markup(  # noqa: S704 - the template escapes what it is given
-        _template("section").render(
+        _template("page.section").render(
             page=page,
             sentence=sentence(page),
             groups={group: _group_name(group) for group in groups},

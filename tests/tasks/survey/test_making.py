@@ -106,6 +106,17 @@ def test_one_seed_asks_the_same_questions(evaluated):
     assert questions("one") == questions("two")
 
 
+def test_captions_are_those_of_the_part_that_was_painted(evaluated):
+    file = paths.profile("starter")
+    file.write_text(file.read_text().replace("part: test", "part: validation"))
+    test, validation = (paths.SPLIT / f"{part}.jsonl" for part in ("test", "validation"))
+    validation.write_text(test.read_text().replace("a sea", "a hill"))
+
+    make()
+
+    assert files.study("spring").captions == [f"a hill {n}" for n in range(4)]
+
+
 def test_a_metadata_chunk_does_not_travel(evaluated):
     from PIL import PngImagePlugin
 
