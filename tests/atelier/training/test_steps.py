@@ -292,7 +292,7 @@ def test_parts_of_a_batch_add_up_to_its_gradient(pair, corpus, training, objecti
         torch.cat([gradient.flatten() for gradient in found.values()])
         for found in ({k: one[k] / 3 + rest[k] * 2 / 3 for k in whole}, whole)
     )
-    assert (summed - expected).norm() < 1e-5 * expected.norm()
+    assert (summed - expected).norm() < 1e-4 * expected.norm()
 
 
 class KilledError(Exception):
