@@ -71,6 +71,7 @@ def _since(start: float) -> str:
 
 def _say(text: str) -> None:
     sys.stdout.write(text + "\n")
+    sys.stdout.flush()  # another process writes to it next
 
 
 def main() -> None:
