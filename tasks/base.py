@@ -4,7 +4,6 @@ It is to the demo what SDXL is to a user: an input, not a stage. Captions name t
 only, so the base draws good and bad poles alike.
 """
 
-import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,8 +79,8 @@ def run(profile: Profile, tracked: StageRun) -> None:
     _write_card(painter, params, target)
     curve.write(target / "curve.tsv")
     grid = _grid(painter, captioned.captions, params.grid_guidance, profile)
-    atomic.write(target / "samples.png", _png(grid))
-    tracked.picture("base samples", grid)
+    atomic.write(target / "samples.png", images.png(grid))
+    tracked.picture("base samples", Image.fromarray(grid))
     resume.done(work)
 
 
@@ -179,7 +178,7 @@ def _write_card(painter: Denoiser, params: BaseParams, target: Path) -> None:
 
 def _grid(
     painter: Denoiser, captions: list[str], guidance: float, profile: Profile
-) -> Image.Image:
+) -> images.Pixels:
     """Paint the most frequent captions once each, so that a person can look."""
     rows, columns = _GRID
     prompts = sorted(set(captions), key=lambda c: (-captions.count(c), c))
@@ -197,13 +196,7 @@ def _grid(
     )
     pictures = list(painted)
     lines = [np.hstack(pictures[r * columns : (r + 1) * columns]) for r in range(rows)]
-    return Image.fromarray(np.vstack(lines))
-
-
-def _png(picture: Image.Image) -> bytes:
-    content = io.BytesIO()
-    picture.save(content, format="PNG")
-    return content.getvalue()
+    return np.vstack(lines)
 
 
 def _count(network: nn.Module) -> int:

@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from rich.console import Console
 from rich.table import Table
@@ -67,8 +68,8 @@ def sheets(
     leaves = tree.leaves()
     with progress.bar("sheets", total=len(standings), unit="sheets") as report:
         for done, standing in enumerate(standings, start=1):
-            picture = sheet(folder, standing, leaves[standing.path])
-            atomic.write(out / f"{standing.path.replace('/', '.')}.png", _png(picture))
+            picture = np.asarray(sheet(folder, standing, leaves[standing.path]))
+            atomic.write(out / f"{standing.path.replace('/', '.')}.png", images.png(picture))
             report(done, {})
     text = "\n".join([*_coverage(standings), "", *_likenesses(readings, standings), ""])
     atomic.write(out / "measures.md", text)
@@ -190,11 +191,3 @@ def _likenesses(readings: Sequence[Reading], standings: Sequence[Standing]) -> l
     return ["| measure | measure | rank correlation |", "|---|---|--:|"] + [
         f"| {by_path[first]} | {by_path[second]} | {rho:.2f} |" for first, second, rho in alike
     ]
-
-
-def _png(picture: Image.Image) -> bytes:
-    import io
-
-    buffer = io.BytesIO()
-    picture.save(buffer, format="PNG", optimize=True)
-    return buffer.getvalue()

@@ -13,15 +13,13 @@ Input: rows with ``prompt`` and ``seed``. Output: rows with ``image``, a PNG in 
 """
 
 import base64
-import io
 from pathlib import Path
 from typing import Any
 
 import mlflow
 import pandas as pd
-from PIL import Image
 
-from atelier import models
+from atelier import images, models
 from atelier.models import adapters, sampling
 from atelier.params import ModelParams
 from atelier.reporting import silent
@@ -60,7 +58,8 @@ class Painting(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
                 batch_images=int(config["batch_images"]),
                 report=silent,
             )
-            return pd.DataFrame({"image": [_png(pixels) for pixels in pictures]})
+            files = [base64.b64encode(images.png(pixels)).decode() for pixels in pictures]
+            return pd.DataFrame({"image": files})
 
 
 def _model(config: dict[str, Any]) -> ModelParams:
@@ -68,12 +67,6 @@ def _model(config: dict[str, Any]) -> ModelParams:
     model = ModelParams.model_validate(config["model"])
     beside = Path(config["root"]) / model.source
     return model.model_copy(update={"source": str(beside)}) if beside.is_dir() else model
-
-
-def _png(pixels: Any) -> str:
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG")
-    return base64.b64encode(file.getvalue()).decode()
 
 
 mlflow.models.set_model(Painting())

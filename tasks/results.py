@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 import yaml
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
 from atelier import atomic, images
 from atelier.criteria import annotations
 from atelier.criteria.annotations import Quarantined, Record
 from atelier.criteria.tree import Tree
-from atelier.evaluation import card, report, suite
+from atelier.evaluation import card, grids, report, suite
 from atelier.evaluation.charts import Points
 from atelier.evaluation.comparison import Painted, Result, Score
 from atelier.evaluation.page import Coverage, DataSheet, Page, Painter, Pair, Part
@@ -47,8 +47,6 @@ _VERSIONS = (
     "image-reward",
     "pillow",
 )
-_GRID_MARGIN = 6  # pixels between pictures
-_GRID_LABEL = 132  # pixels for the painters' names
 
 
 @dataclass(frozen=True)
@@ -94,7 +92,7 @@ def write(outcome: Outcome, profile: Profile, tracked: StageRun) -> None:
         atomic.write(PLOTS / f"{name}.csv", _csv(rows))
     atomic.write(paths.SUITE, json.dumps(_suite(outcome), indent=2, ensure_ascii=False) + "\n")
     grid = picture_grid(outcome, profile.evaluate.grid_prompts)
-    atomic.write(PLOTS / "grid.png", _png(grid))
+    atomic.write(PLOTS / "grid.png", images.png(np.asarray(grid)))
     page = _page(outcome, curves, profile)
     atomic.write(REPORT, report.render(page))
     for subject in _subjects(outcome, profile):
@@ -230,27 +228,8 @@ def _csv(rows: Rows) -> str:
 
 def picture_grid(outcome: Outcome, columns: int) -> Image.Image:
     """Return one picture: a row a painter, a column a prompt."""
-    first = [outcome.painted[one.name].images[:columns] for one in outcome.entrants]
-    side = first[0][0].shape[0]
-    step = side + _GRID_MARGIN
-    grid = Image.new(
-        "RGB",
-        (_GRID_LABEL + step * len(first[0]), step * len(first) + _GRID_MARGIN),
-        "white",
-    )
-    draw, font = ImageDraw.Draw(grid), ImageFont.load_default(15)
-    for row, (one, pictures) in enumerate(zip(outcome.entrants, first, strict=True)):
-        top = _GRID_MARGIN + row * step
-        draw.text((8, top + side // 2), one.name, "black", font, anchor="lm")
-        for column, picture in enumerate(pictures):
-            grid.paste(Image.fromarray(picture), (_GRID_LABEL + column * step, top))
-    return grid
-
-
-def _png(picture: Image.Image) -> bytes:
-    content = io.BytesIO()
-    picture.save(content, "PNG")
-    return content.getvalue()
+    rows = {one.name: outcome.painted[one.name].images[:columns] for one in outcome.entrants}
+    return grids.labelled(rows, outcome.captions[:columns])
 
 
 def _curve(one: Contestant) -> dict[str, Points]:

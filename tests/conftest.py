@@ -122,11 +122,15 @@ survey:
 """
 
 
+def small_profile() -> dict[str, Any]:
+    values: dict[str, Any] = yaml.safe_load(PROFILE)
+    return values
+
+
 @pytest.fixture
 def profile() -> dict[str, Any]:
     """A complete valid profile, like the starter's, small; change it and validate it."""
-    values: dict[str, Any] = yaml.safe_load(PROFILE)
-    return values
+    return small_profile()
 
 
 @pytest.fixture

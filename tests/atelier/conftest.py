@@ -1,52 +1,21 @@
 import pytest
 import torch
+import yaml
+from pydantic import TypeAdapter
 
-from atelier.params import (
-    FluxNetwork,
-    LoRA,
-    ModelParams,
-    SD3Network,
-    SDXLNetwork,
-    Times,
-    Training,
-)
+from atelier.params import LoRA, ModelParams, Network, Training
+from tests.conftest import TOY_NETWORKS, small_profile
 
 
-def sdxl(predicts):
-    return SDXLNetwork(
-        kind="sdxl",
-        predicts=predicts,
-        widths=[16, 32],
-        attention=[False, True],
-        layers=1,
-        head_width=16,
-        groups=8,
-        text_widths=[8, 16],
-        pooled_width=16,
-    )
+def network(family, **changes):
+    return TypeAdapter(Network).validate_python(yaml.safe_load(TOY_NETWORKS[family]) | changes)
 
 
 NETWORKS = {
-    "flux": FluxNetwork(
-        kind="flux",
-        double_blocks=1,
-        single_blocks=1,
-        heads=2,
-        head_width=16,
-        text_width=16,
-        pooled_width=16,
-    ),
-    "sd3": SD3Network(
-        kind="sd3",
-        blocks=2,
-        heads=2,
-        head_width=16,
-        text_width=32,
-        clip_widths=[8, 16],
-        pooled_width=16,
-    ),
-    "sdxl-epsilon": sdxl("epsilon"),
-    "sdxl-v": sdxl("v"),
+    "flux": network("flux"),
+    "sd3": network("sd3"),
+    "sdxl-epsilon": network("sdxl", predicts="epsilon"),
+    "sdxl-v": network("sdxl", predicts="v"),
 }
 
 
@@ -94,49 +63,39 @@ def tiny(family, seed=0, text_tokens=12, text_chunks=1):
     return painter
 
 
+# Sections of the small profile; a setting that is new stands in tests/conftest.py alone.
+
+
+def lora_params(**changes):
+    return LoRA.model_validate(small_profile()["sft"]["lora"] | changes)
+
+
+def training_params(**changes):
+    return Training.model_validate(small_profile()["sft"]["training"] | changes)
+
+
+def toy_model(**changes):
+    return ModelParams.model_validate(small_profile()["model"] | changes)
+
+
 @pytest.fixture
 def lora():
-    return LoRA(rank=2, alpha=2, rslora=False, dora=False, dropout=0, targets="all-linear")
+    return lora_params(rank=2, alpha=2)
 
 
 @pytest.fixture
 def training():
-    return Training(
+    return training_params(
         steps=6,
         batch_images=3,
-        images_at_once=None,
         warmup_steps=1,
         schedule="cosine",
-        optimizer="adamw",
-        weight_decay=0.01,
-        clip_norm=1.0,
         ema_decay=0.9,
-        precision="fp32",
-        gradient_checkpointing=False,
-        compile=False,
-        times=Times(uniform_share=0.5, logit_mean=0.8, logit_std=1.0, shift=1),
-        offset_noise=0,
         seed=3,
-        checkpoint_steps=2,
-        checkpoints_kept=2,
         report_steps=2,
-        grids=None,
-        explosion=None,
-        drift_stop=False,
     )
 
 
 @pytest.fixture
 def model_params():
-    return ModelParams(
-        family="flux",
-        source="base/toy",
-        revision=None,
-        dtype="float32",
-        quantise=None,
-        pixels=32,
-        text_tokens=12,
-        text_chunks=1,
-        buckets=None,
-        true_sizes=False,
-    )
+    return toy_model(source="base/toy", text_tokens=12)

@@ -10,7 +10,7 @@ from diffusers import (
 
 from atelier.errors import ArtifactError
 from atelier.models import FRAME, load, sdxl
-from atelier.params import ModelParams
+from tests.atelier.conftest import toy_model
 
 
 @pytest.fixture
@@ -162,18 +162,7 @@ def kl_codec(force_upcast):
 def saved_with(painter, vae, folder):
     painter.pipeline().register_modules(vae=vae)
     painter.pipeline().save_pretrained(folder)
-    return ModelParams(
-        family="sdxl",
-        source=str(folder),
-        revision=None,
-        dtype="float16",
-        quantise=None,
-        pixels=32,
-        text_tokens=77,
-        text_chunks=1,
-        buckets=None,
-        true_sizes=False,
-    )
+    return toy_model(family="sdxl", source=str(folder), dtype="float16", text_tokens=77)
 
 
 def test_a_codec_that_overflows_in_half_precision_stays_in_float32(painter, tmp_path):

@@ -18,10 +18,9 @@ import torch
 
 from atelier import atomic
 from atelier.models import adapters
-from atelier.params import LoRA
 from atelier.training import loop, steps
 from atelier.training.ranks import ALONE
-from tests.atelier.conftest import tiny
+from tests.atelier.conftest import lora_params, tiny
 from tests.atelier.training import two
 
 TRAINING = two.TRAINING.model_copy(
@@ -43,7 +42,7 @@ def prepared(family):
     """A painter with both adapters, and its corpus."""
     painter = tiny(family)
     corpus = corpus_of(painter)
-    lora = LoRA(rank=2, alpha=2, rslora=False, dora=False, dropout=0.1, targets="all-linear")
+    lora = lora_params(rank=2, alpha=2, dropout=0.1)
     generator = torch.Generator().manual_seed(0)
     for seed, name in enumerate(("theta1", "theta")):
         adapters.add(painter.network, name, lora, seed=seed)

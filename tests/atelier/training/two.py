@@ -3,8 +3,9 @@
 import torch
 
 from atelier.models import adapters
-from atelier.params import CPOS, LoRA, Times, Training
+from atelier.params import CPOS
 from atelier.training import loop, steps
+from tests.atelier.conftest import lora_params, tiny, training_params
 
 OBJECTIVE = CPOS(
     objective="cpo-s",
@@ -16,35 +17,20 @@ OBJECTIVE = CPOS(
     weighting="constant",
     learning_rate=0.003,
 )
-TRAINING = Training(
+TRAINING = training_params(
     steps=8,
     batch_images=5,
     images_at_once=2,
     warmup_steps=1,
     schedule="cosine",
-    optimizer="adamw",
-    weight_decay=0.01,
-    clip_norm=1.0,
     ema_decay=0.9,
-    precision="fp32",
-    gradient_checkpointing=False,
-    compile=False,
-    times=Times(uniform_share=0.5, logit_mean=0.8, logit_std=1.0, shift=1),
-    offset_noise=0,
     seed=3,
     checkpoint_steps=4,
-    checkpoints_kept=2,
-    report_steps=1,
-    grids=None,
-    explosion=None,
-    drift_stop=False,
 )
 
 
 def curve(family, folder, together):
     """Return what each step reports."""
-    from tests.atelier.conftest import tiny
-
     painter = tiny(family)
     prompts = ["", "a sea", "a sea, calm edges", "a sea, harsh edges"]
     generator = torch.Generator().manual_seed(0)
@@ -52,7 +38,7 @@ def curve(family, folder, together):
     every = torch.ones(7, 1, dtype=torch.long)
     rows = {"caption": every, "winner": 2 * every, "loser": 3 * every}
     corpus = steps.Corpus(latents, painter.encode_texts(prompts), rows, empty=0)
-    lora = LoRA(rank=2, alpha=2, rslora=False, dora=False, dropout=0, targets="all-linear")
+    lora = lora_params(rank=2, alpha=2)
     for seed, name in enumerate(("theta1", "theta")):
         adapters.add(painter.network, name, lora, seed=seed)
     for parameter in adapters.weights(painter.network, "theta1").values():
