@@ -296,8 +296,9 @@ def mapo(policy_win: Tensor, policy_lose: Tensor, *, beta: float, scale: float) 
     """MaPO: the winner's denoising loss and a margin that needs no reference.
 
     ``e_w - beta * log sigmoid(phi(scale e_w) - phi(scale e_l))`` with
-    ``phi(x) = x / (exp(x) - 1)``, which falls from 1 to 0 (the published script's form;
-    exact). exp overflows where an error is large, so phi is computed by expm1 of -x.
+    ``phi(x) = x / (exp(x) - 1)``, which falls from 1 to 0; from the published description, not
+    compared with its code. exp overflows where an error is large, so phi is computed by expm1
+    of -x.
 
     Args:
         policy_win: ``e_w``, ``[B]``, ≥ 0.
