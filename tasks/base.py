@@ -1,7 +1,7 @@
 """``python -m tasks base``: a small painter from nothing, where none can be downloaded.
 
-It is to the demo what SDXL is to a user: an input, not a stage. Captions name the subject
-only, so the base draws good and bad poles alike.
+It is to the demo what SDXL is to a user: an input, not a stage. Captions of the
+sketchbook name subject and hue only, so the base draws good and bad poles alike.
 """
 
 import json
