@@ -18,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from atelier.errors import ParamsError
+from atelier.errors import ArtifactError, ParamsError
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -58,6 +58,15 @@ class ModelParams(Params):
     text_chunks: Count  # of 75 tokens that CLIP reads one by one; of sdxl, others have T5
     buckets: Buckets | None  # sizes that training cuts pictures to; null: the middle square
     true_sizes: bool  # training tells a picture's own size and crop; families without ignore it
+
+
+# What a model that was written down before a setting existed was made with.
+_BEFORE_IT_WAS_A_SETTING = {
+    "quantise": None,
+    "text_chunks": 1,
+    "buckets": None,
+    "true_sizes": False,
+}
 
 
 class Times(Params):
@@ -772,6 +781,30 @@ def read_switch(path: Path) -> str:
         ParamsError: As for ``read_profile``.
     """
     return _read(path, Switch).profile
+
+
+def recorded_model(values: object, where: str) -> ModelParams:
+    """Read a ``model:`` that was kept beside a model, maybe by an earlier version of this code.
+
+    Settings that did not exist then are filled with what the model was made with.
+
+    Args:
+        values: As they were kept.
+        where: Whose they are, for the error.
+
+    Raises:
+        ArtifactError: They do not fit all the same.
+    """
+    if isinstance(values, dict):
+        values = _BEFORE_IT_WAS_A_SETTING | values
+    try:
+        return ModelParams.model_validate(values)
+    except ValidationError as error:
+        raise ArtifactError(
+            f"{where} was registered with a `model:` that this version of the code does not "
+            f"read:\n{explain(error)}\nCheck out the commit on its tag git.commit, or register "
+            "it again from there"
+        ) from None
 
 
 def _read(path: Path, section: type[Section]) -> Section:

@@ -21,7 +21,7 @@ import pandas as pd
 
 from atelier import images, models
 from atelier.models import adapters, sampling
-from atelier.params import ModelParams
+from atelier.params import ModelParams, recorded_model
 from atelier.reporting import silent
 
 _NAME = "registered"
@@ -64,7 +64,7 @@ class Painting(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
 
 def _model(config: dict[str, Any]) -> ModelParams:
     """Return the base to load; a folder is looked for from where it was registered."""
-    model = ModelParams.model_validate(config["model"])
+    model = recorded_model(config["model"], "this model")
     beside = Path(config["root"]) / model.source
     return model.model_copy(update={"source": str(beside)}) if beside.is_dir() else model
 

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from atelier.errors import ArtifactError
-from atelier.params import ModelParams, Profile, read_profile, read_switch
+from atelier.params import ModelParams, Profile, read_profile, read_switch, recorded_model
 from tasks import paths, tracking
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 LORA = "pytorch_lora_weights.safetensors"
 BASE, THETA1 = "base", "theta1"  # painters, as evaluate names them; a θ has its objective's
 CHAMPION = "champion"
+_CARD = "README.md"
 _REQUIREMENTS = ("torch", "diffusers", "transformers", "peft", "safetensors", "pydantic")
 
 
@@ -101,7 +102,8 @@ def fetch(address: str) -> tuple[ModelParams, Path]:
         address: ``models:/<name>/<version>`` or ``models:/<name>@<alias>``.
 
     Raises:
-        ArtifactError: The registry has no such model, or does not answer.
+        ArtifactError: The registry has no such model, does not answer, or was told of it by a
+            version of this code that wrote other settings down.
     """
     import mlflow
     from mlflow.exceptions import MlflowException
@@ -114,13 +116,20 @@ def fetch(address: str) -> tuple[ModelParams, Path]:
             raise ArtifactError(
                 f"{address} cannot be had from MLflow at {tracking.tracking_uri()}: {error}"
             ) from None
-    flavor = yaml.safe_load((folder / "MLmodel").read_text(encoding="utf-8"))["flavors"]
-    python = flavor["python_function"]
-    base = ModelParams.model_validate(python["config"]["model"])
-    beside = Path(python["config"]["root"]) / base.source
+    try:
+        flavor = yaml.safe_load((folder / "MLmodel").read_text(encoding="utf-8"))["flavors"]
+        python = flavor["python_function"]
+        config, lora = python["config"], folder / python["artifacts"]["lora"]["path"]
+        base, root = recorded_model(config["model"], address), Path(config["root"])
+    except (OSError, KeyError, TypeError):
+        raise ArtifactError(
+            f"{address} is no model that `python -m tasks registry` made: its file MLmodel "
+            "names no base and no LoRA"
+        ) from None
+    beside = root / base.source
     if beside.is_dir():
         base = base.model_copy(update={"source": os.path.relpath(beside)})
-    return base, folder / python["artifacts"]["lora"]["path"]
+    return base, lora
 
 
 def known(address: str) -> tuple[str, str]:
@@ -482,16 +491,14 @@ def trained_by(painter: str, profile: Profile) -> dict[str, Any]:
 
 def _base(profile: Profile) -> dict[str, str]:
     """Return tags that say on which base the weights lie, and under which licence it is."""
+    from atelier.evaluation import card
+
     model = profile.model
     tags = {"base": f"{model.source}@{model.revision}" if model.revision else model.source}
     readme = Path(model.source) / "README.md"
-    if readme.is_file():
-        found = re.search(
-            r"^licen[cs]e: *(\S+)", readme.read_text(encoding="utf-8"), re.MULTILINE
-        )
-        if found:
-            tags["licence"] = found[1]
-    return tags
+    said = readme.read_text(encoding="utf-8") if readme.is_file() else ""
+    found = re.search(r"^licen[cs]e: *(\S.*?) *$", said, re.MULTILINE | re.IGNORECASE)
+    return tags | {"licence": found[1] if found else card.licence(model)}
 
 
 def _tags(one: Weights) -> dict[str, str]:
@@ -503,27 +510,42 @@ def _attach(
 ) -> None:
     """Put the metric suite on the model, and its headlines on the version's tags, once."""
     known = mlflow.get_model_version(registered, version)
-    if known.tags.get("evaluation.md5") == md5:
-        return
     model = known.source.removeprefix("models:/")  # the SQL store forgets its model_id
-    for name, value in suite.items():
-        mlflow.log_metric(known.run_id, name, value, model_id=model)
-        mlflow.set_model_version_tag(registered, version, name, f"{value:.4g}")
-    _describe(mlflow, registered, version, model, known.tags["painter"])
     headline = f"{known.tags['painter']}: #A_neg {suite['negatives']:.2f}"
     if "fid" in suite:
         headline += f", FID {suite['fid']:.2f}"
-    mlflow.update_model_version(registered, version, description=headline)
+    if _put_card(mlflow, registered, version, model, known.tags):
+        headline += f". Its model card is {_CARD} among the artifacts of models:/{model}"
+    if known.description != headline:
+        mlflow.update_model_version(registered, version, description=headline)
+    if known.tags.get("evaluation.md5") == md5:
+        return
+    for name, value in suite.items():
+        mlflow.log_metric(known.run_id, name, value, model_id=model)
+        mlflow.set_model_version_tag(registered, version, name, f"{value:.4g}")
+    _say_what_is_absent(mlflow, registered, version)
     mlflow.set_model_version_tag(registered, version, "evaluation.md5", md5)
 
 
-def _describe(
-    mlflow: "MlflowClient", registered: str, version: str, model: str, painter: str
-) -> None:
-    """Put the model card beside the weights, and say which metrics could not be measured."""
-    folder = paths.CARDS / painter
-    if folder.is_dir():
-        mlflow.log_model_artifacts(model, str(folder))
+def _put_card(
+    mlflow: "MlflowClient", registered: str, version: str, model: str, tags: Mapping[str, str]
+) -> bool:
+    """Put the model card beside the weights, unless it is there; say whether there is one.
+
+    It has a tag of its own: a clone may have pulled the numbers first and the cards later.
+    """
+    file = paths.CARDS / tags["painter"] / _CARD
+    if not file.is_file():
+        return "card.md5" in tags
+    md5 = _md5(file.read_bytes())
+    if tags.get("card.md5") != md5:
+        mlflow.log_model_artifacts(model, str(file.parent))
+        mlflow.set_model_version_tag(registered, version, "card.md5", md5)
+    return True
+
+
+def _say_what_is_absent(mlflow: "MlflowClient", registered: str, version: str) -> None:
+    """Say which metrics could not be measured."""
     if paths.SUITE.is_file():
         entries = json.loads(paths.SUITE.read_text(encoding="utf-8"))
         absent = [name for name, entry in entries.items() if not entry["available"]]

@@ -1,8 +1,8 @@
 import pytest
 import yaml
 
-from atelier.errors import ParamsError
-from atelier.params import Profile, read_profile, read_switch
+from atelier.errors import ArtifactError, ParamsError
+from atelier.params import Profile, read_profile, read_switch, recorded_model
 
 
 def written(tmp_path, values, name="starter.yaml"):
@@ -221,3 +221,24 @@ def test_what_an_objective_needs_is_asked_for(tmp_path, profile, change, says):
 
     with pytest.raises(ParamsError, match=says):
         read_profile(written(tmp_path, profile))
+
+
+def test_a_model_recorded_before_a_setting_existed_has_what_it_was_made_with(profile):
+    recorded = dict(profile["model"])
+    for name in ("quantise", "text_chunks", "buckets", "true_sizes"):
+        del recorded[name]
+
+    assert recorded_model(recorded, "x/1") == Profile.model_validate(profile).model
+
+
+def test_a_recorded_model_that_cannot_be_read_is_named_with_field_and_cure(profile):
+    recorded = {**profile["model"], "tomorrow": 1}
+    del recorded["pixels"]
+
+    with pytest.raises(
+        ArtifactError, match=r"(?s)^x/1 was .* {2}pixels: .*git\.commit"
+    ) as told:
+        recorded_model(recorded, "x/1")
+    assert "  tomorrow: " in str(told.value)
+    with pytest.raises(ArtifactError, match="got 'flux'"):
+        recorded_model("flux", "x/1")

@@ -12,7 +12,8 @@ import pytest
 import yaml
 from PIL import Image
 
-from atelier.params import read_profile
+from atelier.errors import ArtifactError
+from atelier.params import Profile, read_profile
 from tasks import paths, registry, tracking
 
 THETA1, THETA = "atelier-starter-theta1", "atelier-starter-theta"
@@ -245,3 +246,81 @@ def test_a_version_holds_its_model_card_and_says_what_was_not_measured(trained):
         found["cpo-s"].source, tracking_uri=tracking.tracking_uri()
     )
     assert (Path(folder) / "README.md").read_text() == "# a card"
+    assert "card is README.md" in found["cpo-s"].description
+
+
+def card_of(name, number):
+    """The card that a version carries, and its description; None where it has no card."""
+    version = tracking.client().get_model_version(name, str(number))
+    folder = mlflow.artifacts.download_artifacts(
+        version.source, tracking_uri=tracking.tracking_uri()
+    )
+    file = Path(folder) / "README.md"
+    return file.read_text() if file.is_file() else None, version.description
+
+
+def test_a_card_that_comes_later_or_changes_is_put_beside_the_weights(trained):
+    evaluate()
+    registry.run()
+    assert card_of(THETA, 2) == (None, "cpo-s: #A_neg 1.50, FID 3.00")
+
+    (paths.CARDS / "cpo-s").mkdir(parents=True)
+    for text in ("# a card", "# a better card"):
+        (paths.CARDS / "cpo-s/README.md").write_text(text)
+        registry.run()
+        said, description = card_of(THETA, 2)
+        assert said == text
+        assert description.startswith(
+            "cpo-s: #A_neg 1.50, FID 3.00. Its model card is README.md"
+        )
+
+
+def rewritten(name, change):
+    """Change what a version's MLmodel says of its base, as if written by other code."""
+    version = tracking.client().get_model_version(name, "1")
+    folder = mlflow.artifacts.download_artifacts(  # of a local store: the store's own folder
+        version.source, tracking_uri=tracking.tracking_uri()
+    )
+    file = Path(folder) / "MLmodel"
+    content = yaml.safe_load(file.read_text())
+    change(content["flavors"]["python_function"])
+    file.write_text(yaml.safe_dump(content))
+    return f"models:/{name}/1"
+
+
+def test_versions_of_other_code_are_read_as_they_were_made_or_refused_with_a_cure(trained):
+    def older(python):
+        for name in ("quantise", "text_chunks", "buckets", "true_sizes"):
+            del python["config"]["model"][name]
+
+    registry.run()
+
+    base, lora = registry.fetch(rewritten(THETA1, older))
+    assert base == trained.model
+    assert (lora / registry.LORA).read_text() == "one"
+    address = rewritten(THETA1, lambda python: python["config"]["model"].update(tomorrow=1))
+    with pytest.raises(ArtifactError, match=rf"{address} was registered with .*\n  tomorrow: "):
+        registry.fetch(address)
+    address = rewritten(THETA, lambda python: python.pop("artifacts"))
+    with pytest.raises(ArtifactError, match=f"{address} is no model that `python -m tasks reg"):
+        registry.fetch(address)
+
+
+@pytest.mark.parametrize("name", ["starter", "starter-sdxl"])
+def test_shipped_bases_name_their_licence_and_retrain_nothing_by_it(name, monkeypatch):
+    from dvc.repo import Repo
+
+    monkeypatch.chdir(Path(__file__).parents[2])
+    profile = read_profile(paths.profile(name))
+
+    assert registry._base(profile)["licence"] == "made here, no third-party data"
+    with Repo() as repo:
+        assert repo.dvcignore.is_ignored_file(str(Path(profile.model.source, "README.md")))
+
+
+def test_a_base_on_the_hub_has_its_publishers_licence(profile):
+    profile["model"] |= {"source": "black-forest-labs/FLUX.1-schnell", "revision": "abc"}
+
+    tags = registry._base(Profile.model_validate(profile))
+
+    assert tags == {"base": "black-forest-labs/FLUX.1-schnell@abc", "licence": "Apache-2.0"}
