@@ -28,10 +28,10 @@ def run() -> None:
     if not console.is_terminal:
         console = Console(width=_WIDTH)
     console.print(_table(metrics, _roots(results.PLOTS / "roots.csv")))
-    for name, entry in _suite().items():
-        if not entry["available"]:
-            said = f"{entry['label']} ({name}) is unavailable: {entry['unavailable']}"
-            console.print(escape(said), style="dim", highlight=False)
+    absent = [entry["label"] for entry in _suite().values() if not entry["available"]]
+    if absent:
+        said = f"Unavailable: {', '.join(absent)}; `python -m tasks weights` says what they need"
+        console.print(escape(said), style="dim", highlight=False)
     console.print(f"Report      {results.REPORT}")
     console.print(f"MLflow      {tracking.ui_command()}", soft_wrap=True)
     console.print("Prefect     prefect server start & python -m flows serve", soft_wrap=True)

@@ -207,7 +207,7 @@ def test_a_metric_without_its_weights_is_unavailable_everywhere_and_said_at_once
     cure = "python -m tasks weights --fetch pickscore"
     assert "PickScore is unavailable: elsewhere/pickscore/" in said_before_painting
     assert cure in said_before_painting
-    assert "PickScore (pickscore) is unavailable" in " ".join(capsys.readouterr().out.split())
+    assert "Unavailable: PickScore" in " ".join(capsys.readouterr().out.split())
     assert cure in notebook.said["unavailable.pickscore"]
     suite = json.loads(paths.SUITE.read_text())
     assert [name for name, entry in suite.items() if entry["available"]] == ["fid", "kid"]
