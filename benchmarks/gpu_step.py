@@ -119,7 +119,7 @@ def measure(asked: argparse.Namespace) -> dict[str, Any]:
         painter.network.enable_gradient_checkpointing()
     training = settings(asked)
     step = steps.complex_preference(
-        painter, corpus(asked, painter, device), OBJECTIVE, training,
+        painter, corpus(asked, painter), OBJECTIVE, training,
         teacher="theta1", policy="theta", caption_dropout=0.0,
     )  # fmt: skip
     with adapters.learning(painter.network, "theta"):
@@ -168,7 +168,7 @@ def count(asked: argparse.Namespace) -> dict[str, Any]:
         adapters.add(painter.network, "theta", _lora(asked), seed=0)
     if asked.checkpointing:
         painter.network.enable_gradient_checkpointing()
-    random = corpus(asked, painter, meta)
+    random = corpus(asked, painter)
     one = torch.tensor([0])
     condition = random.condition(one, one, meta)
     noisy, time = random.latents[one].to(meta), torch.full((1,), 0.5, device=meta)
@@ -256,7 +256,7 @@ def full(family: str, device: torch.device, dtype: torch.dtype) -> Any:
     return network.requires_grad_(False).eval()
 
 
-def corpus(asked: argparse.Namespace, painter: Denoiser, device: torch.device) -> steps.Corpus:
+def corpus(asked: argparse.Namespace, painter: Denoiser) -> steps.Corpus:
     """Random latents and conditions of the right shapes."""
     generator = torch.Generator().manual_seed(0)
     config = painter.network.config

@@ -97,7 +97,7 @@ def write(
         *_budget(study, chosen, tuned, profile),
     ]
     if "methods" in groups:
-        lines += [*_methods(study, groups["methods"]), *_roots(study, groups["methods"])]
+        lines += [*_methods(study, groups["methods"]), *_roots(groups["methods"])]
         lines += _training(groups["methods"])
     sections: list[tuple[str, Callable[[StudyParams, Mapping[str, Group]], list[str]]]] = [
         ("Guidance and NPO", _guided),
@@ -228,7 +228,7 @@ def _disagreement(group: Group, first: str, second: str | None) -> list[str]:
     return [f"The judges rank these the other way round: {'; '.join(turned)}.", ""]
 
 
-def _roots(study: StudyParams, group: Group) -> list[str]:
+def _roots(group: Group) -> list[str]:
     first, _ = group.judges()
     roots = sorted(
         {

@@ -45,7 +45,7 @@ _NO_LIMIT = 2**31  # pixels; these pictures are our own
 
 
 @dataclass(frozen=True)
-class Entrant:
+class Side:
     """One of the two.
 
     Attributes:
@@ -74,15 +74,15 @@ def run(profile: Profile, first: str, second: str, *, promote: bool, slack: floa
         ArtifactError: The test part is absent, or the weights belong to another base.
     """
     profile_name = read_switch(paths.SWITCH)
-    entrants = [_entrant(name, profile_name, profile) for name in (first, second)]
-    if promote and entrants[1].address is None:
+    sides = [_side(name, profile_name, profile) for name in (first, second)]
+    if promote and sides[1].address is None:
         raise ParamsError("the base is no registered model, so it cannot be promoted")
     criteria = tree.parse(paths.JUDGED_BY)
     test = annotations.read(evaluate.part_examined(profile), Record)
     examined = evaluate.painted_records(test, profile.evaluate.prompts)
-    files = _paint(entrants, examined, criteria, profile)
+    files = _paint(sides, examined, criteria, profile)
     results = comparison.compare(
-        _judged(entrants, files, criteria, profile),
+        _judged(sides, files, criteria, profile),
         evaluate.real_paintings(test, profile),
         criteria,
         scoring.extractor(profile, scoring.survey(profile)),
@@ -94,15 +94,15 @@ def run(profile: Profile, first: str, second: str, *, promote: bool, slack: floa
         seed=profile.evaluate.seed,
     )
     verdict = judge(results["A"], results["B"], slack)
-    said = _said(entrants, results, verdict)
+    said = _said(sides, results, verdict)
     atomic.write(paths.COMPARISON, json.dumps(said, ensure_ascii=False, indent=2) + "\n")
     console = Console() if Console().is_terminal else Console(width=_WIDTH)
-    console.print(_table(entrants, results))
+    console.print(_table(sides, results))
     console.print(escape(verdict.why))
     registry.log_comparison(profile_name, said, paths.COMPARISON)
-    if promote and verdict.better and entrants[1].address is not None:
-        registry.point(SERVING, entrants[1].address, verdict.why)
-        sys.stdout.write(f"{SERVING} is {entrants[1].address} now\n")
+    if promote and verdict.better and sides[1].address is not None:
+        registry.point(SERVING, sides[1].address, verdict.why)
+        sys.stdout.write(f"{SERVING} is {sides[1].address} now\n")
     elif promote:
         sys.stdout.write(f"{SERVING} stays where it was\n")
 
@@ -140,13 +140,13 @@ def judge(first: Result, second: Result, slack: float) -> Verdict:
     )
 
 
-def _entrant(name: str, profile_name: str, profile: Profile) -> Entrant:
+def _side(name: str, profile_name: str, profile: Profile) -> Side:
     base = profile.model
     if name == "base":
-        return Entrant(name, None, None)
+        return Side(name, None, None)
     address = registry.address(name, profile_name)
     if address is None and name == SERVING:
-        return Entrant(f"base (nothing has the alias {SERVING} yet)", None, None)
+        return Side(f"base (nothing has the alias {SERVING} yet)", None, None)
     if address is None:
         raise ParamsError(
             f"{name} is not in the registry; it has {', '.join(registry.listed(profile_name))}"
@@ -162,22 +162,22 @@ def _entrant(name: str, profile_name: str, profile: Profile) -> Entrant:
             f"{name} was trained on {model.source} at {model.revision}, the profile in force "
             f"has {base.source} at {base.revision}; models of two bases are not compared here"
         )
-    return Entrant(name, address, folder)
+    return Side(name, address, folder)
 
 
 def _paint(
-    entrants: Sequence[Entrant], records: Sequence[Record], criteria: Tree, profile: Profile
+    sides: Sequence[Side], records: Sequence[Record], criteria: Tree, profile: Profile
 ) -> dict[str, list[Path]]:
     """Paint the records' captions with each; return the files, by A and B."""
     painter = models.load(profile.model)
-    for letter, one in _lettered(entrants):
+    for letter, one in _lettered(sides):
         if one.lora is not None:
             adapters.attach(painter, letter, one.lora)
     writer = Prompts(painter, criteria, profile.evaluate.seed)
     prompts = [writer.write(record, ()) for record in records]
     files: dict[str, list[Path]] = {}
     with progress.bar("compare", 2 * len(records), "pictures") as report:
-        for letter, one in _lettered(entrants):
+        for letter, one in _lettered(sides):
             adapter = letter if one.lora is not None else None
             with adapters.use(painter.network, adapter):
                 pictures = sampling.paint(
@@ -197,12 +197,12 @@ def _paint(
     return files
 
 
-def _lettered(entrants: Sequence[Entrant]) -> Iterator[tuple[str, Entrant]]:
-    return zip("AB", entrants, strict=True)
+def _lettered(sides: Sequence[Side]) -> Iterator[tuple[str, Side]]:
+    return zip("AB", sides, strict=True)
 
 
 def _judged(
-    entrants: Sequence[Entrant],
+    sides: Sequence[Side],
     files: dict[str, list[Path]],
     criteria: Tree,
     profile: Profile,
@@ -213,7 +213,7 @@ def _judged(
     with contextlib.ExitStack() as opened:
         name, judge = opened.enter_context(evaluate.first_judge(profile, annotator, criteria))
         report = opened.enter_context(progress.bar("judge", 2 * count, "pictures"))
-        for letter, _ in _lettered(entrants):
+        for letter, _ in _lettered(sides):
             said = judge(files[letter], progress.after(len(painted) * count, report))
             pictures = [np.array(images.read(file, _NO_LIMIT)) for file in files[letter]]
             hashes = [images.sha256(file) for file in files[letter]]
@@ -223,7 +223,7 @@ def _judged(
 
 
 def _said(
-    entrants: Sequence[Entrant], results: dict[str, Result], verdict: Verdict
+    sides: Sequence[Side], results: dict[str, Result], verdict: Verdict
 ) -> dict[str, Any]:
     rows = {
         letter: {
@@ -232,7 +232,7 @@ def _said(
             "negatives": dataclasses.asdict(results[letter].attributes.negatives),
             "fid": _plain(results[letter].fid),
         }
-        for letter, one in _lettered(entrants)
+        for letter, one in _lettered(sides)
     }
     assert results["B"].difference is not None
     return {
@@ -247,11 +247,11 @@ def _plain(distance: Distance | None) -> dict[str, Any] | None:
     return None if distance is None else dataclasses.asdict(distance)
 
 
-def _table(entrants: Sequence[Entrant], results: dict[str, Result]) -> Table:
+def _table(sides: Sequence[Side], results: dict[str, Result]) -> Table:
     table = Table(title="The same captions and noise, one annotator; lower is better")
     for heading in ("", "model", "#A_neg", "B - A, paired", "FID"):
         table.add_column(heading, overflow="fold")
-    for letter, one in _lettered(entrants):
+    for letter, one in _lettered(sides):
         result = results[letter]
         count, gap = result.attributes.negatives, result.difference
         table.add_row(

@@ -60,14 +60,14 @@ def run(profile: Profile, tracked: StageRun) -> None:
     annotator = annotator_in_force(profile, criteria)
     entries = scoring.survey(profile)
     extractor, second = scoring.extractor(profile, entries), _second_judge(profile)
-    entrants = contestants.of(profile)
+    compared = contestants.of(profile)
     test = annotations.read(part_examined(profile), Record)
     examined = painted_records(test, profile.evaluate.prompts)
-    work = _work(profile, entrants)
-    _paint(entrants, examined, criteria, profile, work)
+    work = _work(profile, compared)
+    _paint(compared, examined, criteria, profile, work)
     with first_judge(profile, annotator, criteria) as (judge_name, judge):
         first = (judge_name, judge)
-        painted = _judge(entrants, len(examined), first, second, criteria, work)
+        painted = _judge(compared, len(examined), first, second, criteria, work)
     wanted = [record.caption for record in examined]
     scores, entries = scoring.by_picture(
         entries, {name: one.images for name, one in painted.items()}, wanted, profile
@@ -85,10 +85,10 @@ def run(profile: Profile, tracked: StageRun) -> None:
         resamples=profile.evaluate.bootstrap,
         seed=profile.evaluate.seed,
     )
-    _keep_pictures(entrants, work)
+    _keep_pictures(compared, work)
     results.write(
         results.Outcome(
-            entrants,
+            compared,
             painted,
             measured_results,
             wanted,
@@ -161,9 +161,9 @@ def _second_judge(profile: Profile) -> Network | None:
     return starter_features.read(features.FOLDER)
 
 
-def _work(profile: Profile, entrants: Sequence[Contestant]) -> Path:
+def _work(profile: Profile, compared: Sequence[Contestant]) -> Path:
     """Where pictures are painted: what decides how they look, and no more, names it."""
-    folders = [folder for one in entrants for folder in one.loras().values()]
+    folders = [folder for one in compared for folder in one.loras().values()]
     work = resume.folder(
         "evaluate",
         _sampled_by(profile.evaluate),
@@ -172,7 +172,7 @@ def _work(profile: Profile, entrants: Sequence[Contestant]) -> Path:
         paths.JUDGED_BY,
         part_examined(profile),
         *(folder / adapters.FILE for folder in dict.fromkeys(folders)),
-        *(f"{one.name} {one.negative}" for one in entrants),
+        *(f"{one.name} {one.negative}" for one in compared),
         *_painting_code(),
     )
     if not work.is_dir() and (paths.PICTURES / work.name).is_dir():
@@ -194,7 +194,7 @@ def _sampled_by(params: EvaluateParams) -> str:
 
 
 def _paint(
-    entrants: Sequence[Contestant],
+    compared: Sequence[Contestant],
     records: Sequence[Record],
     criteria: Tree,
     profile: Profile,
@@ -202,17 +202,17 @@ def _paint(
 ) -> None:
     """Let every painter paint what is not there yet."""
     if all(
-        _first_missing(work / one.name, len(records), 1) == len(records) for one in entrants
+        _first_missing(work / one.name, len(records), 1) == len(records) for one in compared
     ):
         return  # only something else is to be measured of the same pictures
     painter = models.load(profile.model)
-    loras = {name: folder for one in entrants for name, folder in one.loras().items()}
+    loras = {name: folder for one in compared for name, folder in one.loras().items()}
     for name, folder in loras.items():
         adapters.attach(painter, name, folder)
     writer = Prompts(painter, criteria, profile.evaluate.seed)
     noise = seeds(profile.evaluate.seed, len(records))
-    with progress.bar("paint", len(entrants) * len(records), "pictures") as report:
-        for place, one in enumerate(entrants):
+    with progress.bar("paint", len(compared) * len(records), "pictures") as report:
+        for place, one in enumerate(compared):
             start = _first_missing(work / one.name, len(records), profile.evaluate.batch_images)
             done = place * len(records) + start
             report(done, {})
@@ -250,7 +250,7 @@ def _file(work: Path, one: Contestant, index: int) -> Path:
 
 
 def _judge(
-    entrants: Sequence[Contestant],
+    compared: Sequence[Contestant],
     count: int,
     first: tuple[str, FirstJudge],
     second: Network | None,
@@ -260,8 +260,8 @@ def _judge(
     """Judge every picture by what its file holds; keep the judgements."""
     painted = {}
     name, judge = first
-    with progress.bar("judge", len(entrants) * count, "pictures") as report:
-        for place, one in enumerate(entrants):
+    with progress.bar("judge", len(compared) * count, "pictures") as report:
+        for place, one in enumerate(compared):
             files = [_file(work, one, index) for index in range(count)]
             pictures = [np.array(images.read(file, _NO_LIMIT)) for file in files]
             hashes = [images.sha256(file) for file in files]
@@ -342,9 +342,9 @@ def real_paintings(records: Sequence[Record], profile: Profile) -> Real:
     )
 
 
-def _keep_pictures(entrants: Sequence[Contestant], work: Path) -> None:
+def _keep_pictures(compared: Sequence[Contestant], work: Path) -> None:
     """Copy the pictures to where they are kept; the originals go last, with ``resume.done``."""
-    for one in entrants:
+    for one in compared:
         target = paths.EVALUATE / "images" / one.name
         with atomic.clear_disk_errors(target):
             shutil.copytree(work / one.name, target, dirs_exist_ok=True)

@@ -54,7 +54,7 @@ class Outcome:
     """Everything that evaluate found.
 
     Attributes:
-        entrants: The painters, the base first.
+        compared: The painters, the base first.
         painted: Pictures and findings of each.
         results: What was measured of each.
         captions: What was painted.
@@ -67,7 +67,7 @@ class Outcome:
         pairs: By painter, its pictures that come closest to a training painting.
     """
 
-    entrants: Sequence[Contestant]
+    compared: Sequence[Contestant]
     painted: Mapping[str, Painted]
     results: Mapping[str, Result]
     captions: Sequence[str]
@@ -82,8 +82,8 @@ class Outcome:
 
 def write(outcome: Outcome, profile: Profile, tracked: StageRun) -> None:
     """Write metrics, plots, grid and report, and hand them to MLflow."""
-    curves = {one.name: _curve(one) for one in outcome.entrants}
-    metrics = {one.name: _headline(outcome.results[one.name]) for one in outcome.entrants}
+    curves = {one.name: _curve(one) for one in outcome.compared}
+    metrics = {one.name: _headline(outcome.results[one.name]) for one in outcome.compared}
     for name, curve in curves.items():
         if "drift" in curve:
             metrics[name]["drift"] = curve["drift"][-1][1]
@@ -228,7 +228,7 @@ def _csv(rows: Rows) -> str:
 
 def picture_grid(outcome: Outcome, columns: int) -> Image.Image:
     """Return one picture: a row a painter, a column a prompt."""
-    rows = {one.name: outcome.painted[one.name].images[:columns] for one in outcome.entrants}
+    rows = {one.name: outcome.painted[one.name].images[:columns] for one in outcome.compared}
     return grids.labelled(rows, outcome.captions[:columns])
 
 
@@ -258,7 +258,7 @@ def _page(outcome: Outcome, curves: Mapping[str, dict[str, Points]], profile: Pr
                 outcome.results[one.name],
                 curves[one.name],
             )
-            for one in outcome.entrants
+            for one in outcome.compared
         },
         reference=contestants.BASE,
         featured=profile.cpo.featured,
@@ -281,7 +281,7 @@ def _page(outcome: Outcome, curves: Mapping[str, dict[str, Points]], profile: Pr
 
 def _studies(outcome: Outcome) -> list[survey.Page]:
     """What people said of these very pictures."""
-    folders = [paths.EVALUATE / "images" / one.name for one in outcome.entrants]
+    folders = [paths.EVALUATE / "images" / one.name for one in outcome.compared]
     pictures = [file for folder in folders for file in folder.glob("*.png")]
     return surveyed.of_pictures({images.sha256(file) for file in pictures})
 
@@ -290,7 +290,7 @@ def _subjects(outcome: Outcome, profile: Profile) -> Iterable[card.Subject]:
     """The painters that are models of their own: not the base, not two LoRAs, and θ1 once."""
     name = read_switch(paths.SWITCH)
     source = Path(profile.model.source)
-    for one in outcome.entrants:
+    for one in outcome.compared:
         alone = one.negative is None and one.name != contestants.TOLD
         if one.folder is not None and alone:
             of = registry.Weights(one.name, "", one.folder / registry.LORA)

@@ -19,6 +19,7 @@ from atelier.criteria.tree import parse
 from atelier.errors import AnnotationError, ArtifactError, CriteriaError, DiskError, ParamsError
 from atelier.params import Profile
 from tasks import annotate, paths
+from tests.conftest import Notebook
 
 OUTPUTS = (
     "images.jsonl",
@@ -27,20 +28,6 @@ OUTPUTS = (
     "quarantine.jsonl",
     "summary.json",
 )
-
-
-class Notebook:
-    """Stands where a tracked run would: keeps what a stage says of itself."""
-
-    def __init__(self):
-        self.said, self.files = {}, []
-
-    def metrics(self, values, step=None):
-        self.said |= values
-
-    def file(self, path):
-        assert path.is_file()
-        self.files.append(path.name)
 
 
 def leaf(positive, negative):
@@ -153,8 +140,8 @@ def test_the_files_say_what_was_judged(studio, paint):
             "edges": {"positive": 1, "negative": 2, "abstained": 1, "coverage": 0.75},
         },
     }
-    assert notebook.said["mean_negative_per_image"] == 0.5
-    assert notebook.files == ["summary.json"]
+    assert notebook.results["mean_negative_per_image"] == 0.5
+    assert notebook.files == ["artifacts/annotate/summary.json"]
     assert not list(paths.RESUME.iterdir())
 
 

@@ -19,6 +19,7 @@ from atelier.criteria.annotators.vlm import Evidence
 from atelier.errors import AnnotationError
 from atelier.params import Profile
 from tasks import annotate, estimate, paths, split
+from tests.conftest import Notebook
 
 CRITERIA = Path(__file__).parents[2] / "params" / "criteria"
 OUTPUTS = (
@@ -41,19 +42,6 @@ if __name__ == "__main__":
         profile = yaml.safe_load(Path("profile.yaml").read_text())
         annotate.run(Profile.model_validate(profile), Nobody())
 """
-
-
-class Notebook:
-    """Stands where a tracked run would: keeps what a stage says of itself."""
-
-    def __init__(self):
-        self.said = {}
-
-    def metrics(self, values, step=None):
-        self.said |= values
-
-    def file(self, path):
-        assert path.is_file()
 
 
 @pytest.fixture
@@ -101,7 +89,7 @@ def test_the_agent_judges_by_a_change_of_params_only(studio, paint):
         "a boat on the left",
         "a tree in the middle",
     }
-    assert notebook.said["cost"] == pytest.approx(len(answers()) * 0.002)
+    assert notebook.results["cost"] == pytest.approx(len(answers()) * 0.002)
     summary = json.loads((paths.ANNOTATE / "summary.json").read_text())
     assert summary["prompt_tokens"] == len(answers()) * 1000
     assert not list(paths.RESUME.iterdir())

@@ -63,7 +63,7 @@ def test_an_unknown_model_is_named_with_those_there_are(two, checked_profile):
 
 
 def test_where_nothing_serves_yet_the_base_is_to_beat(two, checked_profile):
-    assert compare._entrant("serving", "starter", checked_profile).lora is None
+    assert compare._side("serving", "starter", checked_profile).lora is None
 
 
 def test_a_theta_that_only_guides_is_not_compared(two, checked_profile):

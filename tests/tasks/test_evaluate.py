@@ -364,14 +364,14 @@ def test_the_told_painter_is_told_the_good_pole_of_every_active_criterion(galler
     from atelier.criteria import tree
     from tasks.prompts import Prompts
 
-    entrants = {one.name: one for one in contestants.of(gallery)}
+    compared = {one.name: one for one in contestants.of(gallery)}
     writer = Prompts(models.load(gallery.model), tree.parse(paths.JUDGED_BY), seed=0)
     record = Record(
         image="0" * 64, file="x", caption="a sea", positive=["edges"], negative=["light"]
     )
 
-    assert entrants["theta1"].prompts([record], writer) == ["a sea"]
-    assert entrants["theta1+pos"].prompts([record], writer) == [
+    assert compared["theta1"].prompts([record], writer) == ["a sea"]
+    assert compared["theta1+pos"].prompts([record], writer) == [
         "a sea, calm edges, clear light"
     ]
 
@@ -403,12 +403,12 @@ def test_npo_stands_beside_other_painters_and_paints_nothing_alone(gallery, note
 
 
 def test_the_negative_state_keeps_what_w_leaves_of_the_positive_one(gallery):
-    entrants = {one.name: one for one in contestants.of(with_npo(gallery))}
+    compared = {one.name: one for one in contestants.of(with_npo(gallery))}
 
-    assert entrants["cpo-s+npo"].negative_state() == {"cpo-s": 0.75, "npo": 1.0}
-    assert entrants["base+npo"].negative_state() == {"npo": 1.0}
-    assert entrants["cpo-s"].negative_state() == "cpo-s"
-    assert "cpo-s" in entrants["cpo-s+npo"].about or "θ" in entrants["cpo-s+npo"].about
+    assert compared["cpo-s+npo"].negative_state() == {"cpo-s": 0.75, "npo": 1.0}
+    assert compared["base+npo"].negative_state() == {"npo": 1.0}
+    assert compared["cpo-s"].negative_state() == "cpo-s"
+    assert "cpo-s" in compared["cpo-s+npo"].about or "θ" in compared["cpo-s+npo"].about
 
 
 def test_settings_are_chosen_on_validation_which_is_no_test(gallery, notebook):
@@ -429,10 +429,10 @@ def test_settings_are_chosen_on_validation_which_is_no_test(gallery, notebook):
 def test_two_models_are_compared_on_the_same_captions_and_noise(
     gallery, notebook, mlflow_tables, monkeypatch, capsys
 ):
-    def entrant(name, *_):
-        return compare.Entrant(name, None, None if name == "base" else paths.CPO / name)
+    def side(name, *_):
+        return compare.Side(name, None, None if name == "base" else paths.CPO / name)
 
-    monkeypatch.setattr(compare, "_entrant", entrant)
+    monkeypatch.setattr(compare, "_side", side)
     evaluate.run(gallery, notebook)
     compare.run(gallery, "base", "cpo-s", promote=False, slack=0.05)
 

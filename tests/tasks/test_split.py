@@ -10,20 +10,7 @@ from atelier.criteria.annotations import Judgement, Record
 from atelier.errors import ArtifactError
 from atelier.params import Profile
 from tasks import paths, split
-
-
-class Notebook:
-    """Stands where a tracked run would: keeps what a stage says of itself."""
-
-    def __init__(self):
-        self.said, self.files = {}, []
-
-    def metrics(self, values, step=None):
-        self.said |= values
-
-    def file(self, path):
-        assert path.is_file()
-        self.files.append(path.name)
+from tests.conftest import Notebook
 
 
 @pytest.fixture
@@ -83,8 +70,8 @@ def test_every_image_is_in_one_part_in_the_order_of_the_corpus(judged, profile):
     assert summary["images"] == {part: len(files) for part, files in parts().items()}
     assert sum(summary["images"].values()) == 40
     assert summary["near_duplicates"] is None
-    assert notebook.said["images_train"] == summary["images"]["train"]
-    assert notebook.files == ["summary.json"]
+    assert notebook.results["images_train"] == summary["images"]["train"]
+    assert notebook.files == ["artifacts/split/summary.json"]
 
 
 def test_the_balance_of_each_part_is_told(judged, profile):
