@@ -30,7 +30,9 @@ def run() -> None:
     console.print(_table(metrics, _roots(results.PLOTS / "roots.csv")))
     absent = [entry["label"] for entry in _suite().values() if not entry["available"]]
     if absent:
-        said = f"Unavailable: {', '.join(absent)}; `python -m tasks weights` says what they need"
+        said = (
+            f"Unavailable: {', '.join(absent)}; `python -m tasks weights` says what they need"
+        )
         console.print(escape(said), style="dim", highlight=False)
     console.print(f"Report      {results.REPORT}")
     console.print(f"MLflow      {tracking.ui_command()}", soft_wrap=True)

@@ -3,7 +3,7 @@ import torch
 import yaml
 from pydantic import TypeAdapter
 
-from atelier.params import LoRA, ModelParams, Network, Training
+from atelier.params import CPO, CPOS, LoRA, ModelParams, Network, Training
 from tests.conftest import TOY_NETWORKS, small_profile
 
 
@@ -72,6 +72,12 @@ def lora_params(**changes):
 
 def training_params(**changes):
     return Training.model_validate(small_profile()["sft"]["training"] | changes)
+
+
+def objective_params(name, **changes):
+    """Those of ``cpo`` or ``cpo-s``."""
+    values = small_profile()["cpo"]["objectives"][name] | changes
+    return {"cpo": CPO, "cpo-s": CPOS}[name].model_validate(values)
 
 
 def toy_model(**changes):

@@ -10,20 +10,19 @@ import pytest
 import torch
 
 from atelier.models import adapters
-from atelier.params import CPO, CPOS, DDSPO, DPO, NPO, SDPO, MaPO, MinSNR, Pairwise
+from atelier.params import DDSPO, DPO, NPO, SDPO, MaPO, MinSNR, Pairwise
 from atelier.training import loop, steps
+from tests.atelier.conftest import objective_params
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 SHOWN = ("loss", "drift", "accuracy", "win_error", "gradient_norm")
 
 
 def stable(loser_target, omega, winner="labelled", weighting="constant"):
-    return CPOS(
-        objective="cpo-s",
+    return objective_params(
+        "cpo-s",
         loser_target=loser_target,
         winner=winner,
-        teacher="sft",
-        confidence="ignored",
         omega=omega,
         weighting=weighting,
         learning_rate=0.01,
@@ -31,15 +30,7 @@ def stable(loser_target, omega, winner="labelled", weighting="constant"):
 
 
 OBJECTIVES = {
-    "cpo": CPO(
-        objective="cpo",
-        winner="labelled",
-        teacher="sft",
-        confidence="ignored",
-        beta=50,
-        weighting="constant",
-        learning_rate=0.01,
-    ),
+    "cpo": objective_params("cpo", beta=50, learning_rate=0.01),
     "cpo-s-mirror-winner": stable("mirror-winner", 2.0),
     "cpo-s-mirror-policy": stable("mirror-policy", 0.5),
     "cpo-s-mirror-reference": stable("mirror-reference", 0.5),

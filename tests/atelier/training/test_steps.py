@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from atelier.models import FRAME, adapters
-from atelier.params import CPO, CPOS, DPO, NPO, SDPO, SPO, MaPO, MinSNR
+from atelier.params import DPO, NPO, SDPO, SPO, MaPO, MinSNR
 from atelier.training import loop, objectives, steps
+from tests.atelier.conftest import objective_params
 
 IMAGES = 5
 
@@ -31,25 +32,8 @@ def pair(painter, lora):
     return painter
 
 
-STABLE = CPOS(
-    objective="cpo-s",
-    loser_target="mirror-winner",
-    winner="labelled",
-    teacher="sft",
-    confidence="ignored",
-    omega=1.0,
-    weighting="constant",
-    learning_rate=0.01,
-)
-LOGISTIC = CPO(
-    objective="cpo",
-    winner="labelled",
-    teacher="sft",
-    confidence="ignored",
-    beta=100,
-    weighting="constant",
-    learning_rate=0.01,
-)
+STABLE = objective_params("cpo-s", omega=1.0, learning_rate=0.01)
+LOGISTIC = objective_params("cpo", beta=100, learning_rate=0.01)
 
 
 def aligned(painter, corpus, objective, training):

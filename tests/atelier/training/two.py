@@ -3,20 +3,10 @@
 import torch
 
 from atelier.models import adapters
-from atelier.params import CPOS
 from atelier.training import loop, steps
-from tests.atelier.conftest import lora_params, tiny, training_params
+from tests.atelier.conftest import lora_params, objective_params, tiny, training_params
 
-OBJECTIVE = CPOS(
-    objective="cpo-s",
-    loser_target="mirror-winner",
-    winner="labelled",
-    omega=1.0,
-    teacher="sft",
-    confidence="ignored",
-    weighting="constant",
-    learning_rate=0.003,
-)
+OBJECTIVE = objective_params("cpo-s", omega=1.0, learning_rate=0.003)
 TRAINING = training_params(
     steps=8,
     batch_images=5,
