@@ -74,6 +74,7 @@ def look() -> Iterator[Finding]:
         _remote,
         _prefect,
         _mlflow,
+        _base,
         _weights,
     ):
         yield from _guarded(check)
@@ -199,7 +200,7 @@ def _mlflow() -> Iterator[Finding]:
         )
 
 
-def _weights() -> Iterator[Finding]:
+def _base() -> Iterator[Finding]:
     model = read_profile(paths.profile(read_switch(paths.SWITCH))).model
     folder = Path(model.source)
     if folder.is_dir():
@@ -214,6 +215,35 @@ def _weights() -> Iterator[Finding]:
             "note",
             f"{model.source} at {model.revision} is loaded from the hub or its cache when a "
             f"stage needs it (HF_HUB_OFFLINE={os.environ.get('HF_HUB_OFFLINE', 'unset')})",
+        )
+
+
+def _weights() -> Iterator[Finding]:
+    """What metrics ask: by presence, size and recorded checksum, as checksums take minutes."""
+    from atelier.evaluation import suite, weights
+
+    evaluate = read_profile(paths.profile(read_switch(paths.SWITCH))).evaluate
+    names = suite.needed(evaluate.metrics, features=evaluate.features)
+    if not names:
+        yield Finding("metrics", "good", "none of the profile's needs weights of others")
+        return
+    states: dict[str, list[str]] = {}
+    for one in weights.glance(names, paths.weights()):
+        states.setdefault(one.state, []).append(one.file.path)
+    cures = {
+        "absent": "its metrics will be unavailable: `python -m tasks weights --fetch`",
+        "unchecked": "nobody took its checksum yet: `python -m tasks weights --check`",
+        "damaged": "it is not what it was, and its metrics will be unavailable: `python -m "
+        "tasks weights --fetch` replaces it",
+    }
+    whole = len(states.pop("whole", ()))
+    if whole:
+        yield Finding("metrics", "good", f"{whole} file(s) of weights in {paths.weights()}/")
+    for state, files in states.items():
+        yield Finding(
+            "metrics",
+            "note",  # a metric without its weights is unavailable, and no run ends by it
+            f"{', '.join(files)} in {paths.weights()}/: {state}; {cures[state]}",
         )
 
 

@@ -26,6 +26,7 @@ from prefect.exceptions import ObjectNotFound
 
 from atelier.errors import ParamsError
 from flows.stages import Meta, Stage
+from tasks import launch
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 _GIB = 2**30
@@ -80,6 +81,8 @@ def slot(
 ) -> Iterator[dict[str, str]]:
     """Hold what the stage's ``meta`` asks for; yields the variables that point it there.
 
+    A stage that trains starts a process on each GPU that it holds, whatever ours says.
+
     Args:
         stage: What will run.
         limit: Prefect's limit of this machine; None where no server is asked.
@@ -98,7 +101,7 @@ def slot(
             held.enter_context(
                 concurrency(
                     limit,
-                    occupy=stage.meta.gpu,
+                    occupy=_count(stage.meta, devices()),
                     strict=True,  # a limit that nobody made would be no limit
                     lease_duration=60,  # so long a dead run keeps its slot
                     raise_on_lease_renewal_failure=False,  # a hiccup should end no training
@@ -106,7 +109,7 @@ def slot(
             )
         taken = held.enter_context(_leased(stage, tell))
         gpus = [one.index for one in taken if one.index is not None]
-        yield {VISIBLE: ",".join(gpus)} if gpus else {}
+        yield {VISIBLE: ",".join(gpus), launch.PROCESSES: str(len(gpus))} if gpus else {}
 
 
 @contextlib.contextmanager
@@ -127,10 +130,17 @@ def _leased(stage: Stage, tell: Callable[[str], None]) -> Iterator[list[Device]]
 
 def _take(meta: Meta, held: contextlib.ExitStack) -> list[Device]:
     taken: list[Device] = []
-    for one in devices():
-        if len(taken) < meta.gpu and one.free >= meta.memory and _lock(one, held):
+    there = devices()
+    wanted = _count(meta, there)
+    for one in there:
+        if len(taken) < wanted and one.free >= meta.memory and _lock(one, held):
             taken.append(one)
-    return taken if len(taken) == meta.gpu else []
+    return taken if len(taken) == wanted else []
+
+
+def _count(meta: Meta, there: list[Device]) -> int:
+    """Return how many devices are taken: the one CPU plays the part of any number of GPUs."""
+    return 1 if there[0].index is None else meta.gpu
 
 
 def _lock(device: Device, held: contextlib.ExitStack) -> bool:

@@ -48,6 +48,20 @@ def test_two_stages_get_a_gpu_each_and_one_alone_may_get_both(machine):
     assert held(stage(gpu=0)) == [None]
 
 
+def test_a_training_gets_a_process_for_each_gpu_that_it_holds(machine, monkeypatch):
+    monkeypatch.setenv("ATELIER_PROCESSES", "8")  # of a person who meant another machine
+
+    def asked_for(gpu):
+        with gpus.slot(stage(gpu=gpu), None, print) as variables:
+            return variables
+
+    assert asked_for(2) == {}  # the CPU: what the person says stays
+    machine(TWO)
+    assert asked_for(2) == {"CUDA_VISIBLE_DEVICES": "0,1", "ATELIER_PROCESSES": "2"}
+    assert asked_for(1) == {"CUDA_VISIBLE_DEVICES": "0", "ATELIER_PROCESSES": "1"}
+    assert asked_for(0) == {}
+
+
 def test_a_third_waits_until_one_is_free_and_says_so(machine):
     machine(TWO)
     said, got, leave = [], [], threading.Event()
