@@ -65,6 +65,25 @@ def plan(
 
 
 @app.command()
+def annotate(
+    shards: Annotated[
+        int, typer.Option(min=1, help="Parts of the pictures; some times the workers.")
+    ],
+    workers: Annotated[int, typer.Option(min=1, help="Processes on this machine.")] = 1,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(help="Of Dask, as tcp://127.0.0.1:8786; its workers, none here."),
+    ] = None,
+) -> None:
+    """Judge the pictures of data/ on Dask's workers, then run the stage annotate."""
+    from flows import sharded
+
+    sharded.runner(workers, scheduler)  # what is absent is said before Prefect starts
+    state = sharded.annotate_sharded(shards, workers, scheduler, return_state=True)
+    raise typer.Exit(0 if state.is_completed() else 1)
+
+
+@app.command()
 def compare(
     first: Annotated[str, typer.Argument(help="The model to beat, as serving or theta/2.")],
     second: Annotated[str, typer.Argument(help="The one that may take its place.")],

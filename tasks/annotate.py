@@ -40,22 +40,9 @@ def run(profile: Profile, tracked: StageRun) -> None:
     criteria = paths.CRITERIA / params.criteria
     tree = parse(criteria)
     asks = params.annotator == "vlm"
-    examiner = Examiner(
-        data=paths.DATA,
-        tree=tree,
-        annotator=_annotator(profile, tree),
-        pixels=profile.model.pixels,
-        smallest_side_pixels=params.smallest_side_pixels,
-        largest_pixels=params.largest_pixels,
-    )
-    found = corpus.find(
-        paths.DATA,
-        params.captions,
-        captionless=asks and params.vlm is not None and params.vlm.write_captions,
-    )
-    work = resume.folder("annotate", examiner.fingerprint())
-    with atomic.clear_disk_errors(work):
-        work.mkdir(parents=True, exist_ok=True)
+    examiner = examiner_in_force(profile, tree)
+    found = corpus_in_force(profile)
+    work = work_of(examiner)
     examined = _examine(found.entries, examiner, work, "look" if asks else "annotate")
     if params.annotator == "measured":
         examined = examination.within_captions(examined, tree)
@@ -75,6 +62,40 @@ def run(profile: Profile, tracked: StageRun) -> None:
     resume.done(work)
     tracked.metrics({name: summary[name] for name in (*_HEADLINES, *said)})
     tracked.file(paths.ANNOTATE / "summary.json")
+
+
+JOURNAL = "journal.jsonl"  # in the folder of the work: what is judged already
+
+
+def examiner_in_force(profile: Profile, tree: Tree) -> Examiner:
+    """Return what is done to each picture."""
+    return Examiner(
+        data=paths.DATA,
+        tree=tree,
+        annotator=_annotator(profile, tree),
+        pixels=profile.model.pixels,
+        smallest_side_pixels=profile.annotate.smallest_side_pixels,
+        largest_pixels=profile.annotate.largest_pixels,
+    )
+
+
+def corpus_in_force(profile: Profile) -> corpus.Corpus:
+    """Return the pictures of ``paths.DATA`` and their captions."""
+    params = profile.annotate
+    asks = params.annotator == "vlm"
+    return corpus.find(
+        paths.DATA,
+        params.captions,
+        captionless=asks and params.vlm is not None and params.vlm.write_captions,
+    )
+
+
+def work_of(examiner: Examiner) -> Path:
+    """Return the folder that an interrupted run goes on from; it is made if absent."""
+    work = resume.folder("annotate", examiner.fingerprint())
+    with atomic.clear_disk_errors(work):
+        work.mkdir(parents=True, exist_ok=True)
+    return work
 
 
 def _annotator(profile: Profile, tree: Tree) -> Annotator:
@@ -111,7 +132,7 @@ def _examine(
         return examination.examine(
             entries,
             examiner,
-            work / "journal.jsonl",
+            work / JOURNAL,
             processes=parallel.cores(),
             report=report,
         )

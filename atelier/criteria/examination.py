@@ -8,7 +8,7 @@ annotator or other limits need a journal of their own.
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -140,6 +140,21 @@ def examine(
             set_aside += isinstance(settled, Quarantined) or bool(known[settled].reason)
             report(done, {"set aside": set_aside})
     return _gather(entries, outcomes, known)
+
+
+def judged(journal: Path) -> frozenset[str]:
+    """Return the hashes of the pictures that the journal knows; it need not exist."""
+    return frozenset(_resume(journal))
+
+
+def note(journal: Path, found: Iterable[Examined]) -> None:
+    """Put pictures that were judged elsewhere into the journal, where ``examine`` finds them.
+
+    Raises:
+        DiskError: The journal cannot be written.
+    """
+    with atomic.clear_disk_errors(journal), journal.open("a", encoding="utf-8") as lines:
+        lines.write(annotations.lines(found))
 
 
 def within_captions(examined: Examination, tree: Tree) -> Examination:
