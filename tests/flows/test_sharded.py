@@ -120,7 +120,7 @@ def _lay_out(profile):
 
 
 def _stage():
-    """Run the stage by itself, and start from nothing but the journal."""
+    """Run the stage as dvc.yaml does; it goes on from the journal, if there is one."""
     _python("-m", "tasks", "annotate")
 
 

@@ -22,16 +22,6 @@ criteria:
 OUTPUTS = ("images", "voices", "judgements", "quarantine", "evidence")
 
 
-class Silent:
-    """Stands where a tracked run would."""
-
-    def metrics(self, values, step=None):
-        pass
-
-    def file(self, path):
-        assert path.is_file()
-
-
 @pytest.fixture
 def corpus(workspace, profile, paint):
     """A repository whose pictures are judged by measuring; one is broken, one there twice."""
@@ -50,20 +40,26 @@ def outputs():
     return texts | {"summary": (paths.ANNOTATE / "summary.json").read_bytes()}
 
 
-def in_one_process(profile):
-    annotate.run(profile, Silent())
-    return outputs()
+@pytest.fixture
+def stage(corpus, notebook):
+    """A function that runs the stage and returns what it wrote."""
+
+    def run():
+        annotate.run(corpus, notebook)
+        return outputs()
+
+    return run
 
 
 @pytest.mark.parametrize("count", [1, 3, 12, 50])
-def test_the_stage_makes_of_shards_what_it_makes_alone(corpus, monkeypatch, count):
-    alone = in_one_process(corpus)
+def test_the_stage_makes_of_shards_what_it_makes_alone(stage, monkeypatch, count):
+    alone = stage()
     parts = shards.plan(count)
     random.Random(count).shuffle(parts)
 
     assert sum(shards.take_in(shards.judge(part)) for part in parts) == 12
     monkeypatch.setattr(annotate.Examiner, "examine", None)  # nothing is left to judge
-    assert in_one_process(corpus) == alone
+    assert stage() == alone
     assert b"broken.png" in alone["quarantine"]
     assert b"03.png" in alone["quarantine"]
 
@@ -77,8 +73,8 @@ def test_each_bytes_are_in_one_shard_and_shards_are_of_nearly_one_size(corpus):
     assert {len(part.pictures) for part in parts} <= {2, 3}
 
 
-def test_a_lost_shard_is_planned_again_and_the_others_are_not(corpus):
-    alone = in_one_process(corpus)
+def test_a_lost_shard_is_planned_again_and_the_others_are_not(stage):
+    alone = stage()
     first, *others = shards.plan(4)
     for part in others:
         shards.take_in(shards.judge(part))
@@ -86,16 +82,16 @@ def test_a_lost_shard_is_planned_again_and_the_others_are_not(corpus):
     (again,) = shards.plan(1)
 
     assert {one.image for one in again.pictures} == {one.image for one in first.pictures}
-    assert in_one_process(corpus) == alone  # the stage does what no worker did
+    assert stage() == alone  # the stage does what no worker did
 
 
-def test_a_shard_that_is_done_twice_changes_nothing(corpus):
-    alone = in_one_process(corpus)
+def test_a_shard_that_is_done_twice_changes_nothing(stage):
+    alone = stage()
     for part in shards.plan(2) * 2:
         shards.take_in(shards.judge(part))
 
     assert shards.plan(2) == []
-    assert in_one_process(corpus) == alone
+    assert stage() == alone
 
 
 def test_a_worker_says_how_its_clone_differs(corpus, paint, monkeypatch):
