@@ -12,7 +12,7 @@ from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.futures import as_completed
-from prefect.states import Failed
+from prefect.states import Completed, Failed
 from prefect.tasks import Task
 from pydantic import Field
 
@@ -79,18 +79,21 @@ def annotate_sharded(count: Count, workers: Count, scheduler: str | None = None)
         scheduler: Address of a Dask scheduler that has workers; then none is started here.
     """
     (stage,) = (one for one in stages.read(["annotate"]) if one.name == "annotate")
-    try:
-        with running.repository_alone(get_run_logger().info):
-            changes.put_back()
-            if plan.look([stage])[stage.name].verdict == "run":
-                judge_shards.with_options(task_runner=runner(workers, scheduler))(count)
-    except AtelierError as error:
-        return Failed(message=str(error))
+    with running.repository_alone(get_run_logger().info):
+        changes.put_back()
+        if plan.look([stage])[stage.name].verdict == "run":
+            try:
+                spread = judge_shards.with_options(task_runner=runner(workers, scheduler))
+            except ParamsError as error:
+                return Failed(message=str(error))
+            judged = spread(count, return_state=True)
+            if not judged.is_completed():
+                return Failed(message=judged.message)
     return pipeline.bring_up([stage], force=False, wanted=changes.AS_WRITTEN)
 
 
 @flow(persist_result=False)
-def judge_shards(count: Count) -> None:
+def judge_shards(count: Count) -> State[Any]:
     """Let the workers of this flow's runner judge what the stage's journal does not know.
 
     A shard is kept as soon as it is judged, so that a run that fails goes on from there. A flow
@@ -100,7 +103,10 @@ def judge_shards(count: Count) -> None:
         count: Shards that the pictures are parted into.
     """
     shown = pipeline.Shown("annotate")
-    asked = shards.plan(count)
+    try:
+        asked = shards.plan(count)
+    except AtelierError as error:
+        return Failed(message=str(error))
     total = sum(len(shard.pictures) for shard in asked)
     started, done = time.monotonic(), 0
     # The results live with the workers as long as somebody holds the futures: a worker's death
@@ -118,7 +124,8 @@ def judge_shards(count: Count) -> None:
         rest = (time.monotonic() - started) / done * (total - done)
         shown.line(f"shards: step {done}/{total} · ETA {timedelta(seconds=round(rest))}")
     if failed:
-        raise failed[0]
+        return Failed(message=f"{len(failed)} of {len(asked)} shards: {failed[0]}")
+    return Completed(message=f"{done} pictures judged in {len(asked)} shards")
 
 
 def _may_help(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> bool:
