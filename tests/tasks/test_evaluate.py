@@ -1,7 +1,11 @@
+import base64
 import csv
+import io
 import json
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +14,7 @@ import yaml
 from PIL import Image
 
 from atelier import images, models
-from atelier.criteria import annotations
+from atelier.criteria import annotations, tree
 from atelier.criteria.annotations import Judgement, Record
 from atelier.errors import ArtifactError, ParamsError
 from atelier.evaluation import suite
@@ -18,7 +22,8 @@ from atelier.evaluation.metrics import starter_features
 from atelier.evaluation.metrics.starter_features import Network, Vocabulary
 from atelier.models import adapters
 from atelier.params import VLMParams
-from tasks import compare, contestants, evaluate, paths, results, table, tracking
+from tasks import compare, contestants, evaluate, paths, registry, results, table, tracking
+from tasks.prompts import Prompts
 
 CRITERIA = """
 domain: toy
@@ -216,6 +221,44 @@ def test_a_metric_without_its_weights_is_unavailable_everywhere_and_said_at_once
         "pickscore" in row for row in json.loads(results.METRICS.read_text()).values()
     )
     assert "pickscore" not in " ".join(notebook.results)
+
+
+@pytest.mark.slow
+def test_a_registered_model_repaints_what_evaluate_painted_pixel_for_pixel(
+    gallery, notebook, mlflow_tables
+):
+    import mlflow
+    import pandas as pd
+
+    evaluate.run(gallery, notebook)
+    outs = {"sft": f"artifacts/sft/{adapters.FILE}", "cpo": "artifacts/cpo"}
+    stages = {name: {"cmd": "true", "outs": [out]} for name, out in outs.items()}
+    Path("dvc.yaml").write_text(yaml.safe_dump({"stages": stages}))
+    for words in (["init", "--no-scm"], ["commit", "-f"]):
+        subprocess.run([sys.executable, "-m", "dvc", *words, "-q"], check=True)
+    registry.run()
+    records = annotations.read(evaluate.part_examined(gallery), Record)
+    examined = evaluate.painted_records(records, gallery.evaluate.prompts)
+    # As evaluate asks: the caption that is too long for the encoders is cut between words.
+    writer = Prompts(
+        models.load(gallery.model), tree.parse(paths.JUDGED_BY), gallery.evaluate.seed
+    )
+    rows = pd.DataFrame(
+        {
+            "prompt": [writer.write(record, ()) for record in examined],
+            "seed": evaluate.seeds(gallery.evaluate.seed, len(examined)),
+        }
+    )
+
+    for painter in ("theta1", "cpo-s"):
+        found = tracking.client().search_model_versions(f"tags.painter = '{painter}'")
+        (version,) = found
+        model = mlflow.pyfunc.load_model(f"models:/{version.name}/{version.version}")
+        repainted = [base64.b64decode(image) for image in model.predict(rows)["image"]]
+        for number, content in enumerate(repainted):
+            kept = Image.open(paths.EVALUATE / "images" / painter / f"{number:03}.png")
+            assert np.array_equal(np.array(Image.open(io.BytesIO(content))), np.array(kept))
+        assert len(repainted) == len(examined) > gallery.evaluate.batch_images
 
 
 def interrupted(params):
