@@ -231,19 +231,20 @@ def _weights() -> Iterator[Finding]:
     for one in weights.glance(names, paths.weights()):
         states.setdefault(one.state, []).append(one.file.path)
     cures = {
-        "absent": "its metrics will be unavailable: `python -m tasks weights --fetch`",
-        "unchecked": "nobody took its checksum yet: `python -m tasks weights --check`",
-        "damaged": "it is not what it was, and its metrics will be unavailable: `python -m "
-        "tasks weights --fetch` replaces it",
+        "absent": "metrics will be unavailable: `python -m tasks weights --fetch`",
+        "unchecked": "nobody took a checksum yet: `python -m tasks weights --check`",
+        "damaged": "not what was there, and metrics will be unavailable: `python -m tasks "
+        "weights --fetch`",
     }
     whole = len(states.pop("whole", ()))
     if whole:
         yield Finding("metrics", "good", f"{whole} file(s) of weights in {paths.weights()}/")
     for state, files in states.items():
+        of = ", ".join(dict.fromkeys(file.partition("/")[0] for file in files))
         yield Finding(
             "metrics",
             "note",  # a metric without its weights is unavailable, and no run ends by it
-            f"{', '.join(files)} in {paths.weights()}/: {state}; {cures[state]}",
+            f"{len(files)} file(s) of {of} in {paths.weights()}/: {state}; {cures[state]}",
         )
 
 

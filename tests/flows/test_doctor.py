@@ -36,7 +36,7 @@ def found():
 def test_weights_that_lack_are_notes_with_their_cure_and_whole_ones_are_good(shelf):
     ((state, said),) = found()
     assert state == "note"
-    assert said.startswith("pickscore/model.bin in ")
+    assert said.startswith("1 file(s) of pickscore in ")
     assert said.endswith("`python -m tasks weights --fetch`")
 
     shelf.mkdir(parents=True)
@@ -44,7 +44,7 @@ def test_weights_that_lack_are_notes_with_their_cure_and_whole_ones_are_good(she
     ((state, said),) = found()
     assert (state, said.split(": ", 1)[1]) == (
         "note",
-        "unchecked; nobody took its checksum yet: `python -m tasks weights --check`",
+        "unchecked; nobody took a checksum yet: `python -m tasks weights --check`",
     )
 
     library.check(["pickscore"], shelf.parent, lambda *_: None)
