@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import yaml
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     ValidationError,
@@ -122,6 +123,17 @@ class LoRA(Params):
     dora: bool  # learn directions and lengths of weights apart
     dropout: Annotated[float, Field(ge=0, lt=1)]  # of what the adapters read, while training
     targets: Annotated[list[str], Field(min_length=1)] | Literal["all-linear"]
+
+
+def _lora_or_full(value: object) -> object:
+    """Tell the two apart by hand: a union would name every mistake of a LoRA twice."""
+    if isinstance(value, str) and value != "full":
+        raise ValueError(f"should be 'full' or the shape of a LoRA, got {value!r}")
+    return value if value == "full" else LoRA.model_validate(value)
+
+
+# What of the network learns: a LoRA on it, or all of its weights.
+Learns = Annotated[LoRA | Literal["full"], BeforeValidator(_lora_or_full)]
 
 
 class PCACodec(Params):
@@ -379,7 +391,7 @@ Weighting = Literal["constant", "snr"] | MinSNR  # omega(lambda_t)
 class SFTParams(Params):
     """``sft:`` the base learns what the attributes mean; the result is θ1."""
 
-    lora: LoRA
+    lora: Learns
     learning_rate: Positive
     prompt_variants: Count  # prompts drawn for an image, of which each step picks one
     attribute_dropout: Fraction  # share of active attributes left out of a variant
@@ -535,7 +547,7 @@ class CPOParams(Params):
     caption_dropout: Fraction  # share of steps' captions that the policy reads as empty
     attribute_draws: Count  # prompts drawn for an image where confidence weighs
     pairs: PairParams | None  # what dpo, npo, mapo and sdpo learn from; null: nothing does
-    lora: LoRA
+    lora: Learns
     training: Training
 
     @model_validator(mode="after")
@@ -680,6 +692,22 @@ class Profile(Params):
             raise ValueError(
                 f"base.network.kind should be model.family, {self.model.family!r}, "
                 f"is {self.base.network.kind!r}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _full_weights_can_learn(self) -> "Profile":
+        full = [n for n, one in (("sft", self.sft), ("cpo", self.cpo)) if one.lora == "full"]
+        if full and self.model.quantise is not None:
+            raise ValueError(
+                f"{full[0]}.lora 'full' trains the base's own weights, which model.quantise "
+                f"{self.model.quantise!r} holds in too few bits; set it to null, or give a LoRA"
+            )
+        npo = [name for name, one in self.cpo.objectives.items() if isinstance(one, NPO)]
+        if full and npo:
+            raise ValueError(
+                f"{full[0]}.lora 'full' does not go with cpo.objectives.{npo[0]}: npo adds up "
+                "shares of LoRAs, full weights have none; give LoRAs, or leave npo out"
             )
         return self
 

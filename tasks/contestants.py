@@ -125,7 +125,7 @@ def of(profile: Profile) -> list[Contestant]:
         if isinstance(objective, NPO):
             found += [_beside(alone[other], name, objective) for other in objective.beside]
     for folder in (folder for one in found for folder in one.loras().values()):
-        if not (folder / adapters.FILE).is_file():
+        if not adapters.file(folder).is_file():
             stage = folder.relative_to(paths.ARTIFACTS).parts[0]
             raise ArtifactError(f"{folder / adapters.FILE} is absent; run `dvc repro {stage}`")
     return found

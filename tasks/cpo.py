@@ -38,8 +38,8 @@ _ENDS = ("win", "lose")
 def run(profile: Profile, tracked: StageRun) -> None:
     """Align the base model with the targets that θ1 gives, once for each objective.
 
-    Reads ``paths.SPLIT``, ``paths.SFT`` and the pictures; writes one LoRA with its curve and
-    metrics for each objective under ``paths.CPO``.
+    Reads ``paths.SPLIT``, ``paths.SFT`` and the pictures; writes a LoRA, or full weights,
+    with their curve and metrics for each objective under ``paths.CPO``.
 
     Raises:
         ArtifactError: An input is absent, or belongs to another base model.
@@ -287,7 +287,7 @@ def _work(name: str, profile: Profile) -> Path:
         profile.cpo.training,
         profile.model,
         paths.SPLIT / "train.jsonl",
-        paths.SFT / adapters.FILE,
+        adapters.file(paths.SFT),
         paths.JUDGED_BY,
         corpus.weights_of(profile),
     )

@@ -171,7 +171,7 @@ def _work(profile: Profile, compared: Sequence[Contestant]) -> Path:
         corpus.weights_of(profile),
         paths.JUDGED_BY,
         part_examined(profile),
-        *(folder / adapters.FILE for folder in dict.fromkeys(folders)),
+        *(adapters.file(folder) for folder in dict.fromkeys(folders)),
         *(f"{one.name} {one.negative}" for one in compared),
         *_painting_code(),
     )

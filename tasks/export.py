@@ -20,13 +20,18 @@ def run(profile: Profile, model: str, file: Path) -> None:
         file: What is written.
 
     Raises:
-        ParamsError: The model is unknown, or is the bare base.
+        ParamsError: The model is unknown, is the bare base, or full weights.
         ArtifactError: Its LoRA is absent, or the layout cannot hold it.
         DiskError: The file cannot be written.
     """
     chosen = named(model, profile)
     if chosen.lora is None:
         raise ParamsError(f"{model!r} has no LoRA to export; name theta1 or an objective")
+    if adapters.file(chosen.lora).name == adapters.FULL:
+        raise ParamsError(
+            f"{model!r} is full weights, no LoRA; {chosen.lora} is a model in diffusers' "
+            "layout, which is loaded in place of the base's"
+        )
     if file.suffix != ".safetensors":
         raise ParamsError(f"{file} should end in .safetensors, by which readers know it")
     painter = models.load(chosen.base)

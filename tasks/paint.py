@@ -50,7 +50,7 @@ class Wish:
 
 @dataclass(frozen=True)
 class Model:
-    """A base, and the folder of the LoRA on it; None for the bare base."""
+    """A base, and the folder of the LoRA on it, or of full weights; None for the bare base."""
 
     name: str
     base: ModelParams
@@ -60,7 +60,7 @@ class Model:
         """Say which weights these are."""
         return {
             "base": f"{self.base.source} at {self.base.revision}",
-            "lora": None if self.lora is None else images.sha256(self.lora / adapters.FILE),
+            "lora": None if self.lora is None else images.sha256(adapters.file(self.lora)),
         }
 
 
@@ -157,12 +157,13 @@ def named(name: str, profile: Profile) -> Model:
     if name.startswith("models:/"):
         base, lora = registry.fetch(name)
         return Model(name.removeprefix("models:/"), base, lora)
-    if (Path(name) / adapters.FILE).is_file():
+    if adapters.file(Path(name)).is_file():
         return Model(name, profile.model, Path(name))
     raise ParamsError(
         f"--model {name!r} is unknown; it should be one of "
-        f"{', '.join([contestants.BASE, *trained])}, a folder with {adapters.FILE}, or an "
-        "address in the registry such as models:/atelier-starter-theta@champion"
+        f"{', '.join([contestants.BASE, *trained])}, a folder with {adapters.FILE} "
+        f"or {adapters.FULL}, or an address in the registry such as "
+        "models:/atelier-starter-theta@champion"
     )
 
 

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 LORA = "pytorch_lora_weights.safetensors"
+FULL = "diffusion_pytorch_model.safetensors"  # all weights, with their config beside
 BASE, THETA1 = "base", "theta1"  # painters, as evaluate names them; a θ has its objective's
 CHAMPION = "champion"
 _CARD = "README.md"
@@ -45,7 +46,7 @@ _REQUIREMENTS = ("torch", "diffusers", "transformers", "peft", "safetensors", "p
 
 @dataclasses.dataclass(frozen=True)
 class Weights:
-    """A LoRA of this dvc.lock."""
+    """A LoRA, or full weights, of this dvc.lock."""
 
     painter: str  # theta1, or the name of the objective
     md5: str
@@ -320,8 +321,9 @@ def _weights(lock: Mapping[str, Any]) -> Iterator[Weights]:
             found = sorted(Path(name).name for name in outs.ls(str(paths.CPO), detail=False))
             places += [(name, paths.CPO / name) for name in found]
         for painter, folder in places:
-            file = folder / LORA
-            if outs.isfile(str(file)):
+            for file in (folder / LORA, folder / FULL):
+                if not outs.isfile(str(file)):
+                    continue
                 yield Weights(painter, str(outs.info(str(file))["md5"]), file)
 
 
@@ -419,7 +421,7 @@ def _log_model(
         source_run_id=source,
         tags=_tags(one),
         params=tracking.flat(trained_by(one.painter, profile)),
-        model_type="lora",
+        model_type="full" if one.file.name == FULL else "lora",
     )
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # MLflow's, about classes of its own
@@ -440,7 +442,9 @@ def _save(folder: Path, one: Weights, profile: Profile) -> None:
     evaluate = profile.evaluate
     with tempfile.TemporaryDirectory() as lora:
         with _outs() as outs:
-            outs.get_file(str(one.file), str(Path(lora) / LORA))
+            beside = [one.file.with_name("config.json")] if one.file.name == FULL else []
+            for file in (one.file, *beside):
+                outs.get_file(str(file), str(Path(lora) / file.name))
         mlflow.pyfunc.save_model(
             folder,
             python_model=str(Path(__file__).with_name("painting.py")),
@@ -486,7 +490,8 @@ def trained_by(painter: str, profile: Profile) -> dict[str, Any]:
     if painter == THETA1:
         return profile.sft.model_dump()
     cpo = profile.cpo.model_dump()
-    return {**cpo["objectives"].get(painter, {}), **cpo["lora"], **cpo["training"]}
+    learns = {"lora": "full"} if cpo["lora"] == "full" else cpo["lora"]
+    return {**cpo["objectives"].get(painter, {}), **learns, **cpo["training"]}
 
 
 def _base(profile: Profile) -> dict[str, str]:

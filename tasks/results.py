@@ -25,6 +25,7 @@ from atelier.evaluation.page import Coverage, DataSheet, Page, Painter, Pair, Pa
 from atelier.evaluation.statistics import Interval
 from atelier.evaluation.suite import Entry
 from atelier.evaluation.survey import page as survey
+from atelier.models import adapters
 from atelier.params import Profile, read_switch
 from tasks import contestants, paths, registry, tracking
 from tasks.contestants import Contestant
@@ -293,12 +294,12 @@ def _subjects(outcome: Outcome, profile: Profile) -> Iterable[card.Subject]:
     for one in outcome.compared:
         alone = one.negative is None and one.name != contestants.TOLD
         if one.folder is not None and alone:
-            of = registry.Weights(one.name, "", one.folder / registry.LORA)
+            of = registry.Weights(one.name, "", adapters.file(one.folder))
             yield card.Subject(
                 name=one.name,
                 registered=f"atelier-{name}-{of.kind}",
                 folder=one.folder.as_posix(),
-                file=registry.LORA,
+                file=of.file.name,
                 base=profile.model,
                 shipped=source.is_dir(),
                 settings=registry.trained_by(one.name, profile),

@@ -19,8 +19,8 @@ _ADAPTER = "theta1"
 def run(profile: Profile, tracked: StageRun) -> None:
     """Train θ1 on ``c = y ∪ A_pos ∪ A_neg`` by ordinary denoising.
 
-    Reads ``paths.SPLIT`` and the pictures; writes a LoRA, its curve and its metrics under
-    ``paths.SFT``.
+    Reads ``paths.SPLIT`` and the pictures; writes a LoRA or full weights, their curve and
+    metrics under ``paths.SFT``.
 
     Raises:
         ArtifactError: An input is absent, or belongs to another base model.

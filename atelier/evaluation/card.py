@@ -1,4 +1,4 @@
-"""The model card: what a person who meets a LoRA has to know before using it.
+"""The model card: what a person who meets its weights has to know before using them.
 
 Made from the same page as the report, so that both say the same numbers.
 """
@@ -31,8 +31,8 @@ class Subject:
     Attributes:
         name: The painter's.
         registered: Name of its model in the registry.
-        folder: Where its LoRA lies, from the root of the repository.
-        file: The LoRA's file name.
+        folder: Where its weights lie, from the root of the repository.
+        file: The file's name: a LoRA's, or that of full weights.
         base: The model that it is put on.
         shipped: Whether the base is a folder of this repository, which diffusers alone may not
             be able to load.

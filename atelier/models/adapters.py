@@ -1,4 +1,8 @@
-"""One base, several LoRAs: base, θ1 and θ are states of one network.
+"""One base, several states of one network: base, θ1 and θ, each a LoRA or weights of its own.
+
+A LoRA lies on the base. A full state is all of the network's weights once more, in float32:
+``use`` puts its parameters into the modules in the base's place, so nothing is copied, and
+buffers and code stay shared.
 
 ``use`` is the only switch. Forward passes of a state must be followed by their backward pass
 before the next switch: a changed state between the two silently gives zero gradients.
@@ -6,12 +10,15 @@ before the next switch: a changed state between the two silently gives zero grad
 
 import contextlib
 import json
+import os
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import safetensors.torch
 import torch
 from peft import LoraConfig
 from peft.tuners.tuners_utils import BaseTunerLayer
@@ -19,18 +26,35 @@ from peft.utils import get_peft_model_state_dict
 from torch import nn
 
 from atelier import atomic
-from atelier.errors import ArtifactError
+from atelier.errors import ArtifactError, ParamsError
 from atelier.models import quiet
-from atelier.params import LoRA
+from atelier.params import Learns
 
 if TYPE_CHECKING:
     from atelier.models import Denoiser
 
 FILE = "pytorch_lora_weights.safetensors"
+FULL = "diffusion_pytorch_model.safetensors"  # beside a config.json: a model of diffusers
+_CONFIG = "config.json"
 
 
-def add(network: Any, name: str, lora: LoRA, *, seed: int) -> None:
-    """Add a fresh adapter; it changes nothing until it is trained (B starts at zero)."""
+def file(folder: Path) -> Path:
+    """Return the file with a state's weights: full ones if such lie there, else a LoRA's."""
+    return folder / FULL if (folder / FULL).is_file() else folder / FILE
+
+
+def add(network: Any, name: str, lora: Learns, *, seed: int) -> None:
+    """Add a fresh state; it changes nothing until it is trained.
+
+    A LoRA's B starts at zero, full weights as the base's.
+    """
+    if lora == "full":
+        full = _full(network)
+        full.states[name] = {
+            key: nn.Parameter(parameter.detach().float().clone())
+            for key, parameter in full.base.items()
+        }
+        return
     with torch.random.fork_rng(devices=[]), _several_are_meant():
         torch.manual_seed(seed)
         network.add_adapter(
@@ -51,11 +75,14 @@ def add(network: Any, name: str, lora: LoRA, *, seed: int) -> None:
 
 
 def attach(painter: "Denoiser", name: str, folder: Path) -> None:
-    """Load a saved adapter under ``name``.
+    """Load a saved state under ``name``: full weights if such lie in the folder, or a LoRA.
 
     Raises:
         ArtifactError: It is absent, or was made for another base.
     """
+    if file(folder).name == FULL:
+        _attach_full(painter.network, name, folder)
+        return
     if not (folder / FILE).is_file():
         raise ArtifactError(f"{folder / FILE} is absent; run `dvc repro {_stage(folder)}`")
     try:
@@ -81,16 +108,49 @@ def attach(painter: "Denoiser", name: str, folder: Path) -> None:
     painter.network.eval()
 
 
-def save(painter: "Denoiser", name: str, folder: Path) -> None:
-    """Write an adapter as diffusers does, so that any of its pipelines loads it.
+def _attach_full(network: Any, name: str, folder: Path) -> None:
+    """Load full weights.
 
-    The metadata carry rank and alpha; without them a loader guesses alpha. The same weights
-    give the same bytes, which DVC and the registry know them by.
+    Raises:
+        ArtifactError: They are damaged, or are those of another network.
+    """
+    full = _full(network)
+    base = full.base
+    device = next(iter(base.values())).device
+    try:
+        found = safetensors.torch.load_file(folder / FULL, device=str(device))
+    except safetensors.SafetensorError as error:
+        raise ArtifactError(f"{folder / FULL} is damaged: {error}") from None
+    odd = sorted(
+        key
+        for key in base.keys() | found.keys()
+        if key not in base or key not in found or base[key].shape != found[key].shape
+    )
+    if odd:
+        raise ArtifactError(
+            f"{folder / FULL} does not fit the base model in force: {len(odd)} of its weights "
+            f"are absent, unknown or of another shape, the first is {odd[0]}"
+        )
+    full.states[name] = {  # cloned: out of the file's unaligned view
+        key: nn.Parameter(found[key].clone(), requires_grad=False) for key in base
+    }
+
+
+def save(painter: "Denoiser", name: str, folder: Path) -> None:
+    """Write a state as diffusers does: a LoRA any of its pipelines loads, a model else.
+
+    Of the two kinds only this one lies in the folder afterwards. A LoRA's metadata carry rank
+    and alpha; without them a loader guesses alpha. The same weights give the same bytes, which
+    DVC and the registry know them by.
 
     Raises:
         DiskError: It cannot be written; an older file is untouched.
     """
     network = painter.network
+    if name in _states(network):
+        _save_full(network, name, folder)
+        (folder / FILE).unlink(missing_ok=True)
+        return
     config = network.peft_config[name].to_dict()
     layers = get_peft_model_state_dict(network, adapter_name=name)
     with tempfile.TemporaryDirectory() as draft:
@@ -107,6 +167,24 @@ def save(painter: "Denoiser", name: str, folder: Path) -> None:
         )
         content = (Path(draft) / FILE).read_bytes()
     atomic.write(folder / FILE, _canonical(content))
+    (folder / FULL).unlink(missing_ok=True)
+
+
+def _save_full(network: Any, name: str, folder: Path) -> None:
+    """Write full weights and the network's config; straight to disk, they may be 50 GB."""
+    config = json.loads(network.to_json_string())
+    config.pop("_name_or_path", None)  # a place on this machine
+    atomic.write(folder / _CONFIG, json.dumps(config, indent=2, sort_keys=True) + "\n")
+    partial = folder / f".{FULL}.{os.getpid()}.partial"
+    tensors = {key: p.detach().contiguous() for key, p in _states(network)[name].items()}
+    with atomic.clear_disk_errors(folder / FULL):
+        try:
+            safetensors.torch.save_file(tensors, partial, {"format": "pt"})
+            with partial.open("rb") as written:
+                os.fsync(written.fileno())
+            partial.replace(folder / FULL)
+        finally:
+            partial.unlink(missing_ok=True)
 
 
 def _canonical(content: bytes) -> bytes:
@@ -120,12 +198,62 @@ def _canonical(content: bytes) -> bytes:
 
 
 def weights(network: Any, name: str) -> dict[str, nn.Parameter]:
-    """Return the adapter's parameters by their full name, in the network's order."""
+    """Return the state's parameters by their full name, in the network's order."""
+    states = _states(network)
+    if name in states:
+        return dict(states[name])
     return {
         key: parameter
         for key, parameter in network.named_parameters()
         if f".{name}." in key and ".lora_" in key
     }
+
+
+@dataclass
+class _Full:
+    """Full states of a network: where its parameters are, the base's, and theirs."""
+
+    places: dict[str, tuple[nn.Module, str]]  # module and attribute, by the parameter's name
+    base: dict[str, nn.Parameter]
+    states: dict[str, dict[str, nn.Parameter]] = field(default_factory=dict)
+
+    def now(self) -> dict[str, nn.Parameter]:
+        """Return the parameters in force."""
+        return {key: getattr(module, at) for key, (module, at) in self.places.items()}
+
+    def put(self, parameters: Mapping[str, nn.Parameter]) -> None:
+        """Put these in force."""
+        for key, (module, at) in self.places.items():
+            setattr(module, at, parameters[key])
+
+
+def _full(network: Any) -> _Full:
+    """Return the network's full states; to be asked first while the base is in force.
+
+    peft wraps modules that a LoRA is on, and their parameters' names get a part more; the
+    modules themselves, which are remembered here, stay.
+    """
+    if not hasattr(network, "full_states"):
+        if getattr(network, "hf_quantizer", None) is not None:
+            raise ParamsError(
+                "full weights need a base in full precision: set model.quantise to null, or "
+                "give a LoRA"
+            )
+        places = {
+            f"{path}.{at}".replace(".base_layer.", ".").removeprefix("."): (module, at)
+            for path, module in network.named_modules()
+            for at in module._parameters
+            if module._parameters[at] is not None and ".lora_" not in f".{path}."
+        }
+        base = {key: getattr(module, at) for key, (module, at) in places.items()}
+        network.full_states = _Full(places, base)
+    found: _Full = network.full_states
+    return found
+
+
+def _states(network: Any) -> Mapping[str, dict[str, nn.Parameter]]:
+    """Full states by name; of a network with LoRAs alone, none."""
+    return network.full_states.states if hasattr(network, "full_states") else {}
 
 
 # What the network is: an adapter on the base; several, each with its share; the bare base.
@@ -136,12 +264,23 @@ State = str | Mapping[str, float] | None
 def use(network: Any, state: State) -> Iterator[None]:
     """Inside, the network is the base with the adapters of ``state``, bare for None.
 
-    Several adapters add up: ``{"a": 0.5, "b": 1}`` is base + delta_a / 2 + delta_b.
+    Several adapters add up: ``{"a": 0.5, "b": 1}`` is base + delta_a / 2 + delta_b. A full
+    state stands alone.
 
     On leaving, the state before is back, trainable weights included. The innermost adapters
     are trainable, as peft has it; run frozen ones under ``torch.no_grad``.
+
+    Raises:
+        ParamsError: Full weights were to be added up.
     """
     shares = {state: 1.0} if isinstance(state, str) else dict(state or {})
+    with _in_place(network, shares):
+        yield from _adapted(network, shares)
+
+
+def _adapted(network: Any, shares: Mapping[str, float]) -> Iterator[None]:
+    """Switch the LoRAs of ``shares`` on and all others off."""
+    shares = {name: share for name, share in shares.items() if name not in _states(network)}
     layers: list[Any] = [
         module for module in network.modules() if isinstance(module, BaseTunerLayer)
     ]
@@ -164,6 +303,34 @@ def use(network: Any, state: State) -> Iterator[None]:
             layer.scaling.update(scaling)
             layer.set_adapter(active)
             layer.enable_adapters(not disabled)
+        for parameter, flag in trainable:
+            parameter.requires_grad_(flag)
+
+
+@contextlib.contextmanager
+def _in_place(network: Any, shares: Mapping[str, float]) -> Iterator[None]:
+    """Inside, the parameters of the full state among ``shares`` are in force, or the base's."""
+    states = _states(network)
+    named = [name for name in shares if name in states]
+    if named and (len(shares) > 1 or shares[named[0]] != 1):
+        raise ParamsError(
+            f"{named[0]!r} is full weights, which cannot be added up in shares "
+            f"({dict(shares)}); train it with `lora:` as a LoRA"
+        )
+    if not states:
+        yield
+        return
+    full: _Full = network.full_states
+    entered = states[named[0]] if named else full.base
+    before = full.now()
+    trainable = [(p, p.requires_grad) for p in entered.values()]
+    try:
+        for parameter in entered.values():
+            parameter.requires_grad_(bool(named))
+        full.put(entered)
+        yield
+    finally:
+        full.put(before)
         for parameter, flag in trainable:
             parameter.requires_grad_(flag)
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from atelier.errors import ArtifactError
 from atelier.models import adapters, quiet
-from atelier.params import LoRA, ModelParams
+from atelier.params import Learns, ModelParams
 
 _BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0}
 _QUANTISED = {"int8": 1.0, "nf4": 0.53}  # with the scales of nf4's blocks of 64
@@ -25,7 +25,7 @@ class Outline:
     Attributes:
         frozen: Of the base.
         linear: Of them, those of linear layers, which quantising reaches.
-        adapters: Of each adapter that was asked for, in order.
+        adapters: Of each adapter that was asked for, in order; full weights are as many.
     """
 
     frozen: int
@@ -33,8 +33,8 @@ class Outline:
     adapters: tuple[int, ...]
 
 
-def outline(params: ModelParams, loras: list[LoRA]) -> Outline:
-    """Count the network that ``params`` names and adapters of the shapes ``loras``.
+def outline(params: ModelParams, loras: list[Learns]) -> Outline:
+    """Count the network that ``params`` names and what learns by each of ``loras``.
 
     Only configurations are read (of a hub id, fetched: some kilobytes).
 
@@ -49,6 +49,9 @@ def outline(params: ModelParams, loras: list[LoRA]) -> Outline:
     counts = []
     with torch.device("meta"):
         for number, lora in enumerate(loras):
+            if lora == "full":
+                counts.append(frozen)
+                continue
             adapters.add(network, f"lora{number}", lora, seed=0)
             weights = adapters.weights(network, f"lora{number}").values()
             counts.append(sum(parameter.numel() for parameter in weights))
