@@ -187,7 +187,10 @@ def test_mlflow_away_is_said_and_is_no_error(trained, monkeypatch, capsys):
     assert capsys.readouterr().out.startswith("registry: the registry is as it was: ")
 
 
-def test_a_registered_model_paints_what_its_weights_paint(studio, notebook, mlflow_tables):
+@pytest.mark.parametrize("learns", ["lora", "full"])
+def test_a_registered_model_paints_what_its_weights_paint(
+    studio, notebook, mlflow_tables, learns
+):
     import mlflow
 
     from atelier import models
@@ -196,6 +199,9 @@ def test_a_registered_model_paints_what_its_weights_paint(studio, notebook, mlfl
     from tasks import cpo, sft
 
     sft.run(studio, notebook)
+    if learns == "full":
+        section = studio.cpo.model_copy(update={"lora": "full"})
+        studio = studio.model_copy(update={"cpo": section})
     cpo.run(studio, notebook)
     track_with_dvc()
     dvc("commit", "-f", "sft", "cpo")
