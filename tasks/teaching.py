@@ -143,7 +143,7 @@ def _full(title: str, params: Training, error: Exception) -> RoomError:
         (params.precision == "fp32", "precision: bf16"),
         (params.optimizer == "adamw", "optimizer: adamw-8bit (CUDA)"),
         (True, "model.quantise: int8, then nf4 (CUDA)"),
-        (True, "a smaller lora.rank or model.pixels"),
+        (True, "a LoRA in place of lora: full, a smaller lora.rank or model.pixels"),
     ]
     said = str(error).strip().splitlines()
     return RoomError(

@@ -76,6 +76,28 @@ def pictures():
     }
 
 
+def test_full_weights_are_compared_and_their_cards_say_how_to_load_them(gallery, notebook):
+    painter = models.load(gallery.model)
+    for number, folder in enumerate((paths.SFT, paths.CPO / "cpo-s"), start=1):
+        adapters.add(painter.network, folder.name, "full", seed=0)
+        for parameter in adapters.weights(painter.network, folder.name).values():
+            parameter.data *= 1 + 0.1 * number
+        adapters.save(painter, folder.name, folder)
+
+    evaluate.run(gallery, notebook)
+
+    suites = json.loads(paths.SUITES.read_text())
+    assert list(suites) == NAMES
+    shown = [
+        pictures()[f"images/{name}/000.png"] for name in ("base", "theta1", "cpo-s", "cpo")
+    ]
+    assert len(set(shown)) == 4
+    cards = {name: (paths.CARDS / name / "README.md").read_text() for name in ("cpo-s", "cpo")}
+    assert 'from_pretrained("artifacts/cpo/cpo-s")' in cards["cpo-s"]
+    assert "load_lora_weights" not in cards["cpo-s"]
+    assert 'load_lora_weights("artifacts/cpo/cpo", ' in cards["cpo"]
+
+
 def test_every_painter_paints_every_prompt_is_judged_and_compared(gallery, notebook, capsys):
     evaluate.run(gallery, notebook)
 
