@@ -51,6 +51,11 @@ def run(profile: Profile, tracked: StageRun) -> None:
             "`base:` as in params/starter.yaml to train a small one"
         )
     together = ranks.join()
+    if together.sharded:
+        raise ParamsError(
+            "`base` trains all weights, and only frozen ones are shared out over processes; "
+            "run it without ATELIER_SHARDED, or by accelerate launch --multi_gpu"
+        )
     target = Path(profile.model.source)
     work = resume.folder("base", params, profile.model, *_corpus_files(params))
     captioned = _read(params, profile)

@@ -2,8 +2,9 @@
 
 ``ATELIER_PROCESSES=4 python -m tasks cpo`` (or ``dvc repro``) starts accelerate's launcher,
 which starts the command again four times. How many devices a machine has is no param: what is
-learned does not depend on it. Over several nodes accelerate's launcher is started by hand on
-each (docs/performance.md); this module then stands back.
+learned does not depend on it. ``ATELIER_SHARDED=1`` beside it shares the frozen base out over
+them, which is no param for the same reason. Over several nodes accelerate's launcher is
+started by hand on each (docs/performance.md); this module then stands back.
 """
 
 import logging
@@ -15,6 +16,7 @@ from typing import NoReturn
 from atelier.errors import ParamsError
 
 PROCESSES = "ATELIER_PROCESSES"
+SHARDED = "ATELIER_SHARDED"
 TRAINING = frozenset({"base", "cpo", "sft"})
 _WATCH_SECONDS = 0.5
 _OTHERS_WAIT_SECONDS = 120.0
@@ -35,16 +37,39 @@ def processes() -> int:
     return int(said)
 
 
+def sharded() -> bool:
+    """Return whether the processes are to share the frozen base.
+
+    Raises:
+        ParamsError: The variable is neither 0 nor 1, or there is one process to share it.
+    """
+    said = os.environ.get(SHARDED, "0")
+    if said not in {"0", "1"}:
+        raise ParamsError(
+            f"the environment variable {SHARDED} should be 1 (each process holds a share of "
+            f"the frozen base) or 0 (all of it), is {said!r}"
+        )
+    if said == "1" and processes() == 1 and "WORLD_SIZE" not in os.environ:
+        raise ParamsError(
+            f"{SHARDED} is 1 and {PROCESSES} is 1: one process has nobody to share the base "
+            f"with; set {PROCESSES} to the number of devices, or {SHARDED} to 0"
+        )
+    return said == "1"
+
+
 def wanted(stage: str) -> bool:
     """Say whether ``stage`` is to be started again, as several processes."""
-    return stage in TRAINING and "WORLD_SIZE" not in os.environ and processes() > 1
+    if stage not in TRAINING or "WORLD_SIZE" in os.environ:
+        return False
+    sharded()  # a wrong word is told, and one process is not taken for several
+    return processes() > 1
 
 
 def several(stage: str) -> NoReturn:
     """Run ``python -m tasks <stage>`` as several processes and end as they end.
 
     Raises:
-        ParamsError: There are fewer devices than processes.
+        ParamsError: There are fewer devices than processes, or a variable is wrong.
     """
     import torch
 
@@ -57,9 +82,11 @@ def several(stage: str) -> NoReturn:
     from accelerate.commands.launch import launch_command, launch_command_parser
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
+    # accelerate's names for one launcher of several processes; gloo on CPUs
+    how = ["--use_fsdp", "--fsdp_version", "2"] if sharded() else ["--multi_gpu"]
     words = [
         "--num_processes", str(processes()), "--num_machines", "1", "--machine_rank", "0",
-        "--multi_gpu",  # accelerate's name for one launcher of several processes; gloo on CPUs
+        *how,
         "--main_process_port", "0", "--mixed_precision", "no", "--dynamo_backend", "no",
         "--module", "tasks", stage,
     ]  # fmt: skip

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from atelier.errors import DivergedError, RoomError
+from atelier.errors import DivergedError, ParamsError, RoomError
 from atelier.models import Denoiser
-from atelier.params import Training
+from atelier.params import CPOParams, ModelParams, SFTParams, Training
 from atelier.training import drift, loop
 from atelier.training.ranks import Ranks
 from tasks import machine, paths, progress
@@ -21,6 +21,29 @@ from tasks.tracking import StageRun
 
 _GRAPHS = 64  # that torch.compile may hold of one block
 _CPU_IS_FULL = ("can't allocate memory", "not enough memory")
+
+
+def check(ranks: Ranks, model: ModelParams, section: SFTParams | CPOParams) -> None:
+    """See before anything is loaded whether the processes can share base and batch.
+
+    Raises:
+        ParamsError: They cannot.
+    """
+    training = section.training
+    ranks.parts(training.batch_images, training.images_at_once)
+    if not ranks.sharded:
+        return
+    for hinders, field, why in (
+        (model.quantise is not None, "model.quantise", "quantised weights cannot be cut"),
+        (training.compile, "training.compile", "compiled blocks were not tried on shares"),
+        (section.lora.dora, "lora.dora", "an adapter begins with the base's whole weights"),
+    ):
+        if hinders:
+            raise ParamsError(
+                f"the processes are to share the frozen base, and {field} is set: {why}. "
+                f"Unset {field}, or do not shard (ATELIER_SHARDED=0, or accelerate launch "
+                "--multi_gpu)"
+            )
 
 
 def teach(
@@ -50,7 +73,8 @@ def teach(
         tracked: The stage's run.
         ranks: The processes that train together.
         curve_name: Of the curves in MLflow, before a slash.
-        look: Told the steps done, on the first process, while the weights are those.
+        look: Told the steps done, while the weights are those; on the first process, or on
+            all where they share the base.
 
     Returns:
         The whole curve, on the first process.
@@ -70,10 +94,14 @@ def teach(
         def report(done: int, values: Mapping[str, float]) -> None:
             if ranks.first:
                 curve.report(done, values, pace.values(done) if values else {})
-                if look is not None:
-                    look(done)
+            if look is not None and (ranks.first or ranks.sharded):  # a pass waits for all
+                look(done)
             watch.report(done, values)
 
+        if ranks.sharded:
+            from atelier.models import sharding
+
+            sharding.shard(painter.network)
         with _prepared(painter.network, params), _clear_when_full(title, params):
             weights = loop.fit(
                 trained,
@@ -95,10 +123,11 @@ def _announced(
     """What is about to begin, in a line."""
     learning = sum(parameter.numel() for parameter in trained.values())
     room = machine.room(paths.ARTIFACTS)
+    shares = ", each with its share of the base," if ranks.sharded else ""
     return (
         f"{title}: {learning:,} weights learn; {params.steps} steps of {params.batch_images} "
-        f"images, {ranks.count} process(es) on {room.device}; {room.free_memory / 1e9:.3g} GB "
-        f"memory and {room.disk / 1e9:.3g} GB disk are free"
+        f"images, {ranks.count} process(es){shares} on {room.device}; "
+        f"{room.free_memory / 1e9:.3g} GB memory and {room.disk / 1e9:.3g} GB disk are free"
     )
 
 

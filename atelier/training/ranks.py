@@ -1,7 +1,8 @@
 """Several processes that train one network together: who takes which rows, how they agree.
 
-Each process holds the whole network and takes some rows of the global batch; gradients are
-summed once a step, in flat buffers. That is what DistributedDataParallel computes. Its wrapper
+Each process holds the whole network, or all of its adapters and a share of its frozen base
+(``models/sharding.py``), and takes some rows of the global batch; gradients are summed once a
+step, in flat buffers. That is what DistributedDataParallel computes. Its wrapper
 is not used: it watches every pass through the module it wraps, and a step of ours makes several
 through one network, in different states, of which only the last has a gradient.
 """
@@ -29,10 +30,13 @@ class Ranks:
     Attributes:
         rank: Its number, from 0.
         count: How many there are.
+        sharded: Whether each holds a share of the frozen base only. They must then make as
+            many passes as each other.
     """
 
     rank: int
     count: int
+    sharded: bool = False
 
     @property
     def first(self) -> bool:
@@ -43,12 +47,19 @@ class Ranks:
         """Return this process's rows of a batch of ``images``, in parts of at most ``at_once``.
 
         Raises:
-            ParamsError: There are more processes than images.
+            ParamsError: There are more processes than images; or the base is sharded and
+                they cannot take equally many.
         """
         if images < self.count:
             raise ParamsError(
                 f"batch_images is {images}, fewer than the {self.count} processes that share "
                 "them; raise it, or start fewer processes"
+            )
+        if self.sharded and images % self.count:
+            raise ParamsError(
+                f"batch_images is {images}, no multiple of the {self.count} processes that "
+                "share the base: each pass waits for all, so they must make equally many. "
+                "Change one of the two, or do not shard"
             )
         first, last = (images * rank // self.count for rank in (self.rank, self.rank + 1))
         size = at_once or images
@@ -101,22 +112,32 @@ def started() -> bool:
 def join() -> Ranks:
     """Join the processes that the launcher started; alone if there are no others.
 
+    They share the frozen base where accelerate's launcher was told ``--use_fsdp``.
+
     Raises:
-        ParamsError: They were asked to shard the network, which they cannot.
+        ParamsError: They were asked for a kind of sharding that is not here.
     """
     if not started():
         return ALONE
-    for variable in ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"):
-        if os.environ.get(variable, "false").lower() == "true":
+    for variable, flag in (
+        ("ACCELERATE_USE_DEEPSPEED", "--use_deepspeed"),
+        ("FSDP_OFFLOAD_PARAMS", "--fsdp_offload_params"),
+    ):
+        if _told(variable):
             raise ParamsError(
-                f"{variable} is set, and the network is not sharded here: each process holds "
-                "all of it. Launch with --multi_gpu instead; if the network does not fit into "
-                "one device, set model.quantise or gradient_checkpointing"
+                f"accelerate's launcher was given {flag} (the environment variable {variable} "
+                "is true), which is not supported. Launch with --multi_gpu, or with --use_fsdp "
+                "to share the frozen base over the processes (docs/performance.md)"
             )
     from accelerate import PartialState
 
     state = PartialState(cpu=not torch.cuda.is_available(), timeout=_PATIENCE)
-    return Ranks(state.process_index, state.num_processes)
+    sharded = _told("ACCELERATE_USE_FSDP")
+    return Ranks(state.process_index, state.num_processes, sharded)
+
+
+def _told(variable: str) -> bool:
+    return os.environ.get(variable, "false").lower() == "true"
 
 
 def _groups(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -63,6 +64,45 @@ def test_two_processes_follow_the_curve_of_one(studio, family):
     assert [row["step"] for row in together] == [1, 2, 3, 4, 5, 6]
     for one, two in zip(alone, together, strict=True):
         assert two == pytest.approx(one, abs=1e-5)
+
+
+@pytest.mark.slow
+def test_two_processes_that_share_the_base_follow_the_curve_of_one(studio):
+    """Through all of the command: launcher, grids that all processes paint, sft, cpo."""
+    grids = {"every_steps": 3, "prompts": 2, "steps": 2, "guidance": 2.0}
+    shutil.copy(paths.SPLIT / "train.jsonl", paths.SPLIT / "validation.jsonl")
+    for section in ("sft", "cpo"):
+        change(section, steps=6, batch_images=4, images_at_once=1, grids=grids)
+    finish(start("sft"))
+    finish(start("cpo"))
+    files = [paths.SFT / "curve.tsv", *sorted(paths.CPO.glob("*/curve.tsv"))]
+    alone = [curve(file) for file in files]
+    shutil.rmtree(paths.SFT)
+    shutil.rmtree(paths.CPO)
+
+    said = finish(start("sft", **TWO, ATELIER_SHARDED="1"))
+    finish(start("cpo", **TWO, ATELIER_SHARDED="1"))
+
+    assert "2 process(es), each with its share of the base, on" in " ".join(said.split())
+    assert len(files) > 1
+    for one, file in zip(alone, files, strict=True):
+        for row, other in zip(one, curve(file), strict=True):
+            assert other == pytest.approx(row, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("processes", "sharded", "said"),
+    [("2", "yes", "ATELIER_SHARDED should be 1 .* is 'yes'"), ("1", "1", "nobody to share")],
+)
+def test_what_cannot_be_shared_is_told_before_anything_starts(
+    monkeypatch, processes, sharded, said
+):
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    monkeypatch.setenv("ATELIER_PROCESSES", processes)
+    monkeypatch.setenv("ATELIER_SHARDED", sharded)
+
+    with pytest.raises(ParamsError, match=said):
+        launch.wanted("cpo")
 
 
 def test_a_number_of_processes_that_is_none_is_named(monkeypatch):

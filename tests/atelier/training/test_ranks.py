@@ -1,3 +1,5 @@
+import contextlib
+import json
 import os
 import subprocess
 import sys
@@ -5,8 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from atelier.errors import ParamsError
+from atelier.models.adapters import FILE
 from atelier.training import ranks
 from atelier.training.ranks import ALONE, Ranks
 
@@ -20,11 +24,10 @@ torch.set_num_threads(1)
 from pathlib import Path
 from tests.atelier.training.two import curve
 from atelier.training import ranks
-family, folder = sys.argv[1:]
+family, folder, images, checkpointing = sys.argv[1:]
 together = ranks.join()
-told = curve(family, Path(folder), together)
-if together.first:
-    Path(folder, "told.json").write_text(json.dumps(told))
+told = curve(family, Path(folder), together, int(images), checkpointing == "True")
+Path(folder, f"told-{together.rank}.json").write_text(json.dumps(told))
 torch.distributed.destroy_process_group()
 """
 
@@ -49,13 +52,19 @@ def test_more_processes_than_images_are_refused():
         Ranks(0, 4).parts(2, None)
 
 
-@pytest.mark.parametrize("variable", ["ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"])
-def test_sharding_is_refused_with_what_to_do_instead(monkeypatch, variable):
+@pytest.mark.parametrize("variable", ["FSDP_OFFLOAD_PARAMS", "ACCELERATE_USE_DEEPSPEED"])
+def test_other_kinds_of_sharding_are_refused_with_what_to_do_instead(monkeypatch, variable):
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv(variable, "true")
 
-    with pytest.raises(ParamsError, match=r"the network is not sharded here.*--multi_gpu"):
+    with pytest.raises(ParamsError, match=rf"{variable} is true.*--multi_gpu.*--use_fsdp"):
         ranks.join()
+
+
+def test_processes_that_share_the_base_must_make_as_many_passes_each():
+    assert Ranks(1, 2, sharded=True).parts(6, 2) == [slice(3, 5), slice(5, 6)]
+    with pytest.raises(ParamsError, match="batch_images is 5, no multiple of the 2 processes"):
+        Ranks(0, 2, sharded=True).parts(5, 2)
 
 
 def test_large_gradients_are_summed_in_several_buffers(monkeypatch):
@@ -69,13 +78,63 @@ def test_large_gradients_are_summed_in_several_buffers(monkeypatch):
 
 @pytest.mark.parametrize("family", ["flux", pytest.param("sdxl-v", marks=pytest.mark.slow)])
 def test_two_processes_learn_what_one_does(tmp_path, family):
-    import json
+    with two_processes(tmp_path / "two", family, images=5) as ended:
+        alone = one_process(tmp_path / "one", family, images=5)
+        together, _ = ended()
 
+    assert len(together) == len(alone) == 8
+    for one, two in zip(alone, together, strict=True):
+        assert two == pytest.approx(one, abs=1e-5)
+    # The first process alone wrote checkpoints.
+    assert len(list((tmp_path / "two").glob("step-*"))) == 2
+
+
+@pytest.mark.parametrize("family", ["flux", pytest.param("sdxl-v", marks=pytest.mark.slow)])
+def test_two_processes_with_half_of_the_base_each_learn_what_one_does(tmp_path, family):
+    with two_processes(tmp_path / "two", family, images=6, sharded=True) as ended:
+        alone = one_process(tmp_path / "one", family, images=6)
+        together, held = ended()
+
+    assert held == pytest.approx([0.5, 0.5], abs=0.02)
+    assert len(together) == len(alone) == 8
+    for one, two in zip(alone, together, strict=True):
+        assert two == pytest.approx(one, abs=1e-5)
+    one, two = (load_file(tmp_path / name / FILE) for name in ("one", "two"))
+    assert one.keys() == two.keys()
+    # Adam makes a step of a gradient that is next to nothing, whatever its sign: 0.003 each.
+    allowed = {"flux": 1e-6, "sdxl-v": 1e-3}[family]
+    for name, weight in one.items():
+        assert torch.allclose(two[name], weight, rtol=0, atol=allowed), name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("family", ["flux", "sdxl-v", "sd3"])
+def test_shares_of_the_base_change_no_byte(tmp_path, family, checkpointing):
+    told = {}
+    for sharded in (False, True):
+        folder = tmp_path / str(sharded)
+        with two_processes(
+            folder, family, images=6, checkpointing=checkpointing, sharded=sharded
+        ) as ended:
+            told[sharded] = ended()
+
+    assert told[False] == (told[True][0], [1.0, 1.0])
+    assert (tmp_path / "True" / FILE).read_bytes() == (tmp_path / "False" / FILE).read_bytes()
+
+
+def one_process(folder, family, *, images):
     from tests.atelier.training.two import curve
 
-    folders = tmp_path / "one", tmp_path / "two"
-    for folder in folders:
-        folder.mkdir()
+    folder.mkdir()
+    told, _ = curve(family, folder, ALONE, images)
+    return told
+
+
+@contextlib.contextmanager
+def two_processes(folder, family, *, images, checkpointing=False, sharded=False):
+    """Start both; inside, a function that waits: the curve, and what share each one holds."""
+    folder.mkdir()
     environment = {
         **os.environ,
         "PYTHONPATH": f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}",
@@ -84,24 +143,28 @@ def test_two_processes_learn_what_one_does(tmp_path, family):
         "WORLD_SIZE": "2",
         "LOCAL_WORLD_SIZE": "2",
         "OMP_NUM_THREADS": "1",
+        "ACCELERATE_USE_FSDP": str(sharded).lower(),
     }
+    words = [family, str(folder), str(images), str(checkpointing)]
     started = [
         subprocess.Popen(
-            [sys.executable, "-c", PROCESS, family, str(folders[1])],
+            [sys.executable, "-c", PROCESS, *words],
             env={**environment, "RANK": rank, "LOCAL_RANK": rank},
             stderr=subprocess.PIPE,
             text=True,
         )
         for rank in ("0", "1")
     ]
-    alone = curve(family, folders[0], ALONE)
-    for process in started:
-        _, said = process.communicate(timeout=200)
-        assert process.returncode == 0, said
-    together = json.loads((folders[1] / "told.json").read_text())
 
-    assert len(together) == len(alone) == 8
-    for one, two in zip(alone, together, strict=True):
-        assert two == pytest.approx(one, abs=1e-5)
-    # The first process alone wrote checkpoints.
-    assert len(list(folders[1].glob("step-*"))) == 2
+    def ended():
+        for process in started:
+            _, said = process.communicate(timeout=200)
+            assert process.returncode == 0, said
+        told = [json.loads((folder / f"told-{rank}.json").read_text()) for rank in (0, 1)]
+        return told[0][0], [held for _, held in told]
+
+    try:
+        yield ended
+    finally:
+        for process in started:
+            process.kill()

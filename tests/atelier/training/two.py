@@ -19,8 +19,13 @@ TRAINING = training_params(
 )
 
 
-def curve(family, folder, together):
-    """Return what each step reports."""
+def curve(family, folder, together, batch_images=5, checkpointing=False):
+    """Return what each step reports, and the share of the base that this process holds.
+
+    The trained LoRA lies in ``folder`` then.
+    """
+    from atelier.models import sharding
+
     painter = tiny(family)
     prompts = ["", "a sea", "a sea, calm edges", "a sea, harsh edges"]
     generator = torch.Generator().manual_seed(0)
@@ -33,6 +38,11 @@ def curve(family, folder, together):
         adapters.add(painter.network, name, lora, seed=seed)
     for parameter in adapters.weights(painter.network, "theta1").values():
         torch.nn.init.normal_(parameter, std=0.2, generator=generator)
+    if together.sharded:
+        sharding.shard(painter.network)
+    if checkpointing:
+        painter.network.enable_gradient_checkpointing()
+    training = TRAINING.model_copy(update={"batch_images": batch_images})
     told = []
     with adapters.learning(painter.network, "theta"):
         loop.fit(
@@ -41,15 +51,24 @@ def curve(family, folder, together):
                 painter,
                 corpus,
                 OBJECTIVE,
-                TRAINING,
+                training,
                 teacher="theta1",
                 policy="theta",
                 caption_dropout=0.3,
             ),
             learning_rate=OBJECTIVE.learning_rate,
-            params=TRAINING,
+            params=training,
             folder=folder,
             report=lambda step, values: told.append(values),
             ranks=together,
         )
-    return told
+    if together.first:
+        adapters.save(painter, "theta", folder)
+    return told, _held(painter.network)
+
+
+def _held(network):
+    """Bytes of frozen weights that lie in this process, as a share of all."""
+    frozen = [p for name, p in network.named_parameters() if ".lora_" not in name]
+    local = [getattr(p, "_local_tensor", p) for p in frozen]
+    return sum(p.nbytes for p in local) / sum(p.nbytes for p in frozen)
