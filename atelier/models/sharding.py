@@ -2,7 +2,7 @@
 
 torch's ``fully_shard`` (FSDP2) gathers a block's weights before its pass and drops them behind
 it. Adapters stay whole in every process, so gradients, optimizer, checkpoints and what is saved
-know nothing of it, and the numbers are those of whole weights, bit for bit.
+know nothing of it, and the numbers are those of whole weights, up to rounding.
 
 It is torch's function and not accelerate's plugin around it: the plugin names what to leave
 whole by module, and takes network and optimizer together, whose parameters it replaces.

@@ -101,8 +101,8 @@ def test_two_processes_with_half_of_the_base_each_learn_what_one_does(tmp_path, 
         assert two == pytest.approx(one, abs=1e-5)
     one, two = (load_file(tmp_path / name / FILE) for name in ("one", "two"))
     assert one.keys() == two.keys()
-    # Adam makes a step of a gradient that is next to nothing, whatever its sign: 0.003 each.
-    allowed = {"flux": 1e-6, "sdxl-v": 1e-3}[family]
+    # Adam makes large steps of gradients that are next to nothing, rounding included.
+    allowed = {"flux": 1e-6, "sdxl-v": 1e-4}[family]
     for name, weight in one.items():
         assert torch.allclose(two[name], weight, rtol=0, atol=allowed), name
 
@@ -110,7 +110,7 @@ def test_two_processes_with_half_of_the_base_each_learn_what_one_does(tmp_path, 
 @pytest.mark.slow
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("family", ["flux", "sdxl-v", "sd3"])
-def test_shares_of_the_base_change_no_byte(tmp_path, family, checkpointing):
+def test_shares_of_the_base_change_nothing_but_rounding(tmp_path, family, checkpointing):
     told = {}
     for sharded in (False, True):
         folder = tmp_path / str(sharded)
@@ -119,8 +119,13 @@ def test_shares_of_the_base_change_no_byte(tmp_path, family, checkpointing):
         ) as ended:
             told[sharded] = ended()
 
-    assert told[False] == (told[True][0], [1.0, 1.0])
-    assert (tmp_path / "True" / FILE).read_bytes() == (tmp_path / "False" / FILE).read_bytes()
+    (whole, held), (shared, _) = told[False], told[True]
+    assert held == [1.0, 1.0]
+    for one, two in zip(whole, shared, strict=True):
+        assert two == pytest.approx(one, abs=1e-5)
+    one, two = (load_file(tmp_path / name / FILE) for name in ("False", "True"))
+    for name, weight in one.items():
+        assert torch.allclose(two[name], weight, rtol=0, atol=1e-5), name
 
 
 def one_process(folder, family, *, images):
