@@ -12,7 +12,7 @@ from torch import nn
 
 from atelier.errors import DivergedError, ParamsError, RoomError
 from atelier.models import Denoiser
-from atelier.params import CPOParams, ModelParams, SFTParams, Training
+from atelier.params import CPOParams, Profile, SFTParams, Training
 from atelier.training import drift, loop
 from atelier.training.ranks import Ranks
 from tasks import machine, paths, progress
@@ -23,25 +23,31 @@ _GRAPHS = 64  # that torch.compile may hold of one block
 _CPU_IS_FULL = ("can't allocate memory", "not enough memory")
 
 
-def check(ranks: Ranks, model: ModelParams, section: SFTParams | CPOParams) -> None:
+def check(ranks: Ranks, profile: Profile, section: SFTParams | CPOParams) -> None:
     """See before anything is loaded whether the processes can share base and batch.
 
     Raises:
         ParamsError: They cannot.
     """
-    training = section.training
+    training, lora = section.training, section.lora
+    full = "full" in (profile.sft.lora, profile.cpo.lora)  # a full θ1 takes the base's place
     ranks.parts(training.batch_images, training.images_at_once)
     if not ranks.sharded:
         return
     for hinders, field, why in (
-        (model.quantise is not None, "model.quantise", "quantised weights cannot be cut"),
+        (
+            profile.model.quantise is not None,
+            "model.quantise",
+            "quantised weights cannot be cut",
+        ),
         (training.compile, "training.compile", "compiled blocks were not tried on shares"),
-        (section.lora.dora, "lora.dora", "an adapter begins with the base's whole weights"),
+        (full, "lora: full", "only frozen weights are shared"),
+        (lora != "full" and lora.dora, "lora.dora", "it begins with the base's whole weights"),
     ):
         if hinders:
             raise ParamsError(
                 f"the processes are to share the frozen base, and {field} is set: {why}. "
-                f"Unset {field}, or do not shard (ATELIER_SHARDED=0, or accelerate launch "
+                f"Change it, or do not shard (ATELIER_SHARDED=0, or accelerate launch "
                 "--multi_gpu)"
             )
 

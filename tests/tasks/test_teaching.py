@@ -5,8 +5,9 @@ import torch
 
 from atelier import models
 from atelier.criteria import annotations
-from atelier.errors import DivergedError, RoomError
+from atelier.errors import DivergedError, ParamsError, RoomError
 from atelier.params import Profile
+from atelier.training.ranks import Ranks
 from tasks import cpo, paths, sft, teaching
 
 
@@ -181,3 +182,25 @@ def test_an_alarm_goes_on_from_what_was_reported_before(tmp_path, notebook):
     # A run that went back to step 5 does not know what came later.
     watch = teaching._Watch("cpo", Curve(tmp_path, "", quiet, notebook), stops=True)
     watch.report(5, away)
+
+
+@pytest.mark.parametrize(
+    ("section", "field", "value"),
+    [
+        ("model", "quantise", "int8"),
+        ("cpo.training", "compile", True),
+        ("cpo.lora", "dora", True),
+        ("sft", "lora", "full"),
+    ],
+)
+def test_what_does_not_go_with_a_shared_base_is_refused_at_once(profile, section, field, value):
+    values = Profile.model_validate(profile).model_dump()
+    place = values
+    for key in section.split("."):
+        place = place[key]
+    place[field] = value
+    changed = Profile.model_validate(values)
+
+    teaching.check(Ranks(0, 1), changed, changed.cpo)
+    with pytest.raises(ParamsError, match=rf"share the frozen base, and .*{field}"):
+        teaching.check(Ranks(0, 1, sharded=True), changed, changed.cpo)
