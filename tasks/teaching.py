@@ -12,7 +12,7 @@ from torch import nn
 
 from atelier.errors import DivergedError, ParamsError, RoomError
 from atelier.models import Denoiser
-from atelier.params import CPOParams, Profile, SFTParams, Training
+from atelier.params import CPOParams, ModelParams, SFTParams, Training
 from atelier.training import drift, loop
 from atelier.training.ranks import Ranks
 from tasks import machine, paths, progress
@@ -23,14 +23,20 @@ _GRAPHS = 64  # that torch.compile may hold of one block
 _CPU_IS_FULL = ("can't allocate memory", "not enough memory")
 
 
-def check(ranks: Ranks, profile: Profile, section: SFTParams | CPOParams) -> None:
+def check(
+    ranks: Ranks,
+    model: ModelParams,
+    section: SFTParams | CPOParams,
+    *,
+    full_teacher: bool = False,
+) -> None:
     """See before anything is loaded whether the processes can share base and batch.
 
     Raises:
         ParamsError: They cannot.
     """
     training, lora = section.training, section.lora
-    full = "full" in (profile.sft.lora, profile.cpo.lora)  # a full θ1 takes the base's place
+    full = full_teacher or lora == "full"  # full weights take the base's place
     ranks.parts(training.batch_images, training.images_at_once)
     if not ranks.sharded:
         return
