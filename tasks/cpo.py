@@ -45,7 +45,8 @@ def run(profile: Profile, tracked: StageRun) -> None:
         ArtifactError: An input is absent, or belongs to another base model.
     """
     together = ranks.join()
-    teaching.check(together, profile, profile.cpo)
+    full_teacher = adapters.file(paths.SFT).name == adapters.FULL
+    teaching.check(together, profile.model, profile.cpo, full_teacher=full_teacher)
     records = annotations.read(paths.SPLIT / "train.jsonl", Record)
     criteria = tree.parse(paths.JUDGED_BY)
     painter = models.load(profile.model)

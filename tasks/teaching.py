@@ -42,7 +42,7 @@ def check(
         return
     for hinders, field, why in (
         (
-            profile.model.quantise is not None,
+            model.quantise is not None,
             "model.quantise",
             "quantised weights cannot be cut",
         ),

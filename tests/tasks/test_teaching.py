@@ -190,7 +190,7 @@ def test_an_alarm_goes_on_from_what_was_reported_before(tmp_path, notebook):
         ("model", "quantise", "int8"),
         ("cpo.training", "compile", True),
         ("cpo.lora", "dora", True),
-        ("sft", "lora", "full"),
+        ("cpo", "lora", "full"),
     ],
 )
 def test_what_does_not_go_with_a_shared_base_is_refused_at_once(profile, section, field, value):
@@ -201,6 +201,6 @@ def test_what_does_not_go_with_a_shared_base_is_refused_at_once(profile, section
     place[field] = value
     changed = Profile.model_validate(values)
 
-    teaching.check(Ranks(0, 1), changed, changed.cpo)
+    teaching.check(Ranks(0, 1), changed.model, changed.cpo)
     with pytest.raises(ParamsError, match=rf"share the frozen base, and .*{field}"):
-        teaching.check(Ranks(0, 1, sharded=True), changed, changed.cpo)
+        teaching.check(Ranks(0, 1, sharded=True), changed.model, changed.cpo)
