@@ -46,7 +46,13 @@ def run(profile: Profile, tracked: StageRun) -> None:
     """
     together = ranks.join()
     full_teacher = adapters.file(paths.SFT).name == adapters.FULL
-    teaching.check(together, profile.model, profile.cpo, full_teacher=full_teacher)
+    teaching.check(
+        together,
+        profile.model,
+        profile.cpo.training,
+        profile.cpo.lora,
+        full_teacher=full_teacher,
+    )
     records = annotations.read(paths.SPLIT / "train.jsonl", Record)
     criteria = tree.parse(paths.JUDGED_BY)
     painter = models.load(profile.model)

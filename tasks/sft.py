@@ -27,7 +27,7 @@ def run(profile: Profile, tracked: StageRun) -> None:
     """
     together = ranks.join()
     params = profile.sft
-    teaching.check(together, profile.model, params)
+    teaching.check(together, profile.model, params.training, params.lora)
     records = annotations.read(paths.SPLIT / "train.jsonl", Record)
     criteria = tree.parse(paths.JUDGED_BY)
     painter = models.load(profile.model)

@@ -12,7 +12,7 @@ from torch import nn
 
 from atelier.errors import DivergedError, ParamsError, RoomError
 from atelier.models import Denoiser
-from atelier.params import CPOParams, ModelParams, SFTParams, Training
+from atelier.params import Learns, ModelParams, Training
 from atelier.training import drift, loop
 from atelier.training.ranks import Ranks
 from tasks import machine, paths, progress
@@ -26,7 +26,8 @@ _CPU_IS_FULL = ("can't allocate memory", "not enough memory")
 def check(
     ranks: Ranks,
     model: ModelParams,
-    section: SFTParams | CPOParams,
+    training: Training,
+    lora: Learns,
     *,
     full_teacher: bool = False,
 ) -> None:
@@ -35,17 +36,12 @@ def check(
     Raises:
         ParamsError: They cannot.
     """
-    training, lora = section.training, section.lora
     full = full_teacher or lora == "full"  # full weights take the base's place
     ranks.parts(training.batch_images, training.images_at_once)
     if not ranks.sharded:
         return
     for hinders, field, why in (
-        (
-            model.quantise is not None,
-            "model.quantise",
-            "quantised weights cannot be cut",
-        ),
+        (model.quantise is not None, "model.quantise", "quantised weights cannot be cut"),
         (training.compile, "training.compile", "compiled blocks were not tried on shares"),
         (full, "lora: full", "only frozen weights are shared"),
         (lora != "full" and lora.dora, "lora.dora", "it begins with the base's whole weights"),
@@ -53,7 +49,7 @@ def check(
         if hinders:
             raise ParamsError(
                 f"the processes are to share the frozen base, and {field} is set: {why}. "
-                f"Change it, or do not shard (ATELIER_SHARDED=0, or accelerate launch "
+                "Change it, or do not shard (ATELIER_SHARDED=0, or accelerate launch "
                 "--multi_gpu)"
             )
 

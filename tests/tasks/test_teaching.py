@@ -200,7 +200,8 @@ def test_what_does_not_go_with_a_shared_base_is_refused_at_once(profile, section
         place = place[key]
     place[field] = value
     changed = Profile.model_validate(values)
+    taken = changed.model, changed.cpo.training, changed.cpo.lora
 
-    teaching.check(Ranks(0, 1), changed.model, changed.cpo)
+    teaching.check(Ranks(0, 1), *taken)
     with pytest.raises(ParamsError, match=rf"share the frozen base, and .*{field}"):
-        teaching.check(Ranks(0, 1, sharded=True), changed.model, changed.cpo)
+        teaching.check(Ranks(0, 1, sharded=True), *taken)
