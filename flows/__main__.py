@@ -149,15 +149,17 @@ def serve() -> None:
 
 
 @app.command()
-def study() -> None:
-    """Run the grid of params/study.yaml, tuned fairly, and write docs/study.md."""
+def study(
+    name: Annotated[str, typer.Argument(help="of params/NAME.yaml and docs/NAME.md")] = "study",
+) -> None:
+    """Run the grid of params/NAME.yaml, tuned fairly, and write docs/NAME.md."""
     from flows import study as grid
 
     def tell(line: str) -> None:
         sys.stdout.write(line + "\n")
         sys.stdout.flush()
 
-    grid.run(tell)
+    grid.run(name, tell)
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""docs/study.md: the study's tables, figures and claims, from what its experiments found.
+"""docs/NAME.md: a study's tables, figures and claims, from what its experiments found.
 
 Written again after each experiment, so that a study that is still running can be read. Every
 sentence with a number is made here from the experiments; nothing is typed.
@@ -9,6 +9,7 @@ import statistics
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,7 @@ from atelier.evaluation.statistics import Interval
 from atelier.params import Profile, StudyParams
 from flows.study import Found, swept
 
-DOCUMENT = Path("docs/study.md")
-FIGURES = Path("docs/study")
+DOCUMENTS = Path("docs")
 _REPRODUCED, _NOT, _UNTESTABLE = "reproduced", "**not reproduced**", "not testable here"
 _PENDING = "not run yet"
 
@@ -73,7 +73,13 @@ class Group:
         return [p for p in self.runs[0].metrics if all(p in run.metrics for run in self.runs)]
 
 
+def document(name: str) -> Path:
+    """Where a study is written up; its figures lie in the folder of the same name."""
+    return DOCUMENTS / f"{name}.md"
+
+
 def write(
+    name: str,
     study: StudyParams,
     chosen: Mapping[str, int],
     tuned: Found,
@@ -81,12 +87,12 @@ def write(
     profile: Profile,
     planned: int,
 ) -> None:
-    """Write docs/study.md and its figures from what is there."""
+    """Write docs/NAME.md and its figures from what is there."""
     groups = _groups(study, results)
     lines = [
         "# The study",
         "",
-        "Written by `python -m flows study` from params/study.yaml; do not edit. "
+        f"Written by `{_command(name)}` from params/{name}.yaml; do not edit. "
         f"{len(results)} of {planned} experiments were run at commit {_commit()}, "
         f"{len(study.seeds)} seeds each: "
         "the training of θ, the pictures' noise and the prompts' resampling. θ1 is one "
@@ -97,11 +103,11 @@ def write(
         *_budget(study, chosen, tuned, profile),
     ]
     if "methods" in groups:
-        lines += [*_methods(study, groups["methods"]), *_roots(groups["methods"])]
-        lines += _training(groups["methods"])
+        lines += [*_methods(name, study, groups["methods"]), *_roots(groups["methods"])]
+        lines += _training(name, groups["methods"])
     sections: list[tuple[str, Callable[[StudyParams, Mapping[str, Group]], list[str]]]] = [
         ("Guidance and NPO", _guided),
-        ("How hard: a sweep", _swept),
+        ("How hard: a sweep", partial(_swept, name)),
         ("Options of ours", _varied),
         ("Steps to a given #A_neg", _shorter),
         ("How much data", _volumes),
@@ -111,7 +117,11 @@ def write(
         if body:
             lines += [f"## {title}", *body, ""]
     lines += ["## Claims of the paper", *_claims(study, groups), ""]
-    atomic.write(DOCUMENT, "\n".join(lines).rstrip() + "\n")
+    atomic.write(document(name), "\n".join(lines).rstrip() + "\n")
+
+
+def _command(name: str) -> str:
+    return "python -m flows study" + ("" if name == "study" else f" {name}")
 
 
 def _commit() -> str:
@@ -167,7 +177,7 @@ def _settings(entry: Any) -> str:
     )
 
 
-def _methods(study: StudyParams, group: Group) -> list[str]:
+def _methods(name: str, study: StudyParams, group: Group) -> list[str]:
     first, second = group.judges()
     rows = []
     for painter in group.painters():
@@ -188,7 +198,7 @@ def _methods(study: StudyParams, group: Group) -> list[str]:
             ]
         )
     _bars(
-        FIGURES / "methods.png",
+        DOCUMENTS / name / "methods.png",
         {painter: group.mean(painter, first) for painter in group.painters()},
     )
     return [
@@ -201,7 +211,7 @@ def _methods(study: StudyParams, group: Group) -> list[str]:
             rows,
         ),
         "",
-        "![#A_neg of each painter](study/methods.png)",
+        f"![#A_neg of each painter]({name}/methods.png)",
         "",
         *_disagreement(group, first, second),
     ]
@@ -246,24 +256,24 @@ def _roots(group: Group) -> list[str]:
     return ["### By root", *_table(["painter", *roots], rows), ""]
 
 
-def _training(group: Group) -> list[str]:
+def _training(name: str, group: Group) -> list[str]:
     """Gradient norms and drift of each training, and a figure of both."""
     rows, curves = [], {}
-    for name in group.runs[0].trained:
-        norms = [n for run in group.runs for n in run.trained[name]["curve"]["gradient_norm"]]
-        drifts = [run.trained[name]["drift"] for run in group.runs]
-        curves[name] = [run.trained[name]["curve"] for run in group.runs]
+    for method in group.runs[0].trained:
+        norms = [n for run in group.runs for n in run.trained[method]["curve"]["gradient_norm"]]
+        drifts = [run.trained[method]["drift"] for run in group.runs]
+        curves[method] = [run.trained[method]["curve"] for run in group.runs]
         rows.append(
-            [name, f"{statistics.median(norms):.3g}", f"{max(norms):.3g}", _spread(drifts, 3)]
+            [method, f"{statistics.median(norms):.3g}", f"{max(norms):.3g}", _spread(drifts, 3)]
         )
-    _curves(FIGURES / "training.png", curves)
+    _curves(DOCUMENTS / name / "training.png", curves)
     return [
         "### Training",
         "Gradient norm before clipping, and √mse between θ and the base at the end.",
         "",
         *_table(["method", "gradient norm, median", "highest", "drift"], rows),
         "",
-        "![Gradient norms and drift](study/training.png)",
+        f"![Gradient norms and drift]({name}/training.png)",
         "",
     ]
 
@@ -316,14 +326,15 @@ def _own_rows(group: Group, names: Sequence[str]) -> list[list[str]]:
     ]
 
 
-def _swept(study: StudyParams, groups: Mapping[str, Group]) -> list[str]:
+def _swept(name: str, study: StudyParams, groups: Mapping[str, Group]) -> list[str]:
     if study.sweep is None or "sweep" not in groups:
         return []
     group = groups["sweep"]
     names = list(swept(study))
-    _bars(FIGURES / "sweep.png", {n: group.mean(n, group.judges()[0]) for n in names})
+    figure = DOCUMENTS / name / "sweep.png"
+    _bars(figure, {n: group.mean(n, group.judges()[0]) for n in names})
     heading = [study.sweep.field, "#A_neg", "independent judge", "FID"]
-    return [*_table(heading, _own_rows(group, names)), "", "![The sweep](study/sweep.png)"]
+    return [*_table(heading, _own_rows(group, names)), "", f"![The sweep]({name}/sweep.png)"]
 
 
 def _varied(study: StudyParams, groups: Mapping[str, Group]) -> list[str]:

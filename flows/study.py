@@ -1,11 +1,11 @@
-"""``python -m flows study``: the grid of params/study.yaml, from tuning to docs/study.md.
+"""``python -m flows study [NAME]``: the grid of params/NAME.yaml, from tuning to docs/NAME.md.
 
 An experiment is ``dvc repro evaluate`` with a few settings changed, in a workspace: a clone of
 this repository at HEAD that shares DVC's cache, so that what one experiment made another takes
 from the run cache (θ1 is trained once). All methods of one seed are one experiment, for the
 stage ``cpo`` trains every entry of ``cpo.objectives`` on one encoding.
 
-What an experiment found is kept under ``artifacts/study/``, under a key of its settings and of
+What an experiment found is kept under ``artifacts/NAME/``, under a key of its settings and of
 the code, so that the same command goes on where it was stopped and repeats nothing.
 """
 
@@ -30,9 +30,6 @@ from atelier.params import Profile, StudyParams, read_study
 from flows import supervise
 from tasks import paths
 
-PARAMS = paths.PARAMS / "study.yaml"
-FOUND = paths.ARTIFACTS / "study"
-WORKSPACE = FOUND / "workspace"
 _CODE = ("atelier", "tasks", "dvc.yaml", "params/criteria", "data.dvc", "base")
 _SAID = 12  # last lines of a failed experiment that are shown
 Tell = Callable[[str], None]
@@ -66,30 +63,32 @@ class Found:
     trained: Mapping[str, Mapping[str, Any]]
 
 
-def run(tell: Tell) -> None:
-    """Tune, run what was chosen, and write docs/study.md; goes on where it was stopped.
+def run(name: str, tell: Tell) -> None:
+    """Tune, run what was chosen, and write docs/NAME.md; goes on where it was stopped.
 
     Raises:
-        ParamsError: params/study.yaml, or the profile with a change, does not fit.
+        ParamsError: params/NAME.yaml, or the profile with a change, does not fit.
         ArtifactError: An experiment failed; says its last lines.
     """
     from flows import findings
 
-    study = read_study(PARAMS)
+    file = paths.PARAMS / f"{name}.yaml"
+    study = read_study(file)
     values = yaml.safe_load(paths.profile(study.profile).read_text(encoding="utf-8"))
     tuning = tuning_run(study)
     values = changed(values, study.settings)
-    _check(values, [tuning, *final_runs(study, dict.fromkeys(study.methods, 1))])
-    tuned = _done(tuning, study.profile, values, tell)
-    chosen = {name: choose(name, study, tuned) for name in study.methods}
+    _check(file, values, [tuning, *final_runs(study, dict.fromkeys(study.methods, 1))])
+    kept = paths.ARTIFACTS / name
+    tuned = _done(kept, tuning, study.profile, values, tell)
+    chosen = {method: choose(method, study, tuned) for method in study.methods}
     experiments = final_runs(study, chosen)
     profile = Profile.model_validate(values)
     results: dict[str, Found] = {}
     for place, one in enumerate(experiments, start=1):
         tell(f"study: {one.name} ({place} of {len(experiments)})")
-        results[one.name] = _done(one, study.profile, values, tell)
-        findings.write(study, chosen, tuned, results, profile, len(experiments))
-    tell("study: docs/study.md is written")
+        results[one.name] = _done(kept, one, study.profile, values, tell)
+        findings.write(name, study, chosen, tuned, results, profile, len(experiments))
+    tell(f"study: {findings.document(name)} is written")
 
 
 def tuning_run(study: StudyParams) -> Experiment:
@@ -213,7 +212,7 @@ def changed(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, 
         for key in above:
             section = section.get(key) if isinstance(section, dict) else None
         if not isinstance(section, dict) or last not in section:
-            raise ParamsError(f"{PARAMS}: settings has {name!r}, which no profile has")
+            raise ParamsError(f"the study's settings have {name!r}, which no profile has")
         section[last] = value
     return copied
 
@@ -227,7 +226,7 @@ def _seeded(seed: int) -> dict[str, Any]:
     return {"cpo.training.seed": seed, "evaluate.seed": seed}
 
 
-def _check(values: Mapping[str, Any], experiments: Sequence[Experiment]) -> None:
+def _check(file: Path, values: Mapping[str, Any], experiments: Sequence[Experiment]) -> None:
     """Refuse a setting that does not fit before hours of work, not after."""
     from pydantic import ValidationError
 
@@ -238,21 +237,23 @@ def _check(values: Mapping[str, Any], experiments: Sequence[Experiment]) -> None
             Profile.model_validate(changed(values, one.changes))
         except ValidationError as error:
             raise ParamsError(
-                f"{PARAMS}, experiment {one.name}, does not fit:\n{explain(error)}"
+                f"{file}, experiment {one.name}, does not fit:\n{explain(error)}"
             ) from None
 
 
-def _done(one: Experiment, profile: str, values: Mapping[str, Any], tell: Tell) -> Found:
+def _done(
+    kept: Path, one: Experiment, profile: str, values: Mapping[str, Any], tell: Tell
+) -> Found:
     """Return what an experiment found, run now unless it was before."""
     settings = changed(values, one.changes)
-    folder = FOUND / one.name
+    folder = kept / one.name
     key = _key(settings)
     if (folder / "found.json").is_file():
-        kept = json.loads((folder / "found.json").read_text(encoding="utf-8"))
-        if kept["key"] == key:
+        before = json.loads((folder / "found.json").read_text(encoding="utf-8"))
+        if before["key"] == key:
             tell(f"study: {one.name} was run before")
-            return Found(kept["metrics"], kept["negatives"], kept["trained"])
-    workspace = _workspace(profile, settings)
+            return Found(before["metrics"], before["negatives"], before["trained"])
+    workspace = _workspace(kept / "workspace", profile, settings)
     _reproduce(workspace, one.name, tell)
     found = collect(workspace)
     atomic.write(
@@ -279,25 +280,25 @@ def _key(settings: Mapping[str, Any]) -> str:
     return digest.hexdigest()
 
 
-def _workspace(profile: str, settings: Mapping[str, Any]) -> Path:
+def _workspace(place: Path, profile: str, settings: Mapping[str, Any]) -> Path:
     """A clone at HEAD that shares DVC's cache and the paintings, with these settings."""
     head = _git("rev-parse", "HEAD")
-    if not (WORKSPACE / ".git").is_dir():
-        shutil.rmtree(WORKSPACE, ignore_errors=True)
-        WORKSPACE.parent.mkdir(parents=True, exist_ok=True)
-        _git("clone", "--quiet", "--shared", ".", str(WORKSPACE))
-    _git("-C", str(WORKSPACE), "fetch", "--quiet", "origin", "HEAD")
-    _git("-C", str(WORKSPACE), "checkout", "--quiet", "--force", "--detach", head)
+    if not (place / ".git").is_dir():
+        shutil.rmtree(place, ignore_errors=True)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        _git("clone", "--quiet", "--shared", ".", str(place))
+    _git("-C", str(place), "fetch", "--quiet", "origin", "HEAD")
+    _git("-C", str(place), "checkout", "--quiet", "--force", "--detach", head)
     cache = Path(".dvc/cache").absolute()
-    atomic.write(WORKSPACE / ".dvc/config.local", f"[cache]\n    dir = {cache}\n")
+    atomic.write(place / ".dvc/config.local", f"[cache]\n    dir = {cache}\n")
     for folder in (paths.DATA, paths.BASE / profile):
-        _share(folder, WORKSPACE / folder)
+        _share(folder, place / folder)
     atomic.write(
-        WORKSPACE / paths.profile(profile),
+        place / paths.profile(profile),
         yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True),
     )
-    atomic.write(WORKSPACE / paths.SWITCH, f"profile: {profile}\n")
-    return WORKSPACE
+    atomic.write(place / paths.SWITCH, f"profile: {profile}\n")
+    return place
 
 
 def _share(source: Path, target: Path) -> None:

@@ -38,7 +38,7 @@ class Model:
     def follow(self, script):
         self.script = SCRIPT | script
         self.random = random.Random(self.script["seed"])
-        self.asked, self.bodies, self.good = 0, [], {}
+        self.asked, self.bodies, self.good, self.times = 0, [], {}, {}
         self.faults, self.flying, self.most = {}, 0, 0
         self.held = 0.0  # seconds, over all requests
 
@@ -85,7 +85,9 @@ class Model:
         if behaviour == "echo":
             return json.dumps(body["messages"])
         if behaviour == "fickle":  # whatever it said before
-            return json.dumps(fill(schema, self.random))
+            question = fingerprint(body)
+            self.times[question] = self.times.get(question, 0) + 1
+            return json.dumps(fill(schema, random.Random(f"{question} {self.times[question]}")))
         if behaviour == "obedient":
             answer = obey(schema)
             repaired = len(body["messages"]) > 2

@@ -117,7 +117,7 @@ def leave(workspace, profile):
 
 
 def test_the_grid_is_tuned_on_validation_and_run_on_test(here, ran):
-    study.run(lambda line: None)
+    study.run("study", lambda line: None)
 
     tuning = ran.pop("tuning")
     assert tuning["evaluate"]["part"] == "validation"
@@ -145,19 +145,19 @@ def test_the_grid_is_tuned_on_validation_and_run_on_test(here, ran):
 
 
 def test_what_was_run_is_not_run_again_and_what_changed_is(here, ran, values):
-    study.run(lambda line: None)
-    before = findings.DOCUMENT.read_text()
+    study.run("study", lambda line: None)
+    before = findings.document("study").read_text()
     ran.clear()
 
-    study.run(lambda line: None)
+    study.run("study", lambda line: None)
     again = dict(ran)
     values["volumes"] = [0.5, 0.25]
     (paths.PARAMS / "study.yaml").write_text(yaml.safe_dump(values))
-    study.run(lambda line: None)
+    study.run("study", lambda line: None)
 
     assert not again
     assert set(ran) == {"volume25-0", "volume25-1"}
-    assert "| 25% |" in findings.DOCUMENT.read_text()
+    assert "| 25% |" in findings.document("study").read_text()
     assert "| 25% |" not in before
 
 
@@ -171,22 +171,22 @@ def test_a_stopped_study_goes_on(here, ran, monkeypatch):
 
     monkeypatch.setattr(study, "_reproduce", once)
     with pytest.raises(ArtifactError, match="stopped"):
-        study.run(lambda line: None)
+        study.run("study", lambda line: None)
     monkeypatch.setattr(study, "_reproduce", reproduce)
-    partly = findings.DOCUMENT.read_text()
+    partly = findings.document("study").read_text()
     ran.clear()
-    study.run(lambda line: None)
+    study.run("study", lambda line: None)
 
     assert "2 of 14 experiments" in partly
     assert "not run yet" in partly
     assert {"tuning", "methods-0", "methods-1"}.isdisjoint(ran)
-    assert "14 of 14 experiments" in findings.DOCUMENT.read_text()
+    assert "14 of 14 experiments" in findings.document("study").read_text()
 
 
 def test_the_document_says_what_was_found_and_what_became_of_each_claim(here, ran):
-    study.run(lambda line: None)
+    study.run("study", lambda line: None)
 
-    text = findings.DOCUMENT.read_text()
+    text = findings.document("study").read_text()
     assert "| cpo | 2.00 [2.00, 2.00] |" in text
     assert "| cpo-s has fewer negatives than dpo (`measured-1`) | reproduced | -2.00" in text
     assert "| NPO beside cpo-s lowers #A_neg further | **not reproduced** | 0.00" in text
@@ -196,7 +196,7 @@ def test_the_document_says_what_was_found_and_what_became_of_each_claim(here, ra
     assert places == sorted(places)
     assert "Both judges rank all painters alike." in text
     for name in ("methods", "training", "sweep"):
-        assert (findings.FIGURES / f"{name}.png").stat().st_size > 1000
+        assert (findings.DOCUMENTS / "study" / f"{name}.png").stat().st_size > 1000
 
 
 def test_the_best_sound_configuration_is_chosen(values):
@@ -239,6 +239,6 @@ def test_a_study_that_does_not_fit_is_refused_before_it_costs_anything(
     (paths.PARAMS / "study.yaml").write_text(yaml.safe_dump(values))
 
     with pytest.raises(ParamsError, match=says):
-        study.run(lambda line: None)
+        study.run("study", lambda line: None)
 
     assert not ran

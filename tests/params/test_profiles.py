@@ -1,12 +1,15 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
-from atelier.params import read_profile
+from atelier.params import Profile, read_profile, read_study
+from flows import study as grid
 
 PARAMS = Path(__file__).parents[2] / "params"
-NO_PROFILES = {"profile.yaml", "study.yaml"}
-PROFILES = sorted(file for file in PARAMS.glob("*.yaml") if file.name not in NO_PROFILES)
+STUDIES = sorted(PARAMS.glob("study*.yaml"))
+NO_PROFILES = {PARAMS / "profile.yaml", *STUDIES}
+PROFILES = sorted(file for file in PARAMS.glob("*.yaml") if file not in NO_PROFILES)
 
 
 @pytest.mark.parametrize("file", PROFILES, ids=lambda file: file.stem)
@@ -16,3 +19,17 @@ def test_every_profile_says_all_that_is_asked(file):
     # A base that is trained here may be made later; stages depend on the others' folders.
     assert profile.base is not None or (file.parents[1] / "base" / file.stem).is_dir()
     assert (PARAMS / "criteria" / profile.annotate.criteria).is_file()
+
+
+@pytest.mark.parametrize("file", STUDIES, ids=lambda file: file.stem)
+def test_every_study_fits_its_profile(file):
+    study = read_study(file)
+    values = grid.changed(
+        yaml.safe_load((PARAMS / f"{study.profile}.yaml").read_text()), study.settings
+    )
+
+    for one in [
+        grid.tuning_run(study),
+        *grid.final_runs(study, dict.fromkeys(study.methods, 1)),
+    ]:
+        Profile.model_validate(grid.changed(values, one.changes))

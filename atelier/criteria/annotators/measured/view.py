@@ -75,7 +75,7 @@ class View:
     def __init__(self, pixels: NDArray[np.uint8]) -> None:
         self._pixels = pixels
         height, width, _ = pixels.shape
-        if max(height, width) != WORKING_PIXELS:
+        if max(height, width) != WORKING_PIXELS or min(height, width) < WORKING_PIXELS // 4:
             pixels = _resized(pixels, WORKING_PIXELS)
         self.lab: Array = np.asarray(rgb2lab(pixels / 255.0), np.float64)
         self._blurred: dict[float, Array] = {}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 from skimage.color import lab2rgb
@@ -335,6 +335,9 @@ def test_every_shape_is_measured_or_passed_over(shape, name, criteria):
     colours=st.lists(st.tuples(*[st.integers(0, 255)] * 3), min_size=1, max_size=4),
     seed=st.integers(0, 99),
 )
+@example(height=128, width=1, colours=[(0, 0, 0)], seed=0)
+@example(height=2, width=128, colours=[(0, 0, 0), (9, 200, 9)], seed=0)
+@example(height=1, width=256, colours=[(0, 0, 0), (255, 255, 255)], seed=0)
 def test_a_measure_is_finite_or_nan(height, width, colours, seed):
     chosen = np.random.default_rng(seed).integers(0, len(colours), (height, width))
     seen = View(np.array(colours, np.uint8)[chosen])
