@@ -1,7 +1,8 @@
 """docs/NAME.md: a study's tables, figures and claims, from what its experiments found.
 
 Written again after each experiment, so that a study that is still running can be read. Every
-sentence with a number is made here from the experiments; nothing is typed.
+sentence with a number is made here from the experiments; nothing is typed. What a person made
+of them, docs/NAME/reading.md, is put in as it is. README.md shows the table of the methods.
 """
 
 import io
@@ -23,6 +24,8 @@ from atelier.params import Profile, StudyParams
 from flows.study import Found, swept
 
 DOCUMENTS = Path("docs")
+README = Path("README.md")
+SHOWN = ("<!-- table of docs/study.md -->", "<!-- end of the table -->")  # README's, between
 _REPRODUCED, _NOT, _UNTESTABLE = "reproduced", "**not reproduced**", "not testable here"
 _PENDING = "not run yet"
 
@@ -104,6 +107,8 @@ def write(
     ]
     if "methods" in groups:
         lines += [*_methods(name, study, groups["methods"]), *_roots(groups["methods"])]
+        if name == "study":
+            _show(groups["methods"], study)
         lines += _training(name, groups["methods"])
     sections: list[tuple[str, Callable[[StudyParams, Mapping[str, Group]], list[str]]]] = [
         ("Guidance and NPO", _guided),
@@ -116,7 +121,20 @@ def write(
         body = section(study, groups)
         if body:
             lines += [f"## {title}", *body, ""]
+    if "methods" in groups:
+        _tradeoff(DOCUMENTS / name / "tradeoff.png", study, groups)
+        lines += [
+            "## Negatives against FID",
+            "Every painter of the runs above, without guidance; means over the seeds. Down and "
+            "to the left is better.",
+            "",
+            f"![#A_neg against FID]({name}/tradeoff.png)",
+            "",
+        ]
     lines += ["## Claims of the paper", *_claims(study, groups), ""]
+    reading = DOCUMENTS / name / "reading.md"
+    if reading.is_file():
+        lines += ["## Our reading", reading.read_text(encoding="utf-8").strip(), ""]
     atomic.write(document(name), "\n".join(lines).rstrip() + "\n")
 
 
@@ -195,6 +213,7 @@ def _methods(name: str, study: StudyParams, group: Group) -> list[str]:
                 against,
                 _spread(group.metric(painter, "fid"), 1),
                 _spread([1000 * value for value in group.metric(painter, "kid")], 1),
+                _spread(group.metric(painter, "vendi"), 1),
             ]
         )
     _bars(
@@ -204,10 +223,19 @@ def _methods(name: str, study: StudyParams, group: Group) -> list[str]:
     return [
         "## Methods",
         f"Judged by `{first}`, whose judgements trained, and by an independent judge that "
-        "never did. FID and KID (times 1000): mean, and lowest to highest of the seeds.",
+        "never did. FID, KID (times 1000) and diversity (Vendi, higher is more diverse): mean, "
+        "and lowest to highest of the seeds.",
         "",
         *_table(
-            ["painter", "#A_neg", "independent judge", f"less {study.reference}", "FID", "KID"],
+            [
+                "painter",
+                "#A_neg",
+                "independent judge",
+                f"less {study.reference}",
+                "FID",
+                "KID",
+                "diversity",
+            ],
             rows,
         ),
         "",
@@ -215,6 +243,41 @@ def _methods(name: str, study: StudyParams, group: Group) -> list[str]:
         "",
         *_disagreement(group, first, second),
     ]
+
+
+def _show(group: Group, study: StudyParams) -> None:
+    """Put the methods' table into README.md, best first, where the place for it is marked."""
+    if not README.is_file():
+        return
+    text = README.read_text(encoding="utf-8")
+    before, begin, rest = text.partition(SHOWN[0])
+    _, end, after = rest.partition(SHOWN[1])
+    if not end:
+        return
+    first, second = group.judges()
+    order = sorted(group.painters(), key=lambda painter: group.mean(painter, first).estimate)
+    rows = [
+        [
+            painter,
+            _shown(group.mean(painter, first)),
+            "–" if second is None else _shown(group.mean(painter, second)),
+            _spread(group.metric(painter, "fid"), 1),
+            _spread(group.metric(painter, "vendi"), 1),
+        ]
+        for painter in order
+    ]
+    table = _table(["painter", "#A_neg", "independent judge", "FID", "diversity"], rows)
+    lines = [begin, *table, "", _said(study), end]
+    atomic.write(README, before + "\n".join(lines) + after)
+
+
+def _said(study: StudyParams) -> str:
+    budgets = {len(entries) for entries in study.methods.values()}
+    return (
+        f"*{len(study.seeds)} seeds, {study.settings.get('evaluate.prompts', 'all')} test "
+        f"prompts, {budgets.pop()} configurations of each method tried on validation; from "
+        "docs/study.md.*"
+    )
 
 
 def _disagreement(group: Group, first: str, second: str | None) -> list[str]:
@@ -590,6 +653,41 @@ def _bars(file: Path, values: Mapping[str, Interval]) -> None:
     axes.set_axisbelow(True)
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
+    _save(figure, file)
+
+
+def _tradeoff(file: Path, study: StudyParams, groups: Mapping[str, Group]) -> None:
+    """Save a figure of #A_neg against FID: methods, the sweep, options."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4.6), layout="constrained")
+    axes = figure.subplots()
+    kinds = {
+        "methods": ("o", groups["methods"].painters()),
+        "sweep": ("s", list(swept(study))),
+        "variants": ("^", list(study.variants)),
+    }
+    for place, (kind, (marker, painters)) in enumerate(kinds.items()):
+        if kind not in groups:
+            continue
+        group = groups[kind]
+        judge = group.judges()[0]
+        points = [
+            (statistics.mean(group.metric(p, "fid")), group.mean(p, judge).estimate, p)
+            for p in painters
+            if group.metric(p, "fid")
+        ]
+        if not points:
+            continue
+        across, up, names = zip(*points, strict=True)
+        axes.scatter(across, up, marker=marker, color=f"C{place}", label=kind, s=28)
+        for x, y, name in zip(across, up, names, strict=True):
+            axes.annotate(name, (x, y), (4, 3), textcoords="offset points", fontsize=7)
+    axes.set_xlabel("FID")
+    axes.set_ylabel("#A_neg")
+    axes.grid(color="#dddddd")
+    axes.set_axisbelow(True)
+    axes.legend(fontsize="small")
     _save(figure, file)
 
 

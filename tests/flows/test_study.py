@@ -184,6 +184,9 @@ def test_a_stopped_study_goes_on(here, ran, monkeypatch):
 
 
 def test_the_document_says_what_was_found_and_what_became_of_each_claim(here, ran):
+    (here / "docs/study").mkdir(parents=True)
+    (here / "docs/study/reading.md").write_text("As expected.\n")
+
     study.run("study", lambda line: None)
 
     text = findings.document("study").read_text()
@@ -195,7 +198,8 @@ def test_the_document_says_what_was_found_and_what_became_of_each_claim(here, ra
     places = [text.index(f"| omega-{value} |") for value in (2, 5, 10)]
     assert places == sorted(places)
     assert "Both judges rank all painters alike." in text
-    for name in ("methods", "training", "sweep"):
+    assert "## Our reading\nAs expected.\n" in text
+    for name in ("methods", "training", "sweep", "tradeoff"):
         assert (findings.DOCUMENTS / "study" / f"{name}.png").stat().st_size > 1000
 
 
@@ -242,3 +246,20 @@ def test_a_study_that_does_not_fit_is_refused_before_it_costs_anything(
         study.run("study", lambda line: None)
 
     assert not ran
+
+
+def test_the_readme_shows_the_methods_best_first(here, ran):
+    begin, end = findings.SHOWN
+    (here / "README.md").write_text(f"# A\n{begin}\nold\n{end}\nmore\n")
+
+    study.run("study", lambda line: None)
+    once = (here / "README.md").read_text()
+    study.run("study", lambda line: None)
+
+    assert once.startswith(f"# A\n{begin}\n| painter |")
+    assert once.endswith(f"{end}\nmore\n")
+    assert "old" not in once
+    rows = [line for line in once.splitlines() if line.startswith("| ")][2:]
+    means = [float(row.split("|")[2].split()[0]) for row in rows]
+    assert means == sorted(means)
+    assert (here / "README.md").read_text() == once
