@@ -5,7 +5,7 @@ PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 installed := .venv/installed
 
-.PHONY: demo repro test check proofs golden deps up down
+.PHONY: demo repro test check proofs faults golden deps up down
 
 demo: $(installed)  ## draw the starter paintings, run the whole pipeline, print the table
 	python -m tasks data
@@ -25,7 +25,12 @@ check: $(installed)  ## style, types and the arrows between packages
 	lint-imports
 
 proofs: $(installed)  ## the slow tests: whole flows, real servers, long runs
-	OMP_NUM_THREADS=1 pytest -m slow
+	OMP_NUM_THREADS=1 pytest -m "slow and not faults"
+
+faults: $(installed)  ## break everything on purpose; write what came of it into docs/reliability.md
+	rm -rf artifacts/faults
+	OMP_NUM_THREADS=1 pytest -m faults -n 4 --dist worksteal tests/faults
+	python -m tests.faults.figures
 
 golden: $(installed)  ## write the golden curves again; read the difference before you commit
 	ATELIER_GOLDEN=write pytest -q tests/atelier/training/test_golden.py

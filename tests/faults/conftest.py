@@ -1,0 +1,25 @@
+"""What the fault tests share: the marker, the figures, and a whole pipeline at toy size."""
+
+import functools
+from pathlib import Path
+
+import pytest
+
+from tests.faults import figures
+
+HERE = Path(__file__).parent
+RUN_ALWAYS = "test_figures.py"  # of the frame itself; a part of the ordinary suite
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.path.is_relative_to(HERE) and item.path.name != RUN_ALWAYS:
+            item.add_marker("faults")
+            item.add_marker("slow")  # so that every "not slow" leaves them out, too
+
+
+@pytest.fixture
+def figure(request):
+    """``figure(section, did, times, came)``: a line for docs/reliability.md."""
+    figures.forget(request.node.nodeid)
+    return functools.partial(figures.write_down, request.node.nodeid)

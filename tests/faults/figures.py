@@ -1,0 +1,84 @@
+"""What the fault tests measured, and docs/reliability.md written from it.
+
+A test says each figure once (the fixture ``figure``); it becomes a line of a JSONL file named
+after the test, in ``FOLDER``. ``python tests/faults/figures.py`` writes the page. A section of
+which nothing was measured stays as it was, so that a part of the tests can be run alone.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "artifacts" / "faults"
+PAGE = ROOT / "docs" / "reliability.md"
+TITLE = """# What was broken on purpose, and what came of it
+
+Written by `make faults`, which breaks a small pipeline of the real stages and measures; no
+number here was typed by hand. A fault that was found on the way has a regression test in the
+ordinary suite and a line in [log.md](log.md).
+"""
+SECTIONS = {
+    "Kill": "`SIGKILL` to a stage with all its processes at moments drawn from a seed, "
+    "relative to how long the undisturbed run took; then the same command again.",
+    "Disk": "A disk that is full, read-only, or gives back other bytes than were written.",
+    "Bad input": "What people and models write, at its worst.",
+    "Servers away": "MLflow, Prefect, the model's endpoint, DVC's remote: down, slow, broken.",
+    "Scale": "Many more pictures than the examples have.",
+    "Security": "What must not get in, and what not out ([SECURITY.md](../SECURITY.md)).",
+    "Determinism": "The same params, data and code twice.",
+}
+_HEAD = "| what was done | times | what came out |\n|---|--:|---|\n"
+
+
+def write_down(test: str, section: str, did: str, times: int, came: str) -> None:
+    """Add a line of ``test``; the first one of a run takes the place of a former run's."""
+    assert section in SECTIONS, section
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    line = {"section": section, "did": did, "times": times, "came": came}
+    with _file(test).open("a", encoding="utf-8") as lines:
+        lines.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
+def forget(test: str) -> None:
+    """Remove what a former run of ``test`` measured."""
+    _file(test).unlink(missing_ok=True)
+
+
+def page(lines: list[dict[str, Any]], before: str) -> str:
+    """Return the page: measured sections anew, the others as they are in ``before``."""
+    kept = dict(_sections(before))
+    parts = [TITLE]
+    for name, about in SECTIONS.items():
+        mine = [line for line in lines if line["section"] == name]
+        body = kept.get(name, "Not measured yet.\n")
+        if mine:
+            rows = (f"| {row['did']} | {row['times']:,} | {row['came']} |\n" for row in mine)
+            body = f"{about}\n\n{_HEAD}{''.join(rows)}"
+        parts.append(f"## {name}\n\n{body}")
+    return "\n".join(parts)
+
+
+def _sections(text: str) -> Iterator[tuple[str, str]]:
+    for part in re.split(r"^## ", text, flags=re.MULTILINE)[1:]:
+        name, body = part.split("\n", 1)
+        yield name, body.strip() + "\n"
+
+
+def _file(test: str) -> Path:
+    return FOLDER / (re.sub(r"[^\w.-]+", "-", test).strip("-") + ".jsonl")
+
+
+def _measured() -> list[dict[str, Any]]:
+    files = sorted(FOLDER.glob("*.jsonl"))
+    text = "".join(file.read_text(encoding="utf-8") for file in files)
+    return [json.loads(line) for line in text.splitlines()]
+
+
+if __name__ == "__main__":
+    PAGE.write_text(
+        page(_measured(), PAGE.read_text(encoding="utf-8") if PAGE.is_file() else ""),
+        encoding="utf-8",
+    )
