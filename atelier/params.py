@@ -5,11 +5,11 @@ named, and so is a key that nobody reads. Units stand at the field.
 """
 
 import re
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal, TypeVar
 
-import yaml
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -19,31 +19,55 @@ from pydantic import (
     model_validator,
 )
 
+from atelier import reading
 from atelier.errors import ArtifactError, ParamsError
 
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Count = Annotated[int, Field(gt=0)]
-Whole = Annotated[int, Field(ge=0)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
+
+def _no_truth(value: object) -> object:
+    """Refuse yes and no, which Python takes for 1 and 0."""
+    if isinstance(value, bool):
+        raise ValueError(f"should be a number, got {value!r}")
+    return value
+
+
+def _inside(path: str) -> str:
+    """Refuse a path that leads out of the folder that it is looked for in."""
+    parts = PurePosixPath(path).parts
+    if not path or "\\" in path or "\0" in path or ".." in parts or parts[:1] == ("/",):
+        raise ValueError(
+            f"should be a path inside its folder, without a leading / and without .., "
+            f"got {reading.short(path)}"
+        )
+    return path
+
+
+Integer = Annotated[int, Field(strict=True)]
+Real = Annotated[float, BeforeValidator(_no_truth)]
+Positive = Annotated[Real, Field(gt=0)]
+NonNegative = Annotated[Real, Field(ge=0)]
+Count = Annotated[Integer, Field(gt=0)]
+Whole = Annotated[Integer, Field(ge=0)]
+Fraction = Annotated[Real, Field(ge=0, le=1)]
+Inside = Annotated[str, AfterValidator(_inside)]
 Section = TypeVar("Section", bound="Params")
-Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Seed = Annotated[Integer, Field(ge=0, lt=2**32)]
+_SHOWN = 40  # mistakes that one message lists
 _VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")
 _ORIGIN = re.compile(r"https?://[A-Za-z0-9.-]+(:[0-9]+)?")
 _URL = re.compile(r"https?://[^\s/?#@]+(/[^\s?#@]*)?")
 
 
 class Params(BaseModel):
-    """Parent of the sections: unknown keys refused, values immutable."""
+    """Parent of the sections: unknown keys and endless numbers refused, values immutable."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Buckets(Params):
     """Sizes of about the area of the square, for pictures that are no squares."""
 
     step_pixels: Count  # every side is a multiple of it; of 8 for sdxl, of 16 for the others
-    longest_ratio: Annotated[float, Field(ge=1)]  # of the longer side to the shorter one
+    longest_ratio: Annotated[Real, Field(ge=1)]  # of the longer side to the shorter one
 
 
 class ModelParams(Params):
@@ -74,7 +98,7 @@ class Times(Params):
     """How training times in [0, 1] are drawn: a mixture of uniform and logit-normal."""
 
     uniform_share: Fraction  # this share is uniform, the rest sigmoid(N(mean, std^2))
-    logit_mean: float
+    logit_mean: Real
     logit_std: Positive
     shift: Positive  # then t becomes shift t / (1 + (shift - 1) t); above 1: noisier; 1: as is
 
@@ -85,7 +109,7 @@ class Grids(Params):
     every_steps: Count
     prompts: Count  # distinct captions of the validation set, evenly chosen
     steps: Count  # of sampling
-    guidance: Annotated[float, Field(ge=1)]
+    guidance: Annotated[Real, Field(ge=1)]
 
 
 class Training(Params):
@@ -110,7 +134,7 @@ class Training(Params):
     checkpoints_kept: Count  # of which the last so many stay
     report_steps: Count  # values are reported every so many steps
     grids: Grids | None  # pictures painted on the way, for MLflow; null: none
-    explosion: Annotated[float, Field(gt=1)] | None  # stop at a loss so many times its mean
+    explosion: Annotated[Real, Field(gt=1)] | None  # stop at a loss so many times its mean
     drift_stop: bool  # stop a run that drifts instead of learning; false: warn
 
 
@@ -121,7 +145,7 @@ class LoRA(Params):
     alpha: Positive
     rslora: bool  # scale by alpha / sqrt(rank) instead of alpha / rank
     dora: bool  # learn directions and lengths of weights apart
-    dropout: Annotated[float, Field(ge=0, lt=1)]  # of what the adapters read, while training
+    dropout: Annotated[Real, Field(ge=0, lt=1)]  # of what the adapters read, while training
     targets: Annotated[list[str], Field(min_length=1)] | Literal["all-linear"]
 
 
@@ -140,7 +164,7 @@ class PCACodec(Params):
     """A linear codec fitted to the corpus: PCA of square patches."""
 
     kind: Literal["pca"]
-    patch_pixels: Annotated[int, Field(ge=2)]  # a power of two
+    patch_pixels: Annotated[Integer, Field(ge=2)]  # a power of two
     channels: Count
 
 
@@ -196,7 +220,7 @@ class SD3Network(Params):
     """Size of a small SD3 transformer and of its three text encoders."""
 
     kind: Literal["sd3"]
-    blocks: Annotated[int, Field(ge=2)]
+    blocks: Annotated[Integer, Field(ge=2)]
     heads: Count
     head_width: Count  # a multiple of 8
     text_width: Count  # of T5
@@ -226,7 +250,7 @@ class BaseParams(Params):
     codec: Annotated[PCACodec | FolderCodec, Field(discriminator="kind")]
     network: Network
     caption_dropout: Fraction  # share of captions replaced by the empty one
-    grid_guidance: Annotated[float, Field(ge=1)]  # with which the sample grid is painted
+    grid_guidance: Annotated[Real, Field(ge=1)]  # with which the sample grid is painted
     learning_rate: Positive
     training: Training
 
@@ -324,7 +348,7 @@ Adjudication = Annotated[Unanimous | Majority | Weighted | Trust, Field(discrimi
 class AnnotateParams(Params):
     """``annotate:`` who judges, by which criteria."""
 
-    criteria: str  # the tree, a file in params/criteria/
+    criteria: Inside  # the tree, a file in params/criteria/
     annotator: Literal["measured", "recorded", "vlm"]  # recorded: nobody but who is below
     recorded: list[str] | None  # JSONL of judgements in labels/, one or several; heard as well
     adjudication: Adjudication  # which judgement counts where several annotators speak
@@ -368,7 +392,7 @@ class SplitParams(Params):
     near_duplicate_bits: (
         Whole | None
     )  # pHash distance (of 256) up to which two are one; null: off
-    train_share: Annotated[float, Field(gt=0, le=1)]  # of the training part that is used
+    train_share: Annotated[Real, Field(gt=0, le=1)]  # of the training part that is used
     salt: str  # another word gives another split
 
     @model_validator(mode="after")
@@ -497,10 +521,10 @@ class SPO(Params):
 
     objective: Literal["spo-measured"]
     beta: Positive  # of the clipped log ratio
-    clip: Annotated[float, Field(gt=0, lt=1)]  # half-width of the ratio's trust region
-    steps: Annotated[int, Field(ge=3)]  # of the sampler whose single steps are judged
+    clip: Annotated[Real, Field(gt=0, lt=1)]  # half-width of the ratio's trust region
+    steps: Annotated[Integer, Field(ge=3)]  # of the sampler whose single steps are judged
     untrained: Whole  # of them, the noisiest ones, that are not
-    churn: Annotated[float, Field(gt=0, le=1)]  # DDIM's eta: how much noise a step adds
+    churn: Annotated[Real, Field(gt=0, le=1)]  # DDIM's eta: how much noise a step adds
     gap: Count  # negatives between two candidates that make a pair of them
     learning_rate: Positive
 
@@ -523,7 +547,7 @@ class AnnotationPairs(Params):
     """Pairs of pictures from the judgements: fewer negatives win."""
 
     source: Literal["annotations"]
-    caption_similarity: Annotated[float, Field(gt=0, le=1)]  # 1: equal captions only
+    caption_similarity: Annotated[Real, Field(gt=0, le=1)]  # 1: equal captions only
     neighbours: Count  # partners that each picture meets
     ties: Literal["dropped", "halved"]  # halved: both orders, at half weight each
 
@@ -532,7 +556,7 @@ class TablePairs(Params):
     """Pairs of pictures that somebody brought; docs/pairs.md."""
 
     source: Literal["table"]
-    table: str  # CSV beside the pictures, with the columns file_win, file_lose, caption
+    table: Inside  # CSV beside the pictures, with the columns file_win, file_lose, caption
 
 
 PairParams = Annotated[AnnotationPairs | TablePairs, Field(discriminator="source")]
@@ -621,7 +645,7 @@ class EvaluateParams(Params):
     part: Literal["test", "validation"]  # whose captions; choose settings on validation
     prompts: Count  # captions painted, at most; each has its own seed
     steps: Count  # sampling steps
-    guidance: Annotated[float, Field(ge=1)]  # classifier-free guidance; 1 is off
+    guidance: Annotated[Real, Field(ge=1)]  # classifier-free guidance; 1 is off
     batch_images: Count
     features: Literal["inception", "starter"]  # network whose features FID compares
     second_judge: Literal["starter"] | None  # independent of the annotator; for its drawings
@@ -726,7 +750,7 @@ class Profile(Params):
 class Guided(Params):
     """``guided:`` what is painted with guidance, beside NPO and alone."""
 
-    guidance: Annotated[float, Field(gt=1)]
+    guidance: Annotated[Real, Field(gt=1)]
     methods: Annotated[list[Name], Field(min_length=1)]
     caption_dropout: Fraction  # of a second training of the same methods
     npo: NPO
@@ -762,7 +786,7 @@ class StudyParams(Params):
     sweep: Sweep | None
     variants: dict[Name, dict[str, Any]]  # changes of the proposed method as chosen
     steps: Shorter | None
-    volumes: list[Annotated[float, Field(gt=0, lt=1)]]  # split.train_share
+    volumes: list[Annotated[Real, Field(gt=0, lt=1)]]  # split.train_share
 
     @model_validator(mode="after")
     def _is_fair_and_whole(self) -> "StudyParams":
@@ -837,18 +861,22 @@ def recorded_model(values: object, where: str) -> ModelParams:
 
 def _read(path: Path, section: type[Section]) -> Section:
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = reading.yaml_values(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         there = ", ".join(sorted(p.stem for p in path.parent.glob("*.yaml"))) or "nothing"
         raise ParamsError(
             f"{path} is absent; `profile:` in params/profile.yaml names a file of params/, "
             f"where there is: {there}"
         ) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise ParamsError(f"{path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
         raise ParamsError(f"{path} is not YAML: {error}") from None
+    except reading.UnreadableError as error:
+        raise ParamsError(f"{path} is {error}") from None
     if not isinstance(values, dict):
         raise ParamsError(
-            f"{path} should hold sections (`model:`, `sft:`, …), holds {values!r}"
+            f"{path} should hold sections (`model:`, `sft:`, …), holds {reading.short(values)}"
         )
     try:
         return section.model_validate(values)
@@ -857,14 +885,22 @@ def _read(path: Path, section: type[Section]) -> Section:
 
 
 def explain(error: ValidationError) -> str:
-    """All mistakes of a validation, a line each: field, what is allowed, what was there."""
-    return "\n".join(
-        f"  {_field(mistake['loc'])}: {_reason(mistake)}" for mistake in error.errors()
-    )
+    """The mistakes of a validation, a line each: field, what is allowed, what was there."""
+    mistakes = error.errors(include_url=False, include_context=False)
+    lines = [f"  {_field(one['loc'])}: {_reason(one)}" for one in mistakes[:_SHOWN]]
+    more = len(mistakes) - _SHOWN
+    return "\n".join([*lines, *[f"  and {more} more"] * (more > 0)])
 
 
 def _field(location: tuple[int | str, ...]) -> str:
-    return ".".join(str(part) for part in location) or "(whole file)"
+    parts = (str(part) for part in location)
+    return (
+        ".".join(
+            part if part.isprintable() and len(part) <= 80 else reading.short(part)
+            for part in parts
+        )
+        or "(whole file)"
+    )
 
 
 def _reason(mistake: Any) -> str:
@@ -872,4 +908,4 @@ def _reason(mistake: Any) -> str:
     text = text[0].lower() + text[1:]
     if mistake["type"] in {"missing", "value_error"}:
         return str(text)
-    return f"{text}, got {mistake['input']!r}"
+    return f"{text}, got {reading.short(mistake['input'])}"

@@ -12,6 +12,7 @@ the code, so that the same command goes on where it was stopped and repeats noth
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -32,6 +33,7 @@ from tasks import paths
 
 _CODE = ("atelier", "tasks", "dvc.yaml", "params/criteria", "data.dvc", "base")
 _SAID = 12  # last lines of a failed experiment that are shown
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]*")  # it becomes that of a folder and of a page
 Tell = Callable[[str], None]
 
 
@@ -72,6 +74,11 @@ def run(name: str, tell: Tell) -> None:
     """
     from flows import findings
 
+    if not _NAME.fullmatch(name):
+        raise ParamsError(
+            f"{name!r} is no name for a study: lower-case letters, digits and hyphens, of a "
+            f"file {paths.PARAMS}/NAME.yaml"
+        )
     file = paths.PARAMS / f"{name}.yaml"
     study = read_study(file)
     values = yaml.safe_load(paths.profile(study.profile).read_text(encoding="utf-8"))

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from atelier.criteria import annotations
@@ -50,7 +51,7 @@ def run(stage: Stage, profile: Profile, *, check: bool) -> None:
     """
     section = _section(stage, profile)
     records = annotations.read(paths.SPLIT / "train.jsonl", Record)
-    table = Table(title=f"{stage}: {profile.model.source}, {len(records)} pictures")
+    table = Table(title=f"{stage}: {escape(profile.model.source)}, {len(records)} pictures")
     table.add_column("")
     table.add_column("needs", justify="right")
     table.add_column("how known")

@@ -30,7 +30,7 @@ def show(file: Path | None, html: Path | None) -> None:
         Console().print(drawing(criteria))
     else:
         atomic.write(html, page.html(criteria))
-        Console().print(f"{html} shows {_summary(criteria)}", soft_wrap=True, highlight=False)
+        _say(f"{html} shows {_summary(criteria)}")
 
 
 def check(file: Path | None) -> None:
@@ -41,10 +41,9 @@ def check(file: Path | None) -> None:
     """
     file = file or in_force()
     criteria = tree.parse(file)
-    console = Console()
     for objection in wording.objections(criteria):
-        console.print(f"  {objection}", soft_wrap=True, markup=False, highlight=False)
-    console.print(f"{file} fits: {_summary(criteria)}", soft_wrap=True, highlight=False)
+        _say(f"  {objection}")
+    _say(f"{file} fits: {_summary(criteria)}")
 
 
 def document(guide: Path) -> None:
@@ -81,7 +80,7 @@ def documented(text: str) -> str:
 
 def drawing(criteria: Tree) -> Drawing:
     """Return the tree for the terminal."""
-    trunk = Drawing(f"[bold]{escape(criteria.domain)}[/] · {_summary(criteria)}")
+    trunk = Drawing(f"[bold]{escape(criteria.domain)}[/] · {escape(_summary(criteria))}")
     for key, node in criteria.criteria.items():
         _grow(trunk, key, node)
     return trunk
@@ -93,11 +92,17 @@ def _grow(trunk: Drawing, key: str, node: Branch | Criterion) -> None:
         for name, below in node.branches.items():
             _grow(bough, name, below)
     else:
-        applies = "" if node.applies == "any" else f" [dim]({', '.join(node.applies)})[/]"
+        applies = (
+            "" if node.applies == "any" else f" [dim]({escape(', '.join(node.applies))})[/]"
+        )
         trunk.add(
             f"{escape(key)}: [green]+ {escape(node.positive)}[/] "
             f"[red]− {escape(node.negative)}[/]{applies}"
         )
+
+
+def _say(text: str) -> None:
+    Console().print(text, soft_wrap=True, markup=False, highlight=False)
 
 
 def _summary(criteria: Tree) -> str:

@@ -3,6 +3,7 @@
 import functools
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from atelier.criteria import corpus
@@ -37,7 +38,7 @@ def run(profile: Profile) -> None:
         judged = [one for one in map(expert.cost, sights) if one is not None]
         left = len(sights) - len(judged)
         captions = sum(one.title is not None for one in sights) / len(sights)
-        table = Table(title=f"{left} of {len(sights)} pictures, {params.vlm.model}")
+        table = Table(title=f"{left} of {len(sights)} pictures, {escape(params.vlm.model)}")
         table.add_column("")
         for name in _SHOWN:
             table.add_column(name, justify="right")
@@ -48,7 +49,7 @@ def run(profile: Profile) -> None:
         _row(table, "spent so far", expert.spent())
         terms = _terms(params.vlm, expert.schema_tokens() * left)
     console.print(table)
-    console.print(terms, highlight=False)
+    console.print(terms, highlight=False, markup=False)
 
 
 def _most(expert: Agent, pictures: int, captions: float) -> Cost:

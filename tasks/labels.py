@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from atelier import atomic
@@ -91,7 +92,7 @@ def count() -> None:
         table.add_column(column, justify="right")
     for criterion, one in summary["criteria"].items():
         counts = (str(one[name]) for name in ("positive", "negative", "abstained"))
-        table.add_row(criterion, *counts)
+        table.add_row(escape(criterion), *counts)
     Console().print(table)
 
 
@@ -100,13 +101,13 @@ def _pictures() -> list[Image]:
 
 
 def _table(title: str, rows: Mapping[str, Agreement]) -> Table:
-    table = Table(title=title)
+    table = Table(title=escape(title))
     table.add_column("criteria", no_wrap=True)
     for column in ("both spoke", "agree", "kappa", "F1 good pole", "F1 bad pole"):
         table.add_column(column, justify="right")
     for name, one in rows.items():
         table.add_row(
-            name,
+            escape(name),
             str(one.both),
             _within(one.share, one.interval),
             _within(one.kappa, one.kappa_interval),
@@ -125,4 +126,4 @@ def _within(value: float, interval: tuple[float, float]) -> str:
 
 
 def _say(text: str) -> None:
-    Console().print(text, soft_wrap=True, highlight=False)
+    Console().print(text, soft_wrap=True, highlight=False, markup=False)

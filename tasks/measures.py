@@ -51,7 +51,7 @@ def calibrate(
         text = file.read_text(encoding="utf-8")
         atomic.write(file, rewritten(text, standings, share))
         parse(file)
-        Console().print(f"{file} has the proposed thresholds", highlight=False)
+        Console().print(f"{file} has the proposed thresholds", highlight=False, markup=False)
 
 
 def sheets(
@@ -73,7 +73,9 @@ def sheets(
             report(done, {})
     text = "\n".join([*_coverage(standings), "", *_likenesses(readings, standings), ""])
     atomic.write(out / "measures.md", text)
-    Console().print(f"{out} has {len(standings)} sheets and measures.md", highlight=False)
+    Console().print(
+        f"{out} has {len(standings)} sheets and measures.md", highlight=False, markup=False
+    )
 
 
 def rewritten(text: str, standings: Sequence[Standing], share: float) -> str:

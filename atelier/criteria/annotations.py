@@ -21,7 +21,7 @@ class Judgement(Params):
     criterion: str  # path in the tree
     pole: Pole
     annotator: str  # name and version, as `measured-1`
-    confidence: Annotated[float, Field(ge=0, le=1)]
+    confidence: Fraction
 
 
 class Image(Params):
@@ -82,6 +82,8 @@ def read(path: Path, kind: type[Row]) -> list[Row]:
             return list(_rows(file, path, kind))
     except FileNotFoundError:
         raise ArtifactError(f"{path} is absent; run `dvc repro {path.parent.name}`") from None
+    except OSError as error:
+        raise ArtifactError(f"{path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise AnnotationError(f"{path} is not UTF-8 ({error}); is it damaged?") from None
 

@@ -9,16 +9,17 @@ Hidden files and the table itself are no pictures; every other file is one, or i
 
 import csv
 import io
-import json
 import os
 import posixpath
 import re
+import stat
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from atelier import reading
 from atelier.criteria.annotations import Quarantined
 from atelier.errors import ArtifactError
 
@@ -108,16 +109,27 @@ def _files(data: Path) -> tuple[dict[str, None], list[Quarantined]]:
     if not data.is_dir():
         what = "is not a folder" if data.exists() else "is absent"
         raise ArtifactError(f"{data} {what}; {_CURE.format(data=data)}.")
-    found, unwritable = [], []
+    found, unusable = [], []
     for file in _walk(data):
         try:
             file.encode()
         except UnicodeEncodeError:
             name = os.fsencode(file).decode(errors="backslashreplace")
-            unwritable.append(Quarantined(file=name, reason="its name is not UTF-8; rename it"))
+            unusable.append(Quarantined(file=name, reason="its name is not UTF-8; rename it"))
+            continue
+        # A pipe or a device would never end.
+        if stat.S_ISFIFO(mode := _mode(data / file)) or stat.S_ISCHR(mode):
+            unusable.append(Quarantined(file=file, reason="it is no ordinary file"))
         else:
             found.append(file)
-    return dict.fromkeys(sorted(found)), sorted(unwritable, key=lambda one: one.file)
+    return dict.fromkeys(sorted(found)), sorted(unusable, key=lambda one: one.file)
+
+
+def _mode(file: Path) -> int:
+    try:
+        return file.stat().st_mode
+    except OSError:
+        return 0  # whoever opens it says why it cannot be
 
 
 def _walk(data: Path) -> Iterator[str]:
@@ -193,6 +205,8 @@ def _rows(text: str, path: Path) -> dict[str, _Row]:
     for row in read(text, path, mistakes):
         if not row.file.strip():
             mistakes.append(f"line {row.line}: file is empty")
+        elif reading.CONTROL.search(" ".join(row.caption.split())):
+            mistakes.append(f"line {row.line}: caption {row.caption!r} has control characters")
         elif (other := rows.setdefault(_key(row.file), row)) is not row:
             mistakes.append(
                 f"line {row.line}: {row.file!r} stands already in line {other.line}"
@@ -234,9 +248,9 @@ def _jsonl(text: str, path: Path, mistakes: list[str]) -> Iterator[_Row]:
         if not line.strip():
             continue
         try:
-            values = json.loads(line)
-        except json.JSONDecodeError as error:
-            mistakes.append(f"line {number}: not JSON, {error.msg} at column {error.colno}")
+            values = reading.json_values(line)
+        except reading.UnreadableError as error:
+            mistakes.append(f"line {number}: {error}")
             continue
         if _has_texts(values):
             artwork = str(values.get("artwork") or "")
@@ -246,6 +260,8 @@ def _jsonl(text: str, path: Path, mistakes: list[str]) -> Iterator[_Row]:
 
 
 def _has_texts(values: Any) -> bool:
-    return isinstance(values, dict) and all(
-        isinstance(values.get(name), str) for name in ("file", "caption")
+    return (
+        isinstance(values, dict)
+        and all(isinstance(values.get(name), str) for name in ("file", "caption"))
+        and isinstance(values.get("artwork"), str | int | None)
     )

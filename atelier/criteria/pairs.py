@@ -10,6 +10,8 @@ negatives because nobody looked, so it meets nobody.
 
 import csv
 import io
+import os.path
+import posixpath
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +20,7 @@ from pathlib import Path
 import numpy as np
 from scipy import sparse
 
+from atelier import reading
 from atelier.criteria.annotations import Record
 from atelier.errors import ArtifactError
 from atelier.params import AnnotationPairs
@@ -201,9 +204,20 @@ def _read(table: Path) -> Iterator[tuple[int, dict[str, str]]]:
         raise ArtifactError(
             f"{table} is absent; cpo.pairs.table names a CSV inside data/ (docs/pairs.md)"
         ) from None
+    except OSError as error:
+        raise ArtifactError(f"{table} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise ArtifactError(f"{table} is not UTF-8 ({error}); save it as UTF-8") from None
-    reader = csv.DictReader(io.StringIO(text, newline=""))
+    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    try:
+        yield from _rows(reader, table)
+    except csv.Error as error:
+        raise ArtifactError(
+            f"{table}, line {reader.line_num}: {error}; is a quote left open before?"
+        ) from None
+
+
+def _rows(reader: "csv.DictReader[str]", table: Path) -> Iterator[tuple[int, dict[str, str]]]:
     missing = [column for column in COLUMNS if column not in (reader.fieldnames or ())]
     if missing:
         raise ArtifactError(
@@ -220,7 +234,13 @@ def _mistakes(values: Mapping[str, str], data: Path) -> Iterator[str]:
             yield f"{column} is empty"
     files = [values[column] for column in COLUMNS[:2]]
     for column, file in zip(COLUMNS, files, strict=False):
-        if file and not (data / file).is_file():
-            yield f"{column} {file!r} is no file of {data}"
+        if file and not _is_inside(data, file):
+            yield f"{column} {reading.short(file)} is no file of {data}"
     if files[0] and files[0] == files[1]:
         yield f"{files[0]!r} cannot be better than itself"
+
+
+def _is_inside(data: Path, file: str) -> bool:
+    """Say whether ``file`` is one of the folder; a name too long to be one is none."""
+    leads_out = posixpath.normpath(file).startswith(("/", ".."))
+    return not leads_out and os.path.isfile(data / file)  # noqa: PTH113 - Path.is_file raises

@@ -34,15 +34,27 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 
+from atelier import reading
 from atelier.errors import AnnotationError, CriteriaError
-from atelier.params import Params, explain
+from atelier.params import Params, Real, explain
 
 Pole = Literal["positive", "negative"]
-Phrase = Annotated[str, Field(min_length=2, max_length=60)]
-_KEY = re.compile(r"^[a-z0-9]+(-[a-z0-9]+)*$")
+
+
+def _printable(text: str) -> str:
+    if reading.CONTROL.search(text) or text != text.strip():
+        raise ValueError(
+            "should be words without control characters, and without blanks around them, "
+            f"got {text!r}"
+        )
+    return text
+
+
+Phrase = Annotated[str, Field(min_length=2, max_length=60), AfterValidator(_printable)]
+
+_KEY = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
 
 class Measure(Params):
@@ -52,8 +64,8 @@ class Measure(Params):
     """
 
     name: str  # a function of annotators/measured/
-    positive_at: float
-    negative_at: float
+    positive_at: Real
+    negative_at: Real
 
     def pole(self, value: float) -> Pole | None:
         """Return the pole that ``value`` speaks for, or None between the two thresholds."""
@@ -160,7 +172,7 @@ def parse(path: Path) -> Tree:
         CriteriaError: It is absent or contradicts itself; every mistake with its path.
     """
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeys)  # noqa: S506
+        values = reading.yaml_values(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise CriteriaError(
             f"{path} is absent; `annotate.criteria` names a file of params/criteria/, and "
@@ -168,34 +180,16 @@ def parse(path: Path) -> Tree:
         ) from None
     except IsADirectoryError:
         raise CriteriaError(f"{path} is a folder; name a file in it") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise CriteriaError(f"{path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
         raise CriteriaError(f"{path} is not YAML: {error}") from None
+    except reading.UnreadableError as error:
+        raise CriteriaError(f"{path} is {error}") from None
     mistakes = list(_mistakes(values))
     if mistakes:
         raise CriteriaError(f"{path} does not fit:\n" + "\n".join(f"  {m}" for m in mistakes))
     return Tree.model_validate(values)
-
-
-class _UniqueKeys(yaml.SafeLoader):
-    """YAML's last-one-wins would lose a criterion that is written twice."""
-
-
-def _mapping(loader: _UniqueKeys, node: yaml.MappingNode) -> dict[Any, Any]:
-    seen = set()
-    for key, _ in node.value:
-        if not isinstance(key, yaml.ScalarNode):
-            raise yaml.constructor.ConstructorError(
-                None, None, "a name should be plain words", key.start_mark
-            )
-        if key.value in seen:
-            raise yaml.constructor.ConstructorError(
-                None, None, f"{key.value!r} stands twice", key.start_mark
-            )
-        seen.add(key.value)
-    return loader.construct_mapping(node, deep=True)
-
-
-_UniqueKeys.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
 
 
 def _walk(nodes: dict[str, Branch | Criterion], above: str = "") -> Iterator[tuple[str, Any]]:
@@ -243,10 +237,10 @@ def _mistakes(values: Any) -> Iterator[str]:
 def _node_mistakes(nodes: dict[Any, Any], above: str) -> Iterator[str]:
     for key, node in nodes.items():
         path = f"{above}{key}"
-        if not isinstance(key, str) or not _KEY.match(key):
+        if not isinstance(key, str) or not _KEY.fullmatch(key):
             yield f"{path}: a name is lower-case words joined by hyphens"
         if not isinstance(node, dict):
-            yield f"{path}: should be a branch or a criterion, is {node!r}"
+            yield f"{path}: should be a branch or a criterion, is {reading.short(node)}"
         elif "branches" in node:
             model, extra = Branch, _LEAF & node.keys()
             if extra:

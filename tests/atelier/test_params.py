@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 import yaml
 
@@ -242,3 +244,51 @@ def test_a_recorded_model_that_cannot_be_read_is_named_with_field_and_cure(profi
     assert "  tomorrow: " in str(told.value)
     with pytest.raises(ArtifactError, match="got 'flux'"):
         recorded_model("flux", "x/1")
+
+
+@pytest.mark.parametrize(
+    ("section", "field", "value", "says"),
+    [
+        ("evaluate", "guidance", ".inf", "evaluate.guidance: input should be a finite number"),
+        ("evaluate", "steps", "yes", "evaluate.steps: input should be a valid integer"),
+        ("sft", "learning_rate", "yes", "sft.learning_rate: should be a number, got True"),
+        ("annotate", "criteria", "../../x.yaml", "annotate.criteria: should be a path inside"),
+        ("annotate", "criteria", "/etc/passwd", "annotate.criteria: should be a path inside"),
+        ("model", "source", "{a: 2}", "model.source: input should be a valid string"),
+    ],
+)
+def test_what_python_would_take_for_a_number_or_a_path_is_refused(
+    tmp_path, profile, section, field, value, says
+):
+    profile[section][field] = yaml.safe_load(value)
+
+    with pytest.raises(ParamsError, match=says):
+        read_profile(written(tmp_path, profile))
+
+
+def test_a_small_file_that_stands_for_a_huge_one_is_refused_in_few_words(tmp_path):
+    path = tmp_path / "starter.yaml"
+    lines = ["a: &a [x, x, x, x, x, x, x, x, x]"]
+    names = "abcdefghi"
+    lines += [f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]" for a, b in itertools.pairwise(names)]
+    path.write_text("\n".join(lines))
+
+    with pytest.raises(ParamsError, match="stands for more than") as caught:
+        read_profile(path)
+
+    assert len(str(caught.value)) < 500
+
+
+def test_a_message_repeats_no_more_of_a_value_than_a_person_reads(tmp_path, profile):
+    profile["model"]["family"] = "x" * 10**5
+    profile["model"] |= {f"{number}": number for number in range(1000)}
+
+    with pytest.raises(ParamsError, match="and 961 more") as caught:
+        read_profile(written(tmp_path, profile))
+
+    assert len(str(caught.value)) < 5000
+
+
+def test_a_folder_in_the_place_of_a_profile_is_said(tmp_path):
+    with pytest.raises(ParamsError, match="cannot be read: Is a directory"):
+        read_profile(tmp_path)

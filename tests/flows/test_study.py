@@ -263,3 +263,9 @@ def test_the_readme_shows_the_methods_best_first(here, ran):
     means = [float(row.split("|")[2].split()[0]) for row in rows]
     assert means == sorted(means)
     assert (here / "README.md").read_text() == once
+
+
+@pytest.mark.parametrize("name", ["../../x", "/etc/passwd", "a/b", "", "study\n", "."])
+def test_a_studys_name_leads_out_of_no_folder(here, name):
+    with pytest.raises(ParamsError, match="is no name for a study"):
+        study.run(name, print)

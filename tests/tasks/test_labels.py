@@ -77,3 +77,19 @@ def test_two_annotators_are_compared_by_root(judged, tmp_path, capsys):
     assert "0.00" in said
     with pytest.raises(AnnotationError, match="at least two annotators"):
         labels.compare([tmp_path / "ann.jsonl"], leaves=False)
+
+
+def test_a_name_with_brackets_is_shown_as_it_is(judged, tmp_path, capsys):
+    one = "0" * 64
+    said = [
+        annotations.Judgement(
+            image=one, criterion="edges", pole="positive", annotator=name, confidence=1.0
+        )
+        for name in ("human [/b]", "human [red]")
+    ]
+    file = tmp_path / "both.jsonl"
+    file.write_text(annotations.lines(said))
+
+    labels.compare([file], leaves=True)
+
+    assert "human [/b] and human [red]" in " ".join(capsys.readouterr().out.split())

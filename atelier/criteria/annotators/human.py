@@ -25,6 +25,7 @@ from atelier.criteria.annotations import Image, Judgement
 from atelier.criteria.tree import Branch, Criterion, Pole, Tree
 from atelier.errors import AnnotationError
 from atelier.params import explain
+from atelier.reading import UnreadableError, json_values
 
 _SHOWN = 20  # mistakes that one message lists
 _PICTURE = "picture"  # name of the image in the interface
@@ -85,7 +86,18 @@ def read_csv(
     Raises:
         AnnotationError: It does not fit; every mistake with its line.
     """
-    rows = csv.DictReader(io.StringIO(_text(path), newline=""))
+    rows = csv.DictReader(io.StringIO(_text(path), newline=""), strict=True)
+    try:
+        return _read_rows(rows, path, _Reading(tree, images), annotator)
+    except csv.Error as error:
+        raise AnnotationError(
+            f"{path}, line {rows.line_num}: {error}; is a quote left open before?"
+        ) from None
+
+
+def _read_rows(
+    rows: "csv.DictReader[str]", path: Path, reading: _Reading, annotator: str | None
+) -> list[Judgement]:
     columns = set(rows.fieldnames or ())
     if not ({"criterion", "pole"} <= columns and columns & {"file", "image"}):
         raise AnnotationError(
@@ -96,7 +108,6 @@ def read_csv(
         raise AnnotationError(
             f"{path} does not say who judged; add a column annotator, or name the person"
         )
-    reading = _Reading(tree, images)
     for row in rows:
         reading.add(
             f"line {rows.line_num}",
@@ -119,10 +130,10 @@ def read_label_studio(path: Path, tree: Tree, images: Mapping[str, str]) -> list
         AnnotationError: It does not fit; every mistake with its task.
     """
     try:
-        exported = json.loads(_text(path))
-    except json.JSONDecodeError as error:
+        exported = json_values(_text(path))
+    except UnreadableError as error:
         raise AnnotationError(
-            f"{path} is not JSON ({error}); export it from Label Studio as JSON"
+            f"{path} is {error}; export it from Label Studio as JSON"
         ) from None
     reading = _Reading(tree, images)
     for number, task in enumerate(exported if isinstance(exported, list) else [exported]):
@@ -165,6 +176,8 @@ def _text(path: Path) -> str:
         return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise AnnotationError(f"{path} is absent; name a file of labels") from None
+    except OSError as error:
+        raise AnnotationError(f"{path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise AnnotationError(f"{path} is not UTF-8 ({error}); save it as UTF-8") from None
 

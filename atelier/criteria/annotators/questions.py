@@ -20,12 +20,13 @@ import json
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
+from atelier import reading
 from atelier.criteria.tree import Branch, Criterion, Tree
-from atelier.params import Params, explain
+from atelier.params import Fraction, Params, explain
 
 VERSION = "1"  # of what is said here; part of the annotator's name
 Value = TypeVar("Value")
@@ -47,7 +48,7 @@ class Verdict(Params):
 
     evidence: str  # what is seen, and where; asked for before the pole, so that it leads
     pole: Literal["positive", "negative", "abstain"]
-    confidence: Annotated[float, Field(ge=0, le=1)]
+    confidence: Fraction
 
 
 @dataclass(frozen=True)
@@ -217,6 +218,8 @@ def describing(tree: Tree, title: str) -> Question[str]:
         caption = _fields(values, ("caption",))["caption"]
         if not isinstance(caption, str) or not caption.strip():
             raise UnfitError(f"caption: should be a sentence, is {_short(caption)}")
+        if reading.CONTROL.search(" ".join(caption.split())):
+            raise UnfitError("caption: should be a sentence, has control characters")
         return _plain(" ".join(caption.split()), forbidden)
 
     return Question("caption", text, _object({"caption": {"type": "string"}}), read)
@@ -228,18 +231,21 @@ def read(question: Question[Value], answer: str) -> Value:
     Raises:
         UnfitError: It is no JSON, or does not fit the question; every mistake that is seen.
     """
-    text = answer.strip()
-    fenced = _FENCED.fullmatch(text)
     try:
-        values = json.loads(fenced[1] if fenced else text, object_pairs_hook=_without_twins)
-    except json.JSONDecodeError as error:
-        raise UnfitError(f"no JSON: {error.msg} at character {error.pos}") from None
-    except RecursionError:
-        raise UnfitError("no JSON that can be read: nested too deeply") from None
+        values = reading.json_values(_unfenced(answer.strip()), _without_twins)
+    except reading.UnreadableError as error:
+        raise UnfitError(str(error)) from None
     return question.read(values)
 
 
-_FENCED = re.compile(r"```(?:json)?\s*\n(.*?)\n?\s*```", re.DOTALL)
+def _unfenced(text: str) -> str:
+    """What stands between three backticks and three more, or all where there are none."""
+    # No pattern: it would go back and forth over a thousand empty lines for minutes.
+    head, _, rest = text.partition("\n")
+    fenced = head.strip() in {"```", "```json"} and rest.endswith("```")
+    return rest.removesuffix("```") if fenced else text
+
+
 _VERDICT = {
     "type": "object",
     "properties": {

@@ -231,3 +231,33 @@ def test_where_captions_will_be_written_none_need_be_there(data):
         ("", "b"),
         ("", "c"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("[" * 100_000, "nested too deeply"),
+        (f'{{"file": "a.png", "caption": {"1" * 5000}}}', "line 1: not JSON that can be read"),
+        (r'{"file": "a.png", "caption": "\ud800"}', "half of a character"),
+        (r'{"file": "a.png", "caption": "a\u001b[31m"}', "has control characters"),
+        ('{"file": "a.png", "caption": "a", "artwork": {}}', "should hold the texts"),
+    ],
+)
+def test_a_caption_is_what_a_file_can_hold(data, line, says):
+    (data / "captions.jsonl").write_text(line)
+
+    with pytest.raises(ArtifactError, match=says):
+        corpus.find(data, "captions.jsonl")
+
+
+def test_a_pipe_or_a_device_among_the_pictures_is_set_aside_unopened(data):
+    os.mkfifo(data / "pipe.png")
+    (data / "zero.png").symlink_to("/dev/zero")
+
+    found = corpus.find(data, None)
+
+    assert [entry.file for entry in found.entries] == ["a.png", "b.png", "deep/c.jpg"]
+    assert found.quarantined == [
+        Quarantined(file=file, reason="it is no ordinary file")
+        for file in ("pipe.png", "zero.png")
+    ]

@@ -162,3 +162,27 @@ def test_a_broken_table_is_one_clear_paragraph(data, content, says):
 def test_an_absent_table_names_its_setting(data):
     with pytest.raises(ArtifactError, match=r"cpo.pairs.table names a CSV"):
         pairs.from_table(data / "pairs.csv", RECORDS, data)
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        ("a" * 5000 + ",b.png,c", "line 2: file_win 'a.* is no file of"),
+        ("/etc/passwd,../b.png,c", "line 2: file_win '/etc/passwd' is no file of"),
+        ('"a.png', "line [12]: unexpected end of data; is a quote left open"),
+        ("a" * 200_000 + ",b.png,c", "field larger than field limit"),
+    ],
+)
+def test_a_table_names_files_of_the_folder_alone(tmp_path, row, says):
+    table = tmp_path / "pairs.csv"
+    table.write_text(f"file_win,file_lose,caption\n{row}\n")
+
+    with pytest.raises(ArtifactError, match=says) as caught:
+        pairs.from_table(table, [record("a", "a sea", 1)], tmp_path)
+
+    assert len(str(caught.value)) < 1000
+
+
+def test_a_folder_in_the_place_of_a_table_is_said(tmp_path):
+    with pytest.raises(ArtifactError, match="cannot be read: Is a directory"):
+        pairs.from_table(tmp_path, [record("a", "a sea", 1)], tmp_path)

@@ -245,3 +245,36 @@ def test_without_a_vocabulary_a_caption_rules_nothing_out():
     starter = parse(CRITERIA / "starter.yaml")
 
     assert starter.conceivable("a portrait") == starter.leaves()
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[" * 5000, "nested too deeply"),
+        ("&a {criteria: *a}", "stands for itself"),
+        ("version: !!python/object/apply:os.system [ls]", "is not YAML"),
+        ('domain: "\\udc80"', "half of a character"),
+    ],
+)
+def test_yaml_that_nobody_means_is_one_paragraph(tmp_path, text, says):
+    (tmp_path / "toy.yaml").write_text(text)
+
+    with pytest.raises(CriteriaError, match=says):
+        parse(tmp_path / "toy.yaml")
+
+
+def test_a_name_ends_where_its_letters_end(tmp_path, values):
+    values["criteria"]["light\n"] = leaf("clear light", "dull light")
+    (tmp_path / "toy.yaml").write_text(yaml.safe_dump(values))
+
+    with pytest.raises(CriteriaError, match="lower-case words joined by hyphens"):
+        parse(tmp_path / "toy.yaml")
+
+
+@pytest.mark.parametrize("phrase", ["  ", " soft light", "soft\nlight", "soft \x1b[31mlight"])
+def test_a_phrase_is_words(tmp_path, values, phrase):
+    values["criteria"]["light"] = leaf("clear light", phrase)
+    (tmp_path / "toy.yaml").write_text(yaml.safe_dump(values))
+
+    with pytest.raises(CriteriaError, match="light: negative: should be words"):
+        parse(tmp_path / "toy.yaml")

@@ -174,3 +174,16 @@ def test_a_tree_of_the_size_of_painting_has_unique_names(tree):
 
     names = [one.get("name") for one in view.iter("Choices")]
     assert len(set(names)) == len(names) == len(painting.leaves())
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "1" * 5000, r'["\ud800"]'])
+def test_an_export_that_cannot_be_read_is_one_paragraph(tmp_path, tree, text):
+    (tmp_path / "export.json").write_text(text)
+
+    with pytest.raises(AnnotationError, match="is not JSON"):
+        human.read_label_studio(tmp_path / "export.json", tree, human.known(IMAGES))
+
+
+def test_a_quote_left_open_is_said(read):
+    with pytest.raises(AnnotationError, match=r"line \d: unexpected end of data"):
+        read('file,criterion,pole,annotator\na.png,edges,positive,"ann')

@@ -235,7 +235,7 @@ def test_each_fault_is_tried_again_then_set_aside_with_what_was_said(
         "garbage": 'no chat completion: {"choi',
         "no choices": "no chat completion",
         "cut off": "cut off at annotate.vlm.max_tokens, 4096; it said",
-        "torn": "no JSON: ",
+        "torn": "not JSON, ",
         "prose": "it said 'I see a picture, and I like it.'",
         "refusal": "the model refused: I cannot judge this.",
         "wrong label": "not asked for: 'not/in-the-tree'",
@@ -422,7 +422,7 @@ def test_faults_at_thirty_percent_lose_nothing(open_agent, look, model_server):
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("", "no JSON"),
+        ("", "not JSON"),
         ("[]", "should be a JSON object"),
         ('{"kind": {}, "matters": []}', "missing: medium, genre, tradition"),
         ('{"kind": {"medium": ["oil"], "genre": [], "tradition": []}, "matters": ["fame"]}',
@@ -692,3 +692,31 @@ def test_memory_does_not_grow_with_the_pictures(open_agent, look, capsys):
     with capsys.disabled():
         sys.stdout.write(f"\nMiB after so many pictures: {held}\n")
     assert held[10_000] - held[1000] < 16
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        (f'{{"caption": {"1" * 5000}}}', "not JSON that can be read"),
+        (r'{"caption": "a \ud800 sea"}', "half of a character"),
+        (r'{"caption": "a \u001b[2J sea"}', "control characters"),
+        ('{"caption": NaN}', "NaN is no number"),
+    ],
+)
+def test_an_answer_that_no_file_can_hold_is_refused(tree, answer, says):
+    with pytest.raises(questions.UnfitError, match=says):
+        questions.read(questions.describing(tree, "a sea"), answer)
+
+
+def test_a_fence_around_nothing_is_refused_at_once(tree):
+    # A pattern took minutes for two thousand lines; this does not end by the time limit then.
+    with pytest.raises(questions.UnfitError, match="not JSON"):
+        questions.read(questions.describing(tree, "a sea"), "```" + "\n" * 100_000 + "x")
+
+
+def test_yes_is_no_confidence(tree):
+    path = next(iter(tree.leaves()))
+    verdict = {"evidence": "", "pole": "positive", "confidence": True}
+
+    with pytest.raises(questions.UnfitError, match="should be a number"):
+        questions.read(questions.judging(tree, [path]), json.dumps({path: verdict}))
