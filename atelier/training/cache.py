@@ -10,6 +10,7 @@ import contextlib
 import functools
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -37,23 +38,31 @@ class Cache:
         self.folder = folder
         self._shard_of: dict[str, Path] = {}
         self._digests: dict[str, str] = {}
-        self._seen: set[Path] = set()
+        self._seen: set[str] = set()  # names of shards
         self._whole: set[str] = set()
         self.look()
 
     def __contains__(self, key: str) -> bool:
         return key in self._shard_of
 
-    def look(self) -> None:
-        """Read the headers of shards that are new; a damaged shard is removed."""
-        for path in sorted(set(self.folder.glob("*.safetensors")) - self._seen):
+    def look(self) -> set[str]:
+        """Read the headers of shards that are new, and return the keys of their entries.
+
+        A damaged shard is removed.
+        """
+        found: set[str] = set()
+        for name in sorted(_shards(self.folder) - self._seen):
+            path = self.folder / name
             digests = _header(path)
             if digests is None:
                 path.unlink(missing_ok=True)  # its entries are encoded again
                 continue
-            self._seen.add(path)
+            self._seen.add(name)
             self._digests |= digests
-            self._shard_of |= {name.split(" ", 1)[0]: path for name in digests}
+            keys = {name.split(" ", 1)[0] for name in digests}
+            self._shard_of |= dict.fromkeys(keys, path)
+            found |= keys
+        return found
 
     def names(self, key: str) -> list[str]:
         """Return what the tensors of an entry are called, in order."""
@@ -141,16 +150,17 @@ def filled(
     size = max(_SHARD_ENTRIES // batch, 1) * batch
     pieces = [distinct[start : start + size] for start in range(0, len(distinct), size)]
     pieces = [piece for piece in pieces if any(key not in cache for key in piece)]
-    lacking = [key for piece in pieces for key in piece if key not in cache]
+    lacking = {key for piece in pieces for key in piece if key not in cache}
+    done = 0
     for wait in (False, True):
         claimed_by_others = []
         for piece in pieces:
             with _claim(folder, piece, wait=wait) as mine:
-                cache.look()
-                done = sum(key in cache for key in lacking)
+                done += len(cache.look() & lacking)
                 report(done, {})
                 if mine:
-                    _encode(cache, piece, encode, batch, functools.partial(_told, report, done))
+                    tell = functools.partial(_told, report, done)
+                    done += len(_encode(cache, piece, encode, batch, tell) & lacking)
                 else:
                     claimed_by_others.append(piece)
         pieces = claimed_by_others
@@ -167,7 +177,8 @@ def _encode(
     encode: Encode,
     batch: int,
     tell: Callable[[int], None],
-) -> None:
+) -> set[str]:
+    """Add what a piece lacks; return the keys that are there since."""
     missing = [key for key in piece if key not in cache]
     entries: dict[str, dict[str, Tensor]] = {}
     for start in range(0, len(missing), batch):
@@ -178,7 +189,7 @@ def _encode(
         tell(len(entries))
     if entries:
         cache.write(entries)
-        cache.look()
+    return cache.look() if entries else set()
 
 
 @contextlib.contextmanager
@@ -192,6 +203,14 @@ def _claim(folder: Path, piece: Sequence[str], *, wait: bool) -> Iterator[bool]:
             yield True
     except filelock.Timeout:
         yield False
+
+
+def _shards(folder: Path) -> set[str]:
+    """Names, not paths: a folder of thousands is listed for each piece."""
+    if not folder.is_dir():
+        return set()
+    with os.scandir(folder) as entries:
+        return {entry.name for entry in entries if entry.name.endswith(".safetensors")}
 
 
 def _header(path: Path) -> dict[str, str] | None:

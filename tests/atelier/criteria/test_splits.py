@@ -106,20 +106,34 @@ def test_neighbours_within_the_distance_are_one_group_and_chains_hold():
     assert labels[0] == labels[1] == labels[2] != labels[3]
 
 
-def test_groups_are_those_of_comparing_every_pair():
+@pytest.mark.parametrize("bits", [0, 3, 7, 15, 16, 100])
+def test_groups_are_those_of_comparing_every_pair(bits):
     rng = np.random.default_rng(0)
     centres = rng.integers(0, 2**64, (40, 4), dtype=np.uint64)
     flips = np.uint64(1) << rng.integers(0, 64, (300, 4), dtype=np.uint64)
     hashes = centres[rng.integers(0, 40, 300)] ^ flips
 
-    labels = splits.near_duplicates(hashes, 7)
+    labels = splits.near_duplicates(hashes, bits)
 
     unpacked = np.unpackbits(hashes.view(np.uint8).reshape(300, 32), axis=1)
     distance = (unpacked[:, None] != unpacked[None]).sum(2)
-    reach = distance <= 7
+    reach = distance <= bits
     for _ in range(9):  # paths of up to 2^9 steps
         reach = reach.astype(int) @ reach.astype(int) > 0
     np.testing.assert_array_equal(labels[:, None] == labels[None], reach)
+
+
+def test_up_to_15_bits_not_every_pair_is_compared(monkeypatch):
+    compared = []
+    count = np.bitwise_count
+    monkeypatch.setattr(
+        splits.np, "bitwise_count", lambda bits: (compared.append(len(bits)), count(bits))[1]
+    )
+    hashes = np.random.default_rng(0).integers(0, 2**64, (5000, 4), dtype=np.uint64)
+
+    splits.near_duplicates(hashes, 12)
+
+    assert sum(compared) < 50_000 < 5000 * 5000
 
 
 def test_many_equal_pictures_are_one_group():

@@ -45,6 +45,21 @@ def test_a_finished_cache_is_opened_without_reading_its_tensors(tmp_path, monkey
     assert all(key in found for key in KEYS)
 
 
+def test_an_entry_is_looked_up_a_few_times_however_many_there_are(tmp_path, monkeypatch):
+    asked = []
+    there = cache.Cache.__contains__
+    monkeypatch.setattr(
+        cache.Cache, "__contains__", lambda self, key: (asked.append(key), there(self, key))[1]
+    )
+    told = []
+
+    cache.filled(tmp_path, KEYS, encode, batch=1, report=lambda done, values: told.append(done))
+
+    assert len(asked) <= 4 * len(KEYS)
+    assert told == sorted(told)
+    assert told[-1] == len(KEYS)
+
+
 @pytest.mark.parametrize("exact", [torch.bfloat16, torch.float16, torch.float32])
 def test_what_a_half_precision_encoder_made_takes_half_the_disk_and_loses_nothing(
     exact, tmp_path

@@ -1,0 +1,72 @@
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+FILE = Path(__file__).parents[2] / "benchmarks/scale.py"
+
+
+def _loaded():
+    # Some package of the environment installs a `benchmarks` of its own.
+    spec = importlib.util.spec_from_file_location("scale", FILE)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["scale"] = module  # where its dataclasses look for their types
+    spec.loader.exec_module(module)
+    return module
+
+
+scale = _loaded()
+
+
+def figure(count, seconds):
+    return scale.Measured(
+        stage="split",
+        count=count,
+        seconds=2 * seconds,
+        cpu_seconds=seconds,
+        start_mib=80,
+        peak_mib=100,
+    )
+
+
+def test_a_stage_is_measured_in_a_process_of_its_own(tmp_path):
+    folder = tmp_path / "corpus"
+    scale.make(folder, 300)
+
+    annotate = scale.measure("annotate", folder, count=300, cores=1)
+    split = scale.measure("split", folder, count=300, cores=1)
+
+    assert (annotate.stage, annotate.count) == ("annotate", 300)
+    for one in (annotate, split):
+        assert one.seconds > 0
+        assert one.cpu_seconds > 0
+        assert one.peak_mib > one.start_mib > 10
+    assert len(list((folder / "data").glob("*/*.png"))) == 300
+    rows = sum(
+        len((folder / f"artifacts/split/{part}.jsonl").read_text().splitlines())
+        for part in ("train", "validation", "test")
+    )
+    assert rows == 300
+    assert '"groups": 3,' in (folder / "artifacts/split/summary.json").read_text()
+
+
+def test_what_a_stage_complains_of_is_said(tmp_path):
+    folder = tmp_path / "corpus"
+    scale.make(folder, 2)
+
+    with pytest.raises(RuntimeError, match=r"images\.jsonl is absent"):
+        scale.measure("split", folder, count=2, cores=1)
+
+
+def test_exponent_table_and_plot(tmp_path):
+    few, many = figure(100, 0.5), figure(1000, 50.0)
+
+    assert scale.exponent(few, many) == pytest.approx(2)
+    assert scale.table([few, many]).splitlines()[-1] == (
+        "| split | 1.0 s, 100 MiB | 100.0 s, 100 MiB | 2.00 |"
+    )
+    scale.plot([few, many], tmp_path / "docs/scale.png")
+    with Image.open(tmp_path / "docs/scale.png") as picture:
+        assert picture.width > 800
