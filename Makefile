@@ -5,7 +5,7 @@ PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 installed := .venv/installed
 
-.PHONY: demo repro test check proofs faults golden deps up down
+.PHONY: demo repro test check proofs faults bench golden deps up down
 
 demo: $(installed)  ## draw the starter paintings, run the whole pipeline, print the table
 	python -m tasks data
@@ -31,6 +31,9 @@ faults: $(installed)  ## break everything on purpose; write what came of it into
 	rm -rf artifacts/faults
 	OMP_NUM_THREADS=1 pytest -m faults -n 4 --dist worksteal tests/faults
 	python -m tests.faults.figures
+
+bench: $(installed)  ## measure against peers and limits; writes docs/performance.md
+	OMP_NUM_THREADS=1 python -m benchmarks
 
 golden: $(installed)  ## write the golden curves again; read the difference before you commit
 	ATELIER_GOLDEN=write pytest -q tests/atelier/training/test_golden.py

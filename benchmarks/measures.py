@@ -1,14 +1,15 @@
 """How many pictures a second one core measures, at 512 pixels, beside the colour conversion.
 
-``python benchmarks/measures.py``: the pairs of ``params/criteria/painting.yaml`` on 40 pictures
+``python -m benchmarks.measures``: the pairs of ``params/criteria/painting.yaml`` on 40 pictures
 drawn from a seed. The conversion to Lab, which every measure of colour needs, is the floor; the
 ratio to it does not depend on the machine's load as the absolute figure does.
 """
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from rich.console import Console
@@ -23,14 +24,15 @@ TREE = Path(__file__).parents[1] / "params" / "criteria" / "painting.yaml"
 _PICTURES = 40
 _SIDE = 512
 _ROUNDS = 5
+Picture = TypeVar("Picture")
 
 
-def pictures() -> list[Pixels]:
+def pictures(count: int = _PICTURES, *, side: int = _SIDE) -> list[Pixels]:
     """Return soft coloured masses with grain, as busy as a painting."""
     source = np.random.default_rng(0)
     made = []
-    for _ in range(_PICTURES):
-        masses = source.standard_normal((_SIDE, _SIDE, 3))
+    for _ in range(count):
+        masses = source.standard_normal((side, side, 3))
         masses = sum(
             ndimage.gaussian_filter(masses, (s, s, 0)) * s * 30 for s in (0.7, 3.0, 24.0)
         )
@@ -38,7 +40,7 @@ def pictures() -> list[Pixels]:
     return made
 
 
-def seconds(work: Callable[[Pixels], object], made: list[Pixels]) -> float:
+def seconds(work: Callable[[Picture], object], made: Sequence[Picture]) -> float:
     """Return the median CPU seconds of ``work`` on one picture."""
     taken = []
     for _ in range(_ROUNDS):

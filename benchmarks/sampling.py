@@ -1,0 +1,83 @@
+"""Painting for evaluation, against the calls of the network that it cannot do without."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+
+from atelier.models import Denoiser, adapters, sampling
+from atelier.reporting import silent
+from benchmarks import toys
+from benchmarks.lines import Goal, Line, Size, by_turns
+
+SECTION = "sampling"
+_ROUNDS: Mapping[Size, int] = {"full": 5, "tiny": 1}
+_STEPS: Mapping[Size, int] = {"full": 10, "tiny": 2}
+_BATCH = 4
+_GUIDANCE = 4.0
+
+
+def lines(size: Size) -> Iterator[Line]:
+    """Measure both families, and NPO's two branches."""
+    for family, shaped in (("sdxl", "SDXL-shaped"), ("flux", "FLUX-shaped")):
+        built = toys.painter(toys.TOYS[size][family])
+        built.network.requires_grad_(False)
+        painted = _painting(built, toys.TOYS[size][family].pixels, size)
+        calls = by_turns(painted, _replay(built, painted), rounds=_ROUNDS[size])
+        yield Line(
+            SECTION, f"painting, {shaped}: prompts read, sampler, codec and bytes",
+            calls.figure, "s", "the same calls of the network alone", calls.reference,
+            calls.ratio, Goal("ratio", "≤", 1.05),
+            note=f"{_STEPS[size]} steps; profiles take more",
+        )  # fmt: skip
+    for seed, name in enumerate(("good", "bad")):
+        adapters.add(built.network, name, toys.lora(16), seed=seed)
+
+    def branched() -> None:
+        with (
+            adapters.use(built.network, "good"),
+            torch.no_grad(),
+            sampling.branches(built, "good", {"good": 0.5, "bad": 1.0}),
+        ):
+            painted()
+
+    def guided() -> None:
+        with adapters.use(built.network, "good"), torch.no_grad():
+            painted()
+
+    turns = by_turns(branched, guided, rounds=_ROUNDS[size])
+    yield Line(
+        SECTION, "NPO's two branches: two states of one base, a pass each, half the rows each",
+        turns.figure, "s", "ordinary guidance by one state, in one batch", turns.reference,
+        turns.ratio, Goal("ratio", "≤", 1.05),
+    )  # fmt: skip
+
+
+def _painting(built: Denoiser, pixels: int, size: Size) -> Callable[[], None]:
+    said = toys.prompts("caption")[:_BATCH]
+
+    def paint() -> None:
+        for _ in sampling.paint(
+            built, said, range(len(said)), steps=_STEPS[size], guidance=_GUIDANCE,
+            pixels=pixels, batch_images=_BATCH, report=silent,
+        ):  # fmt: skip
+            pass
+
+    return paint
+
+
+def _replay(built: Denoiser, painted: Callable[[], None]) -> Callable[[], None]:
+    """Listen to what the network is called with; return what calls it so again."""
+    calls: list[tuple[Any, Any]] = []
+    hook = built.network.register_forward_pre_hook(
+        lambda _, args, kwargs: calls.append((args, kwargs)), with_kwargs=True
+    )
+    painted()
+    hook.remove()
+
+    def replay() -> None:
+        with torch.no_grad():
+            for args, kwargs in calls:
+                built.network(*args, **kwargs)
+
+    return replay

@@ -1,0 +1,66 @@
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SECTIONS = {"training": 5, "sampling": 3, "annotation": 3, "caching": 4, "starting": 4}
+
+
+def _bench(document, *words):
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks", "--size", "tiny", "--document", document, *words],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def _tables(document):
+    found, name = {}, None
+    for line in document.read_text(encoding="utf-8").splitlines():
+        if line.startswith("<!-- bench: "):
+            name = line.removeprefix("<!-- bench: ").removesuffix(" -->")
+            found[name] = []
+        elif line == "<!-- end -->":
+            name = None
+        elif name:
+            found[name].append([cell.strip() for cell in line.split("|")[1:-1]])
+    return found
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        ["training", "sampling", "annotation", "caching"],
+        pytest.param(["starting"], marks=pytest.mark.slow),  # whole commands, and DVC
+    ],
+)
+def test_each_line_is_measured_printed_and_written_at_a_tiny_size(tmp_path, sections):
+    document = tmp_path / "performance.md"
+    shutil.copy(ROOT / "docs" / "performance.md", document)
+    before = _tables(document)
+
+    said = _bench(document, "--only", *sections)
+
+    tables = _tables(document)
+    assert set(tables) == {*SECTIONS, "conditions"}
+    for name in sections:
+        heads, _, *rows = tables[name]
+        assert heads == [
+            "what", "measured", "against, in the same run", "ratio", "goal", "met",
+        ]  # fmt: skip
+        assert len(rows) == SECTIONS[name]
+        for row in rows:
+            assert float(row[3]) > 0
+            assert (row[4] == "–") == (row[5] == "–")
+            assert row[5] in {"met", "not met", "–"}
+    for name in set(tables) - set(sections):
+        assert tables[name] == before[name]  # what was not measured stays
+    held = sum(row[5] != "–" for name in sections for row in tables[name][2:])
+    assert "Against peers and limits" in said
+    assert f"of {held} goals" in said
