@@ -64,22 +64,36 @@ def plan(
     forecast.run(targets or (), _changes(setting or ()))
 
 
+_SHARDS = typer.Option(min=1, help="Parts of the pictures; some times the workers.")
+_WORKERS = typer.Option(min=1, help="Processes on this machine.")
+_SCHEDULER = typer.Option(help="Of Dask, as tcp://127.0.0.1:8786; its workers, none here.")
+
+
 @app.command()
 def annotate(
-    shards: Annotated[
-        int, typer.Option(min=1, help="Parts of the pictures; some times the workers.")
-    ],
-    workers: Annotated[int, typer.Option(min=1, help="Processes on this machine.")] = 1,
-    scheduler: Annotated[
-        str | None,
-        typer.Option(help="Of Dask, as tcp://127.0.0.1:8786; its workers, none here."),
-    ] = None,
+    shards: Annotated[int, _SHARDS],
+    workers: Annotated[int, _WORKERS] = 1,
+    scheduler: Annotated[str | None, _SCHEDULER] = None,
 ) -> None:
     """Judge the pictures of data/ on Dask's workers, then run the stage annotate."""
     from flows import sharded
 
     sharded.runner(workers, scheduler)  # what is absent is said before Prefect starts
     state = sharded.annotate_sharded(shards, workers, scheduler, return_state=True)
+    raise typer.Exit(0 if state.is_completed() else 1)
+
+
+@app.command()
+def evaluate(
+    shards: Annotated[int, _SHARDS],
+    workers: Annotated[int, _WORKERS] = 1,
+    scheduler: Annotated[str | None, _SCHEDULER] = None,
+) -> None:
+    """Paint what is compared on Dask's workers, then run the stage evaluate."""
+    from flows import sharded
+
+    sharded.runner(workers, scheduler)  # what is absent is said before Prefect starts
+    state = sharded.evaluate_sharded(shards, workers, scheduler, return_state=True)
     raise typer.Exit(0 if state.is_completed() else 1)
 
 

@@ -1,38 +1,53 @@
-"""``annotate`` with its pictures judged by Dask's workers, on this machine or on several.
+"""``annotate`` and ``evaluate`` with their pictures shared out over Dask's workers.
 
-No second DAG and no second cache: workers fill the journal from which the stage goes on
-(``tasks.shards``), then the stage runs as ever, through DVC, and finds nothing left to judge.
+No second DAG and no second cache: workers fill what the stage goes on from after a stop
+(``tasks.shards`` its journal of judged pictures, ``tasks.batches`` its painted ones), then the
+stage runs as ever, through DVC, and finds nothing left to judge, or to paint.
 """
 
+import contextlib
 import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
-from prefect import flow, get_run_logger, task
+from prefect import Flow, flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
-from prefect.futures import as_completed
+from prefect.futures import PrefectFuture, as_completed
 from prefect.states import Completed, Failed
 from prefect.tasks import Task
 from pydantic import Field
 
 from atelier.errors import AtelierError, ParamsError
-from flows import changes, pipeline, plan, running, stages
+from flows import changes, gpus, pipeline, plan, running, stages
+from flows.stages import Stage
 from tasks import shards
-from tasks.shards import Shard
 
 if TYPE_CHECKING:
     from prefect_dask import DaskTaskRunner
 
-Count = Annotated[int, Field(ge=1)]
+    from tasks import batches
+
+Count = Annotated[int, Field(ge=1, description="shards; some times the number of workers")]
+Workers = Annotated[int, Field(ge=1, description="processes to start on this machine")]
+Scheduler = Annotated[
+    str | None,
+    Field(description="of Dask, as tcp://127.0.0.1:8786; its workers, and none started here"),
+]
+_Shard = TypeVar("_Shard", "shards.Shard", "batches.Shard")
 
 
-def runner(workers: int, scheduler: str | None) -> "DaskTaskRunner":
+def runner(
+    workers: int, scheduler: str | None, variables: Sequence[Mapping[str, str]] = ()
+) -> "DaskTaskRunner":
     """Return what hands Prefect's tasks to Dask.
 
     Args:
         workers: Processes to start on this machine.
         scheduler: Address of a Dask scheduler that has workers; then none is started here.
+        variables: Those of each process that differ from ours, as its own GPU; none differ
+            where this is empty.
 
     Raises:
         ParamsError: The extra ``scale`` is not installed, or the scheduler cannot be used.
@@ -44,11 +59,30 @@ def runner(workers: int, scheduler: str | None) -> "DaskTaskRunner":
             "sharding needs Dask, which is not installed here; run "
             "`pip install -c constraints.txt '.[scale]'`"
         ) from None
-    if scheduler is None:
-        here = {"n_workers": workers, "threads_per_worker": 1, "dashboard_address": None}
-        return DaskTaskRunner(cluster_kwargs=here | {"host": "127.0.0.1"})
-    _refuse_silent(scheduler)
-    return DaskTaskRunner(address=scheduler)
+    if scheduler is not None:
+        _refuse_silent(scheduler)
+        return DaskTaskRunner(address=scheduler)
+    here: dict[str, Any] = {"host": "127.0.0.1", "dashboard_address": None}
+    if not variables:
+        alike = here | {"n_workers": workers, "threads_per_worker": 1}
+        return DaskTaskRunner(cluster_kwargs=alike)
+    return _each_its_own(variables)
+
+
+def _each_its_own(variables: Sequence[Mapping[str, str]]) -> "DaskTaskRunner":
+    """A worker for each set of variables."""
+    from distributed import Nanny, Scheduler, SpecCluster
+    from prefect_dask import DaskTaskRunner
+
+    host = {"host": "127.0.0.1"}
+    started = {
+        number: {"cls": Nanny, "options": host | {"nthreads": 1, "env": dict(own)}}
+        for number, own in enumerate(variables)
+    }
+    middle = {"cls": Scheduler, "options": host | {"dashboard": False}}
+    return DaskTaskRunner(
+        cluster_class=SpecCluster, cluster_kwargs={"workers": started, "scheduler": middle}
+    )
 
 
 def _refuse_silent(scheduler: str) -> None:
@@ -70,7 +104,9 @@ def _refuse_silent(scheduler: str) -> None:
 
 
 @flow(persist_result=False)
-def annotate_sharded(count: Count, workers: Count, scheduler: str | None = None) -> State[Any]:
+def annotate_sharded(
+    count: Count, workers: Workers = 1, scheduler: Scheduler = None
+) -> State[Any]:
     """Let workers judge the pictures that are new, then run the stage annotate.
 
     Args:
@@ -78,46 +114,123 @@ def annotate_sharded(count: Count, workers: Count, scheduler: str | None = None)
         workers: Processes to start on this machine.
         scheduler: Address of a Dask scheduler that has workers; then none is started here.
     """
-    (stage,) = (one for one in stages.read(["annotate"]) if one.name == "annotate")
+    return _in_shards("annotate", judge_shards, count, workers, scheduler)
+
+
+@flow(persist_result=False)
+def evaluate_sharded(
+    count: Count, workers: Workers = 1, scheduler: Scheduler = None
+) -> State[Any]:
+    """Let workers paint the pictures that are compared, then run the stage evaluate.
+
+    Args:
+        count: Shards; some times the number of workers, so that none is idle at the end.
+        workers: Processes to start on this machine, each with a GPU of its own if it has any.
+        scheduler: Address of a Dask scheduler that has workers; then none is started here.
+    """
+    return _in_shards("evaluate", paint_shards, count, workers, scheduler)
+
+
+def _in_shards(
+    name: str, spread: Flow[..., State[Any]], count: int, workers: int, scheduler: str | None
+) -> State[Any]:
+    """Fill what a stage goes on from, if it would run at all; then run it, here."""
+    (stage,) = (one for one in stages.read([name]) if one.name == name)
     with running.repository_alone(get_run_logger().info):
         changes.put_back()
-        if plan.look([stage])[stage.name].verdict == "run":
+        if plan.look([stage])[name].verdict == "run":
             try:
-                spread = judge_shards.with_options(task_runner=runner(workers, scheduler))
+                with _devices(stage, workers, scheduler) as variables:
+                    runs_on = runner(workers, scheduler, variables)
+                    state = spread.with_options(task_runner=runs_on)(count, return_state=True)
             except ParamsError as error:
                 return Failed(message=str(error))
-            judged = spread(count, return_state=True)
-            if not judged.is_completed():
-                return Failed(message=judged.message)
+            if not state.is_completed():
+                return Failed(message=state.message)
     return pipeline.bring_up([stage], force=False, wanted=changes.AS_WRITTEN)
+
+
+@contextlib.contextmanager
+def _devices(
+    stage: Stage, workers: int, scheduler: str | None
+) -> Iterator[list[dict[str, str]]]:
+    """Hold a GPU for each worker that is started here; yield their variables.
+
+    Empty where a stage needs none, this machine has none, or another starts the workers.
+    """
+    there = [one for one in gpus.devices() if one.index is not None]
+    if scheduler is not None or not stage.meta.gpu or not there:
+        yield []
+        return
+    if workers > len(there):
+        raise ParamsError(
+            f"--workers {workers}: each needs a GPU of its own, and there are {len(there)}; "
+            f"start at most {len(there)}"
+        )
+    meta = stage.meta.model_copy(update={"gpu": workers})
+    every = stage.model_copy(update={"meta": meta})
+    with gpus.slot(every, gpus.ensure_limit(), get_run_logger().info) as held:
+        yield [{gpus.VISIBLE: device} for device in held[gpus.VISIBLE].split(",")]
 
 
 @flow(persist_result=False)
 def judge_shards(count: Count) -> State[Any]:
     """Let the workers of this flow's runner judge what the stage's journal does not know.
 
-    A shard is kept as soon as it is judged, so that a run that fails goes on from there. A flow
-    of its own, because the stage itself must run here and not where the shards are judged.
+    A flow of its own, because the stage itself must run here and not where the shards are
+    judged.
 
     Args:
         count: Shards that the pictures are parted into.
     """
-    shown = pipeline.Shown("annotate")
     try:
         asked = shards.plan(count)
     except AtelierError as error:
         return Failed(message=str(error))
-    total = sum(len(shard.pictures) for shard in asked)
+    return _taken_in(
+        "annotate", asked, judge_shard, shards.take_in, sum(len(one.pictures) for one in asked)
+    )
+
+
+@flow(persist_result=False)
+def paint_shards(count: Count) -> State[Any]:
+    """Let the workers of this flow's runner paint what the stage has no picture of.
+
+    Args:
+        count: Shards that the pictures are parted into.
+    """
+    from tasks import batches
+
+    try:
+        asked = batches.plan(count)
+    except AtelierError as error:
+        return Failed(message=str(error))
+    return _taken_in(
+        "evaluate", asked, paint_shard, batches.take_in, sum(one.pictures for one in asked)
+    )
+
+
+def _taken_in(
+    stage: str,
+    asked: Sequence[_Shard],
+    done_by: Task[[_Shard], Any],
+    take_in: Callable[[Any], int],
+    total: int,
+) -> State[Any]:
+    """Take in each shard as soon as it is done, so that a run that fails goes on from there."""
+    shown = pipeline.Shown(stage)
     started, done = time.monotonic(), 0
     # The results live with the workers as long as somebody holds the futures: a worker's death
-    # would have shards judged again that are in the journal already.
-    waiting = {one.task_run_id: one for one in [judge_shard.submit(shard) for shard in asked]}
+    # would have shards done again that were taken in already.
+    submitted: list[PrefectFuture[Any]] = [done_by.submit(shard) for shard in asked]
+    waiting = {one.task_run_id: one for one in submitted}
+    del submitted
     failed: list[Exception] = []
     while waiting:
         future = next(iter(as_completed(list(waiting.values()))))
         del waiting[future.task_run_id]
         try:
-            done += shards.take_in(future.result())
+            done += take_in(future.result())
         except Exception as error:
             failed.append(error)
             continue
@@ -125,7 +238,7 @@ def judge_shards(count: Count) -> State[Any]:
         shown.line(f"shards: step {done}/{total} · ETA {timedelta(seconds=round(rest))}")
     if failed:
         return Failed(message=f"{len(failed)} of {len(asked)} shards: {failed[0]}")
-    return Completed(message=f"{done} pictures judged in {len(asked)} shards")
+    return Completed(message=f"{done} pictures done in {len(asked)} shards")
 
 
 def _may_help(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> bool:
@@ -142,6 +255,21 @@ def _may_help(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> boo
     retry_delay_seconds=5,
     retry_condition_fn=_may_help,
 )
-def judge_shard(shard: Shard) -> str:
+def judge_shard(shard: shards.Shard) -> str:
     """Judge one shard where a worker is; Dask gives a dead worker's shard to another."""
     return shards.judge(shard)
+
+
+@task(
+    task_run_name="shard {shard.name}",
+    persist_result=False,
+    cache_policy=NO_CACHE,
+    retries=2,
+    retry_delay_seconds=5,
+    retry_condition_fn=_may_help,
+)
+def paint_shard(shard: "batches.Shard") -> list[tuple[str, int, bytes]]:
+    """Paint one shard where a worker is; Dask gives a dead worker's shard to another."""
+    from tasks import batches
+
+    return batches.paint(shard)

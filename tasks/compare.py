@@ -36,7 +36,7 @@ from atelier.evaluation.metrics import negatives
 from atelier.evaluation.metrics.fid import Distance
 from atelier.models import adapters, sampling
 from atelier.params import Profile, read_switch
-from tasks import evaluate, paths, progress, registry, scoring
+from tasks import commission, evaluate, paths, progress, registry, scoring
 from tasks.prompts import Prompts
 
 SERVING = "serving"
@@ -78,8 +78,8 @@ def run(profile: Profile, first: str, second: str, *, promote: bool, slack: floa
     if promote and sides[1].address is None:
         raise ParamsError("the base is no registered model, so it cannot be promoted")
     criteria = tree.parse(paths.JUDGED_BY)
-    test = annotations.read(evaluate.part_examined(profile), Record)
-    examined = evaluate.painted_records(test, profile.evaluate.prompts)
+    test = annotations.read(commission.part_examined(profile), Record)
+    examined = commission.painted_records(test, profile.evaluate.prompts)
     files = _paint(sides, examined, criteria, profile)
     results = comparison.compare(
         _judged(sides, files, criteria, profile),
@@ -183,7 +183,7 @@ def _paint(
                 pictures = sampling.paint(
                     painter,
                     prompts,
-                    evaluate.seeds(profile.evaluate.seed, len(records)),
+                    commission.seeds(profile.evaluate.seed, len(records)),
                     steps=profile.evaluate.steps,
                     guidance=profile.evaluate.guidance,
                     pixels=profile.model.pixels,

@@ -218,6 +218,17 @@ def vlm(model_server):
     }
 
 
+GALLERY_CRITERIA = """
+domain: toy
+version: "1"
+literature: {}
+criteria:
+  edges: {positive: calm edges, negative: harsh edges, positive_means: "Soft.",
+          negative_means: "Hard.", applies: any, sources: []}
+  light: {positive: clear light, negative: dull light, positive_means: "Bright.",
+          negative_means: "Grey.", applies: any, sources: [],
+          measure: {name: value_range, positive_at: 70, negative_at: 68.5}}
+"""
 TOY_CRITERIA = """
 domain: toy
 version: "1"
@@ -316,6 +327,44 @@ def studio(tmp_path, monkeypatch, profile, paint, family):
     checked = Profile.model_validate(profile)
     base.run(checked, Notebook())
     return checked
+
+
+@pytest.fixture
+def gallery(studio):
+    """A studio after cpo: adapters with weights, a split, and the starter's features."""
+    from atelier.criteria import annotations
+    from atelier.evaluation.metrics import starter_features
+    from atelier.evaluation.metrics.starter_features import Network, Vocabulary
+    from tasks import paths
+
+    paths.JUDGED_BY.write_text(GALLERY_CRITERIA)
+    records = annotations.read(paths.SPLIT / "train.jsonl", annotations.Record)
+    hostile = records[0].model_copy(update={"caption": "<script>alert('x')</script>"})
+    (paths.SPLIT / "test.jsonl").write_text(annotations.lines([hostile, *records[1:5]]))
+    (paths.SPLIT / "validation.jsonl").write_text(annotations.lines(records[:1]))
+    (paths.ANNOTATE / "quarantine.jsonl").write_text('{"file": "<b>.png", "reason": "empty"}\n')
+    _save_toy_adapters(studio)
+    vocabulary = Vocabulary(("sea",), ("blue",), ("edges", "unknown/criterion"))
+    starter_features.write(Network(vocabulary), paths.BASE / "starter" / "features", about={})
+    return studio
+
+
+def _save_toy_adapters(studio):
+    from atelier import models
+    from atelier.models import adapters
+    from tasks import paths
+
+    painter = models.load(studio.model)
+    for number, folder in enumerate((paths.SFT, paths.CPO / "cpo-s", paths.CPO / "cpo")):
+        name = folder.name
+        adapters.add(painter.network, name, studio.sft.lora, seed=number)
+        for key, parameter in adapters.weights(painter.network, name).items():
+            if ".lora_B." in key:
+                parameter.data.fill_(0.01 * (number + 1))
+        adapters.save(painter, name, folder)
+        drift = "" if folder == paths.SFT else "\t0.25"
+        heading = "step\tloss" + ("\tdrift" if drift else "")
+        (folder / "curve.tsv").write_text(f"{heading}\n1\t0.5{drift}\n2\t0.4{drift}\n")
 
 
 def _write_toy_split():

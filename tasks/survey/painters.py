@@ -36,10 +36,10 @@ def records(profile: Profile) -> list[Record]:
     Raises:
         ArtifactError: The paintings were not parted yet.
     """
-    from tasks import evaluate
+    from tasks import commission
 
-    test = annotations.read(evaluate.part_examined(profile), Record)
-    return evaluate.painted_records(test, profile.evaluate.prompts)
+    test = annotations.read(commission.part_examined(profile), Record)
+    return commission.painted_records(test, profile.evaluate.prompts)
 
 
 def of(profile: Profile, asked: Sequence[Record], criteria: Tree, work: Path) -> list[Source]:
@@ -92,7 +92,7 @@ def _paint(source: Source, profile: Profile, asked: Sequence[Record], criteria: 
     """Let a registered model paint what evaluate had painted, in the same way."""
     from atelier import models
     from atelier.models import adapters, sampling
-    from tasks import evaluate
+    from tasks import commission
     from tasks.prompts import Prompts
 
     base, lora = registry.fetch(source.painter.name)
@@ -106,7 +106,7 @@ def _paint(source: Source, profile: Profile, asked: Sequence[Record], criteria: 
         pictures = sampling.paint(
             painter,
             [writer.write(record, ()) for record in asked],
-            evaluate.seeds(profile.evaluate.seed, len(asked)),
+            commission.seeds(profile.evaluate.seed, len(asked)),
             steps=profile.evaluate.steps,
             guidance=profile.evaluate.guidance,
             pixels=base.pixels,

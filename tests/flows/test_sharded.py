@@ -1,5 +1,8 @@
+import contextlib
 import importlib.util
 import json
+import logging
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +14,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from atelier.errors import ParamsError
-from flows import sharded
+from flows import gpus, sharded, stages
 from flows.__main__ import app
 from tasks import paths
 
@@ -30,6 +33,8 @@ def test_without_the_extra_it_says_what_to_install(monkeypatch):
         sharded.runner(1, None)
     said = CliRunner().invoke(app, ["annotate", "--shards", "2"])
     assert isinstance(said.exception, ParamsError)
+    said = CliRunner().invoke(app, ["evaluate", "--shards", "2"])
+    assert isinstance(said.exception, ParamsError)
 
 
 @needs_dask
@@ -41,26 +46,72 @@ def test_a_scheduler_that_is_not_there_is_named():
 def test_no_second_cache_and_no_retry_where_a_person_must_act():
     state = sharded.Failed(data=ParamsError("other criteria"))
 
-    assert sharded.judge_shard.cache_policy is sharded.NO_CACHE
+    for task in (sharded.judge_shard, sharded.paint_shard):
+        assert task.cache_policy is sharded.NO_CACHE
     assert not sharded._may_help(None, None, state)
     assert sharded._may_help(None, None, sharded.Failed(data=RuntimeError("a bad disk")))
 
 
-# Kills the worker that has worked most, as soon as the first shard is in the journal.
-FLOW = """
-import json, os, signal, threading, time
-import psutil
-from pathlib import Path
-from prefect.testing.utilities import prefect_test_harness
-from atelier.criteria import examination
-from flows import sharded
-from tasks import annotate, paths, shards
+def _gpus(monkeypatch, *indices):
+    found = [gpus.Device(index, "a GPU", 80, 80) for index in indices]
+    monkeypatch.setattr(gpus, "devices", lambda: found or [gpus._cpu()])
 
-def journal():
-    return next(iter(paths.RESUME.glob("annotate-*/journal.jsonl")), None)
+
+EVALUATE = stages.Stage(
+    name="evaluate",
+    needs=(),
+    outs=(),
+    about="",
+    meta=stages.Meta(gpu=1, memory=1, retries=0, timeout=1, silence=1),
+)
+
+
+def test_each_worker_that_is_started_here_holds_a_gpu_of_its_own(monkeypatch, tmp_path):
+    monkeypatch.setattr(gpus, "ensure_limit", lambda: None)
+    monkeypatch.setattr(gpus, "_folder", lambda: tmp_path)
+    monkeypatch.setattr(sharded, "get_run_logger", lambda: logging.getLogger())
+    _gpus(monkeypatch, "0", "2")
+
+    with sharded._devices(EVALUATE, 2, None) as each:
+        assert each == [{gpus.VISIBLE: "0"}, {gpus.VISIBLE: "2"}]
+        with contextlib.ExitStack() as other:
+            assert gpus._take(EVALUATE.meta, other) == []  # nobody else gets one
+    with (
+        pytest.raises(ParamsError, match="--workers 3: each needs a GPU of its own, and there"),
+        sharded._devices(EVALUATE, 3, None),
+    ):
+        pass
+    with sharded._devices(EVALUATE, 3, "tcp://127.0.0.1:8786") as each:
+        assert each == []  # whoever started them gave them their devices
+    _gpus(monkeypatch)
+    with sharded._devices(EVALUATE, 3, None) as each:
+        assert each == []
+
+
+@needs_dask
+@pytest.mark.slow
+def test_workers_see_their_own_variables():
+    with sharded.runner(2, None, [{"ATELIER_SEEN": "a"}, {"ATELIER_SEEN": "b"}]) as runner:
+        seen = runner.client.run(lambda: __import__("os").environ["ATELIER_SEEN"])
+
+    assert sorted(seen.values()) == ["a", "b"]
+
+
+# Kills the worker that has worked most, as soon as something of a shard was taken in.
+FLOW = """
+import json, signal, sys, threading, time
+import psutil
+from prefect.testing.utilities import prefect_test_harness
+from flows import gpus, sharded, stages
+from tasks import paths
+
+def done():
+    journals = paths.RESUME.glob("annotate-*/journal.jsonl")
+    judged = [line for file in journals for line in file.read_text().splitlines()]
+    return len(judged) + len(list(paths.RESUME.glob("evaluate-*/*/*.png")))
 
 def kill():
-    while journal() is None:
+    while not done():
         time.sleep(0.02)
     workers = [
         one for one in psutil.Process().children(recursive=True)
@@ -68,10 +119,7 @@ def kill():
     ]
     busiest = max(workers, key=lambda one: sum(one.cpu_times()[:2]))
     busiest.send_signal(signal.SIGKILL)
-    seen.update(workers=len(workers), killed=busiest.pid, before=lines())
-
-def lines():
-    return len(journal().read_text().splitlines())
+    seen.update(workers=len(workers), killed=busiest.pid, before=done())
 
 if __name__ == "__main__":
     seen = {}
@@ -79,10 +127,38 @@ if __name__ == "__main__":
         thread = threading.Thread(target=kill, daemon=True)
         thread.start()
         runner = sharded.runner(2, None)
-        state = sharded.judge_shards.with_options(task_runner=runner)(8, return_state=True)
+        spread = getattr(sharded, sys.argv[1]).with_options(task_runner=runner)
+        state = spread(8, return_state=True)
         thread.join(5)
-    print(json.dumps(seen | {"state": state.type.value, "lines": lines()}))
+    print(json.dumps(seen | {"state": state.type.value, "done": done()}))
 """
+
+
+@needs_dask
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_killed_workers_batches_are_painted_by_another(gallery, profile):
+    profile["evaluate"] |= {"steps": 150}  # so that there is something left to lose
+    paths.profile("toy").write_text(yaml.safe_dump(profile))
+    _python("-m", "tasks", "evaluate")
+    alone = _evaluated()
+    shutil.rmtree(paths.CACHE)  # where the last pictures are kept
+    shutil.rmtree(paths.EVALUATE)  # as dvc does
+
+    Path("killing.py").write_text(FLOW)
+    seen = json.loads(_python("killing.py", "paint_shards").splitlines()[-1])
+
+    assert seen["state"] == "COMPLETED"
+    assert seen["workers"] == 2
+    assert seen["before"] < len(alone) - 1
+    assert seen["done"] == len(alone) - 1  # and metrics.json
+    _python("-m", "tasks", "evaluate")
+    assert _evaluated() == alone
+
+
+def _evaluated():
+    files = [*(paths.EVALUATE / "images").rglob("*.png"), paths.EVALUATE / "metrics.json"]
+    return {file.as_posix(): file.read_bytes() for file in files}
 
 
 @needs_dask
@@ -94,12 +170,12 @@ def test_a_killed_workers_shard_is_judged_by_another(tmp_path, monkeypatch, prof
     alone = _outputs()
 
     Path("killing.py").write_text(FLOW)
-    seen = json.loads(_python("killing.py").splitlines()[-1])
+    seen = json.loads(_python("killing.py", "judge_shards").splitlines()[-1])
 
     assert seen["state"] == "COMPLETED"
     assert seen["workers"] == 2
     assert seen["before"] < PICTURES  # there was something left to lose
-    assert seen["lines"] == PICTURES
+    assert seen["done"] == PICTURES
     _stage()
     assert _outputs() == alone
 

@@ -18,55 +18,23 @@ from atelier.criteria import annotations, tree
 from atelier.criteria.annotations import Judgement, Record
 from atelier.errors import ArtifactError, ParamsError
 from atelier.evaluation import suite
-from atelier.evaluation.metrics import starter_features
-from atelier.evaluation.metrics.starter_features import Network, Vocabulary
 from atelier.models import adapters
 from atelier.params import VLMParams
-from tasks import compare, contestants, evaluate, paths, registry, results, table, tracking
+from tasks import (
+    commission,
+    compare,
+    contestants,
+    evaluate,
+    paths,
+    registry,
+    results,
+    table,
+    tracking,
+)
 from tasks.prompts import Prompts
 
-CRITERIA = """
-domain: toy
-version: "1"
-literature: {}
-criteria:
-  edges: {positive: calm edges, negative: harsh edges, positive_means: "Soft.",
-          negative_means: "Hard.", applies: any, sources: []}
-  light: {positive: clear light, negative: dull light, positive_means: "Bright.",
-          negative_means: "Grey.", applies: any, sources: [],
-          measure: {name: value_range, positive_at: 70, negative_at: 68.5}}
-"""
 DVC_YAML = Path(__file__).parents[2] / "dvc.yaml"
 NAMES = ["base", "theta1", "theta1+pos", "cpo-s", "cpo"]
-
-
-@pytest.fixture
-def gallery(studio):
-    """A studio after cpo: adapters with weights, a split, and the starter's features."""
-    paths.JUDGED_BY.write_text(CRITERIA)
-    records = annotations.read(paths.SPLIT / "train.jsonl", Record)
-    hostile = records[0].model_copy(update={"caption": "<script>alert('x')</script>"})
-    (paths.SPLIT / "test.jsonl").write_text(annotations.lines([hostile, *records[1:5]]))
-    (paths.SPLIT / "validation.jsonl").write_text(annotations.lines(records[:1]))
-    (paths.ANNOTATE / "quarantine.jsonl").write_text('{"file": "<b>.png", "reason": "empty"}\n')
-    save_adapters(studio)
-    vocabulary = Vocabulary(("sea",), ("blue",), ("edges", "unknown/criterion"))
-    starter_features.write(Network(vocabulary), paths.BASE / "starter" / "features", about={})
-    return studio
-
-
-def save_adapters(studio):
-    painter = models.load(studio.model)
-    for number, folder in enumerate((paths.SFT, paths.CPO / "cpo-s", paths.CPO / "cpo")):
-        name = folder.name
-        adapters.add(painter.network, name, studio.sft.lora, seed=number)
-        for key, parameter in adapters.weights(painter.network, name).items():
-            if ".lora_B." in key:
-                parameter.data.fill_(0.01 * (number + 1))
-        adapters.save(painter, name, folder)
-        drift = "" if folder == paths.SFT else "\t0.25"
-        heading = "step\tloss" + ("\tdrift" if drift else "")
-        (folder / "curve.tsv").write_text(f"{heading}\n1\t0.5{drift}\n2\t0.4{drift}\n")
 
 
 def pictures():
@@ -259,8 +227,8 @@ def test_a_registered_model_repaints_what_evaluate_painted_pixel_for_pixel(
     for words in (["init", "--no-scm"], ["commit", "-f"]):
         subprocess.run([sys.executable, "-m", "dvc", *words, "-q"], check=True)
     registry.run()
-    records = annotations.read(evaluate.part_examined(gallery), Record)
-    examined = evaluate.painted_records(records, gallery.evaluate.prompts)
+    records = annotations.read(commission.part_examined(gallery), Record)
+    examined = commission.painted_records(records, gallery.evaluate.prompts)
     # As evaluate asks: the caption that is too long for the encoders is cut between words.
     writer = Prompts(
         models.load(gallery.model), tree.parse(paths.JUDGED_BY), gallery.evaluate.seed
@@ -268,7 +236,7 @@ def test_a_registered_model_repaints_what_evaluate_painted_pixel_for_pixel(
     rows = pd.DataFrame(
         {
             "prompt": [writer.write(record, ()) for record in examined],
-            "seed": evaluate.seeds(gallery.evaluate.seed, len(examined)),
+            "seed": commission.seeds(gallery.evaluate.seed, len(examined)),
         }
     )
 
@@ -420,9 +388,9 @@ def test_only_a_profile_that_asks_for_it_has_an_independent_judge(gallery):
 
 
 def test_a_prompts_noise_does_not_depend_on_how_many_prompts_there_are():
-    assert evaluate.seeds(3, 10)[:4] == evaluate.seeds(3, 4)
-    assert len(set(evaluate.seeds(3, 100))) == 100
-    assert evaluate.seeds(3, 4) != evaluate.seeds(4, 4)
+    assert commission.seeds(3, 10)[:4] == commission.seeds(3, 4)
+    assert len(set(commission.seeds(3, 100))) == 100
+    assert commission.seeds(3, 4) != commission.seeds(4, 4)
 
 
 def test_the_told_painter_is_told_the_good_pole_of_every_active_criterion(gallery):
@@ -481,9 +449,9 @@ def test_settings_are_chosen_on_validation_which_is_no_test(gallery, notebook):
     (paths.SPLIT / "test.jsonl").unlink()
     validation = annotations.read(paths.SPLIT / "validation.jsonl", Record)
 
-    examined = evaluate.painted_records(
+    examined = commission.painted_records(
         annotations.read(
-            evaluate.part_examined(gallery.model_copy(update={"evaluate": chosen})), Record
+            commission.part_examined(gallery.model_copy(update={"evaluate": chosen})), Record
         ),
         9,
     )
