@@ -43,11 +43,12 @@ def _inside(path: str) -> str:
 
 Integer = Annotated[int, Field(strict=True)]
 Real = Annotated[float, BeforeValidator(_no_truth)]
-Positive = Annotated[Real, Field(gt=0)]
-NonNegative = Annotated[Real, Field(ge=0)]
+# Bounds stand before what turns a value away, so that forms know them.
+Positive = Annotated[float, Field(gt=0), BeforeValidator(_no_truth)]
+NonNegative = Annotated[float, Field(ge=0), BeforeValidator(_no_truth)]
 Count = Annotated[Integer, Field(gt=0)]
 Whole = Annotated[Integer, Field(ge=0)]
-Fraction = Annotated[Real, Field(ge=0, le=1)]
+Fraction = Annotated[float, Field(ge=0, le=1), BeforeValidator(_no_truth)]
 Inside = Annotated[str, AfterValidator(_inside)]
 Section = TypeVar("Section", bound="Params")
 Seed = Annotated[Integer, Field(ge=0, lt=2**32)]
