@@ -451,8 +451,10 @@ def _run_stage(name: str) -> None:
     """Check what a person wrote, then run ``tasks.<name>`` under a tracked run."""
     with _clear_errors():
         profile = _checked_profile()
-        from tasks import launch, machine, tracking
+        from atelier import atomic
+        from tasks import launch, machine, paths, tracking
 
+        atomic.sweep(paths.ARTIFACTS)
         if launch.wanted(name):
             launch.several(name)
         task = importlib.import_module(f"tasks.{name}")

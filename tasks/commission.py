@@ -7,7 +7,6 @@ of what it is painted beside. So batches are always the same ones, cut at multip
 
 import contextlib
 import json
-import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,11 +113,7 @@ def take_kept(asked: Commission) -> None:
     kept = paths.PICTURES / asked.work.name
     if asked.work.is_dir() or not kept.is_dir():
         return
-    half = asked.work.with_name(f"half-{asked.work.name}")
-    shutil.rmtree(half, ignore_errors=True)
-    with atomic.clear_disk_errors(asked.work):
-        shutil.copytree(kept, half)
-    half.rename(asked.work)
+    atomic.copy_tree(kept, asked.work)
 
 
 def paint_missing(asked: Commission) -> None:

@@ -17,6 +17,7 @@ class Curve:
         self._file = folder / "curve.jsonl"
         self._bar, self._tracked = bar, tracked
         self._prefix = f"{name}/" if name else ""
+        self._cut = False  # whether the last line has no end: the next one would be lost in it
         self._rows = self._kept()
 
     def report(self, step: int, values: Mapping[str, float], told: Mapping[str, float]) -> None:
@@ -28,9 +29,11 @@ class Curve:
         if not values:
             return
         self._rows[step] = dict(values)
-        self._file.parent.mkdir(parents=True, exist_ok=True)
-        with self._file.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, **values}) + "\n")
+        with atomic.clear_disk_errors(self._file):
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            with self._file.open("a", encoding="utf-8") as file:
+                file.write("\n" * self._cut + json.dumps({"step": step, **values}) + "\n")
+        self._cut = False
         logged = {f"{self._prefix}{k}": v for k, v in {**values, **told}.items()}
         self._tracked.metrics(logged, step=step)
 
@@ -54,9 +57,14 @@ class Curve:
     def _kept(self) -> dict[int, dict[str, float]]:
         """Rows of an interrupted run; a step that is trained again overwrites its row."""
         rows: dict[int, dict[str, float]] = {}
-        if self._file.is_file():
-            for line in self._file.read_text(encoding="utf-8").splitlines():
-                if line.endswith("}"):  # the last one may have been cut by a crash
-                    row = json.loads(line)
-                    rows[row.pop("step")] = row
+        if not self._file.is_file():
+            return rows
+        text = self._file.read_text(encoding="utf-8", errors="replace")
+        self._cut = not text.endswith("\n")
+        for line in text.splitlines():
+            try:
+                row = json.loads(line)
+                rows[int(row.pop("step"))] = row
+            except (ValueError, TypeError, AttributeError, KeyError):
+                continue  # cut by a crash; its step is trained and told again
         return rows

@@ -233,15 +233,12 @@ def real_paintings(records: Sequence[Record], profile: Profile) -> Real:
 def _keep_pictures(asked: Commission) -> None:
     """Copy the pictures to where they are kept; the originals go last, with ``resume.done``."""
     for one in asked.compared:
-        target = paths.EVALUATE / "images" / one.name
-        with atomic.clear_disk_errors(target):
-            shutil.copytree(asked.work / one.name, target, dirs_exist_ok=True)
+        atomic.copy_tree(asked.work / one.name, paths.EVALUATE / "images" / one.name)
 
 
 def _keep_for_later(work: Path) -> None:
     """Keep the last pictures, so that one more metric of them does not paint them again."""
     if paths.PICTURES.is_dir():
         shutil.rmtree(paths.PICTURES)
-    with atomic.clear_disk_errors(paths.PICTURES):
-        shutil.copytree(work, paths.PICTURES / work.name)
+    atomic.copy_tree(work, paths.PICTURES / work.name)
     resume.done(work)

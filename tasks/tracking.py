@@ -374,7 +374,11 @@ def flat(values: Mapping[str, Any], above: str = "") -> dict[str, str]:
 def _header(name: str, profile: Profile) -> dict[str, Any]:
     """Return what the run of stage ``name`` is, whether MLflow answers or not."""
     profile_name = read_switch(paths.SWITCH)
-    common = provenance() | {"profile": profile_name, "mlflow.source.type": "LOCAL"}
+    common = provenance() | {
+        "profile": profile_name,
+        "mlflow.source.type": "LOCAL",
+        "atelier.process": _ident(psutil.Process()),
+    }
     command = "python -m flows reproduce" if PIPELINE in os.environ else "dvc repro"
     now = time.strftime("%Y-%m-%d %H:%M:%S")
     return {
@@ -387,7 +391,6 @@ def _header(name: str, profile: Profile) -> dict[str, Any]:
         | {
             "stage": name,
             "mlflow.source.name": f"python -m tasks {name}",
-            "atelier.process": _ident(psutil.Process()),
         },
         "parent_name": f"pipeline {now}",
         "parent_params": flat(profile.model_dump()),
@@ -463,11 +466,18 @@ def _params(mlflow: "MlflowClient", run: str, values: Mapping[str, str]) -> None
 
 def _bury_the_dead(mlflow: "MlflowClient", at: str) -> None:
     """End the runs of this machine whose process was killed without a chance to say so."""
-    for run in mlflow.search_runs([at], "attributes.status = 'RUNNING'"):
-        ident = run.data.tags.get("atelier.process", "")
-        if ident.startswith(f"{socket.gethostname()}/") and not _lives(ident):
-            mlflow.set_terminated(run.info.run_id, "KILLED")
-            mlflow.set_terminated(run.data.tags["mlflow.parentRunId"], "KILLED")
+    running = list(mlflow.search_runs([at], "attributes.status = 'RUNNING'"))
+    dead = [run for run in running if _died_here(run.data.tags.get("atelier.process", ""))]
+    alive = {run.data.tags.get("mlflow.parentRunId") for run in running if run not in dead}
+    for run in dead:
+        # A pipeline's run bears the process of its first stage, and lives with its latest.
+        for ended in (run.info.run_id, run.data.tags.get("mlflow.parentRunId")):
+            if ended is not None and ended not in alive:
+                mlflow.set_terminated(ended, "KILLED")
+
+
+def _died_here(ident: str) -> bool:
+    return ident.startswith(f"{socket.gethostname()}/") and not _lives(ident)
 
 
 def _pipeline() -> str:

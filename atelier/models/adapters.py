@@ -10,7 +10,6 @@ before the next switch: a changed state between the two silently gives zero grad
 
 import contextlib
 import json
-import os
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
@@ -175,16 +174,9 @@ def _save_full(network: Any, name: str, folder: Path) -> None:
     config = json.loads(network.to_json_string())
     config.pop("_name_or_path", None)  # a place on this machine
     atomic.write(folder / _CONFIG, json.dumps(config, indent=2, sort_keys=True) + "\n")
-    partial = folder / f".{FULL}.{os.getpid()}.partial"
     tensors = {key: p.detach().contiguous() for key, p in _states(network)[name].items()}
-    with atomic.clear_disk_errors(folder / FULL):
-        try:
-            safetensors.torch.save_file(tensors, partial, {"format": "pt"})
-            with partial.open("rb") as written:
-                os.fsync(written.fileno())
-            partial.replace(folder / FULL)
-        finally:
-            partial.unlink(missing_ok=True)
+    with atomic.replacing(folder / FULL) as file:
+        safetensors.torch.save_file(tensors, file.name, {"format": "pt"})
 
 
 def _canonical(content: bytes) -> bytes:

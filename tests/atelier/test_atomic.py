@@ -2,6 +2,8 @@ import errno
 import os
 import resource
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -84,3 +86,63 @@ def test_a_parent_that_is_a_file_is_a_bug_or_a_disk_error_never_silent(tmp_path)
 
     with pytest.raises(OSError, match=r"exists|directory"):
         atomic.write(tmp_path / "file" / "inside", "x")
+
+
+WRITING = """
+import sys
+from pathlib import Path
+from atelier import atomic
+with atomic.replacing(Path(sys.argv[1])) as file:
+    file.write(b"half")
+    file.flush()
+    print("writing", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_what_a_killed_process_had_begun_is_swept_and_what_another_writes_stays(tmp_path):
+    killed, living = (
+        subprocess.Popen(
+            [sys.executable, "-c", WRITING, str(tmp_path / "a" / name)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        for name in ("killed", "living")
+    )
+    with killed, living:
+        for process in (killed, living):
+            assert process.stdout.readline() == b"writing\n"
+        killed.kill()
+        killed.wait(20)
+        assert len(list((tmp_path / "a").iterdir())) == 2
+
+        atomic.sweep(tmp_path)
+
+        (left,) = (tmp_path / "a").iterdir()
+        assert left.name.startswith(".living.")
+        living.stdin.close()
+        assert living.wait(20) == 0
+    assert (tmp_path / "a/living").read_bytes() == b"half"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder with a small file, and one that is larger than ``small_disk`` takes."""
+    for name, size in (("from/one", 4000), ("from/in/two", 4000), ("large/in/it", 10_000)):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x" * size)
+    return tmp_path
+
+
+def test_a_folder_is_copied_whole_or_not_at_all(folder, small_disk):
+    (folder / "to.partial").mkdir()
+    (folder / "to.partial/of a killed run").write_bytes(b"half")
+    for _ in range(2):
+        atomic.copy_tree(folder / "from", folder / "to")
+
+    with pytest.raises(DiskError, match=r"to could not be written: .*largest file"):
+        atomic.copy_tree(folder / "large", folder / "to")
+
+    assert sorted(path.name for path in (folder / "to").rglob("*")) == ["in", "one", "two"]
+    assert sorted(path.name for path in folder.iterdir()) == ["from", "large", "to"]

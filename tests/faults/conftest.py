@@ -1,11 +1,12 @@
 """What the fault tests share: the marker, the figures, and a whole pipeline at toy size."""
 
 import functools
+import os
 from pathlib import Path
 
 import pytest
 
-from tests.faults import figures
+from tests.faults import figures, workshop
 
 HERE = Path(__file__).parent
 RUN_ALWAYS = "test_figures.py"  # of the frame itself; a part of the ordinary suite
@@ -23,3 +24,16 @@ def figure(request):
     """``figure(section, did, times, came)``: a line for docs/reliability.md."""
     figures.forget(request.node.nodeid)
     return functools.partial(figures.write_down, request.node.nodeid)
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory):
+    """A folder that all processes of a session see."""
+    mine = tmp_path_factory.getbasetemp()
+    return (mine.parent if "PYTEST_XDIST_WORKER" in os.environ else mine) / "shared"
+
+
+@pytest.fixture(scope="session")
+def undisturbed(shared):
+    """The states of a toy pipeline that nothing disturbed (``workshop.undisturbed``)."""
+    return workshop.undisturbed(shared)

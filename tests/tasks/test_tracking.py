@@ -125,6 +125,45 @@ def test_a_run_whose_process_is_gone_is_ended_by_the_next(checked, runs):
     assert runs()["cpo"].info.status == "KILLED"
 
 
+KILLED_BETWEEN = """
+import os, signal
+from tasks import tracking, __main__ as main
+
+# The pipeline's run is made, the stage's own is not.
+tracking._params = lambda *words: os.kill(os.getpid(), signal.SIGKILL)
+with tracking.stage("cpo", main._checked_profile()):
+    pass
+"""
+
+
+def test_a_pipeline_killed_before_its_first_stage_has_a_run_is_ended_by_the_next(checked, runs):
+    done = subprocess.run([sys.executable, "-c", KILLED_BETWEEN], check=False)
+    assert done.returncode == -signal.SIGKILL
+    (parent,) = runs().values()
+    assert parent.info.status == "RUNNING"
+
+    with tracking.stage("sft", checked):
+        pass
+
+    mlflow = tracking.client()
+    assert mlflow.get_run(parent.info.run_id).info.status == "KILLED"
+    assert runs()["sft"].info.status == "FINISHED"
+
+
+def test_a_pipelines_run_lives_while_a_stage_of_it_does(checked, runs, monkeypatch):
+    monkeypatch.setenv("ATELIER_PIPELINE", "prefect/one")
+    first, second = waiting(), waiting()
+    first.kill()
+    with first:
+        first.wait(20)
+    with tracking.stage("sft", checked):
+        parent = runs()["sft"].data.tags["mlflow.parentRunId"]
+        assert tracking.client().get_run(parent).info.status == "RUNNING"
+    second.kill()
+    with second:
+        second.wait(20)
+
+
 AWAY = "http://127.0.0.1:9"
 
 
