@@ -19,7 +19,6 @@ import hashlib
 import importlib.metadata
 import json
 import os
-import re
 import sys
 import tempfile
 import warnings
@@ -41,6 +40,7 @@ FULL = "diffusion_pytorch_model.safetensors"  # all weights, with their config b
 BASE, THETA1 = "base", "theta1"  # painters, as evaluate names them; a θ has its objective's
 CHAMPION = "champion"
 _CARD = "README.md"
+_CODE = Path(__file__).with_name("painting.py")  # lies beside the weights, for MLflow to run
 _REQUIREMENTS = ("torch", "diffusers", "transformers", "peft", "safetensors", "pydantic")
 
 
@@ -300,6 +300,7 @@ def _reconcile(name: str, profile: Profile, evaluating: bool) -> Iterator[str]:
             if measured and one.painter in measured.suites:
                 _attach(mlflow, registered, version, measured.md5, measured.suites[one.painter])
             yield f"{one.painter} is {registered} version {version}{made}"
+        _bring_code(mlflow, name)
         if measured:
             yield _crown(mlflow, f"atelier-{name}-theta", versions, measured)
 
@@ -405,7 +406,7 @@ def _version(
         source=f"models:/{model}",
         run_id=source,
         model_id=model,
-        tags=_tags(one) | tracking.provenance() | _base(profile),
+        tags=_tags(one) | tracking.provenance() | _base(profile) | _code(),
     )
     return str(made.version), ", new"
 
@@ -447,7 +448,7 @@ def _save(folder: Path, one: Weights, profile: Profile) -> None:
                 outs.get_file(str(file), str(Path(lora) / file.name))
         mlflow.pyfunc.save_model(
             folder,
-            python_model=str(Path(__file__).with_name("painting.py")),
+            python_model=str(_CODE),
             artifacts={"lora": lora},
             model_config={
                 "root": str(Path.cwd()),
@@ -500,14 +501,33 @@ def _base(profile: Profile) -> dict[str, str]:
 
     model = profile.model
     tags = {"base": f"{model.source}@{model.revision}" if model.revision else model.source}
-    readme = Path(model.source) / "README.md"
-    said = readme.read_text(encoding="utf-8") if readme.is_file() else ""
-    found = re.search(r"^licen[cs]e: *(\S.*?) *$", said, re.MULTILINE | re.IGNORECASE)
-    return tags | {"licence": found[1] if found else card.licence(model)}
+    return tags | {"licence": card.licence(model)}
 
 
 def _tags(one: Weights) -> dict[str, str]:
     return {"dvc.md5": one.md5, "dvc.path": one.file.as_posix(), "painter": one.painter}
+
+
+def _code() -> dict[str, str]:
+    return {"code.md5": _md5(_CODE.read_bytes())}
+
+
+def _bring_code(mlflow: "MlflowClient", profile: str) -> None:
+    """Give all versions of a profile the code that loads them as it is today.
+
+    The library that it calls is today's, too: code of earlier days would refuse what a version
+    of earlier days does not say of settings that came later.
+    """
+    now = _code()
+    for version in mlflow.search_model_versions(f"name LIKE 'atelier-{profile}-%'"):
+        if now.items() <= version.tags.items():
+            continue
+        model = version.source.removeprefix("models:/")
+        files = {one.path for one in mlflow.list_logged_model_artifacts(model)}
+        if _CODE.name in files:
+            mlflow.log_model_artifact(model, str(_CODE))
+        for tag, md5 in now.items():
+            mlflow.set_model_version_tag(version.name, version.version, tag, md5)
 
 
 def _attach(

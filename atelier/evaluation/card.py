@@ -4,8 +4,10 @@ Made from the same page as the report, so that both say the same numbers.
 """
 
 import importlib.resources
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import jinja2
@@ -73,7 +75,16 @@ def render(page: Page, subject: Subject) -> str:
 
 
 def licence(base: ModelParams) -> str:
-    """Return the licence of a base, or where to look for it."""
+    """Return the licence of a base, or where to look for it.
+
+    A line ``Licence: …`` in the README.md of a base's folder says it; of bases on the hub we
+    know what their publishers say.
+    """
+    readme = Path(base.source) / "README.md"
+    said = readme.read_text(encoding="utf-8") if readme.is_file() else ""
+    found = re.search(r"^licen[cs]e: *(\S.*?) *$", said, re.MULTILINE | re.IGNORECASE)
+    if found:
+        return found[1]
     return _LICENCES.get(
         base.source,
         "not known here; look at what came with the base, whose terms a LoRA shares",

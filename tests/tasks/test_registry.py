@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import yaml
 from PIL import Image
+from pydantic import ValidationError
 
 from atelier.errors import ArtifactError
 from atelier.params import Profile, read_profile
@@ -231,6 +232,29 @@ def test_a_registered_model_paints_what_its_weights_paint(
         painted = np.array(Image.open(io.BytesIO(base64.b64decode(image))))
         assert np.array_equal(painted, picture)
 
+    if learns == "lora":  # the same of a version of earlier days
+        address = as_registered_before_newer_settings("atelier-toy-theta", number)
+        with pytest.raises(ValidationError, match="text_chunks"):
+            mlflow.pyfunc.load_model(address)
+        registry.run()
+        again = mlflow.pyfunc.load_model(address)
+        assert again.predict(pd.DataFrame({"prompt": prompts, "seed": seeds})).equals(rows)
+
+
+def as_registered_before_newer_settings(name, number):
+    """Let a version be as code of earlier days left it; return its address."""
+    client = tracking.client()
+    folder = Path(rewritten(name, without_newer_settings, number))
+    code = folder / "painting.py"
+    strict = code.read_text().replace(
+        'recorded_model(config["model"], "this model")',
+        'ModelParams.model_validate(config["model"])',
+    )
+    assert strict != code.read_text()
+    code.write_text(strict)
+    client.delete_model_version_tag(name, str(number), "code.md5")
+    return f"models:/{name}/{number}"
+
 
 def test_a_version_holds_its_model_card_and_says_what_was_not_measured(trained):
     (paths.CARDS / "cpo-s").mkdir(parents=True)
@@ -281,9 +305,9 @@ def test_a_card_that_comes_later_or_changes_is_put_beside_the_weights(trained):
         )
 
 
-def rewritten(name, change):
+def rewritten(name, change, number=1):
     """Change what a version's MLmodel says of its base, as if written by other code."""
-    version = tracking.client().get_model_version(name, "1")
+    version = tracking.client().get_model_version(name, str(number))
     folder = mlflow.artifacts.download_artifacts(  # of a local store: the store's own folder
         version.source, tracking_uri=tracking.tracking_uri()
     )
@@ -291,23 +315,27 @@ def rewritten(name, change):
     content = yaml.safe_load(file.read_text())
     change(content["flavors"]["python_function"])
     file.write_text(yaml.safe_dump(content))
-    return f"models:/{name}/1"
+    return folder
+
+
+def without_newer_settings(python):
+    for name in ("quantise", "text_chunks", "buckets", "true_sizes"):
+        del python["config"]["model"][name]
 
 
 def test_versions_of_other_code_are_read_as_they_were_made_or_refused_with_a_cure(trained):
-    def older(python):
-        for name in ("quantise", "text_chunks", "buckets", "true_sizes"):
-            del python["config"]["model"][name]
-
     registry.run()
 
-    base, lora = registry.fetch(rewritten(THETA1, older))
+    rewritten(THETA1, without_newer_settings)
+    base, lora = registry.fetch(f"models:/{THETA1}/1")
     assert base == trained.model
     assert (lora / registry.LORA).read_text() == "one"
-    address = rewritten(THETA1, lambda python: python["config"]["model"].update(tomorrow=1))
+    rewritten(THETA1, lambda python: python["config"]["model"].update(tomorrow=1))
+    address = f"models:/{THETA1}/1"
     with pytest.raises(ArtifactError, match=rf"{address} was registered with .*\n  tomorrow: "):
         registry.fetch(address)
-    address = rewritten(THETA, lambda python: python.pop("artifacts"))
+    rewritten(THETA, lambda python: python.pop("artifacts"))
+    address = f"models:/{THETA}/1"
     with pytest.raises(ArtifactError, match=f"{address} is no model that `python -m tasks reg"):
         registry.fetch(address)
 

@@ -61,6 +61,12 @@ def test_base_licence_revision_and_loading_code(page, subject, model):
     assert card.licence(model.model_copy(update={"source": "x/y"})).startswith("not known here")
 
 
+def test_a_base_in_a_folder_says_its_licence_itself(model, tmp_path):
+    (tmp_path / "README.md").write_text("# A base\nLicense: CC0, drawn here \n")
+
+    assert card.licence(model.model_copy(update={"source": str(tmp_path)})) == "CC0, drawn here"
+
+
 def test_what_came_from_outside_stays_in_its_cell(page, subject):
     assert card.cell("a | b\n<script>") == r"a \| b \<script\>"
     text = card.render(page, subject)
