@@ -206,10 +206,13 @@ def _rows(text: str, path: Path) -> dict[str, _Row]:
         if not row.file.strip():
             mistakes.append(f"line {row.line}: file is empty")
         elif reading.CONTROL.search(" ".join(row.caption.split())):
-            mistakes.append(f"line {row.line}: caption {row.caption!r} has control characters")
+            mistakes.append(
+                f"line {row.line}: caption {reading.short(row.caption)} has control characters"
+            )
         elif (other := rows.setdefault(_key(row.file), row)) is not row:
             mistakes.append(
-                f"line {row.line}: {row.file!r} stands already in line {other.line}"
+                f"line {row.line}: {reading.short(row.file)} stands already "
+                f"in line {other.line}"
             )
     if mistakes:
         more = f"\n  and {len(mistakes) - _SHOWN} more" * (len(mistakes) > _SHOWN)
@@ -226,7 +229,7 @@ def _csv(text: str, path: Path, mistakes: list[str]) -> Iterator[_Row]:
         if absent:
             raise ArtifactError(
                 f"{path} should have the columns file and caption, with commas between them; "
-                f"its first line is {','.join(header)!r}"
+                f"its first line is {reading.short(','.join(header))}"
             )
         for cells in filter(None, reader):
             if len(cells) == len(header):

@@ -1,9 +1,12 @@
 """The tree for people: a page to unfold and search, and an outline in Markdown."""
 
+import base64
+import hashlib
 import importlib.resources
 from collections.abc import Iterator, Mapping
 
 import jinja2
+from markupsafe import Markup
 
 from atelier.criteria.tree import Branch, Criterion, Tree
 
@@ -11,9 +14,11 @@ from atelier.criteria.tree import Branch, Criterion, Tree
 def html(tree: Tree) -> str:
     """Return the tree as one HTML file that loads nothing; without scripts it still unfolds.
 
-    Everything from the file is escaped.
+    Everything from the file is escaped, and the page lets no script run but its own.
     """
-    source = importlib.resources.files("atelier.criteria") / "page.html.j2"
+    folder = importlib.resources.files("atelier.criteria")
+    script = (folder / "page.js").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     environment = jinja2.Environment(
         autoescape=True,
         undefined=jinja2.StrictUndefined,
@@ -21,8 +26,13 @@ def html(tree: Tree) -> str:
         lstrip_blocks=True,
     )
     environment.filters["size"] = size
-    template = environment.from_string(source.read_text(encoding="utf-8"))
-    return template.render(tree=tree, pairs=len(tree.leaves()))
+    template = environment.from_string((folder / "page.html.j2").read_text(encoding="utf-8"))
+    return template.render(
+        tree=tree,
+        pairs=len(tree.leaves()),
+        script=Markup(script),  # noqa: S704 - our own file
+        script_hash=f"sha256-{digest}",
+    )
 
 
 def markdown(tree: Tree) -> str:

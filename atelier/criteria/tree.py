@@ -105,8 +105,8 @@ class Branch(Params):
 class Tree(Params):
     """One domain's criteria. Iterate with ``leaves``; look up with ``criterion``."""
 
-    domain: str
-    version: str
+    domain: Annotated[str, AfterValidator(_printable)]
+    version: Annotated[str, AfterValidator(_printable)]
     literature: dict[str, str]
     vocabulary: dict[str, list[str]] = Field(default_factory=dict)  # facet → words of applies
     criteria: Annotated[dict[str, Branch | Criterion], Field(min_length=1)]

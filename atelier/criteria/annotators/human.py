@@ -25,7 +25,7 @@ from atelier.criteria.annotations import Image, Judgement
 from atelier.criteria.tree import Branch, Criterion, Pole, Tree
 from atelier.errors import AnnotationError
 from atelier.params import explain
-from atelier.reading import UnreadableError, json_values
+from atelier.reading import UnreadableError, json_values, short
 
 _SHOWN = 20  # mistakes that one message lists
 _PICTURE = "picture"  # name of the image in the interface
@@ -51,10 +51,10 @@ class _Reading:
         """Take one label, or note why it cannot be taken."""
         path = self.paths.get(criterion)
         if path is None:
-            self.mistakes.append(f"{where}: the tree has no criterion {criterion!r}")
+            self.mistakes.append(f"{where}: the tree has no criterion {short(criterion)}")
             return
         if image not in self.images:
-            self.mistakes.append(f"{where}: there is no picture {image!r}")
+            self.mistakes.append(f"{where}: there is no picture {short(image)}")
             return
         try:
             said = _pole(pole, self.tree.criterion(path))
@@ -102,7 +102,7 @@ def _read_rows(
     if not ({"criterion", "pole"} <= columns and columns & {"file", "image"}):
         raise AnnotationError(
             f"{path} should have the columns file (or image), criterion and pole; its first "
-            f"line has {', '.join(rows.fieldnames or ()) or 'none'}"
+            f"line has {short(', '.join(rows.fieldnames or ()) or 'none')}"
         )
     if annotator is None and "annotator" not in columns:
         raise AnnotationError(
@@ -141,8 +141,8 @@ def read_label_studio(path: Path, tree: Tree, images: Mapping[str, str]) -> list
             _read_task(task, reading)
         except (KeyError, TypeError, AttributeError, IndexError) as error:
             reading.mistakes.append(
-                f"task {number + 1}: is no task of Label Studio's JSON export ({error!r}); "
-                "JSON-MIN and CSV are other formats"
+                f"task {number + 1}: is no task of Label Studio's JSON export "
+                f"({short(error)}); JSON-MIN and CSV are other formats"
             )
     return _result(reading, path)
 
@@ -192,7 +192,7 @@ def _pole(said: str, leaf: Criterion) -> Pole | None:
         return None
     raise ValueError(
         f"pole should be positive, negative or abstain, or {leaf.positive!r} or "
-        f"{leaf.negative!r}, is {said!r}"
+        f"{leaf.negative!r}, is {short(said)}"
     )
 
 

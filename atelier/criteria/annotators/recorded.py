@@ -10,7 +10,9 @@ from atelier.criteria.annotations import Judgement
 from atelier.criteria.tree import Pole, Tree
 from atelier.errors import AnnotationError, ArtifactError
 from atelier.images import Pixels
+from atelier.reading import short
 
+_SHOWN = 20  # unknown criteria that one message lists
 # Criterion, annotator, pole, confidence: small, for they are sent to every process.
 _Said = tuple[str, str, Pole, float]
 
@@ -91,8 +93,11 @@ def _refuse_unknown(
         if one.criterion not in present:
             unknown.setdefault(one.criterion, number)
     if unknown:
-        listed = "\n".join(f"  {name!r}, first in line {n}" for name, n in unknown.items())
+        listed = "\n".join(
+            f"  {short(name)}, first in line {n}" for name, n in list(unknown.items())[:_SHOWN]
+        )
+        more = f"\n  and {len(unknown) - _SHOWN} more" if len(unknown) > _SHOWN else ""
         raise AnnotationError(
-            f"{path} judges by criteria that the tree does not have:\n{listed}\n"
+            f"{path} judges by criteria that the tree does not have:\n{listed}{more}\n"
             "Where one was renamed, list the former path under `aliases` of the present one."
         )
