@@ -91,7 +91,11 @@ def run(*, evaluating: bool = False) -> None:
     except ArtifactError:
         raise
     except Exception as error:  # MLflow must not break a pipeline that has its results
-        lines = [f"the registry is as it was: {type(error).__name__}: {error}"[:200]]
+        lines = [
+            tracking.without_password(
+                f"the registry is as it was: {type(error).__name__}: {error}"
+            )[:200]
+        ]
     for line in lines:
         sys.stdout.write(f"registry: {line}\n")
 
@@ -115,7 +119,9 @@ def fetch(address: str) -> tuple[ModelParams, Path]:
             folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=address))
         except (MlflowException, OSError) as error:
             raise ArtifactError(
-                f"{address} cannot be had from MLflow at {tracking.tracking_uri()}: {error}"
+                tracking.without_password(
+                    f"{address} cannot be had from MLflow at {tracking.tracking_uri()}: {error}"
+                )
             ) from None
     try:
         flavor = yaml.safe_load((folder / "MLmodel").read_text(encoding="utf-8"))["flavors"]
@@ -155,8 +161,10 @@ def known(address: str) -> tuple[str, str]:
             return version.tags["painter"], version.tags["dvc.md5"]
         except (MlflowException, KeyError, TypeError) as error:
             raise ArtifactError(
-                f"{address} is no model that `python -m tasks registry` made, in MLflow at "
-                f"{tracking.tracking_uri()}: {error}"
+                tracking.without_password(
+                    f"{address} is no model that `python -m tasks registry` made, in MLflow at "
+                    f"{tracking.tracking_uri()}: {error}"
+                )
             ) from None
 
 
@@ -189,7 +197,11 @@ def surveyed(
     try:
         return list(_surveyed(study, md5, painters))
     except Exception as error:  # the results are in their files, whatever MLflow does
-        return [f"the registry is as it was: {type(error).__name__}: {error}"[:200]]
+        return [
+            tracking.without_password(
+                f"the registry is as it was: {type(error).__name__}: {error}"
+            )[:200]
+        ]
 
 
 def _surveyed(

@@ -33,6 +33,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import unquote, urlsplit
 
 import PIL.Image
 import psutil
@@ -51,6 +52,8 @@ PIPELINE = "ATELIER_PIPELINE"  # names the pipeline run that a stage belongs to
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 _SECONDS_BETWEEN_LOOKS = 10
 _log = logging.getLogger(__name__)
+_URI = "MLFLOW_TRACKING_URI"
+_USER = re.compile(r"(?<=://)[^\s/]*@")  # before the host of an address
 _TAG = 5000  # characters of a tag that MLflow takes anywhere
 _QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -141,8 +144,8 @@ class StageRun:
                 _log.warning(
                     "MLflow at %s did not answer (%s); what the stage says is kept in %s and "
                     "delivered later",
-                    tracking_uri(),
-                    f"{type(error).__name__}: {error}"[:160],
+                    without_password(tracking_uri()),
+                    without_password(f"{type(error).__name__}: {error}")[:160],
                     outbox.FOLDER,
                 )
             self._warned = True
@@ -264,8 +267,24 @@ class _Runs:
 
 
 def tracking_uri() -> str:
-    """Return where runs are kept: MLFLOW_TRACKING_URI, or a SQLite file of this repository."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or _own_uri()
+    """Return where runs are kept: MLFLOW_TRACKING_URI, or a SQLite file of this repository.
+
+    A user and password in a server's address move to the variables that MLflow has for them,
+    for the address comes into messages: ours, MLflow's and those of the stages started here.
+    """
+    uri = os.environ.get(_URI) or _own_uri()
+    parts = urlsplit(uri)
+    if parts.scheme in {"http", "https"} and parts.username is not None:
+        os.environ["MLFLOW_TRACKING_USERNAME"] = unquote(parts.username)
+        os.environ["MLFLOW_TRACKING_PASSWORD"] = unquote(parts.password or "")
+        uri = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+        os.environ[_URI] = uri
+    return uri
+
+
+def without_password(text: str) -> str:
+    """Return ``text`` with what stands for user and password in addresses replaced by ``…``."""
+    return _USER.sub("…@", text)
 
 
 def _own_uri() -> str:
@@ -279,6 +298,7 @@ def ui_command() -> str:
         return f"xdg-open {uri}"
     here = f"sqlite:///{Path.cwd()}/"
     uri = uri.replace(here, "sqlite:///") if uri.startswith(here) else uri
+    uri = without_password(uri)
     python = _relative(Path(sys.executable))
     quiet = "MLFLOW_DISABLE_TELEMETRY=true"
     return f"{quiet} {python} -m mlflow ui --backend-store-uri {uri} --port 5000"

@@ -356,3 +356,23 @@ def test_the_command_that_opens_the_pages_is_short_and_quiet(workspace, monkeypa
     )
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow.studio:5000")
     assert tracking.ui_command() == "xdg-open http://mlflow.studio:5000"
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:9", "mlflow.studio"])
+def test_a_password_in_a_servers_address_is_shown_to_nobody(workspace, monkeypatch, host):
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "before")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "before")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://ann:s%40cret@{host}/runs")
+
+    assert tracking.tracking_uri() == f"http://{host}/runs"
+    assert tracking.ui_command() == f"xdg-open http://{host}/runs"
+    assert os.environ["MLFLOW_TRACKING_URI"] == f"http://{host}/runs"  # stages inherit it
+    assert os.environ["MLFLOW_TRACKING_USERNAME"] == "ann"
+    assert os.environ["MLFLOW_TRACKING_PASSWORD"] == "s@cret"
+
+
+def test_the_password_of_a_database_is_shown_to_nobody(workspace, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql+psycopg2://ann:s@cret@db:1/mlflow")
+
+    assert "postgresql+psycopg2://…@db:1/mlflow" in tracking.ui_command()
+    assert tracking.without_password("a https://a:b@c/d?e@f g@h") == "a https://…@c/d?e@f g@h"
