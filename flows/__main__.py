@@ -166,7 +166,10 @@ def serve() -> None:
 def study(
     name: Annotated[str, typer.Argument(help="of params/NAME.yaml and docs/NAME.md")] = "study",
 ) -> None:
-    """Run the grid of params/NAME.yaml, tuned fairly, and write docs/NAME.md."""
+    """Run the grid of params/NAME.yaml, tuned fairly, and write docs/NAME.md.
+
+    Without a server; the deployment study/here is the same as Prefect tasks.
+    """
     from flows import study as grid
 
     def tell(line: str) -> None:

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -135,15 +135,20 @@ def _supervise(
         return process.wait(), tail
 
 
+def repository_alone(tell: Callable[[str], None]) -> AbstractContextManager[None]:
+    """Keep two flow runs of one repository apart."""
+    return alone(_LOCK, "another flow run in this repository", tell)
+
+
 @contextmanager
-def repository_alone(tell: Callable[[str], None]) -> Iterator[None]:
-    """Keep two flow runs of one repository apart; the lock dies with the process."""
-    _LOCK.parent.mkdir(parents=True, exist_ok=True)
-    with _LOCK.open("w") as lock:
+def alone(file: Path, other: str, tell: Callable[[str], None]) -> Iterator[None]:
+    """Keep two runs of a kind apart by a locked file; the lock dies with the process."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            tell("another flow run works in this repository; waiting for it")
+            tell(f"{other} is at work; waiting for it")
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 

@@ -14,6 +14,7 @@ import json
 import os
 import re
 import shutil
+import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -28,8 +29,8 @@ from atelier.criteria import annotations
 from atelier.criteria.annotations import Judgement
 from atelier.errors import ArtifactError, ParamsError
 from atelier.params import Profile, StudyParams, read_study
-from flows import supervise
-from tasks import paths
+from flows import running, supervise
+from tasks import outbox, paths, tracking
 
 _CODE = ("atelier", "tasks", "dvc.yaml", "params/criteria", "data.dvc", "base")
 _SAID = 12  # last lines of a failed experiment that are shown
@@ -65,8 +66,43 @@ class Found:
     trained: Mapping[str, Mapping[str, Any]]
 
 
-def run(name: str, tell: Tell) -> None:
+@dataclass(frozen=True)
+class Attempt:
+    """An experiment that is to be had, one way or the other.
+
+    Attributes:
+        name: Of the experiment.
+        known: Returns what it found when it was run before with all the same, or None.
+        perform: Runs it, with these variables beside ours.
+    """
+
+    name: str
+    known: Callable[[], Found | None]
+    perform: Callable[[Mapping[str, str]], Found]
+
+
+def names() -> list[str]:
+    """Return the names of the studies in params/: those of files with methods to compare."""
+    texts = {
+        file.stem: file.read_text(encoding="utf-8") for file in paths.PARAMS.glob("*.yaml")
+    }
+    return sorted(
+        name for name, text in texts.items() if re.search(r"^methods:", text, re.MULTILINE)
+    )
+
+
+def directly(attempt: Attempt) -> Found:
+    """Have an experiment in this process, with the devices that it sees."""
+    return attempt.known() or attempt.perform({})
+
+
+def run(name: str, tell: Tell, have: Callable[[Attempt], Found] = directly) -> None:
     """Tune, run what was chosen, and write docs/NAME.md; goes on where it was stopped.
+
+    Args:
+        name: Of params/NAME.yaml.
+        tell: Called with each line.
+        have: Has an experiment: a flow makes a task of each.
 
     Raises:
         ParamsError: params/NAME.yaml, or the profile with a change, does not fit.
@@ -85,17 +121,96 @@ def run(name: str, tell: Tell) -> None:
     tuning = tuning_run(study)
     values = changed(values, study.settings)
     _check(file, values, [tuning, *final_runs(study, dict.fromkeys(study.methods, 1))])
-    kept = paths.ARTIFACTS / name
-    tuned = _done(kept, tuning, study.profile, values, tell)
-    chosen = {method: choose(method, study, tuned) for method in study.methods}
-    experiments = final_runs(study, chosen)
-    profile = Profile.model_validate(values)
-    results: dict[str, Found] = {}
-    for place, one in enumerate(experiments, start=1):
-        tell(f"study: {one.name} ({place} of {len(experiments)})")
-        results[one.name] = _done(kept, one, study.profile, values, tell)
-        findings.write(name, study, chosen, tuned, results, profile, len(experiments))
+    here = _Place(name, study, values, tell)
+    with (
+        running.alone(here.kept / "lock", f"another run of {name}", tell),
+        tracking.study(here.key, study.model_dump(mode="json"), tell) as tracked,
+    ):
+        tuned = have(here.attempt(tuning))
+        chosen = {method: choose(method, study, tuned) for method in study.methods}
+        tracked.tags({f"chosen.{method}": str(number) for method, number in chosen.items()})
+        experiments = final_runs(study, chosen)
+        profile = Profile.model_validate(values)
+        results: dict[str, Found] = {}
+        for place, one in enumerate(experiments, start=1):
+            tell(f"study: {one.name} ({place} of {len(experiments)})")
+            results[one.name] = have(here.attempt(one))
+            findings.write(name, study, chosen, tuned, results, profile, len(experiments))
+            tracked.metrics(_means(study, results), place)
+            tell(f"study: step {place}/{len(experiments)} · {one.name}")
+        tracked.file(findings.document(name))
+        here.deliver()
     tell(f"study: {findings.document(name)} is written")
+
+
+def _means(study: StudyParams, results: Mapping[str, Found]) -> dict[str, float]:
+    """Return #A_neg and FID of each painter of the main comparison, over the seeds so far."""
+    rows = [
+        found.metrics for name, found in results.items() if name.rpartition("-")[0] == "methods"
+    ]
+    return {
+        f"{measure}/{painter}": statistics.fmean(row[painter][measure] for row in rows)
+        for measure in ("negatives", "fid")
+        for painter in (rows[0] if rows else ())
+        if all(row[painter].get(measure) is not None for row in rows)
+    }
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a study's experiments are run, and with what."""
+
+    name: str
+    study: StudyParams
+    values: Mapping[str, Any]
+    tell: Tell
+
+    @property
+    def kept(self) -> Path:
+        return paths.ARTIFACTS / self.name
+
+    @property
+    def key(self) -> str:
+        """The study's in MLflow: other settings are another run."""
+        settings = hashlib.sha256(self.study.model_dump_json().encode())
+        return f"{self.name}/{settings.hexdigest()[:12]}"
+
+    def attempt(self, one: Experiment) -> Attempt:
+        """Return an experiment as it is to be had here."""
+        settings = changed(self.values, one.changes)
+        file = self.kept / one.name / "found.json"
+        key = _key(settings)
+
+        def known() -> Found | None:
+            found = _known(file, key)
+            if found is not None:
+                self.tell(f"study: {one.name} was run before")
+            return found
+
+        def perform(more: Mapping[str, str]) -> Found:
+            workspace = _workspace(self.kept / "workspace", self.study.profile, settings)
+            _reproduce(workspace, one.name, {**self._told(one.name), **more}, self.tell)
+            found = collect(workspace)
+            _keep(file, key, one, found)
+            return found
+
+        return Attempt(one.name, known, perform)
+
+    def _told(self, experiment: str) -> dict[str, str]:
+        """Return variables by which the stages log to our MLflow, under the study's run."""
+        return {
+            "MLFLOW_TRACKING_URI": tracking.tracking_uri(),
+            tracking.STUDY: self.key,
+            tracking.PIPELINE: f"{self.key}/{experiment}",
+        }
+
+    def deliver(self) -> None:
+        """Tell MLflow what the workspace's stages could not while it was away."""
+        workspace = self.kept / "workspace"
+        if any((workspace / outbox.FOLDER).glob("*")):
+            words = [sys.executable, "-m", "tasks", "registry"]
+            more = {**os.environ, **self._told(""), "PYTHONPATH": str(workspace.absolute())}
+            subprocess.run(words, cwd=workspace, env=more, capture_output=True, check=False)
 
 
 def tuning_run(study: StudyParams) -> Experiment:
@@ -248,35 +363,25 @@ def _check(file: Path, values: Mapping[str, Any], experiments: Sequence[Experime
             ) from None
 
 
-def _done(
-    kept: Path, one: Experiment, profile: str, values: Mapping[str, Any], tell: Tell
-) -> Found:
-    """Return what an experiment found, run now unless it was before."""
-    settings = changed(values, one.changes)
-    folder = kept / one.name
-    key = _key(settings)
-    if (folder / "found.json").is_file():
-        before = json.loads((folder / "found.json").read_text(encoding="utf-8"))
-        if before["key"] == key:
-            tell(f"study: {one.name} was run before")
-            return Found(before["metrics"], before["negatives"], before["trained"])
-    workspace = _workspace(kept / "workspace", profile, settings)
-    _reproduce(workspace, one.name, tell)
-    found = collect(workspace)
-    atomic.write(
-        folder / "found.json",
-        json.dumps(
-            {
-                "key": key,
-                "settings": dict(one.changes),
-                "metrics": found.metrics,
-                "negatives": found.negatives,
-                "trained": found.trained,
-            }
-        )
-        + "\n",
-    )
-    return found
+def _known(file: Path, key: str) -> Found | None:
+    """Return what an experiment found, if it was run with all the same."""
+    if not file.is_file():
+        return None
+    before = json.loads(file.read_text(encoding="utf-8"))
+    if before["key"] != key:
+        return None
+    return Found(before["metrics"], before["negatives"], before["trained"])
+
+
+def _keep(file: Path, key: str, one: Experiment, found: Found) -> None:
+    content = {
+        "key": key,
+        "settings": dict(one.changes),
+        "metrics": found.metrics,
+        "negatives": found.negatives,
+        "trained": found.trained,
+    }
+    atomic.write(file, json.dumps(content) + "\n")
 
 
 def _key(settings: Mapping[str, Any]) -> str:
@@ -329,7 +434,7 @@ def _git(*words: str) -> str:
     return done.stdout.strip()
 
 
-def _reproduce(workspace: Path, name: str, tell: Tell) -> None:
+def _reproduce(workspace: Path, name: str, more: Mapping[str, str], tell: Tell) -> None:
     """Run the pipeline there, supervised: it ends with us."""
     words = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "evaluate"]
     here = str(Path(sys.executable).parent)
@@ -338,6 +443,7 @@ def _reproduce(workspace: Path, name: str, tell: Tell) -> None:
         "PATH": os.pathsep.join([here, os.environ.get("PATH", os.defpath)]),
         "PYTHONPATH": str(workspace.absolute()),
         "PYTHONUNBUFFERED": "1",
+        **more,
     }
     process = subprocess.Popen(
         supervise.command(words, timeout_seconds=None, silence_seconds=None),

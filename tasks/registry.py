@@ -87,7 +87,10 @@ def run(*, evaluating: bool = False) -> None:
     profile = read_profile(paths.profile(name))
     try:
         tracking.deliver()
-        lines = list(_reconcile(name, profile, evaluating))
+        if tracking.STUDY in os.environ:
+            lines = ["the models of a study's experiments are not registered"]
+        else:
+            lines = list(_reconcile(name, profile, evaluating))
     except ArtifactError:
         raise
     except Exception as error:  # MLflow must not break a pipeline that has its results

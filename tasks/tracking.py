@@ -9,6 +9,8 @@ How it is laid out, so that runs compare well in MLflow's pages:
 * one child a stage, named after it, with its own section's params (``lora.rank``), curves,
   pictures and files: filter by ``tags.stage = "cpo"`` to compare trainings.
 
+A study's pipeline runs are children of its own run, in an experiment ``atelier-<study>``.
+
 All stages of one flow run share the parent by the environment variable ATELIER_PIPELINE;
 those of one ``dvc repro`` by that process. A stage run by hand has a parent of its own. The
 parent has the state and end of its latest child.
@@ -49,6 +51,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 PIPELINE = "ATELIER_PIPELINE"  # names the pipeline run that a stage belongs to
+STUDY = "ATELIER_STUDY"  # names the study that a pipeline run belongs to, as NAME/<settings>
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 _SECONDS_BETWEEN_LOOKS = 10
 _log = logging.getLogger(__name__)
@@ -405,6 +408,7 @@ def _header(name: str, profile: Profile) -> dict[str, Any]:
         "stage": name,
         "profile": profile_name,
         "pipeline": _pipeline(),
+        "study": os.environ.get(STUDY),
         "started": time.time_ns() // 1_000_000,
         "params": _section(name, profile),
         "tags": common
@@ -412,7 +416,9 @@ def _header(name: str, profile: Profile) -> dict[str, Any]:
             "stage": name,
             "mlflow.source.name": f"python -m tasks {name}",
         },
-        "parent_name": f"pipeline {now}",
+        "parent_name": _pipeline().rpartition("/")[2]
+        if os.environ.get(STUDY)
+        else f"pipeline {now}",
         "parent_params": flat(profile.model_dump()),
         "parent_tags": common | {"mlflow.source.name": command},
     }
@@ -422,7 +428,7 @@ def _begin(header: Mapping[str, Any]) -> _Runs:
     """Open the run that ``header`` describes, under the parent of its pipeline run."""
     with alone():
         mlflow = client()
-        at = experiment(mlflow, header["profile"])
+        at = experiment(mlflow, _collection(header))
         _bury_the_dead(mlflow, at)
         parent = _parent(mlflow, at, header)
     tags = {**header["tags"], "mlflow.parentRunId": parent}
@@ -441,16 +447,121 @@ def _parent(mlflow: "MlflowClient", at: str, header: Mapping[str, Any]) -> str:
     found = mlflow.search_runs([at], f"tags.`atelier.pipeline` = '{key}'", max_results=1)
     if found:
         return str(found[0].info.run_id)
+    tags = {**header["parent_tags"], "atelier.pipeline": key}
+    if header.get("study"):
+        tags["mlflow.parentRunId"] = _study(mlflow, at, header["study"])
     made = mlflow.create_run(
         at,
         run_name=header["parent_name"],
-        tags={**header["parent_tags"], "atelier.pipeline": key},
+        tags=tags,
         start_time=header["started"],
     )
     run = str(made.info.run_id)
     _params(mlflow, run, header["parent_params"])
     _log_data(mlflow, run, header["parent_tags"])
     return run
+
+
+def _collection(header: Mapping[str, Any]) -> str:
+    """Return what the experiment is called after: the study, or else the profile."""
+    study: str | None = header.get("study")
+    return study.partition("/")[0] if study else str(header["profile"])
+
+
+def _study(mlflow: "MlflowClient", at: str, key: str) -> str:
+    """Return the run of a study, made if need be: an experiment may be heard of before it."""
+    found = mlflow.search_runs([at], f"tags.`atelier.study` = '{key}'", max_results=1)
+    if found:
+        return str(found[0].info.run_id)
+    name = key.partition("/")[0]
+    tags = provenance() | {"atelier.study": key, "mlflow.source.name": "python -m flows study"}
+    return str(mlflow.create_run(at, run_name=name, tags=tags).info.run_id)
+
+
+@contextlib.contextmanager
+def study(
+    key: str, settings: Mapping[str, Any], tell: Callable[[str], None]
+) -> Iterator["StudyRun"]:
+    """Track a whole study: its pipeline runs are children of one run that says what it is.
+
+    MLflow being away stops nothing. What stages say is kept and delivered as ever; what the
+    study itself says is said again by the next run of the same study.
+
+    Args:
+        key: As ``STUDY`` has it; the same settings go on under the same run.
+        settings: Of the study.
+        tell: Called with a line if MLflow does not answer.
+    """
+    run = StudyRun(key, tell)
+    run.begin(settings)
+    try:
+        yield run
+    except (KeyboardInterrupt, SystemExit):
+        run.end("KILLED")
+        raise
+    except BaseException:
+        run.end("FAILED")
+        raise
+    run.end("FINISHED")
+
+
+class StudyRun:
+    """What a study says of itself. Made by ``study``."""
+
+    def __init__(self, key: str, tell: Callable[[str], None]) -> None:
+        self._key, self._say = key, tell
+        self._warned = False
+
+    def begin(self, settings: Mapping[str, Any]) -> None:
+        """Open the run, with the settings as its params, and the plain ones as tags."""
+        rows = flat(settings)
+        plain = {name: value for name, value in rows.items() if "." not in name}
+
+        def tell(mlflow: "MlflowClient", run: str) -> None:
+            mlflow.update_run(run, status="RUNNING")
+            _params(mlflow, run, rows)
+            for name, value in plain.items():
+                mlflow.set_tag(run, name, value[:_TAG])
+
+        self._tell(tell)
+
+    def tags(self, values: Mapping[str, str]) -> None:
+        """Say what is no number."""
+        self._tell(lambda mlflow, run: [mlflow.set_tag(run, *one) for one in values.items()])
+
+    def metrics(self, values: Mapping[str, float], done: int) -> None:
+        """Log what was found so far, after so many experiments."""
+
+        def tell(mlflow: "MlflowClient", run: str) -> None:
+            for name, value in values.items():
+                if math.isfinite(value):
+                    mlflow.log_metric(run, _allowed(name), value, step=done)
+
+        self._tell(tell)
+
+    def file(self, path: Path) -> None:
+        """Log a file."""
+        self._tell(lambda mlflow, run: mlflow.log_artifact(run, str(path)))
+
+    def end(self, status: Status) -> None:
+        """Close the run."""
+        self._tell(lambda mlflow, run: mlflow.set_terminated(run, status))
+
+    def _tell(self, tell: "Callable[[MlflowClient, str], Any]") -> None:
+        if self._warned:
+            return  # once is enough, and each try costs seconds
+        try:
+            with alone():
+                mlflow = client()
+                at = experiment(mlflow, self._key.partition("/")[0])
+                run = _study(mlflow, at, self._key)
+            tell(mlflow, run)
+        except Exception as error:  # whatever breaks in MLflow, days of training go on
+            self._warned = True
+            self._say(
+                f"MLflow at {tracking_uri()} did not answer ({type(error).__name__}); the same "
+                "command tells it later what the study says"
+            )
 
 
 def _log_data(mlflow: "MlflowClient", run: str, tags: Mapping[str, str]) -> None:

@@ -1,16 +1,20 @@
+import contextlib
 import json
 import shutil
 import subprocess
+import threading
+import time
 
 import pytest
 import yaml
+from prefect.logging import disable_run_logger
 
 from atelier import images
 from atelier.criteria import annotations
 from atelier.criteria.annotations import Judgement
 from atelier.errors import ArtifactError, ParamsError
 from atelier.params import StudyParams
-from flows import findings, study
+from flows import experiments, findings, stages, study
 from tasks import paths
 
 STUDY = """
@@ -41,6 +45,8 @@ variants: {flipped: {winner: flipped}}
 steps: {values: [2], methods: [cpo-s, cpo]}
 volumes: [0.5]
 """
+META = stages.Meta(gpu=1, memory=0, retries=0, timeout=1, silence=1)
+STAGE = stages.Stage(name="cpo", needs=(), outs=(), about="", meta=META)
 JUDGES = ("measured-1", "starter-features-1")
 
 
@@ -65,14 +71,45 @@ def here(tmp_path, monkeypatch, profile, values):
     return tmp_path
 
 
+class Silent:
+    """Stands where MLflow's run of the study would: keeps what the study says of itself."""
+
+    def __init__(self):
+        self.said, self.found, self.files = {}, {}, []
+
+    def tags(self, values):
+        self.said |= values
+
+    def metrics(self, values, done):
+        self.found[done] = values
+
+    def file(self, path):
+        self.files.append(path.as_posix())
+
+
 @pytest.fixture
-def ran(monkeypatch):
+def tracked(monkeypatch):
+    """What MLflow was told of the study."""
+    silent = Silent()
+
+    @contextlib.contextmanager
+    def study_run(key, settings, tell):
+        silent.key, silent.settings = key, settings
+        yield silent
+
+    monkeypatch.setattr(study.tracking, "study", study_run)
+    return silent
+
+
+@pytest.fixture
+def ran(monkeypatch, tracked):
     """What was run, by the profile it ran with; each painter has its own #A_neg."""
     done = {}
 
-    def reproduce(workspace, name, tell):
+    def reproduce(workspace, name, more, tell):
         profile = yaml.safe_load((workspace / "params/toy.yaml").read_text())
         done[name] = profile
+        tracked.variables = more
         leave(workspace, profile)
 
     monkeypatch.setattr(study, "_reproduce", reproduce)
@@ -144,6 +181,70 @@ def test_the_grid_is_tuned_on_validation_and_run_on_test(here, ran):
     assert ran["steps2-0"]["cpo"]["training"]["steps"] == 2
 
 
+@pytest.fixture
+def unwritten(monkeypatch):
+    """No document is written after each experiment: figures take their time."""
+    monkeypatch.setattr(findings, "write", lambda *said: None)
+
+
+def test_mlflow_has_the_study_with_what_was_found_and_stages_log_under_it(
+    here, ran, tracked, unwritten
+):
+    study.run("study", lambda line: None)
+
+    assert tracked.settings["methods"]["dpo"][0]["beta"] == 500
+    assert tracked.said["chosen.dpo"] == "1"
+    last = max(tracked.found)
+    assert last == 14
+    assert tracked.found[last]["negatives/cpo"] == 2
+    assert tracked.found[last]["fid/base"] == 10
+    assert tracked.files == ["docs/study.md"]
+    assert tracked.variables == {
+        "ATELIER_STUDY": tracked.key,
+        "ATELIER_PIPELINE": f"{tracked.key}/volume50-1",
+        "MLFLOW_TRACKING_URI": f"sqlite:///{here}/artifacts/mlflow/mlflow.db",
+    }
+    assert tracked.key.startswith("study/")
+
+
+def test_two_runs_of_one_study_wait_for_each_other(here, ran, unwritten):
+    said = []
+    with study.running.alone(paths.ARTIFACTS / "study/lock", "another", said.append):
+        thread = threading.Thread(target=study.run, args=("study", said.append), daemon=True)
+        thread.start()
+        while not said:
+            time.sleep(0.01)
+        assert said == ["another run of study is at work; waiting for it"]
+        assert not ran
+    thread.join(60)
+    assert len(ran) == 15
+
+
+def test_the_flow_offers_the_studies_of_params_and_tells_what_ran(
+    here, ran, unwritten, monkeypatch
+):
+    (paths.PARAMS / "profile.yaml").write_text("profile: toy\n")
+    done = []
+
+    def have(attempt):
+        state = experiments.experiment.fn(attempt)
+        done.append((attempt.name, state.name))
+        return state.data
+
+    monkeypatch.setattr(experiments.gpus, "ensure_limit", lambda: None)
+    monkeypatch.setattr(experiments.stages, "read", lambda: [STAGE])
+    with disable_run_logger():
+        study.run("study", lambda line: None, have)
+        first, done[:] = list(done), []
+        study.run("study", lambda line: None, have)
+
+    assert study.names() == ["study"]
+    assert [name for name, _ in first] == [name for name, _ in done]
+    assert {state for _, state in first} == {"Ran"}
+    assert {state for _, state in done} == {"RanBefore"}
+    assert experiments.experiment.cache_policy is experiments.NO_CACHE
+
+
 def test_what_was_run_is_not_run_again_and_what_changed_is(here, ran, values):
     study.run("study", lambda line: None)
     before = findings.document("study").read_text()
@@ -164,10 +265,10 @@ def test_what_was_run_is_not_run_again_and_what_changed_is(here, ran, values):
 def test_a_stopped_study_goes_on(here, ran, monkeypatch):
     reproduce = study._reproduce
 
-    def once(workspace, name, tell):
+    def once(workspace, name, more, tell):
         if name == "guided-0":
             raise ArtifactError("stopped")
-        reproduce(workspace, name, tell)
+        reproduce(workspace, name, more, tell)
 
     monkeypatch.setattr(study, "_reproduce", once)
     with pytest.raises(ArtifactError, match="stopped"):

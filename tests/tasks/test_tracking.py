@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from atelier.params import read_profile
-from tasks import outbox, paths, tracking
+from tasks import outbox, paths, registry, tracking
 
 WAITING = """
 import time
@@ -65,6 +65,64 @@ def test_stages_of_one_pipeline_are_children_of_one_run(checked, runs, monkeypat
     assert found["cpo"].data.params["model.family"] == "flux"
     assert found["cpo"].data.tags["profile"] == "starter"
     assert {run.info.status for run in found.values()} == {"FINISHED"}
+
+
+def test_a_studys_pipeline_runs_are_children_of_its_own_run(checked, workspace, monkeypatch):
+    key, said = "study/abc", []
+    with tracking.study(key, {"seeds": [0, 1], "sweep": {"field": "omega"}}, said.append) as of:
+        with monkeypatch.context() as patch:
+            patch.setenv("ATELIER_STUDY", key)
+            patch.setenv("ATELIER_PIPELINE", f"{key}/methods-0")
+            for name in ("sft", "cpo"):
+                with tracking.stage(name, checked):
+                    pass
+            registry.run(evaluating=True)
+        of.tags({"chosen.dpo": "2"})
+        of.metrics({"negatives/dpo": 1.5}, done=1)
+        of.file(paths.SWITCH)
+
+    mlflow = tracking.client()
+    found = mlflow.search_runs([tracking.experiment(mlflow, "study")])
+    runs = {run.data.tags["mlflow.runName"]: run for run in found}
+    assert said == []
+    assert runs.keys() == {"study", "methods-0", "sft", "cpo"}
+    above = {name: run.data.tags.get("mlflow.parentRunId") for name, run in runs.items()}
+    ids = {name: run.info.run_id for name, run in runs.items()}
+    assert above == {
+        "study": None,
+        "methods-0": ids["study"],
+        "sft": ids["methods-0"],
+        "cpo": ids["methods-0"],
+    }
+    assert {run.info.status for run in found} == {"FINISHED"}
+    whole = runs["study"].data
+    assert (whole.tags["seeds"], whole.tags["chosen.dpo"]) == ("[0, 1]", "2")
+    assert whole.params["sweep.field"] == "omega"
+    assert whole.metrics == {"negatives/dpo": 1.5}
+    assert [file.path for file in mlflow.list_artifacts(ids["study"])] == ["profile.yaml"]
+    assert not mlflow.search_registered_models()  # the registry follows our own dvc.lock
+
+
+def test_a_study_goes_on_where_mlflow_is_away_and_under_its_run_when_it_is_back(
+    checked, monkeypatch
+):
+    said = []
+    with monkeypatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+        patch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+        with tracking.study("study/abc", {"seeds": [0]}, said.append) as of:
+            of.metrics({"fid/dpo": 9.0}, done=1)
+    assert len(said) == 1
+    assert "did not answer" in said[0]
+
+    for _ in range(2):
+        with tracking.study("study/abc", {"seeds": [0]}, said.append) as of:
+            of.metrics({"fid/dpo": 9.0}, done=1)
+
+    mlflow = tracking.client()
+    (run,) = mlflow.search_runs([tracking.experiment(mlflow, "study")])
+    assert run.data.metrics == {"fid/dpo": 9.0}
+    assert len(said) == 1
 
 
 def test_curves_results_pictures_and_files(checked, runs, workspace):
