@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL
 
 from atelier.images import Framed, Pixels
 from atelier.models import Denoiser, quiet, small
@@ -98,6 +97,8 @@ IMAGES = 16
 
 def painter(toy: Toy) -> Denoiser:
     """Build one with random weights, its text encoders and a codec of the published kind."""
+    from diffusers import AutoencoderKL
+
     with quiet(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         codec = AutoencoderKL(
@@ -152,7 +153,7 @@ def corpus(built: Denoiser, toy: Toy, folder: Path) -> steps.Corpus:
         built,
         names,
         [(toy.pixels, toy.pixels)] * IMAGES,
-        lambda name, size: Framed(by_name[name], size, (0, 0)),
+        lambda image, size: Framed(by_name[image], size, (0, 0)),
         folder=folder,
         batch_images=8,
         report=silent,

@@ -31,6 +31,7 @@ is judged in portraits and landscapes in oil.
 import contextlib
 import re
 from collections.abc import Collection, Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -113,6 +114,10 @@ class Tree(Params):
 
     def leaves(self) -> dict[str, Criterion]:
         """Return every criterion by its path, in the order of the file."""
+        return dict(self._by_path)
+
+    @cached_property
+    def _by_path(self) -> dict[str, Criterion]:
         return {
             path: node for path, node in _walk(self.criteria) if isinstance(node, Criterion)
         }

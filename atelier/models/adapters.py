@@ -12,7 +12,7 @@ import contextlib
 import json
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -260,7 +260,8 @@ def use(network: Any, state: State) -> Iterator[None]:
     state stands alone.
 
     On leaving, the state before is back, trainable weights included. The innermost adapters
-    are trainable, as peft has it; run frozen ones under ``torch.no_grad``.
+    are trainable, as peft has it, unless gradients are off; run frozen ones under
+    ``torch.no_grad``.
 
     Raises:
         ParamsError: Full weights were to be added up.
@@ -276,6 +277,9 @@ def _adapted(network: Any, shares: Mapping[str, float]) -> Iterator[None]:
     layers: list[Any] = [
         module for module in network.modules() if isinstance(module, BaseTunerLayer)
     ]
+    if not torch.is_grad_enabled():
+        yield from _switched(layers, shares)
+        return
     before = [
         (layer.disable_adapters, list(layer.active_adapters), dict(layer.scaling))
         for layer in layers
@@ -297,6 +301,31 @@ def _adapted(network: Any, shares: Mapping[str, float]) -> Iterator[None]:
             layer.enable_adapters(not disabled)
         for parameter, flag in trainable:
             parameter.requires_grad_(flag)
+
+
+def _switched(layers: Sequence[Any], shares: Mapping[str, float]) -> Iterator[None]:
+    """As above where nothing learns: which weights would is neither changed nor put back.
+
+    peft's own switches walk over all weights of all adapters, which in a step of small
+    networks costs a twentieth of the passes.
+    """
+    before = [
+        (layer._disable_adapters, layer._active_adapter, dict(layer.scaling))
+        for layer in layers
+    ]
+    try:
+        for layer in layers:
+            layer._disable_adapters = not shares
+            if shares:
+                layer._active_adapter = list(shares)
+            for name, share in shares.items():
+                if name in layer.scaling:
+                    layer.scaling[name] *= share
+        yield
+    finally:
+        for layer, (disabled, active, scaling) in zip(layers, before, strict=True):
+            layer.scaling.update(scaling)
+            layer._active_adapter, layer._disable_adapters = active, disabled
 
 
 @contextlib.contextmanager

@@ -6,7 +6,9 @@ painter's identity and, for pictures, their size.
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,7 +56,7 @@ def latents(
         painter: Whose codec is used.
         images: Their hashes.
         sizes: Height and width at which each is encoded, in pixels; part of the key.
-        framed: Reads a picture by hash at a size.
+        framed: Reads a picture by hash at a size; called in a thread.
         folder: The cache.
         batch_images: Pictures encoded at once.
         report: Told how many of the missing ones are done.
@@ -65,8 +67,8 @@ def latents(
         kind = f"latents-{painter.identity}-{size[0]}x{size[1]}"
         keys = [image for image, own in zip(images, sizes, strict=True) if own == size]
 
-        def encode(missing: Sequence[str], size: Size = size) -> dict[str, Tensor]:
-            pictures = [framed(image, size) for image in missing]
+        def encode(missing: Sequence[str], ahead: "_Ahead") -> dict[str, Tensor]:
+            pictures = ahead.take(missing)
             pixels = to_pixels(np.stack([picture.pixels for picture in pictures]))
             frames = [[*picture.original, *picture.corner] for picture in pictures]
             return {
@@ -74,12 +76,64 @@ def latents(
                 "frame": torch.tensor(frames, dtype=torch.float32),
             }
 
-        of_size[size] = cache.filled(
-            folder / kind, keys, encode, batch=batch_images, report=_after(done, report)
-        )
+        def read(image: str, size: Size = size) -> Framed:
+            return framed(image, size)
+
+        with _Ahead(read, folder / kind, keys, batch_images) as ahead:
+            of_size[size] = cache.filled(
+                folder / kind,
+                keys,
+                partial(encode, ahead=ahead),
+                batch=batch_images,
+                report=_after(done, report),
+            )
         done += len(set(keys))
     entries = [(of_size[size], image) for image, size in zip(images, sizes, strict=True)]
     return Encoded(Column(entries, "latents"), Column(entries, "frame"))
+
+
+class _Ahead:
+    """Reads the next pictures in a thread while the encoder is at those before them.
+
+    Args:
+        read: Reads one picture.
+        folder: The cache; what it holds when the first is asked for is not read ahead.
+        order: In which they will be asked for, but for those that another process takes.
+        count: How many are read ahead.
+    """
+
+    def __init__(
+        self, read: Callable[[str], Framed], folder: Path, order: Sequence[str], count: int
+    ) -> None:
+        self._read, self._folder, self._keys, self._count = read, folder, order, count
+        self._reading: dict[str, Future[Framed]] = {}
+        self._pool = ThreadPoolExecutor(1)  # reading silences warnings, which no two can
+
+    def __enter__(self) -> "_Ahead":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def take(self, images: Sequence[str]) -> list[Framed]:
+        """Return these pictures, and begin with those that follow them."""
+        wanted = [self._begun(image) for image in images]
+        start = self._places.get(images[-1], len(self._order)) + 1
+        following = self._order[start : start + self._count]
+        self._reading = {image: self._begun(image) for image in following}
+        return [one.result() for one in wanted]
+
+    @cached_property
+    def _order(self) -> list[str]:
+        held = Cache(self._folder)
+        return [image for image in dict.fromkeys(self._keys) if image not in held]
+
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        return {image: place for place, image in enumerate(self._order)}
+
+    def _begun(self, image: str) -> Future[Framed]:
+        return self._reading.get(image) or self._pool.submit(self._read, image)
 
 
 def texts(

@@ -67,6 +67,23 @@ def test_states_nest_and_come_back(taught):
     assert not torch.equal(theta, base)
 
 
+@pytest.mark.parametrize(
+    "state", [None, "theta1", {"theta1": 0.5, "theta": 1.0}], ids=["base", "one", "sum"]
+)
+def test_without_gradients_a_state_is_the_same_and_nobody_is_freed_to_learn(taught, state):
+    with adapters.use(taught.network, "theta"):
+        with adapters.use(taught.network, state):
+            expected = predict(taught)
+        flags = [p.requires_grad for p in taught.network.parameters()]
+        with torch.no_grad(), adapters.use(taught.network, state):
+            assert torch.equal(predict(taught), expected)
+            assert [p.requires_grad for p in taught.network.parameters()] == flags
+        assert [p.requires_grad for p in taught.network.parameters()] == flags
+        learned = predict(taught)
+    with torch.no_grad(), adapters.use(taught.network, "theta"):
+        assert torch.equal(predict(taught), learned)
+
+
 def test_an_error_inside_leaves_the_state_as_it_was(taught):
     with adapters.use(taught.network, "theta"):
         theta = predict(taught)

@@ -1,3 +1,5 @@
+import threading
+
 import numpy as np
 import pytest
 import torch
@@ -43,6 +45,26 @@ def test_nothing_is_encoded_twice(painter, tmp_path):
     read(painter, ["bb", "cc", "aa"], tmp_path, second := [])
 
     assert (first, second) == (["aa", "bb"], ["cc"])
+
+
+def test_the_next_pictures_are_read_while_these_are_encoded(painter, tmp_path):
+    third = threading.Event()
+    encode = painter.encode_images
+
+    def framed(image, size):
+        if image == "cc":
+            third.set()
+        return Framed(picture(image, size), size, (0, 0))
+
+    def waiting(pixels):
+        assert third.wait(10)  # nobody else would let it go on
+        return encode(pixels)
+
+    painter.encode_images = waiting
+    latents.latents(
+        painter, ["aa", "bb", "cc"], [(32, 32)] * 3, framed,
+        folder=tmp_path, batch_images=2, report=silent,
+    )  # fmt: skip
 
 
 def test_another_codec_is_another_entry(painter, tmp_path):

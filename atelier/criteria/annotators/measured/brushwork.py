@@ -6,7 +6,7 @@ import numpy as np
 from scipy import ndimage
 
 from atelier.criteria.annotators.measured.color import gini
-from atelier.criteria.annotators.measured.view import Plane, View, coherence, gridded
+from atelier.criteria.annotators.measured.view import View, coherence, gridded
 
 
 def stroke_flow(view: View) -> float:
@@ -48,7 +48,7 @@ def touch_variety(view: View) -> float:
     Silent: where the marks are not resolved (below 192 pixels), or there are none.
     Limits: depicted textures count as touch.
     """
-    strengths = _strengths(view)
+    strengths = view.strengths
     if strengths is None:
         return math.nan
     return float(np.log((strengths[2] + 0.05) / (strengths[0] + 0.05)).std())
@@ -82,7 +82,7 @@ def finish_focus(view: View) -> float:
     Silent: where the marks are not resolved (below 192 pixels), or there are none.
     Limits: whether finish lies where it counts is not known.
     """
-    strengths = _strengths(view)
+    strengths = view.strengths
     return math.nan if strengths is None else gini(strengths[0])
 
 
@@ -97,7 +97,7 @@ def surface_life(view: View) -> float:
     the surface is light enough, and where nothing is smooth (above 2).
     Limits: photographic noise and JPEG blocks count as the hand.
     """
-    strengths = _strengths(view)
+    strengths = view.strengths
     if strengths is None or view.marks is None:
         return math.nan
     lit = gridded(view.marks) >= 25
@@ -120,15 +120,7 @@ def spelled_detail(view: View) -> float:
     References:
         Graham and Field, Statistical regularities of art images and natural scenes, 2007.
     """
-    strengths = _strengths(view)
+    strengths = view.strengths
     if strengths is None:
         return math.nan
     return float(strengths[0].sum() / sum(s.sum() for s in strengths))
-
-
-def _strengths(view: View) -> list[Plane] | None:
-    """Mean size of the marks of each of three scales in 8 x 8 fields; None without marks."""
-    if view.grain is None:
-        return None
-    strengths = [gridded(np.abs(scale)) for scale in view.grain]
-    return strengths if sum(float(s.mean()) for s in strengths) > 0.05 else None

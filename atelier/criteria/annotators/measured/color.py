@@ -3,14 +3,12 @@
 import math
 
 import numpy as np
-from scipy import ndimage
 
-from atelier.criteria.annotators.measured.view import Plane, View
+from atelier.criteria.annotators.measured.view import Plane, Ranked, View, local_deviation
 
 _FAINT_CHROMA = 6.0  # mean CIE chroma below which a picture has no hues to compare
 _NO_CHROMA = 3.0  # mean CIE chroma below which a picture is meant without colour
 _LOUD = 40.0  # CIE chroma of a colour that calls
-_WARMEST = math.radians(55)  # hue angle of orange, the warm pole (Itten); blue is opposite
 
 
 def hue_spread(view: View) -> float:
@@ -45,7 +43,7 @@ def palette_size(view: View) -> float:
     References:
         Jost, Entropy and diversity, 2006.
     """
-    if view.chroma.mean() < _FAINT_CHROMA:
+    if view.mean_chroma < _FAINT_CHROMA:
         return math.nan
     return _diversity(view.hues)
 
@@ -62,7 +60,7 @@ def hue_lead(view: View) -> float:
     References:
         Itten, The Art of Color, 1961, contrast of extension.
     """
-    if view.chroma.mean() < _FAINT_CHROMA:
+    if view.mean_chroma < _FAINT_CHROMA:
         return math.nan
     near = _window(view.hues, 1) / max(float(view.hues.sum()), 1e-9)
     first = int(np.argmax(near))
@@ -113,8 +111,8 @@ def chroma_contrast(view: View) -> float:
     References:
         Itten, The Art of Color, 1961, contrast of saturation.
     """
-    middle, purest = np.percentile(view.chroma, (50, 98))
-    return 1 - float(middle / purest) if purest >= 35 else math.nan
+    purest = view.chromas.at(98)
+    return 1 - view.chromas.middle / purest if purest >= 35 else math.nan
 
 
 def colorfulness(view: View) -> float:
@@ -127,10 +125,10 @@ def colorfulness(view: View) -> float:
     References:
         Hasler and Süsstrunk, Measuring colourfulness in natural images, 2003, Eq. M1.
     """
-    if view.chroma.mean() < _NO_CHROMA:
+    if view.mean_chroma < _NO_CHROMA:
         return math.nan
     spread = math.sqrt(float(view.small[..., 1].var() + view.small[..., 2].var()))
-    return spread + 0.37 * float(view.chroma.mean())
+    return spread + 0.37 * float(view.mean_chroma)
 
 
 def mud(view: View) -> float:
@@ -142,7 +140,7 @@ def mud(view: View) -> float:
     Silent: nearly colourless pictures.
     Limits: earths used on purpose and browned varnish are not told from mud.
     """
-    if view.chroma.mean() < _FAINT_CHROMA:
+    if view.mean_chroma < _FAINT_CHROMA:
         return math.nan
     hue = np.degrees(view.hue)
     brown = (hue > 40) & (hue < 95) & (view.chroma > 6) & (view.chroma < 28)
@@ -164,7 +162,7 @@ def gray_nuance(view: View) -> float:
         Gurney, Color and Light, 2010.
     """
     grey = (view.chroma < 12) & (view.value > 15) & (view.value < 90)
-    if grey.mean() < 0.1 or view.chroma.mean() < _NO_CHROMA:
+    if grey.mean() < 0.1 or view.mean_chroma < _NO_CHROMA:
         return math.nan
     return math.sqrt(float(view.small[grey][:, 1:].var(axis=0).sum()))
 
@@ -176,8 +174,8 @@ def light_chroma(view: View) -> float:
     Silent: where there are no lights (85th percentile of L* below 60) or hardly any colour.
     Limits: yellowed varnish and paper count as coloured light.
     """
-    least = np.percentile(view.value, 85)
-    if least < 60 or view.chroma.mean() < _FAINT_CHROMA:
+    least = view.values.at(85)
+    if least < 60 or view.mean_chroma < _FAINT_CHROMA:
         return math.nan
     return float(view.chroma[view.value >= least].mean())
 
@@ -189,8 +187,8 @@ def shadow_chroma(view: View) -> float:
     Silent: where there are no darks (25th percentile of L* above 40) or hardly any colour.
     Limits: a dark thing of strong local colour counts as a shadow.
     """
-    most = np.percentile(view.value, 25)
-    if most > 40 or view.chroma.mean() < _FAINT_CHROMA:
+    most = view.values.at(25)
+    if most > 40 or view.mean_chroma < _FAINT_CHROMA:
         return math.nan
     return float(view.chroma[view.value <= most].mean())
 
@@ -206,11 +204,11 @@ def temperature_opposition(view: View) -> float:
     Limits: local colour is not told from the colour of light: a blue sky over brown earth
     counts.
     """
-    light = view.value >= np.percentile(view.value, 70)
-    dark = view.value <= np.percentile(view.value, 30)
+    light = view.value >= view.values.at(70)
+    dark = view.value <= view.values.at(30)
     if min(view.chroma[light].mean(), view.chroma[dark].mean()) < 4:
         return math.nan
-    warm = _warmth(view)
+    warm = view.warmth
     light_warmth, dark_warmth = (
         float(warm[part].sum() / view.chroma[part].sum()) for part in (light, dark)
     )
@@ -230,10 +228,10 @@ def temperature_play(view: View) -> float:
     References:
         Harrison, Landscape Painting, 1909, on vibration.
     """
-    if view.chroma.mean() < _FAINT_CHROMA:
+    if view.mean_chroma < _FAINT_CHROMA:
         return math.nan
-    quiet = local_deviation(view.value, 5)
-    return float(local_deviation(_warmth(view), 5)[quiet <= np.median(quiet)].mean())
+    quiet = view.local_value_deviation
+    return float(local_deviation(view.warmth, 5)[quiet <= np.median(quiet)].mean())
 
 
 def green_variety(view: View) -> float:
@@ -287,7 +285,7 @@ def color_echo(view: View) -> float:
     """
     colour = view.small[..., 1:]
     away = np.linalg.norm(colour - np.median(colour, axis=(0, 1)), axis=-1)
-    furthest = float(np.percentile(away, 99.7))
+    furthest = Ranked(away).at(99.7)
     accent = away >= 0.7 * furthest
     if furthest < 25 or accent.mean() > 0.06:
         return math.nan
@@ -303,9 +301,9 @@ def color_offset(view: View) -> float:
     Silent: nearly colourless pictures.
     Limits: right and left only; above and below are not weighed.
     """
-    if view.chroma.mean() < _FAINT_CHROMA:
+    if view.mean_chroma < _FAINT_CHROMA:
         return math.nan
-    excess = np.maximum(view.chroma - np.median(view.chroma), 0).sum(axis=0)
+    excess = np.maximum(view.chroma - np.float32(view.chromas.middle), 0).sum(axis=0)
     if excess.sum() <= 0:
         return math.nan
     middles = (np.arange(len(excess)) + 0.5) / len(excess)
@@ -319,16 +317,6 @@ def gini(values: Plane) -> float:
     if total <= 0:
         return 0.0
     return float((2 * np.arange(1, count + 1) - count - 1) @ ordered / (count * total))
-
-
-def local_deviation(plane: Plane, side: int) -> Plane:
-    """Standard deviation in the square of ``side`` places around each place."""
-    mean, square = (ndimage.uniform_filter(p, side, mode="nearest") for p in (plane, plane**2))
-    return np.asarray(np.sqrt(np.maximum(square - mean**2, 0)))
-
-
-def _warmth(view: View) -> Plane:
-    return np.asarray(view.chroma * np.cos(view.hue - np.float32(_WARMEST)))
 
 
 def _window(hues: np.ndarray, reach: int) -> np.ndarray:

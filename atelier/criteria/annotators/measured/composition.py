@@ -65,9 +65,9 @@ def weight_height(view: View) -> float:
     References:
         Arnheim, Art and Visual Perception, 1954, on weight and height.
     """
-    if view.value.std() < _FLAT:
+    if view.value_deviation < _FLAT:
         return math.nan
-    weight = np.maximum(np.median(view.value) - view.value, 0).sum(axis=1)
+    weight = np.maximum(np.float32(view.values.middle) - view.value, 0).sum(axis=1)
     heights = 1 - (np.arange(len(weight)) + 0.5) / len(weight)
     return float((weight * heights).sum() / max(float(weight.sum()), 1e-9))
 
@@ -103,7 +103,7 @@ def focus_offset(view: View) -> float:
     Silent: where nothing stands out, or no mass does by itself (see ``focus_rivalry``).
     Limits: a bright gap of sky is a mass too; what the subject is, is not known.
     """
-    if not focus_rivalry(view) <= 0.85:
+    if not view.rivalry <= 0.85:
         return math.nan
     middle = (np.array(view.focus[1:]) + 0.5) / view.salience.shape - 0.5
     return float(np.linalg.norm(middle) / math.sqrt(0.5))
@@ -147,7 +147,7 @@ def mass_lead(view: View) -> float:
     Silent: without contrast (standard deviation of L* below 3).
     Limits: areas of one value and different hue are one.
     """
-    if view.value.std() < _FLAT:
+    if view.value_deviation < _FLAT:
         return math.nan
     areas = np.sort(view.regions.areas)[::-1]
     return float(areas[0] - (areas[1] if len(areas) > 1 else 0))
@@ -193,7 +193,7 @@ def one_way(view: View) -> float:
     References:
         Mardia and Jupp, Directional Statistics, 2000.
     """
-    return abs(view.directions[0]) if view.steepness.mean() >= 0.8 else math.nan
+    return abs(view.directions[0]) if view.mean_steepness >= 0.8 else math.nan
 
 
 def clutter(view: View) -> float:
@@ -222,7 +222,7 @@ def rest_contrast(view: View) -> float:
     References:
         Arnheim, Art and Visual Perception, 1954.
     """
-    return gini(view.busyness) if view.steepness.mean() >= 0.8 else math.nan
+    return gini(view.busyness) if view.mean_steepness >= 0.8 else math.nan
 
 
 def focus_rivalry(view: View) -> float:
@@ -237,12 +237,7 @@ def focus_rivalry(view: View) -> float:
     References:
         Itti, Koch and Niebur, A model of saliency-based visual attention, 1998.
     """
-    if not view.stands_out:
-        return math.nan
-    smooth, row, column = view.focus
-    rows, columns = np.indices(smooth.shape)
-    away = np.hypot(rows - row, columns - column) >= 0.3 * max(smooth.shape)
-    return float(smooth[away].max() / smooth[row, column])
+    return view.rivalry
 
 
 def obliqueness(view: View) -> float:
@@ -257,7 +252,7 @@ def obliqueness(view: View) -> float:
     References:
         Arnheim, Art and Visual Perception, 1954: obliqueness is the plainest means of tension.
     """
-    if view.steepness.mean() < 0.8:
+    if view.mean_steepness < 0.8:
         return math.nan
     down, across = (np.abs(part) for part in view.gradient)
     slant = np.minimum(down, across) > math.tan(math.pi / 8) * np.maximum(down, across)
@@ -276,7 +271,7 @@ def group_count(view: View) -> float:
     """
     if not view.stands_out:
         return math.nan
-    least = 0.4 * float(view.salience.max()) + 0.6 * float(np.median(view.salience))
+    least = 0.4 * view.saliences.at(100) + 0.6 * view.saliences.middle
     found, count = ndimage.label(view.salience > least)
     mass = ndimage.sum_labels(view.salience, found, np.arange(1, count + 1))
     share = mass / mass.sum()

@@ -5,7 +5,7 @@ import math
 import numpy as np
 from scipy import ndimage
 
-from atelier.criteria.annotators.measured.view import Array, Plane, View, inside
+from atelier.criteria.annotators.measured.view import Array, View, places
 
 _FAINT_EDGE = 0.1  # Lab units a pixel, after blur, below which a picture has no edges
 _STRONG = 4.0  # L* a pixel of an edge that is a contour
@@ -50,7 +50,7 @@ def edge_firmness(view: View) -> float:
     References:
         Elder and Zucker, Local scale control for edge detection and blur estimation, 1998.
     """
-    ratios = _crest_ratios(view)
+    ratios = view.crests
     if ratios is None or view.marks is None or not len(ratios):
         return math.nan
     return float(np.median(ratios))
@@ -68,7 +68,7 @@ def edge_variety(view: View) -> float:
     References:
         Elder and Zucker, Local scale control for edge detection and blur estimation, 1998.
     """
-    ratios = _crest_ratios(view)
+    ratios = view.crests
     if ratios is None or view.marks is None or not len(ratios):
         return math.nan
     low, middle, high = np.percentile(ratios, (25, 50, 75))
@@ -111,7 +111,7 @@ def shape_tautness(view: View) -> float:
     if len(large) < 3:
         return math.nan
     flat = regions.labels.ravel()
-    rows, columns = (axis.ravel().astype(float) for axis in np.indices(regions.labels.shape))
+    rows, columns = (axis.ravel().astype(float) for axis in places(regions.labels.shape))
     size = np.bincount(flat)
     sums = [np.bincount(flat, weights=w) / size for w in (rows, columns)]
     yy, xx, xy = (
@@ -127,17 +127,6 @@ def shape_tautness(view: View) -> float:
     return float(np.average(ratio[large], weights=np.sqrt(regions.areas[large])))
 
 
-def _crest_ratios(view: View) -> Plane | None:
-    """Fine over coarse steepness on the crests of the strong edges; None without edges."""
-    fine, coarse = view.edge_scales
-    # Crests are sought before the border is cut off: a slope that ends there is no crest.
-    crest = inside(coarse >= 0.97 * ndimage.maximum_filter(coarse, 7))
-    fine, coarse = inside(fine), inside(coarse)
-    least = float(np.percentile(coarse, 90))
-    crest &= coarse >= least
-    return np.asarray(fine[crest] / coarse[crest]) if least >= _FAINT_EDGE else None
-
-
 def _steepness(lab: Array) -> Array:
     """Length of the colour gradient at each pixel, in Lab units a pixel."""
     down, across = np.gradient(lab, axis=(0, 1))
@@ -148,9 +137,11 @@ def _ridges(view: View) -> np.ndarray:
     """Where the gradient is steeper than a contour's and than on both sides across it."""
     down, across = view.gradient
     steep = np.pad(view.steepness, 1, mode="edge")
-    y, x = (
-        np.rint(part / np.maximum(view.steepness, 1e-6)).astype(int) for part in (down, across)
-    )
-    rows, columns = np.indices(view.steepness.shape) + 1
-    ahead, behind = steep[rows + y, columns + x], steep[rows - y, columns - x]
-    return (view.steepness >= ahead) & (view.steepness > behind) & (view.steepness > _STRONG)
+    y, x = (np.rint(part / np.maximum(view.steepness, 1e-6)) for part in (down, across))
+    rows, columns = places(view.steepness.shape)
+    width = steep.shape[1]
+    here = (rows + 1) * width + columns + 1
+    step = (y * width + x).astype(np.int64)
+    ahead, behind = steep.take(here + step), steep.take(here - step)
+    ridge = (view.steepness >= ahead) & (view.steepness > behind)
+    return np.asarray(ridge & (view.steepness > _STRONG))

@@ -5,8 +5,7 @@ import math
 import numpy as np
 from scipy import ndimage
 
-from atelier.criteria.annotators.measured.color import local_deviation
-from atelier.criteria.annotators.measured.view import View, gridded, separation
+from atelier.criteria.annotators.measured.view import View, blurred, gridded, places, separation
 
 _FLAT = 3.0  # standard deviation of L* below which there is no pattern of values
 
@@ -40,7 +39,7 @@ def highlight_scatter(view: View) -> float:
     light = view.calm[..., 0]
     if np.ptp(light) < 1:
         return math.nan
-    places = np.argwhere(light >= np.percentile(light, 99))
+    places = np.argwhere(light >= view.calm_lights.at(99))
     return float(np.sqrt(places.var(axis=0).sum()) / max(light.shape))
 
 
@@ -92,10 +91,10 @@ def value_fragmentation(view: View) -> float:
     References:
         Loomis, Creative Illustration, 1947, on the simple planes of tone.
     """
-    whole = float(view.value.std())
+    whole = view.value_deviation
     if whole < _FLAT:
         return math.nan
-    return float(np.median(local_deviation(view.value, 5))) / whole
+    return float(np.median(view.local_value_deviation)) / whole
 
 
 def darkest_area(view: View) -> float:
@@ -105,7 +104,7 @@ def darkest_area(view: View) -> float:
     Silent: without real darks: the 1st percentile of L* is above 30.
     Limits: one dark mass and many specks of the same area are alike.
     """
-    darkest = float(np.percentile(view.value, 1))
+    darkest = view.values.at(1)
     if darkest > 30:
         return math.nan
     return float((view.value < darkest + 8).mean())
@@ -123,15 +122,16 @@ def halo(view: View) -> float:
     """
     value = view.coarse[..., 0]
     scale = max(value.shape) / 32
-    smooth = ndimage.gaussian_filter(value, 1.0 * scale, mode="nearest")
+    smooth = blurred(value, 1.0 * scale, truncate=4.0)
     row, column = np.unravel_index(np.argmax(smooth), smooth.shape)
-    rows, columns = np.indices(value.shape)
+    rows, columns = places(value.shape)
     away = np.hypot(rows - row, columns - column) / max(value.shape)
     ring = (away > 0.1) & (away < 0.15)
-    height = float(smooth[row, column] - np.median(value))
+    middle = float(np.median(value))
+    height = float(smooth[row, column]) - middle
     if height < 25 or not ring.any():
         return math.nan
-    return (float(value[ring].mean()) - float(np.median(value))) / height
+    return (float(value[ring].mean()) - middle) / height
 
 
 def light_falloff(view: View) -> float:
@@ -150,9 +150,9 @@ def light_falloff(view: View) -> float:
     value = view.coarse[..., 0]
     if value.std() < _FLAT or np.median(value) > 70:
         return math.nan
-    smooth = ndimage.gaussian_filter(value, max(value.shape) / 10, mode="nearest")
+    smooth = blurred(value, max(value.shape) / 10, truncate=4.0)
     row, column = np.unravel_index(np.argmax(smooth), smooth.shape)
-    rows, columns = np.indices(value.shape)
+    rows, columns = places(value.shape)
     away = np.hypot(rows - row, columns - column)
     return -float(np.corrcoef(away.ravel(), value.ravel())[0, 1])
 
@@ -169,7 +169,7 @@ def light_dark_separation(view: View) -> float:
     References:
         Otsu, A threshold selection method from gray-level histograms, 1979.
     """
-    if view.value.std() < _FLAT:
+    if view.value_deviation < _FLAT:
         return math.nan
     return separation(view.value)[1]
 
@@ -186,4 +186,4 @@ def shadow_detail(view: View) -> float:
     inside = ndimage.maximum_filter(view.value, 5, mode="nearest") < 35
     if inside.mean() < 0.04:
         return math.nan
-    return float(local_deviation(view.value, 5)[inside].mean())
+    return float(view.local_value_deviation[inside].mean())

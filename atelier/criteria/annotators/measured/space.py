@@ -75,7 +75,7 @@ def background_quiet(view: View) -> float:
     Silent: without edges (mean steepness below 0.8 L* a pixel).
     Limits: the subject is taken to stand in the middle.
     """
-    if view.steepness.mean() < 0.8:
+    if view.mean_steepness < 0.8:
         return math.nan
     fields = view.busyness
     middle = float(fields[2:7, 2:6].mean())

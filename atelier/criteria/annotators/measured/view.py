@@ -8,14 +8,16 @@ areas, and 256 for the marks of the brush, which 128 would blur away.
 is of its inside, without the outermost twentieth, where frames and the edges of scans are.
 """
 
+import math
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
-from skimage.color import rgb2lab
+from skimage.color import xyz_tristimulus_values
+from skimage.color.colorconv import xyz_from_rgb
 
 Array = NDArray[np.float64]
 Plane = NDArray[np.float32]  # [H, W]
@@ -28,7 +30,13 @@ _RESOLVED = 0.75  # of MARK_PIXELS that a picture needs, or its marks are not in
 _MARGIN = 0.05  # of each side that is no part of the inside
 _NEXT = 0.866  # blur that doubles one of a pixel, at half the size
 _BINS = 64  # of the histogram from which Otsu's thresholds are taken
+_FAINT_EDGE = 0.1  # L* a pixel, after blur, below which a picture has no edges
 _FAINT_SALIENCE = 4.0  # Lab units below which nothing stands out
+_WARMEST = math.radians(55)  # hue angle of orange, the warm pole (Itten); blue is opposite
+_BYTE = np.arange(256) / 255.0
+_LINEAR = np.where(_BYTE > 0.04045, ((_BYTE + 0.055) / 1.055) ** 2.4, _BYTE / 12.92)  # sRGB
+_WHITE = np.asarray(xyz_tristimulus_values(illuminant="D65", observer="2"))
+_PAIRS = np.triu_indices(_BINS + 1, 1)
 _LEAST_SPAN = 1.0  # L* between the darkest and the lightest mass, below which all is one
 
 
@@ -74,10 +82,11 @@ class View:
 
     def __init__(self, pixels: NDArray[np.uint8]) -> None:
         self._pixels = pixels
+        self._image = Image.fromarray(pixels)
         height, width, _ = pixels.shape
         if max(height, width) != WORKING_PIXELS or min(height, width) < WORKING_PIXELS // 4:
-            pixels = _resized(pixels, WORKING_PIXELS)
-        self.lab: Array = np.asarray(rgb2lab(pixels / 255.0), np.float64)
+            pixels = np.asarray(_shrunk(self._image, WORKING_PIXELS))
+        self.lab: Array = _lab(pixels)
         self._blurred: dict[float, Array] = {}
 
     @cached_property
@@ -93,8 +102,12 @@ class View:
     @cached_property
     def value_range(self) -> float:
         """How far the 2nd and 98th percentile of the masses' L* are apart."""
-        low, high = np.percentile(self.calm[..., 0], (2, 98))
-        return float(high - low)
+        return self.calm_lights.at(98) - self.calm_lights.at(2)
+
+    @cached_property
+    def calm_lights(self) -> "Ranked":
+        """L* of all masses, in order."""
+        return Ranked(self.calm[..., 0])
 
     def blurred(self, sigma: float) -> Array:
         """Lab under a Gaussian of ``sigma`` pixels, ``[H, W, 3]``."""
@@ -115,9 +128,39 @@ class View:
         return np.ascontiguousarray(self.small[..., 0])
 
     @cached_property
+    def values(self) -> "Ranked":
+        """All of ``value``, in order."""
+        return Ranked(self.value)
+
+    @cached_property
+    def value_deviation(self) -> float:
+        """Standard deviation of ``value``."""
+        return float(self.value.std())
+
+    @cached_property
+    def local_value_deviation(self) -> Plane:
+        """Standard deviation of ``value`` in the 5 x 5 places around each place."""
+        return local_deviation(self.value, 5)
+
+    @cached_property
     def chroma(self) -> Plane:
         """CIE chroma at half the working size, ``[H, W]``."""
         return np.asarray(np.hypot(self.small[..., 1], self.small[..., 2]))
+
+    @cached_property
+    def chromas(self) -> "Ranked":
+        """All of ``chroma``, in order."""
+        return Ranked(self.chroma)
+
+    @cached_property
+    def mean_chroma(self) -> float:
+        """Mean of ``chroma``."""
+        return float(self.chroma.mean())
+
+    @cached_property
+    def warmth(self) -> Plane:
+        """The part of the colour that points to orange, 55 degrees, in Lab units."""
+        return np.asarray(self.chroma * np.cos(self.hue - np.float32(_WARMEST)))
 
     @cached_property
     def hue(self) -> Plane:
@@ -139,7 +182,7 @@ class View:
     @cached_property
     def gradient(self) -> tuple[Plane, Plane]:
         """Gradient of L* after a blur of 1 pixel, down and across, in L* a pixel."""
-        light = ndimage.gaussian_filter(np.asarray(self.light, np.float32), 1.0, mode="nearest")
+        light = blurred(np.asarray(self.light, np.float32), 1.0, truncate=4.0)
         down, across = np.gradient(inside(light))
         return down, across
 
@@ -147,6 +190,11 @@ class View:
     def steepness(self) -> Plane:
         """Length of ``gradient``, ``[H, W]``."""
         return np.asarray(np.hypot(*self.gradient))
+
+    @cached_property
+    def mean_steepness(self) -> float:
+        """Mean of ``steepness``."""
+        return float(self.steepness.mean())
 
     @cached_property
     def edge_scales(self) -> tuple[Plane, Plane]:
@@ -181,24 +229,27 @@ class View:
         at the border, where there is no surround.
         """
         scale = max(self.coarse.shape) / 28
-        centre, surround = (
-            ndimage.gaussian_filter(self.coarse, (s * scale, s * scale, 0), mode="nearest")
-            for s in (1.0, 7.0)
-        )
-        return np.asarray(np.sqrt(((centre - surround) ** 2).sum(axis=-1)))
+        planes = np.ascontiguousarray(self.coarse.transpose(2, 0, 1))
+        centre, surround = (blurred(planes, s * scale, truncate=4.0) for s in (1.0, 7.0))
+        return np.asarray(np.sqrt(((centre - surround) ** 2).sum(axis=0)))
+
+    @cached_property
+    def saliences(self) -> "Ranked":
+        """All of ``salience``, in order."""
+        return Ranked(self.salience)
 
     @cached_property
     def focus(self) -> tuple[Plane, int, int]:
         """The blurred salience, and row and column of its maximum."""
         scale = max(self.salience.shape) / 28
-        smooth = ndimage.gaussian_filter(self.salience, 1.5 * scale, mode="nearest")
+        smooth = blurred(self.salience, 1.5 * scale, truncate=4.0)
         row, column = np.unravel_index(int(np.argmax(smooth)), smooth.shape)
         return smooth, int(row), int(column)
 
     @cached_property
     def stands_out(self) -> bool:
         """Whether anything does: the 98th percentile of the salience is at least 4."""
-        return float(np.percentile(self.salience, 98)) >= _FAINT_SALIENCE
+        return self.saliences.at(98) >= _FAINT_SALIENCE
 
     @cached_property
     def steps(self) -> NDArray[np.int64]:
@@ -258,7 +309,7 @@ class View:
         longest, shortest = max(self._pixels.shape[:2]), min(self._pixels.shape[:2])
         if longest < _RESOLVED * MARK_PIXELS or shortest < MARK_PIXELS // 4:
             return None
-        grey = np.asarray(_shrunk(Image.fromarray(self._pixels).convert("L"), MARK_PIXELS))
+        grey = np.asarray(_shrunk(self._image.convert("L"), MARK_PIXELS))
         return inside(np.asarray(grey, np.float32)) * np.float32(100 / 255)
 
     @cached_property
@@ -280,6 +331,42 @@ class View:
         softer = _soft(half, _NEXT)
         quarter = halved(softer)
         return self.marks - soft, half - softer, quarter - _soft(quarter, _NEXT)
+
+    @cached_property
+    def strengths(self) -> tuple[Plane, Plane, Plane] | None:
+        """Mean size of the marks of each scale of ``grain`` in 8 x 8 fields, ``[8, 8]`` each.
+
+        None where there are no marks.
+        """
+        if self.grain is None:
+            return None
+        fine, middle, coarse = (gridded(np.abs(scale)) for scale in self.grain)
+        there = float(fine.mean()) + float(middle.mean()) + float(coarse.mean()) > 0.05
+        return (fine, middle, coarse) if there else None
+
+    @cached_property
+    def crests(self) -> Plane | None:
+        """Fine over coarse steepness on the crests of the strong edges; None without edges."""
+        fine, coarse = self.edge_scales
+        # Crests are sought before the border is cut off: a slope that ends there is no crest.
+        crest = inside(coarse >= 0.97 * largest_around(coarse, 7))
+        fine, coarse = inside(fine), inside(coarse)
+        least = Ranked(coarse).at(90)
+        crest &= coarse >= least
+        return np.asarray(fine[crest] / coarse[crest]) if least >= _FAINT_EDGE else None
+
+    @cached_property
+    def rivalry(self) -> float:
+        """The blurred salience's second maximum over its first, NaN where nothing stands out.
+
+        The second lies at least 0.3 of the longer side away.
+        """
+        if not self.stands_out:
+            return math.nan
+        smooth, row, column = self.focus
+        rows, columns = places(smooth.shape)
+        away = np.hypot(rows - row, columns - column) >= 0.3 * max(smooth.shape)
+        return float(smooth[away].max() / smooth[row, column])
 
     @cached_property
     def strokes(self) -> Plane | None:
@@ -310,6 +397,19 @@ def coherence(plane: Plane, side: int) -> tuple[NDArray[np.complex64], Plane]:
     return np.asarray(xx - yy + 2j * xy, np.complex64), np.asarray(xx + yy)
 
 
+def largest_around(plane: Plane, side: int) -> Plane:
+    """Maximum of the square of ``side`` places around each place, mirrored at the border."""
+    wide = np.pad(plane, side // 2, mode="symmetric")
+    for axis in (0, 1):
+        count = plane.shape[axis]
+        parts = [
+            wide[at : at + count] if axis == 0 else wide[:, at : at + count]
+            for at in range(side)
+        ]
+        wide = np.maximum.reduce(parts)
+    return wide
+
+
 def inside(plane: np.ndarray) -> np.ndarray:
     """The picture without its outermost twentieth."""
     top, left = (round(_MARGIN * side) for side in plane.shape[:2])
@@ -327,13 +427,24 @@ def halved(plane: Plane) -> Plane:
 
 def gridded(plane: Plane, fields: int = 8) -> Plane:
     """Mean of each of ``fields`` x ``fields`` equal fields."""
-    rows, columns = (np.arange(fields) * side // fields for side in plane.shape)
-    sums = np.add.reduceat(np.add.reduceat(plane, rows, axis=0), columns, axis=1)
-    heights, widths = (
-        np.diff(np.append(starts, side))
-        for starts, side in zip((rows, columns), plane.shape, strict=True)
-    )
-    return np.asarray(sums / np.outer(heights, widths), np.float32)
+    rows, columns = (_fields(side, fields) for side in plane.shape)
+    return np.asarray(rows @ plane @ columns.T)
+
+
+@lru_cache(maxsize=64)
+def _fields(side: int, fields: int) -> Plane:
+    """The mean of each field of a line of ``side``, as a matrix ``[fields, side]``."""
+    starts = np.append(np.arange(fields) * side // fields, side)
+    places = np.arange(side)
+    inside = (places >= starts[:-1, None]) & (places < starts[1:, None])
+    return np.asarray(inside / inside.sum(axis=1, keepdims=True), np.float32)
+
+
+@lru_cache(maxsize=16)
+def places(shape: tuple[int, int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Row and column of each place, ``[H, W]`` each; not to be written to."""
+    rows, columns = np.indices(shape)
+    return rows, columns
 
 
 def thresholds(values: Plane) -> tuple[float, float]:
@@ -348,7 +459,7 @@ def thresholds(values: Plane) -> tuple[float, float]:
     within = mass[None, :] - mass[:, None]
     size = weight[None, :] - weight[:, None]
     score = np.where(size > 0, within**2 / np.maximum(size, 1), 0)  # of bins i..j-1
-    i, j = np.triu_indices(_BINS + 1, 1)
+    i, j = _PAIRS
     total = score[0, i] + score[i, j] + score[j, _BINS]
     best = int(np.argmax(total))
     return float(borders[i[best]]), float(borders[j[best]])
@@ -370,12 +481,66 @@ def separation(values: Plane) -> tuple[float, float]:
     return float(borders[best + 1]), float(between[best] / size / max(variance, 1e-9))
 
 
+class Ranked:
+    """All numbers of a plane in order, from which any percentile is read."""
+
+    def __init__(self, plane: Plane | Array) -> None:
+        self._ordered = np.sort(plane, axis=None)
+
+    def at(self, percent: float) -> float:
+        """The percentile, between two neighbours on the line from one to the other."""
+        place = percent / 100 * (len(self._ordered) - 1)
+        below = int(place)
+        low = float(self._ordered[below])
+        high = float(self._ordered[min(below + 1, len(self._ordered) - 1)])
+        share = place - below
+        if share < 0.5:  # numpy's rule, so that the last digit is numpy's
+            return low + (high - low) * share
+        return high - (high - low) * (1 - share)
+
+    @property
+    def middle(self) -> float:
+        """The median."""
+        return self.at(50)
+
+
+def local_deviation(plane: Plane, side: int) -> Plane:
+    """Standard deviation in the square of ``side`` places around each place."""
+    mean, square = (ndimage.uniform_filter(p, side, mode="nearest") for p in (plane, plane**2))
+    return np.asarray(np.sqrt(np.maximum(square - mean**2, 0)))
+
+
+def blurred(planes: Plane, sigma: float, *, truncate: float) -> Plane:
+    """A plane, or several ``[..., H, W]``, under a Gaussian; beyond the border it goes on.
+
+    At these sizes two products of matrices cost less than a filter that runs along each line.
+    """
+    height, width = planes.shape[-2:]
+    rows, columns = (_kernel(side, sigma, truncate) for side in (height, width))
+    return np.asarray(rows @ planes @ columns.T)
+
+
+@lru_cache(maxsize=64)
+def _kernel(side: int, sigma: float, truncate: float) -> Plane:
+    """What the filter makes of each place of a line of ``side``, as a matrix."""
+    return np.asarray(
+        ndimage.gaussian_filter1d(
+            np.eye(side), sigma, axis=0, mode="nearest", truncate=truncate
+        ),
+        np.float32,
+    )
+
+
 def _soft(plane: Plane, sigma: float) -> Plane:
-    return np.asarray(ndimage.gaussian_filter(plane, sigma, mode="nearest", truncate=3.0))
+    return blurred(plane, sigma, truncate=3.0)
 
 
-def _resized(pixels: NDArray[np.uint8], longest: int) -> NDArray[np.uint8]:
-    return np.asarray(_shrunk(Image.fromarray(pixels), longest))
+def _lab(pixels: NDArray[np.uint8]) -> Array:
+    """CIE L*a*b* (D65); skimage's numbers, but a byte's light is looked up, not computed."""
+    xyz = _LINEAR[pixels] @ xyz_from_rgb.T / _WHITE
+    root = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16.0 / 116.0)
+    x, y, z = root[..., 0], root[..., 1], root[..., 2]
+    return np.stack([116.0 * y - 16.0, 500.0 * (x - y), 200.0 * (y - z)], axis=-1)
 
 
 def _shrunk(image: Image.Image, longest: int) -> Image.Image:
