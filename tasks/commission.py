@@ -7,13 +7,14 @@ of what it is painted beside. So batches are always the same ones, cut at multip
 
 import contextlib
 import json
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from atelier import atomic, images, models
+from atelier import atomic, images, models, sums
 from atelier.criteria import annotations, captions, tree
 from atelier.criteria.annotations import Record
 from atelier.criteria.tree import Tree
@@ -53,6 +54,10 @@ class Commission:
     def file(self, painter: str, index: int) -> Path:
         """Return where a picture lies, or will."""
         return self.work / painter / f"{index:03}.png"
+
+    def sum_of(self, painter: str, index: int) -> Path:
+        """Return where a picture's checksum lies: not beside it, for pictures are an out."""
+        return self.work / "sums" / painter / f"{index:03}.png.sha256"
 
     def rows(self, batch: Batch) -> range:
         """Return the indices of a batch's pictures."""
@@ -118,6 +123,7 @@ def take_kept(asked: Commission) -> None:
 
 def paint_missing(asked: Commission) -> None:
     """Let every painter paint what is not there yet."""
+    _set_damaged_aside(asked)
     waiting = asked.missing()
     if not waiting:
         return  # only something else is to be measured of the same pictures
@@ -126,6 +132,20 @@ def paint_missing(asked: Commission) -> None:
     with progress.bar("paint", every, "pictures") as report:
         report(done, {})
         keep(asked, paint(load(asked), asked, waiting, progress.after(done, report)))
+
+
+def _set_damaged_aside(asked: Commission) -> None:
+    """Let what the disk does not give back as it was painted be painted again."""
+    for one in asked.compared:
+        for index in range(len(asked.records)):
+            file = asked.file(one.name, index)
+            if file.is_file() and sums.damaged(file, asked.sum_of(one.name, index)):
+                file.unlink()
+                warnings.warn(
+                    f"{file} is not as it was painted: damaged on the disk; its batch is "
+                    "painted again",
+                    stacklevel=2,
+                )
 
 
 def load(asked: Commission) -> Denoiser:
@@ -175,7 +195,10 @@ def keep(asked: Commission, painted: Iterable[tuple[str, int, bytes]]) -> int:
     """Put pictures where the stage finds them; return how many."""
     count = 0
     for painter, index, png in painted:
-        atomic.write(asked.file(painter, index), png)
+        file, at = asked.file(painter, index), asked.sum_of(painter, index)
+        at.unlink(missing_ok=True)
+        atomic.write(file, png)
+        sums.write(file, at)
         count += 1
     return count
 

@@ -5,16 +5,19 @@ metric with its version, weights and precision. The files only grow, a line a pi
 interrupted run loses at most a batch; a line that was cut is computed again.
 """
 
+import contextlib
 import hashlib
 import io
 import json
+import warnings
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from atelier import atomic
+from atelier import atomic, sums
 from atelier.evaluation.metrics.fid import Extractor, Features
 from atelier.evaluation.metrics.scorer import Scorer
 from atelier.evaluation.suite import Entry
@@ -87,15 +90,17 @@ class Remembered:
         """
         digest = hashlib.sha256("\n".join([self.identity, *keys]).encode()).hexdigest()
         file = self._folder / f"{digest[:32]}.npy"
-        if file.is_file():
-            try:
+        known = file.with_suffix(".npy.sha256")
+        if file.is_file() and not sums.damaged(file, known):
+            with contextlib.suppress(ValueError, EOFError):
                 held: Features = np.load(file, allow_pickle=False)
-            except (ValueError, EOFError):
-                file.unlink()  # damaged
-            else:
                 return held
+        if file.is_file():
+            warnings.warn(f"{file} was damaged on the disk and is made anew", stacklevel=2)
         found = self._extractor.features(images)
+        known.unlink(missing_ok=True)
         atomic.write(file, _npy(found))
+        sums.write(file, known)
         return found
 
 
@@ -127,13 +132,19 @@ def _key(image: Pixels, prompt: str | None) -> str:
 def _read(file: Path) -> dict[str, float]:
     known: dict[str, float] = {}
     if file.is_file():
-        for line in file.read_text(encoding="utf-8").splitlines():
+        for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
-                key, value = json.loads(line)
+                key, value, *check = json.loads(line)
+                if check and check != [_check(key, value)]:
+                    continue  # damaged on the disk
                 known[str(key)] = float(value)
             except (ValueError, TypeError):
                 continue  # cut off in the middle
     return known
+
+
+def _check(key: str, value: float) -> int:
+    return zlib.crc32(f"{key} {value!r}".encode())
 
 
 def _append(file: Path, fresh: dict[str, float]) -> None:
@@ -141,6 +152,8 @@ def _append(file: Path, fresh: dict[str, float]) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         # A line that was cut ends here, so that it does not swallow the next one.
         cut = file.is_file() and file.read_bytes()[-1:] not in (b"", b"\n")
-        lines = "".join(f"{json.dumps([key, value])}\n" for key, value in fresh.items())
+        lines = "".join(
+            f"{json.dumps([key, value, _check(key, value)])}\n" for key, value in fresh.items()
+        )
         with file.open("a", encoding="utf-8") as out:
             out.write(("\n" if cut else "") + lines)

@@ -24,7 +24,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import get_peft_model_state_dict
 from torch import nn
 
-from atelier import atomic
+from atelier import atomic, sums
 from atelier.errors import ArtifactError, ParamsError
 from atelier.models import quiet
 from atelier.params import Learns
@@ -79,6 +79,7 @@ def attach(painter: "Denoiser", name: str, folder: Path) -> None:
     Raises:
         ArtifactError: It is absent, or was made for another base.
     """
+    _refuse_damaged(file(folder))
     if file(folder).name == FULL:
         _attach_full(painter.network, name, folder)
         return
@@ -93,7 +94,7 @@ def attach(painter: "Denoiser", name: str, folder: Path) -> None:
                 adapter_name=name,
                 use_safetensors=True,
             )
-    except (RuntimeError, ValueError, LookupError) as error:
+    except (RuntimeError, ValueError, LookupError, safetensors.SafetensorError) as error:
         raise ArtifactError(
             f"{folder / FILE} does not fit the base model in force: {error}"
         ) from None
@@ -105,6 +106,18 @@ def attach(painter: "Denoiser", name: str, folder: Path) -> None:
         parameter.data = parameter.data.clone()  # out of the file's unaligned view
         parameter.requires_grad_(False)
     painter.network.eval()
+
+
+def _refuse_damaged(path: Path) -> None:
+    if path.is_file() and sums.damaged(path, _sum_of(path)):
+        raise ArtifactError(
+            f"{path} is damaged: its bytes are not those that {_sum_of(path).name} beside it "
+            f"tells of; remove {path.parent} and run `dvc repro {_stage(path.parent)}`"
+        )
+
+
+def _sum_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}.sha256")
 
 
 def _attach_full(network: Any, name: str, folder: Path) -> None:
@@ -146,8 +159,11 @@ def save(painter: "Denoiser", name: str, folder: Path) -> None:
         DiskError: It cannot be written; an older file is untouched.
     """
     network = painter.network
+    for kind in (FULL, FILE):
+        _sum_of(folder / kind).unlink(missing_ok=True)  # it is of what lies there now
     if name in _states(network):
         _save_full(network, name, folder)
+        sums.write(folder / FULL, _sum_of(folder / FULL))
         (folder / FILE).unlink(missing_ok=True)
         return
     config = network.peft_config[name].to_dict()
@@ -166,6 +182,7 @@ def save(painter: "Denoiser", name: str, folder: Path) -> None:
         )
         content = (Path(draft) / FILE).read_bytes()
     atomic.write(folder / FILE, _canonical(content))
+    sums.write(folder / FILE, _sum_of(folder / FILE))
     (folder / FULL).unlink(missing_ok=True)
 
 

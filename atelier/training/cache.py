@@ -11,6 +11,7 @@ import functools
 import hashlib
 import json
 import os
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,12 @@ class Cache:
             path = self.folder / name
             digests = _header(path)
             if digests is None:
-                path.unlink(missing_ok=True)  # its entries are encoded again
+                path.unlink(missing_ok=True)
+                warnings.warn(
+                    f"{path} was damaged on the disk, and is removed; its entries are encoded "
+                    "again",
+                    stacklevel=2,
+                )
                 continue
             self._seen.add(name)
             self._digests |= digests

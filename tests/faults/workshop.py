@@ -106,7 +106,7 @@ def start(folder, *words, **more):
         )
 
 
-def python(folder, *words, timeout=240, **more):
+def python(folder, *words, timeout=900, **more):
     """Run Python to its end, which is to be a good one; return what it said."""
     process = start(folder, *words, **more)
     code = process.wait(timeout)

@@ -166,6 +166,20 @@ def test_interrupted_it_keeps_what_was_painted_and_ends_the_same(
     assert not work.exists()
 
 
+def test_a_kept_picture_that_the_disk_changed_is_painted_again(gallery, notebook):
+    evaluate.run(gallery, notebook)
+    before = pictures()
+    kept = sorted(paths.PICTURES.rglob("cpo-s/*.png"))[1]
+    content = bytearray(kept.read_bytes())
+    content[len(content) // 2] ^= 1
+    kept.write_bytes(content)
+
+    with pytest.warns(UserWarning, match="cpo-s/001.png is not as it was painted"):
+        evaluate.run(gallery, notebook)
+
+    assert pictures() == before
+
+
 def test_one_more_metric_of_the_same_pictures_paints_nothing_again(
     gallery, notebook, monkeypatch
 ):

@@ -157,6 +157,43 @@ def test_features_of_a_set_are_computed_once(tmp_path):
     network.identity = "means-2"
     Remembered(network, tmp_path).features(pictures())
     assert network.asked == 3
-    for file in tmp_path.glob("*.npy"):
-        file.write_bytes(b"damaged")
+
+
+def flip(file, place):
+    """Turn one bit of a file, as a disk does that nobody sees dying."""
+    content = bytearray(file.read_bytes())
+    content[place] ^= 1
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize("without_a_sum", [False, True])
+def test_damaged_features_are_told_and_computed_again(tmp_path, without_a_sum):
+    class Means:
+        name, identity = "means", "means-1"
+
+        def features(self, images):
+            return np.array([image.mean(axis=(0, 1)) for image in images])
+
+    remembered = Remembered(Means(), tmp_path)
+    first = remembered.features(pictures())
+    (file,) = tmp_path.glob("*.npy")
+    if without_a_sum:  # of an older version
+        file.with_suffix(".npy.sha256").unlink()
+        file.write_bytes(file.read_bytes()[:-9])
+    else:
+        flip(file, -3)  # in a number: still a readable array
+
+    with pytest.warns(UserWarning, match="damaged on the disk and is made anew"):
+        np.testing.assert_array_equal(remembered.features(pictures()), first)
     np.testing.assert_array_equal(remembered.features(pictures()), first)
+
+
+def test_a_score_that_the_disk_changed_is_computed_again(tmp_path):
+    network = Network()
+    first = score(network, tmp_path)
+    (file,) = tmp_path.glob("*.jsonl")
+    number = file.read_bytes().index(b", ") + 2  # the first digit of the first score
+    flip(file, number)
+
+    np.testing.assert_array_equal(score(network, tmp_path), first)
+    assert len(network.asked) == 6

@@ -281,3 +281,17 @@ def test_two_adapters_are_the_sum_of_their_weights(taught, lora):
         stacked = predict(taught)
 
     torch.testing.assert_close(added, stacked, atol=1e-5, rtol=1e-4)
+
+
+def test_a_flipped_bit_is_known_by_the_checksum_beside_the_weights(taught, tmp_path):
+    adapters.save(taught, "theta1", tmp_path)
+    file = adapters.file(tmp_path)
+    content = bytearray(file.read_bytes())
+    content[-2] ^= 1  # a weight: still a readable file of another network
+    file.write_bytes(content)
+
+    with pytest.raises(ArtifactError, match=r"safetensors is damaged: .*sha256 beside it"):
+        adapters.attach(taught, "again", tmp_path)
+
+    adapters.save(taught, "theta1", tmp_path)
+    adapters.attach(taught, "again", tmp_path)

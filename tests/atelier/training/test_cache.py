@@ -88,7 +88,8 @@ def test_a_damaged_shard_is_noticed_when_opened_and_made_again(damage, tmp_path)
         }[damage]
     )
 
-    again = cache.filled(tmp_path, ["001"], encode, batch=1, report=silent)
+    with pytest.warns(UserWarning, match="damaged on the disk, and is removed; its entries"):
+        again = cache.filled(tmp_path, ["001"], encode, batch=1, report=silent)
 
     assert torch.equal(values(again, ["001"]), encode(["001"])["value"])
 
