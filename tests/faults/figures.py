@@ -28,7 +28,12 @@ SECTIONS = {
     "Servers away": "MLflow, Prefect, the model's endpoint, DVC's remote: down, slow, broken.",
     "Scale": "Many more pictures than the examples have.",
     "Security": "What must not get in, and what not out ([SECURITY.md](../SECURITY.md)).",
-    "Determinism": "The same params, data and code twice.",
+    "Determinism": "The same params, data and code twice. On one machine with as many threads "
+    "all that is random is a function of seed and step, and the bytes are the same. Another "
+    "machine may have other kernels (of BLAS, of the CPU's width) and share a sum over other "
+    "numbers of threads; floating point sums depend on their order, so last digits differ, and "
+    "training hands them on. What is counted, drawn or decided by rule (annotate, split, "
+    "prompts, seeds) does not sum that way.",
 }
 _HEAD = "| what was done | times | what came out |\n|---|--:|---|\n"
 

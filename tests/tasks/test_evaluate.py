@@ -346,9 +346,10 @@ def interrupting(write, after):
     done = []
 
     def once(path, content):
-        if len(done) == after:
-            raise KeyboardInterrupt
-        done.append(path)
+        if path.suffix == ".png":
+            if len(done) == after:
+                raise KeyboardInterrupt
+            done.append(path)
         write(path, content)
 
     return once

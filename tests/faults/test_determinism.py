@@ -1,0 +1,99 @@
+"""The same params, data and code twice: the same bytes, or how far from them."""
+
+import json
+import math
+
+import pytest
+import safetensors.torch
+import torch
+
+from tests.faults import workshop
+
+WEIGHTS = (
+    "artifacts/sft/pytorch_lora_weights.safetensors",
+    "artifacts/cpo/cpo-s/pytorch_lora_weights.safetensors",
+    "artifacts/cpo/cpo/pytorch_lora_weights.safetensors",
+)
+THREADS = 4
+FARTHEST = 0.01  # of a LoRA's length, by another order of sums alone
+PIPELINE = ["-m", "dvc", "repro"]
+
+
+@pytest.mark.timeout(2400)
+def test_two_folders_the_same_bytes(undisturbed, tmp_path, figure):
+    folder = workshop.build(tmp_path / "another")
+
+    workshop.python(folder, *PIPELINE)
+
+    found, right = workshop.outputs(folder), workshop.outputs(undisturbed / "after")
+    assert sorted(found) == sorted(right)
+    assert [name for name in found if found[name] != right[name]] == []
+    base = [path.read_bytes() for path in sorted((folder / "base/toy").rglob("*.safetensors"))]
+    assert base == [
+        path.read_bytes()
+        for path in sorted((undisturbed / "after/base/toy").rglob("*.safetensors"))
+    ]
+    figure(
+        "Determinism",
+        "the base and the whole pipeline in another folder",
+        2,
+        f"all {len(found)} artifacts the same bytes, metrics.json, pictures and weights among "
+        "them",
+    )
+
+
+@pytest.mark.timeout(2400)
+def test_another_number_of_threads_is_another_order_of_sums(undisturbed, tmp_path, figure):
+    folder = workshop.copied(undisturbed, "annotate", tmp_path / "here")
+
+    workshop.python(folder, *PIPELINE, OMP_NUM_THREADS=str(THREADS))
+
+    right = undisturbed / "after"
+    for stage in ("annotate", "split"):  # no sums that threads share
+        assert workshop.outputs(folder, stage) == workshop.outputs(right, stage)
+    farthest = max(_distance(folder / name, right / name) for name in WEIGHTS)
+    assert farthest < FARTHEST
+    moved = max(_changes(folder, right).values())
+    assert math.isfinite(moved)
+    figure(
+        "Determinism",
+        f"{THREADS} threads in place of one",
+        1,
+        "annotate and split the same bytes; no LoRA farther from the other than "
+        f"{_rounded(farthest)} of its length; no number of metrics.json moved by more than "
+        f"{_rounded(moved)}",
+    )
+
+
+def _distance(one, other):
+    """|a - b| / |b| over all of a file's weights."""
+    a, b = (
+        torch.cat(
+            [t.double().flatten() for _, t in sorted(safetensors.torch.load_file(f).items())]
+        )
+        for f in (one, other)
+    )
+    return float((a - b).norm() / b.norm())
+
+
+def _changes(folder, right):
+    """By how much each number of metrics.json differs, by its name."""
+    found, wanted = (
+        _numbers(here / "artifacts/evaluate/metrics.json") for here in (folder, right)
+    )
+    assert found.keys() == wanted.keys()
+    return {name: abs(value - wanted[name]) for name, value in found.items()}
+
+
+def _numbers(file):
+    return {
+        f"{painter}.{name}": value
+        for painter, row in json.loads(file.read_text()).items()
+        for name, value in row.items()
+        if isinstance(value, int | float)
+    }
+
+
+def _rounded(value):
+    """Up to a power of ten: a bound that the next machine is likely to keep, too."""
+    return "0" if value == 0 else f"1e{math.ceil(math.log10(value))}"
