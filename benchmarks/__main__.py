@@ -24,7 +24,8 @@ from atelier.errors import AtelierError
 from benchmarks import document
 from benchmarks.lines import HEADS, Line, Size
 
-SECTIONS = ("training", "sampling", "annotation", "caching", "starting")
+MEASURED = ("training", "sampling", "annotation", "caching", "starting", "scaling")
+SECTIONS = (*MEASURED, "planning")  # the last is computed
 _DOCUMENT = Path(__file__).parents[1] / "docs" / "performance.md"
 _WIDTH = 150  # columns where the output is no terminal
 _COLOURS = {"met": "green", "not met": "red"}
@@ -49,8 +50,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name in asked.only:
         module = importlib.import_module(f"benchmarks.{name}")
         _say(f"{name} …")
+        if name not in MEASURED:
+            tables[name] = module.table(size)
+            continue
         measured = list(module.lines(size))
         tables[name] = document.table(measured)
+        if name == "scaling" and size == "full":
+            tables[name] += module.SHOWN
         found += measured
     conditions = (
         f"Measured {datetime.datetime.now(datetime.UTC):%Y-%m-%d} in "
@@ -60,7 +66,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     if set(asked.only) == set(SECTIONS):
         tables["conditions"] = conditions + "\n"
-    _show(found, conditions)
+    if found:
+        _show(found, conditions)
+    if "planning" in tables:
+        sys.stdout.write("\n" + tables["planning"])
     document.fill(asked.document, tables)
 
 

@@ -385,12 +385,12 @@ def _report(profile: "Profile", tracked: Any) -> None:
     from atelier.evaluation import comparison, suite
     from atelier.evaluation.comparison import Painted
     from atelier.evaluation.scores import Remembered
-    from tasks import contestants, evaluate, paths, results, scoring
+    from tasks import commission, contestants, evaluate, paths, results, scoring
     from tasks.contestants import Contestant
 
     criteria = tree.parse(paths.JUDGED_BY)
-    test = annotations.read(evaluate.part_examined(profile), annotations.Record)
-    wanted = [row.caption for row in evaluate.painted_records(test, _PAINTED)]
+    test = annotations.read(commission.part_examined(profile), annotations.Record)
+    wanted = [row.caption for row in commission.painted_records(test, _PAINTED)]
     network = Remembered(_Averages(), paths.FEATURES)
     source = np.random.default_rng(1)
     names = (contestants.BASE, profile.cpo.featured)

@@ -27,6 +27,8 @@ from tasks.tracking import StageRun
 Stage = Literal["sft", "cpo"]
 _STEPS = 6  # of a check: two reports of three steps, the second of which is timed
 _APART = 3
+_CORPORA = (10_277, 1_000_000)  # pictures: the paper's corpus, and a hundred of them
+_DEVICES = (1, 8, 64)
 _WIDTH = 110  # columns where the output is no terminal
 
 
@@ -58,8 +60,7 @@ def run(stage: Stage, profile: Profile, *, check: bool) -> None:
     least = _computed(table, stage, profile)
     _schedule(table, section, len(records))
     room = machine.room(paths.ARTIFACTS)
-    if check:
-        _measured(table, stage, profile, records, room)
+    an_image = _measured(table, stage, profile, records, room) if check else None
     console = Console()
     if not console.is_terminal:
         console = Console(width=_WIDTH)
@@ -70,6 +71,8 @@ def run(stage: Stage, profile: Profile, *, check: bool) -> None:
         f"{os.environ.get('ATELIER_PROCESSES', '1')} process(es).",
         highlight=False,
     )
+    if an_image is not None:
+        console.print(planned(stage, an_image))
     if least > room.memory:
         console.print(
             f"It will not fit: {_size(least)} before any pass. Set model.quantise or a smaller "
@@ -138,8 +141,8 @@ def _schedule(table: Table, section: SFTParams | CPOParams, images: int) -> None
 
 def _measured(
     table: Table, stage: Stage, profile: Profile, records: list[Record], room: machine.Room
-) -> None:
-    """Rows of what six steps showed."""
+) -> float:
+    """Rows of what six steps showed; seconds that an image takes in a step."""
     section = _section(stage, profile)
     training = section.training
     few = records[: max(training.batch_images, 2)]
@@ -161,6 +164,25 @@ def _measured(
         _size(cache * len(records) / len(few)),
         f"measured on {len(few)} pictures; prompts that repeat are kept once",
     )
+    return 1 / told.told["images_per_second"]
+
+
+def planned(stage: Stage, seconds: float) -> Table:
+    """Return how long one epoch of large corpora takes on several such devices.
+
+    Args:
+        stage: Of one objective.
+        seconds: That an image takes in a step here.
+    """
+    table = Table(title=f"{stage}: an epoch of one objective, from the measured step")
+    table.add_column("pictures in training")
+    for devices in _DEVICES:
+        table.add_column(f"{devices} such devices" if devices > 1 else "this", justify="right")
+    for images in _CORPORA:
+        hours = (seconds * images / devices / 3600 for devices in _DEVICES)
+        table.add_row(f"{images:,}", *(f"{one:,.3g} h" for one in hours))
+    table.caption = "as if no device waited for another, and encoding were done"
+    return table
 
 
 def _short(stage: Stage, profile: Profile) -> Profile:

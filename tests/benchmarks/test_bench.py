@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SECTIONS = {"training": 5, "sampling": 3, "annotation": 3, "caching": 4, "starting": 4}
+SECTIONS = {
+    "training": 5, "sampling": 3, "annotation": 3, "caching": 4, "starting": 4, "scaling": 5,
+    "planning": 6,
+}  # fmt: skip
 
 
 def _bench(document, *words):
@@ -38,6 +41,7 @@ def _tables(document):
     [
         ["training", "sampling", "annotation", "caching"],
         pytest.param(["starting"], marks=pytest.mark.slow),  # whole commands, and DVC
+        pytest.param(["scaling"], marks=pytest.mark.slow),
     ],
 )
 def test_each_line_is_measured_printed_and_written_at_a_tiny_size(tmp_path, sections):
@@ -64,3 +68,19 @@ def test_each_line_is_measured_printed_and_written_at_a_tiny_size(tmp_path, sect
     held = sum(row[5] != "–" for name in sections for row in tables[name][2:])
     assert "Against peers and limits" in said
     assert f"of {held} goals" in said
+
+
+def test_plans_are_written_from_counts(tmp_path):
+    document = tmp_path / "performance.md"
+    shutil.copy(ROOT / "docs" / "performance.md", document)
+
+    said = _bench(document, "--only", "planning")
+
+    heads, _, *rows = _tables(document)["planning"]
+    assert heads[2:5] == ["10,277 on 1", "10,277 on 8", "10,277 on 64"]
+    assert len(rows) == SECTIONS["planning"]
+    for row in rows:
+        assert float(row[1]) > 0
+        one, eight = (float(row[at].removesuffix(" h").replace(",", "")) for at in (2, 3))
+        assert one == pytest.approx(8 * eight, rel=0.02)
+    assert rows[0][0] in said

@@ -90,3 +90,12 @@ def test_checkpoints_take_what_the_estimate_says(studio, notebook, monkeypatch):
     header = int.from_bytes(newest.read_bytes()[:8], "little")
     assert json.loads(newest.read_bytes()[8 : 8 + header])
     assert newest.stat().st_size - header == pytest.approx(estimated, rel=0.05)
+
+
+def test_a_plan_is_the_step_times_pictures_over_devices():
+    plan = budget.planned("cpo", 0.36)
+
+    assert list(plan.columns[0].cells) == ["10,277", "1,000,000"]
+    assert [list(column.cells) for column in plan.columns[1:]] == [
+        ["1.03 h", "100 h"], ["0.128 h", "12.5 h"], ["0.0161 h", "1.56 h"],
+    ]  # fmt: skip
