@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from flows import supervise
+from flows import readers, supervise
 from flows.stages import Meta, Stage
 
 Outcome = Literal["Ran", "Committed", "RunCached", "UpToDate"]
@@ -77,11 +77,13 @@ def run(
         StageFailedError: DVC or the stage ended with an error, took too long, or was stopped.
     """
     words = dvc("repro", "--single-item", *["--force"] * force, stage.name)
+    readers.strike_out_the_dead()
     code, outcome, tail = _try(words, stage, more, tell)
     while code and any(_BUSY in line for line in tail):
         # --wait-for-lock waits for the repository, not for a file that a stage of another
         # dvc is writing; nothing was run, so asking again costs nothing.
         time.sleep(_BUSY_SECONDS)
+        readers.strike_out_the_dead()
         code, outcome, tail = _try(words, stage, more, tell)
     if code:
         raise StageFailedError(stage.name, code, tail)

@@ -202,9 +202,9 @@ def held_locks(folder):
     files = [*(folder / "artifacts").rglob("locks/*"), folder / "artifacts/mlflow/.lock"]
     files += [folder / ".dvc/tmp/lock", folder / ".dvc/tmp/rwlock.lock"]
     held = [file for file in files if file.is_file() and not _free(file)]
-    rwlock = folder / ".dvc/tmp/rwlock"
-    if rwlock.is_file() and json.loads(rwlock.read_text() or "{}"):
-        held.append(rwlock)
+    noted = folder / ".dvc/tmp/rwlock"
+    if noted.is_file() and any(map(psutil.pid_exists, _pids(json.loads(noted.read_text())))):
+        held.append(noted)  # a process that is gone holds nobody up
     return [path.relative_to(folder).as_posix() for path in held]
 
 
@@ -225,3 +225,9 @@ def runs(folder):
             "select tags.value, runs.status from runs left join tags "
             "on tags.run_uuid = runs.run_uuid and tags.key = 'stage' order by start_time"
         ).fetchall()
+
+
+def _pids(noted):
+    for several in noted.get("read", {}).values():
+        yield from (who["pid"] for who in several)
+    yield from (who["pid"] for who in noted.get("write", {}).values())

@@ -1,0 +1,57 @@
+"""DVC's list of who reads and writes what, rid of those who were killed.
+
+DVC notes in .dvc/tmp/rwlock which process reads or writes which file, and strikes it out at
+the process's end. After a ``kill -9`` the note stays until somebody wants the file; if another
+process has got that number by then, as in every container that starts again, DVC holds it for
+the reader and refuses for ever. Killed while it writes the list, DVC refuses everything.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from atelier import atomic
+
+_LIST = Path(".dvc/tmp/rwlock")
+
+
+def strike_out_the_dead() -> None:
+    """Leave in the list who lives; remove a list that a killed process left half written."""
+    from dvc.lock import make_lock
+
+    if not _LIST.is_file():
+        return
+    # DVC's own guard: while it is held nobody writes the list.
+    with make_lock(f"{_LIST}.lock", tmp_dir=str(_LIST.parent)):
+        try:
+            noted = json.loads(_LIST.read_text(encoding="utf-8"))
+        except ValueError:
+            _LIST.unlink()
+            return
+        alive = _alive(noted)
+        if alive != noted:
+            atomic.write(_LIST, json.dumps(alive))
+
+
+def _alive(noted: dict[str, Any]) -> dict[str, Any]:
+    readers = {
+        path: [who for who in several if _lives(who)]
+        for path, several in noted.get("read", {}).items()
+    }
+    writers = {path: who for path, who in noted.get("write", {}).items() if _lives(who)}
+    lists = {"write": writers, "read": {path: who for path, who in readers.items() if who}}
+    return {mode: paths for mode, paths in lists.items() if paths}
+
+
+def _lives(who: dict[str, Any]) -> bool:
+    """Whether the process of a note is there, and not another one of its number."""
+    words = who["cmd"].split()[1:]
+    try:
+        running = " ".join(psutil.Process(who["pid"]).cmdline()).split()
+    except psutil.AccessDenied:
+        return True
+    except psutil.Error:
+        return False
+    return running[len(running) - len(words) :] == words
