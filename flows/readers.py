@@ -47,7 +47,7 @@ def _alive(noted: dict[str, Any]) -> dict[str, Any]:
 
 def _lives(who: dict[str, Any]) -> bool:
     """Whether the process of a note is there, and not another one of its number."""
-    words = who["cmd"].split()[1:]
+    words: list[str] = who["cmd"].split()[1:]
     try:
         running = " ".join(psutil.Process(who["pid"]).cmdline()).split()
     except psutil.AccessDenied:
