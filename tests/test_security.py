@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from atelier.criteria import page, tree
 
@@ -146,3 +147,19 @@ def test_the_page_of_criteria_runs_its_own_script_alone():
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
     assert f"script-src 'sha256-{digest}'" in html
+
+
+def test_containers_are_reached_from_this_machine_alone():
+    services = yaml.safe_load((ROOT / "docker-compose.yaml").read_text())["services"]
+
+    ports = [port for one in services.values() for port in one.get("ports", [])]
+
+    assert ports
+    assert all(port.startswith("127.0.0.1:") for port in ports)
+
+
+def test_what_security_md_calls_a_proof_is_there():
+    named = re.findall(r"`(tests/[\w/]+\.py)`", (ROOT / "SECURITY.md").read_text("utf-8"))
+
+    assert named
+    assert [name for name in named if not (ROOT / name).is_file()] == []

@@ -19,7 +19,8 @@ import psutil
 
 ROOT = Path(__file__).parents[2]
 ENGINES = ("torn", "twisted", "guided")
-_STATE = struct.Struct("qqqd")  # begun, taken, refused, slowest in seconds of this process
+# Begun, taken, refused, slowest in seconds of this process, MB before the first case.
+_STATE = struct.Struct("qqqdq")
 _CPU_SECONDS = 20.0  # that one case may take
 _WALL_SECONDS = 120.0  # the same, waiting included; others use the machine, too
 _LARGEST_GROWTH = 500  # MB above what the process had before its first case
@@ -64,7 +65,7 @@ def watched(target: str, engine: str, cases: int, seed: int, folder: Path) -> Ou
     finally:
         process.kill()
         process.wait()
-    begun, taken, refused, slowest = _STATE.unpack(state.read_bytes())
+    begun, taken, refused, slowest, _ = _STATE.unpack(state.read_bytes())
     if wrong or process.returncode or begun != taken + refused:
         kept = ROOT / "artifacts" / "faults" / f"case-{target.replace(' ', '-')}-{engine}"
         kept.parent.mkdir(parents=True, exist_ok=True)
@@ -78,26 +79,31 @@ def watched(target: str, engine: str, cases: int, seed: int, folder: Path) -> Ou
 def _watch(process: "subprocess.Popen[bytes]", state: Path) -> tuple[str | None, int]:
     """Return what went wrong, if anything, and by how many MB the process grew."""
     one = psutil.Process(process.pid)
-    before = largest = last = 0
+    growth = last = 0
     since = cpu = 0.0
     while process.poll() is None:
         time.sleep(0.1)
         try:
-            used, memory = one.cpu_times(), one.memory_info().rss // 2**20
-        except psutil.Error:
+            used, memory = one.cpu_times(), _memory(process.pid, "VmHWM")
+        except (psutil.Error, OSError, IndexError):
             break
-        count = _STATE.unpack(state.read_bytes())[0]
+        count, *_, before = _STATE.unpack(state.read_bytes())
         now, busy = time.monotonic(), used.user + used.system
-        if count == 0:
-            before = largest = memory
-        largest = max(largest, memory)
-        if count != last or not since or count == 0:
+        if count != last or count == 0:
             last, since, cpu = count, now, busy
-        if largest - before > _LARGEST_GROWTH:
-            return f"it took {largest - before} MB", largest - before
-        if busy - cpu > _CPU_SECONDS or (count and now - since > _WALL_SECONDS):
-            return f"it took more than {busy - cpu:.0f} s", largest - before
-    return None, largest - before
+        if count:
+            growth = max(growth, memory - before)
+        if growth > _LARGEST_GROWTH:
+            return f"it took {growth} MB", growth
+        if count and (busy - cpu > _CPU_SECONDS or now - since > _WALL_SECONDS):
+            return f"it took more than {busy - cpu:.0f} s", growth
+    return None, growth
+
+
+def _memory(process: int | str, name: str) -> int:
+    """MB that a process has (VmRSS), or had at most (VmHWM)."""
+    status = Path(f"/proc/{process}/status").read_text(encoding="utf-8")
+    return int(status.split(f"{name}:")[1].split()[0]) // 1024
 
 
 class _Reader:
@@ -114,6 +120,8 @@ class _Reader:
         self._case = (folder / "case").open("w+b", buffering=0)
         self.begun = self._taken = self._refused = 0
         self._slowest = 0.0
+        Path("/proc/self/clear_refs").write_text("5")  # what it has is the most it had
+        self._before = _memory("self", "VmRSS")
 
     def read(self, case: bytes) -> None:
         os.pwrite(self._case.fileno(), case, 0)
@@ -128,7 +136,7 @@ class _Reader:
         self._note()
 
     def _note(self) -> None:
-        values = (self.begun, self._taken, self._refused, self._slowest)
+        values = (self.begun, self._taken, self._refused, self._slowest, self._before)
         self._state[:] = _STATE.pack(*values)
 
 

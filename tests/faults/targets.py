@@ -10,7 +10,9 @@ import contextlib
 import functools
 import io
 import json
+import random
 import struct
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +20,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import yaml
-from PIL import Image, ImageCms, ImageSequence
+from PIL import Image, ImageCms
 from pydantic import BaseModel
 
 from atelier import images
@@ -29,8 +31,6 @@ from atelier.criteria.annotators import endpoint, human, questions
 from atelier.criteria.annotators.recorded import Recorded
 from atelier.errors import AtelierError, ImageError
 from atelier.params import (
-    Profile,
-    StudyParams,
     VLMParams,
     read_profile,
     read_study,
@@ -275,7 +275,7 @@ def _answer(case: bytes, folder: Path) -> bool:
     text = case.decode(errors="replace")
     for question in _questions():
         try:
-            said = question_read(question, text)
+            said = questions.read(question, text)
         except questions.UnfitError as error:
             _refused(error)
             # It goes to the model again, in a request's body.
@@ -286,9 +286,6 @@ def _answer(case: bytes, folder: Path) -> bool:
         if question.topic == "judging":
             assert set(said) == set(_starter().leaves())
     return taken
-
-
-question_read = questions.read
 
 
 def _body(case: bytes, folder: Path) -> bool:
@@ -422,8 +419,6 @@ def _labels_csv() -> list[bytes]:
 
 
 def _sound_answers() -> list[Any]:
-    import random
-
     return [fill(question.schema, random.Random(0)) for question in _questions()]
 
 
@@ -494,6 +489,11 @@ def pictures() -> list[bytes]:
     for kind in ("GIF", "PNG", "WEBP", "TIFF", "AVIF"):
         frames = [colour.rotate(angle) for angle in (0, 90, 180)]
         made += _saved(frames[0], kind, {"save_all": True, "append_images": frames[1:]})
+    large = Image.new("RGBA", (1000, 1000), (9, 99, 199, 99))  # as many pixels as are let in
+    for kind in ("PNG", "WEBP", "JPEG2000", "AVIF"):
+        made += _saved(large, kind, {})
+    made += _saved(large, "TIFF", {"compression": "tiff_deflate"})
+    made += _saved(large.convert("CMYK"), "JPEG", {"icc_profile": srgb})
     palette = colour.quantize(16)
     made += _saved(palette, "PNG", {"transparency": 3})
     for compression in ("tiff_lzw", "tiff_deflate", "jpeg", "packbits", "group4"):
@@ -505,9 +505,7 @@ def pictures() -> list[bytes]:
     made += _saved(colour, "JPEG", {"progressive": True})
     made.append(b"")
     made += [_claiming(65535, 65535), _claiming(2**31 - 1, 2**31 - 1), _claiming(0, 0)]
-    bomb = io.BytesIO()  # 900 megapixels in some hundred kilobytes
-    Image.new("1", (30_000, 30_000)).save(bomb, "PNG", optimize=False)
-    made.append(bomb.getvalue())
+    made.append(_claiming(30_000, 30_000, whole=True))  # 900 megapixels in 110 kilobytes
     return made
 
 
@@ -520,18 +518,18 @@ def _saved(picture: Image.Image, kind: str, more: dict[str, Any]) -> list[bytes]
     return [content.getvalue()]
 
 
-def _claiming(width: int, height: int) -> bytes:
-    """A PNG whose header promises what does not follow."""
-    import zlib
+def _claiming(width: int, height: int, whole: bool = False) -> bytes:
+    """A PNG of one bit a pixel whose header promises what follows only if it is ``whole``."""
+    head = b"IHDR" + struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
+    rows = height if whole else 0
+    packer = zlib.compressobj(9)
+    data = b"".join(packer.compress(bytes(1 + (width + 7) // 8)) for _ in range(rows))
+    chunks = (head, b"IDAT" + data + packer.flush(), b"IEND")
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
+        for chunk in chunks
+    )
 
-    head = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    chunk = struct.pack(">I", 13) + head + struct.pack(">I", zlib.crc32(head))
-    data = b"IDAT" + zlib.compress(b"\0" * 100)
-    end = struct.pack(">I", len(data) - 4) + data + struct.pack(">I", zlib.crc32(data))
-    return b"\x89PNG\r\n\x1a\n" + chunk + end
-
-
-assert ImageSequence  # Pillow's plugins for animations are loaded with it
 
 TARGETS = {
     "profile": Target(
@@ -603,5 +601,3 @@ TARGETS = {
     ),
     "pictures": Target(pictures, _picture),
 }
-
-assert {Profile, StudyParams}  # what the YAML targets read
