@@ -44,19 +44,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     asked = parser.parse_args(arguments)
     size: Size = asked.size
     torch.set_num_threads(1)  # what is compared should not differ in how it is spread
+    planned = ""
     began, load = time.monotonic(), _load()
     found: list[Line] = []
-    tables: dict[str, str] = {}
     for name in asked.only:
         module = importlib.import_module(f"benchmarks.{name}")
         _say(f"{name} …")
         if name not in MEASURED:
-            tables[name] = module.table(size)
+            planned = module.table(size)
+            document.fill(asked.document, {name: planned})
             continue
         measured = list(module.lines(size))
-        tables[name] = document.table(measured)
-        if name == "scaling" and size == "full":
-            tables[name] += module.SHOWN
+        shown = module.SHOWN if name == "scaling" and size == "full" else ""
+        document.fill(asked.document, {name: document.table(measured) + shown})
         found += measured
     conditions = (
         f"Measured {datetime.datetime.now(datetime.UTC):%Y-%m-%d} in "
@@ -65,12 +65,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         f"{platform.python_version()}, torch {torch.__version__}."
     )
     if set(asked.only) == set(SECTIONS):
-        tables["conditions"] = conditions + "\n"
+        document.fill(asked.document, {"conditions": conditions + "\n"})
     if found:
         _show(found, conditions)
-    if "planning" in tables:
-        sys.stdout.write("\n" + tables["planning"])
-    document.fill(asked.document, tables)
+    sys.stdout.write(planned)
 
 
 def _show(found: Sequence[Line], conditions: str) -> None:

@@ -251,10 +251,10 @@ def _smallest(tensor: Tensor) -> Tensor:
     return tensor
 
 
-def _bytes(tensor: Tensor) -> bytes:
-    content: bytes = tensor.contiguous().view(torch.uint8).numpy().tobytes()
+def _bytes(tensor: Tensor) -> memoryview:
+    content: memoryview = tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data
     return content
 
 
-def _digest(content: bytes) -> str:
+def _digest(content: bytes | memoryview) -> str:
     return hashlib.sha256(content).hexdigest()
