@@ -64,7 +64,7 @@ class House:
             capture_output=True,
             text=True,
             errors="replace",
-            timeout=600,
+            timeout=1200,
             check=False,
         )
         self.said.append(f"$ {' '.join(words)}\n{done.stdout}{done.stderr}")
@@ -149,7 +149,7 @@ def is_pickle(file):
     return False
 
 
-@pytest.mark.timeout(1500)
+@pytest.mark.timeout(2400)
 def test_a_run_with_keys_in_its_environment_leaves_none_of_them_behind(
     house, model_server, tmp_path, figure
 ):
