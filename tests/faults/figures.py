@@ -57,13 +57,22 @@ def page(lines: list[dict[str, Any]], before: str) -> str:
     kept = dict(_sections(before))
     parts = [TITLE]
     for name, about in SECTIONS.items():
-        mine = [line for line in lines if line["section"] == name]
+        mine = _added_up([line for line in lines if line["section"] == name])
         body = kept.get(name, "Not measured yet.\n")
         if mine:
-            rows = (f"| {row['did']} | {row['times']:,} | {row['came']} |\n" for row in mine)
+            rows = (f"| {did} | {times:,} | {came} |\n" for (did, came), times in mine.items())
             body = f"{about}\n\n{_HEAD}{''.join(rows)}"
         parts.append(f"## {name}\n\n{body}")
     return "\n".join(parts)
+
+
+def _added_up(lines: list[dict[str, Any]]) -> dict[tuple[str, str], int]:
+    """How often, by what was done and what came out: turns of one test are one row."""
+    rows: dict[tuple[str, str], int] = {}
+    for line in lines:
+        key = line["did"], line["came"]
+        rows[key] = rows.get(key, 0) + line["times"]
+    return rows
 
 
 def _sections(text: str) -> Iterator[tuple[str, str]]:

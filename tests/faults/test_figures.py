@@ -5,7 +5,7 @@ def test_a_measured_section_is_written_anew_and_the_others_stay():
     kill = {"section": "Kill", "did": "killed", "times": 1000, "came": "the same bytes"}
     disk = {"section": "Disk", "did": "full", "times": 2, "came": "a clear message"}
 
-    first = figures.page([kill, disk], "")
+    first = figures.page([kill | {"times": 400}, disk, kill | {"times": 600}], "")
     second = figures.page([disk | {"times": 3}], first)
 
     assert "| killed | 1,000 | the same bytes |" in first
