@@ -51,6 +51,8 @@ class House:
             "PREFECT_API_URL": f"http://127.0.0.1:{self.prefect}/api",
             "MLFLOW_TRACKING_URI": f"http://ann:{PASSWORD}@127.0.0.1:{self.mlflow}",
             "PREFECT_HOME": str(folder.parent / "prefect"),
+            # Leases of devices lie there: nobody else's training is waited for.
+            "TMPDIR": str(folder.parent / "tmp"),
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
             "DO_NOT_TRACK": "1",
             "HF_HUB_OFFLINE": "1",
@@ -92,6 +94,7 @@ def house(tmp_path, vlm):
     captions.write_text(text)
     for name in ("prefect.yaml", "pyproject.toml", ".gitignore"):
         (folder / name).write_bytes((workshop.ROOT / name).read_bytes())
+    (tmp_path / "tmp").mkdir()
     house = House(folder, (free_port(), free_port()))
     house.good("-m", "dvc", "remote", "add", "-d", "store", str(tmp_path / "store"))
     for words in (["init", "-q", "-b", "main"], ["add", "-A"], ["commit", "-qm", "Toy"]):
