@@ -179,6 +179,7 @@ def test_weights_of_another_network_and_damaged_ones_are_refused(taught, tmp_pat
     tensors = safetensors.torch.load_file(tmp_path / adapters.FULL)
     odd = sorted(tensors)[3]
     safetensors.torch.save_file(tensors | {odd: torch.zeros(3, 3, 3)}, tmp_path / adapters.FULL)
+    (tmp_path / f"{adapters.FULL}.sha256").unlink()  # as a file brought from elsewhere
     with pytest.raises(ArtifactError, match=rf"1 of its weights .* the first is {odd}"):
         adapters.attach(taught, "again", tmp_path)
 
