@@ -30,6 +30,7 @@ from tasks import tracking
 FLOW = "on-worker"
 _LIVES = 3  # so many workers may die under a stage
 _SECONDS_BETWEEN_LOOKS = 2.0
+_REMOTE_SECONDS = 7200.0  # for a push or pull: DVC's own limits are for each read
 _away: set[UUID] = set()
 _away_lock = threading.Lock()
 
@@ -220,12 +221,28 @@ def _git(*words: str) -> str:
 
 
 def _dvc(*words: str) -> None:
-    said = subprocess.run(
-        running.dvc(*words),
-        env=running.environment({}),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    """Run DVC against its remote.
+
+    Raises:
+        ArtifactError: It failed, or took so long that the remote must be hanging.
+    """
+    try:
+        said = subprocess.run(
+            running.dvc(*words),
+            env=running.environment({}),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=_REMOTE_SECONDS,
+        )
+    except subprocess.TimeoutExpired:
+        raise ArtifactError(
+            f"dvc {' '.join(words)}: DVC's remote did not finish within {_REMOTE_SECONDS:g} s; "
+            "what arrived is kept, and the same command goes on"
+        ) from None
     if said.returncode:
-        raise ArtifactError(f"dvc {' '.join(words)}: {said.stderr.strip()[-800:]}")
+        lines = [line for line in said.stderr.splitlines() if line.strip()]
+        raise ArtifactError(
+            f"dvc {' '.join(words)}: {' '.join(lines)[-800:]}\n"
+            "Once DVC's remote answers (`dvc remote list`), the same command goes on"
+        )

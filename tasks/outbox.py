@@ -35,15 +35,17 @@ class Outbox:
         self._said = (self._folder / _SAID).open("a", encoding="utf-8")
         self._files = 0
 
-    def metrics(self, values: Mapping[str, float], step: int | None) -> None:
-        """Keep a point of each curve, or a result."""
-        self._say(kind="metrics", values=dict(values), step=step)
+    def metrics(
+        self, values: Mapping[str, float], step: int | None, last: int, at: int
+    ) -> None:
+        """Keep a point of each curve; or a result, said after step ``last``."""
+        self._say(at, kind="metrics", values=dict(values), step=step, last=last)
 
-    def picture(self, name: str, picture: "Image.Image", step: int | None) -> None:
+    def picture(self, name: str, picture: "Image.Image", step: int | None, at: int) -> None:
         """Keep a picture."""
         file = self._place() / "picture.png"
         picture.save(file)
-        self._say(kind="picture", name=name, step=step, file=self._relative(file))
+        self._say(at, kind="picture", name=name, step=step, file=self._relative(file))
 
     def tags(self, values: Mapping[str, str]) -> None:
         """Keep what is no number."""
@@ -58,14 +60,15 @@ class Outbox:
             shutil.copyfile(path, copy)
         self._say(kind="file", file=self._relative(copy))
 
-    def end(self, status: str, products: Mapping[str, str]) -> None:
+    def end(self, status: str, products: Mapping[str, str], at: int) -> None:
         """Keep how the run ended, with the tags of what it made; let others deliver it."""
-        self._say(kind="end", status=status, products=dict(products))
+        self._say(at, kind="end", status=status, products=dict(products))
         self._said.close()
         self._lock.close()
 
-    def _say(self, **line: Any) -> None:
-        line["time"] = time.time_ns() // 1_000_000
+    def _say(self, at: int | None = None, **line: Any) -> None:
+        """Keep a line with its time in milliseconds: the one of a first, failed try, if any."""
+        line["time"] = time.time_ns() // 1_000_000 if at is None else at
         self._said.write(json.dumps(line) + "\n")
         self._said.flush()
 

@@ -17,11 +17,16 @@ parent has the state and end of its latest child.
 
 MLflow being away never stops a stage: it is said once, and what the stage says is kept on disk
 (``tasks.outbox``) until MLflow answers: at the stage's end, at the next stage's beginning, or
-when the registry is reconciled.
+when the registry is reconciled. A server that hangs, trickles or is slow counts as away: after
+half a minute for a few requests, or three seconds for a point of a curve.
+
+What is told may arrive although its answer is lost, and is told again. Each thing bears the
+time at which it was said, and each run a name of its own, so that nothing stands there twice.
 """
 
 import contextlib
 import fcntl
+import functools
 import hashlib
 import json
 import logging
@@ -31,10 +36,12 @@ import re
 import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from urllib.parse import unquote, urlsplit
 
 import PIL.Image
@@ -47,6 +54,7 @@ from tasks.outbox import Outbox
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Metric
     from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
     from PIL import Image
 
@@ -54,6 +62,14 @@ PIPELINE = "ATELIER_PIPELINE"  # names the pipeline run that a stage belongs to
 STUDY = "ATELIER_STUDY"  # names the study that a pipeline run belongs to, as NAME/<settings>
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 _SECONDS_BETWEEN_LOOKS = 10
+_ANSWER_SECONDS = 30.0  # for a few requests; then the server counts as away
+_UPLOAD_SECONDS = 600.0  # for files
+_POINT_SECONDS = 3.0  # for a point of a curve, of which there may be one a step
+_DELIVERY_SECONDS = 60.0  # for what was kept; the rest waits for the next time
+_POINTS = 500  # sent at once: MLflow takes 1000
+_PARENT = "atelier.pipeline"  # the tag by which stages find their parent
+_NAME = "atelier.run"  # the tag by which a run is found if the answer to its making was lost
+Answer = TypeVar("Answer")
 _log = logging.getLogger(__name__)
 _URI = "MLFLOW_TRACKING_URI"
 _USER = re.compile(r"(?<=://)[^\s/]*@")  # before the host of an address
@@ -92,18 +108,24 @@ class StageRun:
         self._open: _Runs | None = None
         self._kept: Outbox | None = None
         self._warned = False
+        self._last = 0  # step of a curve that was said
 
     def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
         """Log a point of each curve; without ``step``, a result, also put on the parent."""
-        self._tell(lambda to: to.metrics(values, step))
+        self._last = max(self._last, step or 0)
+        at, last, began = _now(), self._last, time.monotonic()
+        self._tell(lambda to: to.metrics(values, step, last, at))
+        if step is not None and time.monotonic() - began > _POINT_SECONDS:
+            self._keep_from_now_on()
 
     def picture(self, name: str, picture: "Image.Image", step: int | None = None) -> None:
         """Log a picture; those of one name scroll through their steps in MLflow's page."""
-        self._tell(lambda to: to.picture(name, picture, step))
+        at = _now()
+        self._tell(lambda to: to.picture(name, picture, step, at))
 
     def file(self, path: Path) -> None:
         """Log a file, or a folder with all that is in it."""
-        self._tell(lambda to: to.file(path))
+        self._tell(lambda to: to.file(path), seconds=_UPLOAD_SECONDS)
 
     def tags(self, values: Mapping[str, str]) -> None:
         """Say what is no number, such as why one is absent; also on the parent."""
@@ -114,29 +136,36 @@ class StageRun:
         self._header = _header(name, profile)
         with self._said_once():
             deliver()
-            self._open = _begin(self._header)
+            self._open = bounded(lambda: _begin(self._header), _ANSWER_SECONDS)
             self._open.watch_the_machine()
 
     def end(self, status: Status) -> None:
         """Close the run, also after MLflow was away in between."""
         products = _products(self._header["stage"]) if status == "FINISHED" else {}
-        self._tell(lambda to: to.end(status, products))
+        at = _now()
+        self._tell(lambda to: to.end(status, products, at))
         if self._kept is not None:
             with self._said_once():
                 deliver()
 
-    def _tell(self, tell: "Callable[[_Runs | Outbox], None]") -> None:
+    def _tell(
+        self, tell: "Callable[[_Runs | Outbox], None]", *, seconds: float = _ANSWER_SECONDS
+    ) -> None:
         """Tell MLflow; once it was away, the outbox, so that the order stays."""
         if self._open is not None and self._kept is None:
+            to = self._open
             with self._said_once():
-                tell(self._open)
+                bounded(lambda: tell(to), seconds)
                 return
         with self._said_once():
-            if self._kept is None:
-                self._kept = Outbox(
-                    self._header | ({} if self._open is None else self._open.ids())
-                )
+            self._keep_from_now_on()
+            assert self._kept is not None
             tell(self._kept)
+
+    def _keep_from_now_on(self) -> None:
+        if self._kept is None:
+            ids = {} if self._open is None else self._open.ids()
+            self._kept = Outbox(self._header | ids)
 
     @contextlib.contextmanager
     def _said_once(self) -> Iterator[None]:
@@ -154,45 +183,113 @@ class StageRun:
             self._warned = True
 
 
+def bounded(call: Callable[[], Answer], seconds: float) -> Answer:
+    """Return what ``call`` answers; give it up after so many seconds if MLflow is a server.
+
+    MLflow's own limit is for each read, which a server that trickles outlasts. What was given
+    up goes on in a thread that ends with the process, so it must be able to arrive twice.
+
+    Raises:
+        TimeoutError: It took longer.
+    """
+    if not tracking_uri().startswith("http"):
+        return call()
+    answers: list[Answer] = []
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            answers.append(call())
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run, daemon=True, name="MLflow")
+    thread.start()
+    thread.join(seconds)
+    if errors:
+        raise errors[0]
+    if not answers:
+        raise TimeoutError(f"no whole answer within {seconds:g} s")
+    return answers[0]
+
+
 def deliver() -> int:
     """Tell MLflow what was kept while it was away; return how many stage runs that were.
 
     Raises:
         Exception: MLflow's, if it is still away; what has arrived is not sent again.
+        TimeoutError: It answers so slowly that a part must wait for the next time.
     """
-    delivered = 0
+    delivered, end = 0, time.monotonic() + _DELIVERY_SECONDS
     for folder in outbox.waiting():
         with outbox.taken(folder) as header:
             if header is not None:
-                _deliver(folder, header)
+                _deliver(folder, header, end)
                 delivered += 1
     return delivered
 
 
-def _deliver(folder: Path, header: dict[str, Any]) -> None:
+def _deliver(folder: Path, header: dict[str, Any], end: float) -> None:
     if "run" in header:
         runs = _Runs(client(), header["stage"], header["run"], header["parent"])
     else:
-        runs = _begin(header)
+        runs = bounded(lambda: _begin(header), _ANSWER_SECONDS)
         outbox.remember(folder, header | runs.ids())
     ended, at = False, header["started"]
-    for number, said in outbox.rest(folder):
-        kind, at = said["kind"], said["time"]
-        if kind == "metrics":
-            runs.metrics(said["values"], said["step"], at)
-        elif kind == "picture":
-            runs.picture(said["name"], PIL.Image.open(said["file"]), said["step"])
-        elif kind == "file":
-            runs.file(said["file"])
-        elif kind == "tags":
-            runs.tags(said["values"])
-        elif kind == "end":
-            runs.end(said["status"], said["products"], at)
-            ended = True
-        outbox.check_off(folder, number)
+    for number, several in _in_requests(outbox.rest(folder)):
+        if time.monotonic() > end:
+            raise TimeoutError(f"it answers slowly; {folder.name} is delivered in part")
+        at = several[-1]["time"]
+        is_file = several[0]["kind"] == "file"
+        bounded(
+            functools.partial(_retell, runs, several),
+            _UPLOAD_SECONDS if is_file else _ANSWER_SECONDS,
+        )
+        ended = several[0]["kind"] == "end"
+        if not ended:  # the end may come twice; nothing behind it would say that it came
+            outbox.check_off(folder, number)
     if not ended:  # its process was killed without a chance to say so
-        runs.end("KILLED", {}, at)
+        bounded(lambda: runs.end("KILLED", {}, at), _ANSWER_SECONDS)
     outbox.remove(folder)
+
+
+def _retell(runs: "_Runs", several: Sequence[Mapping[str, Any]]) -> None:
+    """Tell MLflow one thing that was kept, or several points of curves."""
+    said, at = several[0], several[0]["time"]
+    kind = said["kind"]
+    if kind == "metrics" and said["step"] is not None:
+        runs.curve([(one["values"], one["step"], one["time"]) for one in several])
+    elif kind == "metrics":
+        runs.metrics(said["values"], None, said.get("last", 0), at)
+    elif kind == "picture" and not runs.has_picture(said["name"], said["step"], at):
+        with PIL.Image.open(said["file"]) as picture:
+            runs.picture(said["name"], picture, said["step"], at)
+    elif kind == "file":
+        runs.file(said["file"])
+    elif kind == "tags":
+        runs.tags(said["values"])
+    elif kind == "end":
+        runs.end(said["status"], said["products"], at)
+
+
+def _in_requests(
+    rest: Iterator[tuple[int, dict[str, Any]]],
+) -> Iterator[tuple[int, list[dict[str, Any]]]]:
+    """Yield what was said, points of curves by many at once, with the last one's number."""
+    points: list[dict[str, Any]] = []
+    number = -1
+    for after, said in rest:
+        is_point = said["kind"] == "metrics" and said["step"] is not None
+        if points and (not is_point or sum(len(one["values"]) for one in points) > _POINTS):
+            yield number, points
+            points = []
+        number = after
+        if is_point:
+            points.append(said)
+        else:
+            yield number, [said]
+    if points:
+        yield number, points
 
 
 class _Runs:
@@ -200,7 +297,6 @@ class _Runs:
 
     def __init__(self, client: "MlflowClient", stage: str, run: str, parent: str) -> None:
         self._client, self._stage, self._run, self._parent = client, stage, run, parent
-        self._latest = 0
         self._monitor: SystemMetricsMonitor | None = None
 
     def ids(self) -> dict[str, str]:
@@ -217,22 +313,37 @@ class _Runs:
         self._monitor.start()
 
     def metrics(
-        self, values: Mapping[str, float], step: int | None, at: int | None = None
+        self, values: Mapping[str, float], step: int | None, last: int, at: int
     ) -> None:
         # A result named as a curve is its last point, not one more at its beginning.
-        self._latest = self._latest if step is None else max(self._latest, step)
-        self._batch(self._run, values, self._latest if step is None else step, at)
+        self._log(self._run, _points(values, last if step is None else step, at))
         if step is None:
             results = {f"{self._stage}.{name}": value for name, value in values.items()}
-            self._batch(self._parent, results, 0, at)
+            self._log(self._parent, _points(results, 0, at))
 
-    def picture(self, name: str, picture: "Image.Image", step: int | None) -> None:
+    def curve(self, points: Sequence[tuple[Mapping[str, float], int, int]]) -> None:
+        self._log(self._run, [one for point in points for one in _points(*point)])
+
+    def picture(self, name: str, picture: "Image.Image", step: int | None, at: int) -> None:
         if step is None:
             self._client.log_image(self._run, picture, artifact_file=f"{_allowed(name)}.png")
         else:
             self._client.log_image(
-                self._run, picture, key=_allowed(name), step=step, synchronous=True
+                self._run,
+                picture,
+                key=_allowed(name),
+                step=step,
+                timestamp=at,
+                synchronous=True,
             )
+
+    def has_picture(self, name: str, step: int | None, at: int) -> bool:
+        """Say whether a picture of a step arrived whole; MLflow names it by chance."""
+        if step is None:
+            return False
+        begins = f"images/{_allowed(name).replace('/', '~')}+step+{step}+timestamp+{at}+"
+        there = [entry.path for entry in self._client.list_artifacts(self._run, "images")]
+        return any(path.startswith(begins) and path.endswith(".webp") for path in there)
 
     def file(self, path: Path) -> None:
         if path.is_dir():
@@ -245,7 +356,7 @@ class _Runs:
             self._client.set_tag(self._run, name, value[:_TAG])
             self._client.set_tag(self._parent, f"{self._stage}.{name}", value[:_TAG])
 
-    def end(self, status: str, products: Mapping[str, str], at: int | None = None) -> None:
+    def end(self, status: str, products: Mapping[str, str], at: int) -> None:
         if self._monitor is not None:
             monitor, self._monitor = self._monitor, None
             monitor.finish()
@@ -254,19 +365,24 @@ class _Runs:
         self._client.set_terminated(self._run, status, at)
         self._client.set_terminated(self._parent, status, at)
 
-    def _batch(
-        self, run: str, values: Mapping[str, float], step: int, at: int | None = None
-    ) -> None:
-        from mlflow.entities import Metric
-
-        now = time.time_ns() // 1_000_000 if at is None else at
-        # A database refuses NaN and infinity in its own ways: leave a gap in the curve.
-        points = [
-            Metric(_allowed(name), float(value), now, step)
-            for name, value in values.items()
-            if math.isfinite(value)
-        ]
+    def _log(self, run: str, points: "list[Metric]") -> None:
         self._client.log_batch(run, metrics=points)
+
+
+def _points(values: Mapping[str, float], step: int, at: int) -> "list[Metric]":
+    from mlflow.entities import Metric
+
+    # A database refuses NaN and infinity in its own ways: leave a gap in the curve.
+    return [
+        Metric(_allowed(name), float(value), at, step)
+        for name, value in values.items()
+        if math.isfinite(value)
+    ]
+
+
+def _now() -> int:
+    """Milliseconds, as MLflow counts time."""
+    return time.time_ns() // 1_000_000
 
 
 def tracking_uri() -> str:
@@ -409,12 +525,13 @@ def _header(name: str, profile: Profile) -> dict[str, Any]:
         "profile": profile_name,
         "pipeline": _pipeline(),
         "study": os.environ.get(STUDY),
-        "started": time.time_ns() // 1_000_000,
+        "started": _now(),
         "params": _section(name, profile),
         "tags": common
         | {
             "stage": name,
             "mlflow.source.name": f"python -m tasks {name}",
+            _NAME: uuid.uuid4().hex,
         },
         "parent_name": _pipeline().rpartition("/")[2]
         if os.environ.get(STUDY)
@@ -431,35 +548,67 @@ def _begin(header: Mapping[str, Any]) -> _Runs:
         at = experiment(mlflow, _collection(header))
         _bury_the_dead(mlflow, at)
         parent = _parent(mlflow, at, header)
-    tags = {**header["tags"], "mlflow.parentRunId": parent}
-    made = mlflow.create_run(
-        at, run_name=header["stage"], tags=tags, start_time=header["started"]
-    )
-    run = made.info.run_id
-    _params(mlflow, run, header["params"])
-    _log_data(mlflow, run, header["tags"])
-    mlflow.update_run(parent, status="RUNNING")
+        run = _made_once(
+            mlflow,
+            at,
+            _NAME,
+            name=header["stage"],
+            tags={_NAME: uuid.uuid4().hex, **header["tags"], "mlflow.parentRunId": parent},
+            started=header["started"],
+        )
+        _params(mlflow, run, header["params"])
+        _log_data(mlflow, run, header["tags"])
+        mlflow.update_run(parent, status="RUNNING")
     return _Runs(mlflow, header["stage"], run, parent)
 
 
 def _parent(mlflow: "MlflowClient", at: str, header: Mapping[str, Any]) -> str:
-    key = header["pipeline"]
-    found = mlflow.search_runs([at], f"tags.`atelier.pipeline` = '{key}'", max_results=1)
-    if found:
-        return str(found[0].info.run_id)
-    tags = {**header["parent_tags"], "atelier.pipeline": key}
+    known = _sole(mlflow, at, _PARENT, header["pipeline"])
+    if known is not None:
+        return known
+    tags = {**header["parent_tags"], _PARENT: header["pipeline"]}
     if header.get("study"):
         tags["mlflow.parentRunId"] = _study(mlflow, at, header["study"])
-    made = mlflow.create_run(
+    run = _made_once(
+        mlflow,
         at,
-        run_name=header["parent_name"],
+        _PARENT,
+        name=header["parent_name"],
         tags=tags,
-        start_time=header["started"],
+        started=header["started"],
     )
-    run = str(made.info.run_id)
     _params(mlflow, run, header["parent_params"])
     _log_data(mlflow, run, header["parent_tags"])
     return run
+
+
+def _made_once(
+    mlflow: "MlflowClient",
+    at: str,
+    key: str,
+    *,
+    name: str,
+    tags: Mapping[str, str],
+    started: int,
+) -> str:
+    """Return the run whose tag ``key`` is that of ``tags``, made if need be.
+
+    MLflow's client asks again where no answer came, though the first run may be made.
+    """
+    known = _sole(mlflow, at, key, tags[key])
+    if known is None:
+        made = mlflow.create_run(at, run_name=name, tags=dict(tags), start_time=started)
+        known = _sole(mlflow, at, key, tags[key]) or str(made.info.run_id)
+    return known
+
+
+def _sole(mlflow: "MlflowClient", at: str, key: str, value: str) -> str | None:
+    """Return the run with this tag; delete others with the same."""
+    oldest_first = ["attributes.start_time ASC"]
+    found = mlflow.search_runs([at], f"tags.`{key}` = '{value}'", order_by=oldest_first)
+    for double in found[1:]:
+        mlflow.delete_run(double.info.run_id)
+    return str(found[0].info.run_id) if found else None
 
 
 def _collection(header: Mapping[str, Any]) -> str:

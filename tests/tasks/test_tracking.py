@@ -4,6 +4,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -290,7 +291,7 @@ def test_mlflow_away_from_the_middle_on(checked, runs, workspace, monkeypatch, c
     with tracking.stage("sft", checked) as run:
         run.metrics({"loss": 1.0}, 1)
         with monkeypatch.context() as broken:
-            broken.setattr(type(run._open), "_batch", refuse)
+            broken.setattr(type(run._open), "_log", refuse)
             run.metrics({"loss": 0.5}, 2)
         run.metrics({"#A_neg": 3.5})
 
@@ -434,3 +435,157 @@ def test_the_password_of_a_database_is_shown_to_nobody(workspace, monkeypatch):
 
     assert "postgresql+psycopg2://…@db:1/mlflow" in tracking.ui_command()
     assert tracking.without_password("a https://a:b@c/d?e@f g@h") == "a https://…@c/d?e@f g@h"
+
+
+def and_is_lost(method):
+    """Do what is asked, and break before anybody hears of it."""
+
+    def done(*words, **named):
+        method(*words, **named)
+        raise ConnectionError("the answer was lost")
+
+    return done
+
+
+def test_what_arrived_although_its_answer_was_lost_is_there_once(
+    checked, runs, workspace, monkeypatch
+):
+    with monkeypatch.context() as broken, tracking.stage("sft", checked) as run:
+        broken.setattr(tracking._Runs, "_log", and_is_lost(tracking._Runs._log))
+        say_much(run, workspace)
+        broken.undo()
+    with monkeypatch.context() as broken, tracking.stage("cpo", checked) as run:
+        broken.setattr(tracking._Runs, "picture", and_is_lost(tracking._Runs.picture))
+        run.picture("grid", Image.new("RGB", (8, 8)), step=3)
+        broken.undo()
+
+    assert logged(runs) == EVERYTHING
+    pictures = tracking.client().list_artifacts(runs()["cpo"].info.run_id, "images")
+    assert len(pictures) == 2  # and its thumbnail
+
+
+def test_a_run_whose_making_was_not_heard_of_is_found_again(checked, runs, monkeypatch):
+    import mlflow
+
+    with monkeypatch.context() as broken:
+        create = mlflow.MlflowClient.create_run
+        broken.setattr(mlflow.MlflowClient, "create_run", and_is_lost(create))
+        with tracking.stage("sft", checked) as run:
+            run.metrics({"loss": 1.0}, 1)
+    assert tracking.deliver() in {0, 1}
+
+    client = tracking.client()
+    every = client.search_runs([tracking.experiment(client, "starter")])
+    assert sorted(one.data.tags.get("stage", "parent") for one in every) == ["parent", "sft"]
+    assert {one.info.status for one in every} == {"FINISHED"}
+    assert runs()["sft"].data.metrics == {"loss": 1.0}
+
+
+def test_a_run_that_the_client_made_twice_is_one(checked, runs, monkeypatch):
+    import mlflow
+
+    create = mlflow.MlflowClient.create_run
+
+    def twice(*words, **named):
+        create(*words, **named)
+        return create(*words, **named)
+
+    monkeypatch.setattr(mlflow.MlflowClient, "create_run", twice)
+    with tracking.stage("sft", checked):
+        pass
+
+    client = tracking.client()
+    every = client.search_runs([tracking.experiment(client, "starter")])
+    assert sorted(one.data.tags.get("stage", "parent") for one in every) == ["parent", "sft"]
+    assert {one.info.status for one in every} == {"FINISHED"}
+
+
+def test_a_result_stands_at_the_last_step_also_if_it_was_kept(checked, runs, monkeypatch):
+    with tracking.stage("sft", checked) as run:
+        run.metrics({"loss": 1.0}, 7)
+        with monkeypatch.context() as broken:
+            broken.setattr(tracking._Runs, "_log", refuse)
+            run.metrics({"loss": 0.5})
+
+    history = tracking.client().get_metric_history(runs()["sft"].info.run_id, "loss")
+    assert [(point.step, point.value) for point in history] == [(7, 1.0), (7, 0.5)]
+
+
+def test_a_server_that_trickles_is_given_up(monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", AWAY)
+    over = threading.Event()
+    with pytest.raises(TimeoutError, match=r"no whole answer within 0\.01 s"):
+        tracking.bounded(lambda: over.wait(60), 0.01)
+    over.set()
+
+    assert tracking.bounded(lambda: 3, 10) == 3
+    with pytest.raises(ConnectionError):
+        tracking.bounded(refuse, 10)
+
+
+def test_points_that_take_long_are_kept_for_later(checked, runs, monkeypatch):
+    monkeypatch.setattr(tracking, "_POINT_SECONDS", 0.0)
+    told = []
+    with tracking.stage("sft", checked) as run:
+        monkeypatch.setattr(tracking._Runs, "metrics", lambda *words: told.append(words))
+        for step in (1, 2, 3):
+            run.metrics({"loss": 1 / step}, step)
+
+    assert len(told) == 1  # the first took longer than nothing
+    history = tracking.client().get_metric_history(runs()["sft"].info.run_id, "loss")
+    assert [point.step for point in history] == [2, 3]
+
+
+def test_a_slow_delivery_goes_on_another_time(checked, runs, workspace, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", AWAY)
+    with tracking.stage("sft", checked) as run:
+        say_much(run, workspace)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    with monkeypatch.context() as slow:
+        slow.setattr(tracking, "_DELIVERY_SECONDS", 0.0)
+        with pytest.raises(TimeoutError, match="is delivered in part"):
+            tracking.deliver()
+    assert len(outbox.waiting()) == 1
+
+    assert tracking.deliver() == 1
+
+    assert logged(runs) == EVERYTHING
+
+
+def test_points_are_delivered_many_at_once(checked, runs, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", AWAY)
+    with tracking.stage("sft", checked) as run:
+        for step in range(1, 1201):
+            run.metrics({"loss": 1 / step}, step)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    sent, log = [], tracking._Runs._log
+    monkeypatch.setattr(
+        tracking._Runs,
+        "_log",
+        lambda self, run, points: (sent.append(len(points)), log(self, run, points)),
+    )
+
+    tracking.deliver()
+
+    assert sum(sent) == 1200
+    assert len(sent) == 3
+    history = tracking.client().get_metric_history(runs()["sft"].info.run_id, "loss")
+    assert [point.step for point in history] == list(range(1, 1201))
+
+
+def test_a_delivery_killed_behind_the_end_leaves_the_run_as_it_ended(
+    checked, runs, workspace, monkeypatch
+):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", AWAY)
+    with tracking.stage("sft", checked) as run:
+        say_much(run, workspace)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    with monkeypatch.context() as killed:
+        killed.setattr(outbox, "remove", refuse)
+        with pytest.raises(ConnectionError):
+            tracking.deliver()
+
+    assert tracking.deliver() == 1
+
+    assert runs()["sft"].info.status == "FINISHED"
+    assert logged(runs) == EVERYTHING

@@ -37,11 +37,15 @@ class FailedError(Exception):
     Attributes:
         again: Whether the same request may be answered another time.
         wait: Seconds that the server asks to be left alone, if it says so.
+        away: Whether nobody answered: no connection, no answer in time, none at present. That
+            may be the server's fault or the picture's.
     """
 
-    def __init__(self, reason: str, *, again: bool, wait: float | None = None) -> None:
+    def __init__(
+        self, reason: str, *, again: bool, wait: float | None = None, away: bool = False
+    ) -> None:
         super().__init__(reason)
-        self.again, self.wait = again, wait
+        self.again, self.wait, self.away = again, wait, away
 
 
 @dataclass(frozen=True)
@@ -173,12 +177,15 @@ class Endpoint:
             raise FailedError(
                 f"no answer within {seconds:g} seconds (annotate.vlm.timeout_seconds)",
                 again=True,
+                away=True,
             ) from None
         except openai.APIStatusError as error:
             raise self._failure(error) from None
         except openai.APIConnectionError as error:
             cause = type(error.__cause__).__name__
-            raise FailedError(f"the connection failed ({cause})", again=True) from None
+            raise FailedError(
+                f"the connection failed ({cause})", again=True, away=True
+            ) from None
 
     def _failure(self, error: "openai.APIStatusError") -> Exception:
         """What a status other than 200 means."""
@@ -203,6 +210,7 @@ class Endpoint:
             f"the server answered {status}: {words}",
             again=passing,
             wait=_retry_after(error.response.headers),
+            away=passing,
         )
 
     def _reply(self, completion: _Completion, request: Request) -> Reply:

@@ -16,6 +16,7 @@ import hashlib
 import io
 import json
 import math
+import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -156,6 +157,8 @@ class Agent:
         self._halt: AnnotationError | DiskError | None = None
         self._underway: list[float] = []  # likely prices of requests on their way
         self._barren = 0  # pictures in a row without a usable answer
+        self._unheard: list[Sight] = []  # nobody was answered while these were asked about
+        self._heard = -math.inf  # when a request was last answered, by time.monotonic
 
     def consult(self, sights: Sequence[Sight], report: Report) -> dict[str, str]:
         """Ask about all pictures of which the ledger does not know enough.
@@ -238,6 +241,7 @@ class Agent:
 
     async def _consult(self, sights: Sequence[Sight], report: Report) -> dict[str, str]:
         self._halt, self._barren = None, 0
+        self._unheard = []
         left = [sight for sight in sights if self.recall(sight) is None]
         failed: dict[str, str] = {}
         done = len(sights) - len(left)
@@ -249,15 +253,30 @@ class Agent:
             report(done, self._values(failed))
 
         async with Endpoint(self.params) as endpoint:
-            queue = iter(left)
-            workers = [
-                self._work(queue, endpoint, failed, settled)
-                for _ in range(min(len(left), self._at_once()))
-            ]
-            await asyncio.gather(*workers)
+            await self._work_off(left, endpoint, failed, settled)
+            if self._unheard and self._halt is None:
+                # The server may be back since; pictures are not lost because it was away.
+                again, self._unheard = self._unheard, []
+                await self._work_off(again, endpoint, failed, lambda: None)
         if self._halt is not None:
             raise self._halt
+        if self._unheard:
+            raise self._nobody_answers(failed)
         return failed
+
+    async def _work_off(
+        self,
+        sights: Sequence[Sight],
+        endpoint: Endpoint,
+        failed: dict[str, str],
+        settled: Callable[[], None],
+    ) -> None:
+        queue = iter(sights)
+        workers = [
+            self._work(queue, endpoint, failed, settled)
+            for _ in range(min(len(sights), self._at_once()))
+        ]
+        await asyncio.gather(*workers)
 
     def _at_once(self) -> int:
         """Pictures in hand: a free turn at the server should never wait for a picture."""
@@ -275,6 +294,7 @@ class Agent:
         for sight in queue:
             try:
                 await self._ask(sight, endpoint)
+                failed.pop(sight.image, None)
                 self._barren = 0
             except _HaltedError:
                 return
@@ -283,6 +303,8 @@ class Agent:
                 return
             except (FailedError, ImageError) as failure:
                 failed[sight.image] = str(failure)
+                if isinstance(failure, FailedError) and failure.away:
+                    self._unheard.append(sight)
                 self._count_barren(str(failure))
             settled()
 
@@ -360,6 +382,7 @@ class Agent:
     ) -> Any:
         """Ask until there is a fit answer, ``tries`` times at most, with backoff."""
         question, _ = asking
+        began = time.monotonic()
         tries = tenacity.AsyncRetrying(
             retry=tenacity.retry_if_exception(_may_succeed),
             stop=tenacity.stop_after_attempt(self.params.tries),
@@ -372,6 +395,8 @@ class Agent:
             raise FailedError(
                 f"no usable answer to {question.topic!r} by {self.params.model}: {failure}",
                 again=False,
+                # Where others were answered meanwhile, it is this picture that fails.
+                away=failure.away and self._heard < began,
             ) from None
 
     async def _try(
@@ -405,7 +430,9 @@ class Agent:
                 raise _HaltedError
             self._underway.append(likely)
             try:
-                return await endpoint.complete(request)
+                reply = await endpoint.complete(request)
+                self._heard = time.monotonic()
+                return reply
             finally:
                 self._underway.remove(likely)
 
@@ -488,6 +515,16 @@ class Agent:
                 "See annotate.vlm (base_url, model, answers, max_tokens); what was answered is "
                 "kept, and the same command goes on."
             )
+
+    def _nobody_answers(self, failed: Mapping[str, str]) -> AnnotationError:
+        first = self._unheard[0]
+        return AnnotationError(
+            f"{len(self._unheard)} pictures got no answer from {self.params.base_url}, and "
+            f"neither did any other while they were asked about; {first.file}: "
+            f"{failed[first.image]}\n"
+            "What was answered is kept; once the server is back, the same command goes on. If "
+            "it is there and fails at these pictures alone, move them away."
+        )
 
     def _cap_reached(self) -> AnnotationError:
         return AnnotationError(
