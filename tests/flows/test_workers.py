@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import yaml
 
 from atelier.errors import ParamsError
 from flows import workers
@@ -88,6 +89,7 @@ def server(tmp_path_factory, monkeypatch):
     home, port = tmp_path_factory.mktemp("prefect"), free_port()
     for name, value in {
         "PREFECT_HOME": str(home),
+        "TMPDIR": str(home),  # where the leases of this machine's devices lie
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
         "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
@@ -189,6 +191,79 @@ def test_two_clones_share_the_work_and_a_killed_ones_stage_is_taken_up(
     assert plan_is_empty(shared)
 
 
+SFT = {
+    "sft": {
+        "cmd": "python -m tasks sft",
+        "params": [{"params/toy.yaml": ["model", "sft"]}],
+        "deps": ["artifacts/split/train.jsonl", "artifacts/annotate/criteria.yaml", "data"],
+        "outs": ["artifacts/sft"],
+        "meta": {"gpu": 1, "memory": 0, "retries": 0, "timeout": 600, "silence": 300},
+    }
+}
+STEPS, CHECKPOINT = 300, 20
+
+
+@pytest.fixture
+def school(studio, profile, tmp_path_factory):
+    """A repository of the real stage sft at toy size, with a git remote and a DVC remote."""
+    away = tmp_path_factory.mktemp("away")
+    values = yaml.safe_load(Path("params/toy.yaml").read_text())
+    steps = {"steps": STEPS, "checkpoint_steps": CHECKPOINT, "report_steps": 1}
+    values["sft"]["training"] |= steps
+    Path("params/toy.yaml").write_text(yaml.safe_dump(values))
+    Path("dvc.yaml").write_text(yaml.safe_dump({"stages": SFT}))
+    ignored = ("artifacts/sft", "artifacts/resume", "artifacts/cache", "artifacts/mlflow")
+    Path(".gitignore").write_text("".join(f"/{name}\n" for name in (*ignored, "mlruns")))
+    git("init", "-q", "-b", "main")
+    dvc("init")
+    dvc("remote", "add", "-d", "store", str(away / "store"))
+    dvc("add", "data")
+    git("add", "-A")
+    git("commit", "-qm", "All")
+    git("init", "-q", "--bare", "-b", "main", str(away / "code.git"))
+    git("remote", "add", "origin", str(away / "code.git"))
+    git("push", "-q", "origin", "main")
+    return Path.cwd()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+@pytest.mark.parametrize("by", ["another", "itself"])
+def test_a_killed_workers_training_is_taken_up_and_learns_the_same(
+    school, server, tmp_path_factory, by
+):
+    alone, first, other = (
+        clone_of(school, tmp_path_factory, name) for name in ("alone", "first", "other")
+    )
+    setup = run("-m", "flows", "setup", cwd=school)
+    assert setup.returncode == 0, setup.stderr
+    deploy(school)
+    log = school.with_name(f"{school.name}.log")
+    with started(["-m", "flows", "reproduce", "--on-workers"], school, log) as coordinator:
+        with worker(first, "gpu") as doomed:
+            await_that(lambda: checkpoints(first), 400)
+            kill_all(doomed)  # with the flow run, the supervisor, DVC and the training
+        assert not (first / "artifacts/sft").exists()
+        with worker({"another": other, "itself": first}[by], "gpu"):
+            assert coordinator.wait(600) == 0, log.read_text()
+
+    assert "sft: worker 1 of 3 is gone; another takes it up" in log.read_text()
+    dvc("pull", "data.dvc", cwd=alone)
+    dvc("repro", cwd=alone)
+    for name in ("pytorch_lora_weights.safetensors", "curve.tsv", "metrics.json"):
+        learned = (school / "artifacts/sft" / name).read_bytes()
+        assert learned == (alone / "artifacts/sft" / name).read_bytes(), name
+    # It goes on from the checkpoint where that lies, and begins again where it does not.
+    resumed = first if by == "itself" else other
+    assert not checkpoints(resumed)  # finished work is cleared away
+    assert bool(checkpoints(first)) == (by == "another")
+
+
+def checkpoints(clone):
+    """What a training of this clone would go on from."""
+    return [file for file in clone.glob("artifacts/resume/sft-*/**/*") if file.is_file()]
+
+
 def plan_is_empty(repository):
     said = run("-m", "dvc", "repro", cwd=repository)
     return said.returncode == 0 and said.stdout.count("didn't change, skipping") >= 3
@@ -202,7 +277,7 @@ def clone_of(repository, tmp_path_factory, name):
 
 def deploy(repository):
     """As `prefect deploy --all`, of what workers run."""
-    (repository.parent / "deploy").mkdir()
+    (repository.parent / "deploy").mkdir(exist_ok=True)
     file = repository.parent / "deploy/prefect.yaml"
     file.write_text((ROOT / "prefect.yaml").read_text())
     for pool in ("cpu", "gpu"):
