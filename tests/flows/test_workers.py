@@ -257,11 +257,25 @@ def test_a_killed_workers_training_is_taken_up_and_learns_the_same(
     resumed = first if by == "itself" else other
     assert not checkpoints(resumed)  # finished work is cleared away
     assert bool(checkpoints(first)) == (by == "another")
+    killed, undisturbed, taken_up = first_steps()
+    assert (killed, undisturbed) == (1, 1)
+    assert (taken_up > CHECKPOINT) == (by == "itself")
 
 
 def checkpoints(clone):
     """What a training of this clone would go on from."""
     return list(clone.glob("artifacts/resume/sft-*/**/step-*.safetensors"))
+
+
+def first_steps():
+    """The first step that each training told MLflow of, the oldest training first."""
+    from mlflow import MlflowClient
+
+    mlflow = MlflowClient(tracking_uri=os.environ["MLFLOW_TRACKING_URI"])
+    everywhere = [one.experiment_id for one in mlflow.search_experiments()]
+    runs = mlflow.search_runs(everywhere, order_by=["attributes.start_time ASC"])
+    told = [mlflow.get_metric_history(run.info.run_id, "loss") for run in runs]
+    return [min(value.step for value in values) for values in told if values]
 
 
 def plan_is_empty(repository):
