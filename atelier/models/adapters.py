@@ -291,9 +291,7 @@ def use(network: Any, state: State) -> Iterator[None]:
 def _adapted(network: Any, shares: Mapping[str, float]) -> Iterator[None]:
     """Switch the LoRAs of ``shares`` on and all others off."""
     shares = {name: share for name, share in shares.items() if name not in _states(network)}
-    layers: list[Any] = [
-        module for module in network.modules() if isinstance(module, BaseTunerLayer)
-    ]
+    layers = _layers(network)
     if not torch.is_grad_enabled():
         yield from _switched(layers, shares)
         return
@@ -318,6 +316,20 @@ def _adapted(network: Any, shares: Mapping[str, float]) -> Iterator[None]:
             layer.enable_adapters(not disabled)
         for parameter, flag in trainable:
             parameter.requires_grad_(flag)
+
+
+def _layers(network: Any) -> list[Any]:
+    """Return the layers with LoRAs; looked for anew only where the adapters are others.
+
+    The walk over all modules, at each switch, costs hundredths of a small network's step.
+    """
+    configs = list(getattr(network, "peft_config", {}).values())
+    known: tuple[list[Any], list[Any]] | None = getattr(network, "tuned_layers", None)
+    # Compared by identity: an adapter of the same name may be on other layers.
+    if known is None or list(map(id, known[0])) != list(map(id, configs)):
+        found = [module for module in network.modules() if isinstance(module, BaseTunerLayer)]
+        known = network.tuned_layers = (configs, found)
+    return known[1]
 
 
 def _switched(layers: Sequence[Any], shares: Mapping[str, float]) -> Iterator[None]:

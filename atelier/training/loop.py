@@ -202,8 +202,8 @@ class _State:
         self.steps += 1
         if self.params.ema_decay is not None:
             decay = min(self.params.ema_decay, (1 + self.steps) / (10 + self.steps))
-            for name, parameter in self.parameters.items():
-                self.average[name].lerp_(parameter.detach(), 1 - decay)
+            newest = [parameter.detach() for parameter in self.trained]
+            torch._foreach_lerp_(list(self.average.values()), newest, 1 - decay)
         return float(norm)
 
     def result(self) -> dict[str, Tensor]:
