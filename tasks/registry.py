@@ -21,6 +21,7 @@ import json
 import os
 import sys
 import tempfile
+import time
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -40,6 +41,7 @@ FULL = "diffusion_pytorch_model.safetensors"  # all weights, with their config b
 BASE, THETA1 = "base", "theta1"  # painters, as evaluate names them; a θ has its objective's
 CHAMPION = "champion"
 _CARD = "README.md"
+_FROM_DVC = "atelier.from-dvc"  # the tag of a run that stands for weights that were pulled
 _CODE = Path(__file__).with_name("painting.py")  # lies beside the weights, for MLflow to run
 _REQUIREMENTS = ("torch", "diffusers", "transformers", "peft", "safetensors", "pydantic")
 
@@ -403,14 +405,9 @@ def _version(
     """Return the version with these weights, made if need be, and a word on which it was."""
     from mlflow.exceptions import MlflowException
 
-    key = f"name = '{registered}' and tags.`dvc.md5` = '{one.md5}'"
-    found = [
-        version
-        for version in mlflow.search_model_versions(key)
-        if version.tags.get("painter") == one.painter
-    ]
-    if found:
-        return str(found[0].version), ""
+    known = _sole_version(mlflow, registered, one)
+    if known is not None:
+        return known, ""
     try:
         mlflow.create_registered_model(registered)
     except MlflowException:
@@ -423,7 +420,23 @@ def _version(
         model_id=model,
         tags=_tags(one) | tracking.provenance() | _base(profile) | _code(),
     )
-    return str(made.version), ", new"
+    return _sole_version(mlflow, registered, one) or str(made.version), ", new"
+
+
+def _sole_version(mlflow: "MlflowClient", registered: str, one: Weights) -> str | None:
+    """Return the version with these weights; delete others, made where an answer was lost."""
+    key = f"name = '{registered}' and tags.`dvc.md5` = '{one.md5}'"
+    found = sorted(
+        (
+            version
+            for version in mlflow.search_model_versions(key)
+            if version.tags.get("painter") == one.painter
+        ),
+        key=lambda version: int(version.version),
+    )
+    for double in found[1:]:
+        mlflow.delete_model_version(registered, double.version)
+    return str(found[0].version) if found else None
 
 
 def _log_model(
@@ -431,21 +444,37 @@ def _log_model(
 ) -> tuple[str, str]:
     """Log the weights as a model that paints; return its id and the run it comes from."""
     source = _source_run(mlflow, at, one)
-    model = mlflow.create_logged_model(
-        at,
-        name=one.painter,
-        source_run_id=source,
-        tags=_tags(one),
-        params=tracking.flat(trained_by(one.painter, profile)),
-        model_type="full" if one.file.name == FULL else "lora",
-    )
+    model = _sole_model(mlflow, at, one)
+    if model is None:
+        made = mlflow.create_logged_model(
+            at,
+            name=one.painter,
+            source_run_id=source,
+            tags=_tags(one),
+            params=tracking.flat(trained_by(one.painter, profile)),
+            model_type="full" if one.file.name == FULL else "lora",
+        )
+        model = _sole_model(mlflow, at, one) or str(made.model_id)
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # MLflow's, about classes of its own
         saved = Path(folder) / "model"
         _save(saved, one, profile)
-        mlflow.log_model_artifacts(model.model_id, str(saved))
-    mlflow.finalize_logged_model(model.model_id, "READY")
-    return str(model.model_id), source
+        mlflow.log_model_artifacts(model, str(saved))
+    mlflow.finalize_logged_model(model, "READY")
+    return model, source
+
+
+def _sole_model(mlflow: "MlflowClient", at: str, one: Weights) -> str | None:
+    """Return the model with these weights, whole or not yet; delete others like it."""
+    found = [
+        model
+        for model in mlflow.search_logged_models([at], f"tags.`dvc.md5` = '{one.md5}'")
+        if model.tags.get("painter") == one.painter
+    ]
+    found.sort(key=lambda model: (model.creation_timestamp, model.model_id))
+    for double in found[1:]:
+        mlflow.delete_logged_model(double.model_id)
+    return str(found[0].model_id) if found else None
 
 
 def _save(folder: Path, one: Weights, profile: Profile) -> None:
@@ -495,10 +524,18 @@ def _source_run(mlflow: "MlflowClient", at: str, one: Weights) -> str:
     found = mlflow.search_runs([at], f"tags.`{tag}` = '{one.md5}'", max_results=1)
     if found:
         return str(found[0].info.run_id)
-    tags = tracking.provenance() | _tags(one) | {"mlflow.source.name": "dvc pull"}
-    run = mlflow.create_run(at, run_name=f"{one.painter} (from DVC)", tags=tags)
-    mlflow.set_terminated(run.info.run_id)
-    return str(run.info.run_id)
+    run = tracking.made_once(
+        mlflow,
+        at,
+        _FROM_DVC,
+        name=f"{one.painter} (from DVC)",
+        tags=tracking.provenance()
+        | _tags(one)
+        | {"mlflow.source.name": "dvc pull", _FROM_DVC: f"{one.painter} {one.md5}"},
+        started=time.time_ns() // 1_000_000,
+    )
+    mlflow.set_terminated(run)
+    return run
 
 
 def trained_by(painter: str, profile: Profile) -> dict[str, Any]:

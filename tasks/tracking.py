@@ -36,6 +36,7 @@ import re
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import uuid
@@ -67,6 +68,7 @@ _UPLOAD_SECONDS = 600.0  # for files
 _POINT_SECONDS = 3.0  # for a point of a curve, of which there may be one a step
 _DELIVERY_SECONDS = 60.0  # for what was kept; the rest waits for the next time
 _POINTS = 500  # sent at once: MLflow takes 1000
+_THUMBNAIL = (256, 256)  # as MLflow's pages show them
 _PARENT = "atelier.pipeline"  # the tag by which stages find their parent
 _NAME = "atelier.run"  # the tag by which a run is found if the answer to its making was lost
 Answer = TypeVar("Answer")
@@ -261,7 +263,7 @@ def _retell(runs: "_Runs", several: Sequence[Mapping[str, Any]]) -> None:
         runs.curve([(one["values"], one["step"], one["time"]) for one in several])
     elif kind == "metrics":
         runs.metrics(said["values"], None, said.get("last", 0), at)
-    elif kind == "picture" and not runs.has_picture(said["name"], said["step"], at):
+    elif kind == "picture":
         with PIL.Image.open(said["file"]) as picture:
             runs.picture(said["name"], picture, said["step"], at)
     elif kind == "file":
@@ -327,23 +329,17 @@ class _Runs:
     def picture(self, name: str, picture: "Image.Image", step: int | None, at: int) -> None:
         if step is None:
             self._client.log_image(self._run, picture, artifact_file=f"{_allowed(name)}.png")
-        else:
-            self._client.log_image(
-                self._run,
-                picture,
-                key=_allowed(name),
-                step=step,
-                timestamp=at,
-                synchronous=True,
-            )
-
-    def has_picture(self, name: str, step: int | None, at: int) -> bool:
-        """Say whether a picture of a step arrived whole; MLflow names it by chance."""
-        if step is None:
-            return False
-        begins = f"images/{_allowed(name).replace('/', '~')}+step+{step}+timestamp+{at}+"
-        there = [entry.path for entry in self._client.list_artifacts(self._run, "images")]
-        return any(path.startswith(begins) and path.endswith(".webp") for path in there)
+            return
+        # As MLflow's client names them, but by no chance: what arrives twice is there once.
+        ident = uuid.uuid5(uuid.NAMESPACE_URL, f"{self._run} {name} {step} {at}")
+        stem = f"{_allowed(name).replace('/', '~')}+step+{step}+timestamp+{at}+{ident}"
+        small = picture.copy()
+        small.thumbnail(_THUMBNAIL)
+        with tempfile.TemporaryDirectory() as folder:
+            for one, file in ((picture, f"{stem}.png"), (small, f"{stem}+compressed.webp")):
+                one.save(Path(folder, file))
+                self._client.log_artifact(self._run, str(Path(folder, file)), "images")
+        self._client.set_tag(self._run, "mlflow.loggedImages", True)
 
     def file(self, path: Path) -> None:
         if path.is_dir():
@@ -548,7 +544,7 @@ def _begin(header: Mapping[str, Any]) -> _Runs:
         at = experiment(mlflow, _collection(header))
         _bury_the_dead(mlflow, at)
         parent = _parent(mlflow, at, header)
-        run = _made_once(
+        run = made_once(
             mlflow,
             at,
             _NAME,
@@ -563,26 +559,33 @@ def _begin(header: Mapping[str, Any]) -> _Runs:
 
 
 def _parent(mlflow: "MlflowClient", at: str, header: Mapping[str, Any]) -> str:
-    known = _sole(mlflow, at, _PARENT, header["pipeline"])
-    if known is not None:
-        return known
     tags = {**header["parent_tags"], _PARENT: header["pipeline"]}
-    if header.get("study"):
+    known = _sole(mlflow, at, _PARENT, header["pipeline"])
+    if known is None and header.get("study"):
         tags["mlflow.parentRunId"] = _study(mlflow, at, header["study"])
-    run = _made_once(
-        mlflow,
-        at,
-        _PARENT,
-        name=header["parent_name"],
-        tags=tags,
-        started=header["started"],
-    )
-    _params(mlflow, run, header["parent_params"])
-    _log_data(mlflow, run, header["parent_tags"])
-    return run
+    if known is None:
+        known = made_once(
+            mlflow,
+            at,
+            _PARENT,
+            name=header["parent_name"],
+            tags=tags,
+            started=header["started"],
+        )
+    _describe(mlflow, known, header)
+    return known
 
 
-def _made_once(
+def _describe(mlflow: "MlflowClient", parent: str, header: Mapping[str, Any]) -> None:
+    """Log what a pipeline's run is, or what is missing: whoever made it may have been cut."""
+    there = mlflow.get_run(parent).data.params
+    missing = {k: v for k, v in header["parent_params"].items() if k not in there}
+    if missing:  # the params come last
+        _log_data(mlflow, parent, header["parent_tags"])
+        _params(mlflow, parent, missing)
+
+
+def made_once(
     mlflow: "MlflowClient",
     at: str,
     key: str,

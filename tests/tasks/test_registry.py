@@ -188,6 +188,36 @@ def test_mlflow_away_is_said_and_is_no_error(trained, monkeypatch, capsys):
     assert capsys.readouterr().out.startswith("registry: the registry is as it was: ")
 
 
+@pytest.mark.parametrize("call", ["create_logged_model", "create_model_version", "create_run"])
+def test_what_was_made_although_nobody_heard_of_it_is_there_once(trained, monkeypatch, call):
+    do, calls = getattr(mlflow.MlflowClient, call), []
+
+    def lost_at_first_and_twice_later(*words, **named):
+        calls.append(words)
+        do(*words, **named)
+        if len(calls) == 1:
+            raise ConnectionError("the answer was lost")
+        return do(*words, **named)  # as MLflow's own client asks again
+
+    with monkeypatch.context() as broken:
+        broken.setattr(mlflow.MlflowClient, call, lost_at_first_and_twice_later)
+        registry.run()
+        registry.run()
+    registry.run()
+
+    assert len(calls) == 3
+    client = tracking.client()
+    at = [tracking.experiment(client, "starter")]
+    assert sorted(one.name for one in client.search_logged_models(at)) == [
+        "cpo",
+        "cpo-s",
+        "theta1",
+    ]
+    assert len(client.search_runs(at)) == 3
+    assert [painter for _, painter in versions(THETA1)] == ["theta1"]
+    assert sorted(painter for _, painter in versions(THETA)) == ["cpo", "cpo-s"]
+
+
 @pytest.mark.parametrize("learns", ["lora", "full"])
 def test_a_registered_model_paints_what_its_weights_paint(
     studio, notebook, mlflow_tables, learns

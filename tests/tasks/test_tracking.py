@@ -1,5 +1,6 @@
 import logging
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -454,14 +455,69 @@ def test_what_arrived_although_its_answer_was_lost_is_there_once(
         broken.setattr(tracking._Runs, "_log", and_is_lost(tracking._Runs._log))
         say_much(run, workspace)
         broken.undo()
-    with monkeypatch.context() as broken, tracking.stage("cpo", checked) as run:
-        broken.setattr(tracking._Runs, "picture", and_is_lost(tracking._Runs.picture))
-        run.picture("grid", Image.new("RGB", (8, 8)), step=3)
-        broken.undo()
 
-    assert logged(runs) == EVERYTHING
-    pictures = tracking.client().list_artifacts(runs()["cpo"].info.run_id, "images")
-    assert len(pictures) == 2  # and its thumbnail
+
+@pytest.mark.parametrize("arrived", [1, 2])
+def test_a_picture_of_which_a_part_arrived_is_there_once(checked, runs, monkeypatch, arrived):
+    import mlflow
+
+    sent, send = [], mlflow.MlflowClient.log_artifact
+
+    def some(*words):
+        send(*words)
+        sent.append(words)
+        if len(sent) == arrived:
+            raise ConnectionError("the answer was lost")
+
+    monkeypatch.setattr(mlflow.MlflowClient, "log_artifact", some)
+    with tracking.stage("cpo", checked) as run:
+        run.picture("grid/a", Image.new("RGB", (8, 8)), step=3)
+
+    client, ident = tracking.client(), runs()["cpo"].info.run_id
+    assert len(sent) == arrived + 2
+    assert len(client.list_artifacts(ident, "images")) == 2  # and its thumbnail
+    assert runs()["cpo"].data.tags["mlflow.loggedImages"] == "True"
+
+
+def test_pictures_are_named_as_mlflows_pages_expect(checked, runs):
+    picture = Image.new("RGB", (600, 300))
+    with tracking.stage("cpo", checked) as run:
+        run.picture("grid/a", picture, step=3)
+        client, ident = tracking.client(), runs()["cpo"].info.run_id
+        client.log_image(ident, picture, key="grid/a", step=3, synchronous=True)
+
+    names = [entry.path for entry in client.list_artifacts(ident, "images")]
+    plain = [re.sub(r"[0-9a-f]{8}-[-0-9a-f]{27}|timestamp.\d+", "…", name) for name in names]
+    assert len(names) == 4
+    assert len(set(names)) == 4
+    assert len(set(plain)) == 2
+
+
+def test_a_pipelines_run_that_was_made_but_not_described_is_described_later(
+    checked, runs, monkeypatch
+):
+    import mlflow
+
+    made = []
+
+    def refuse_first(log):
+        def params(*words, **named):
+            made.append(words)
+            if len(made) == 1:
+                raise ConnectionError("away")
+            return log(*words, **named)
+
+        return params
+
+    monkeypatch.setattr(
+        mlflow.MlflowClient, "log_batch", refuse_first(mlflow.MlflowClient.log_batch)
+    )
+    with tracking.stage("sft", checked):
+        pass
+
+    parent = runs()["parent"].data.params
+    assert parent["cpo.training.steps"] == str(checked.cpo.training.steps)
+    assert parent.keys() == tracking.flat(checked.model_dump()).keys()
 
 
 def test_a_run_whose_making_was_not_heard_of_is_found_again(checked, runs, monkeypatch):
