@@ -648,6 +648,7 @@ def _bars(file: Path, values: Mapping[str, Interval]) -> None:
     ]
     axes.errorbar(means, range(len(names)), xerr=ends, fmt="o", color="#1f4e79", capsize=3)
     axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(-0.6, len(names) - 0.4)
     axes.set_xlabel("#A_neg, negative attributes a picture")
     axes.grid(axis="x", color="#dddddd")
     axes.set_axisbelow(True)
@@ -657,16 +658,21 @@ def _bars(file: Path, values: Mapping[str, Interval]) -> None:
 
 
 def _tradeoff(file: Path, study: StudyParams, groups: Mapping[str, Group]) -> None:
-    """Save a figure of #A_neg against FID: methods, the sweep, options."""
-    from matplotlib.figure import Figure
+    """Save a figure of #A_neg against FID: methods, the sweep, options.
 
-    figure = Figure(figsize=(7, 4.6), layout="constrained")
-    axes = figure.subplots()
+    Names stand at the edge, each with a line to its point: points lie too close for names.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import NullFormatter, ScalarFormatter
+
     kinds = {
         "methods": ("o", groups["methods"].painters()),
         "sweep": ("s", list(swept(study))),
         "variants": ("^", list(study.variants)),
     }
+    figure = Figure(figsize=(8, 5.2), layout="constrained")
+    axes = figure.subplots()
+    named: list[tuple[float, float, str, str]] = []
     for place, (kind, (marker, painters)) in enumerate(kinds.items()):
         if kind not in groups:
             continue
@@ -679,16 +685,66 @@ def _tradeoff(file: Path, study: StudyParams, groups: Mapping[str, Group]) -> No
         ]
         if not points:
             continue
-        across, up, names = zip(*points, strict=True)
-        axes.scatter(across, up, marker=marker, color=f"C{place}", label=kind, s=28)
-        for x, y, name in zip(across, up, names, strict=True):
-            axes.annotate(name, (x, y), (4, 3), textcoords="offset points", fontsize=7)
-    axes.set_xlabel("FID")
-    axes.set_ylabel("#A_neg")
+        colour = f"C{place}"
+        axes.scatter(
+            *list(zip(*points, strict=True))[:2],
+            marker=marker,
+            color=colour,
+            label=kind,
+            s=32,
+            zorder=3,
+        )
+        named += [(up, across, name, colour) for across, up, name in points]
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(ScalarFormatter())
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set_xticks([tick for tick in (5, 10, 15, 20, 30, 50, 100, 200) if _within(tick, axes)])
+    axes.margins(y=0.08)
+    named.sort()
+    low, high = axes.get_ylim()
+    heights = _apart([(up - low) / (high - low) for up, *_ in named], 1 / 26)
+    for (up, across, name, colour), height in zip(named, heights, strict=True):
+        axes.annotate(
+            name, (across, up), (1.06, height), xycoords="data", textcoords="axes fraction",
+            fontsize=8, va="center", color=colour, annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "color": colour, "alpha": 0.35, "linewidth": 0.7},
+        )  # fmt: skip
+    axes.set_xlabel("FID, logarithmic")
+    axes.set_ylabel("#A_neg, negative attributes a picture")
     axes.grid(color="#dddddd")
     axes.set_axisbelow(True)
-    axes.legend(fontsize="small")
+    axes.legend(fontsize="small", loc="upper left")
     _save(figure, file)
+
+
+def _within(tick: float, axes: Any) -> bool:
+    low, high = axes.get_xlim()
+    return bool(low <= tick <= high)
+
+
+def _apart(heights: Sequence[float], least: float) -> list[float]:
+    """Move rising heights as little as it takes for each to be ``least`` above the one before.
+
+    A cluster keeps its mean.
+    """
+    clusters: list[list[float]] = []
+    for height in heights:
+        clusters.append([height])
+        while len(clusters) > 1 and _foot(clusters[-1], least) < (
+            _foot(clusters[-2], least) + len(clusters[-2]) * least
+        ):
+            above = clusters.pop()
+            clusters[-1] += above
+    return [
+        _foot(cluster, least) + place * least
+        for cluster in clusters
+        for place in range(len(cluster))
+    ]
+
+
+def _foot(cluster: Sequence[float], least: float) -> float:
+    """Where the lowest of a cluster stands."""
+    return statistics.mean(cluster) - (len(cluster) - 1) / 2 * least
 
 
 def _curves(file: Path, curves: Mapping[str, Sequence[Mapping[str, Sequence[float]]]]) -> None:

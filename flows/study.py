@@ -134,8 +134,11 @@ def run(name: str, tell: Tell, have: Callable[[Attempt], Found] = directly) -> N
         results: dict[str, Found] = {}
         for place, one in enumerate(experiments, start=1):
             tell(f"study: {one.name} ({place} of {len(experiments)})")
-            results[one.name] = have(here.attempt(one))
-            findings.write(name, study, chosen, tuned, results, profile, len(experiments))
+            attempt = here.attempt(one)
+            new = attempt.known() is None
+            results[one.name] = have(attempt)
+            if new or place == len(experiments):
+                findings.write(name, study, chosen, tuned, results, profile, len(experiments))
             tracked.metrics(_means(study, results), place)
             tell(f"study: step {place}/{len(experiments)} · {one.name}")
         tracked.file(findings.document(name))
