@@ -686,14 +686,8 @@ def _tradeoff(file: Path, study: StudyParams, groups: Mapping[str, Group]) -> No
         if not points:
             continue
         colour = f"C{place}"
-        axes.scatter(
-            *list(zip(*points, strict=True))[:2],
-            marker=marker,
-            color=colour,
-            label=kind,
-            s=32,
-            zorder=3,
-        )
+        xs, ys, _ = zip(*points, strict=True)
+        axes.scatter(xs, ys, marker=marker, color=colour, label=kind, s=32, zorder=3)
         named += [(up, across, name, colour) for across, up, name in points]
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(ScalarFormatter())
