@@ -25,6 +25,7 @@ POSTGRES = "ATELIER_POSTGRES"
 _FOLDER = paths.ARTIFACTS / "servers"
 _HOST = "127.0.0.1"
 _PATIENCE_SECONDS = 180.0
+_QUERY = "PREFECT_WORKER_QUERY_SECONDS"
 _PREFECT = "1-prefect"  # the names' order is that of their start
 _DATABASES = ("prefect", "mlflow")
 
@@ -105,7 +106,9 @@ def _servers(
     mlflow = ["-m", "mlflow", "server", "--host", _HOST, "--port", str(mlflow_port)]
     mlflow += ["--artifacts-destination", files.as_uri(), "--workers", "1"]
     worker = ["-m", "prefect", "worker", "start", "--pool", "cpu", "--name", Path.cwd().name]
-    here = {**addresses, **quiet, "PWD": str(Path.cwd())}
+    # A run started from the pages would otherwise wait for up to ten seconds to be seen.
+    often = {_QUERY: os.environ.get(_QUERY, "2")}
+    here = {**addresses, **quiet, **often, "PWD": str(Path.cwd())}
     return [
         Server(_PREFECT, server, f"{addresses['PREFECT_API_URL']}/health", prefect),
         Server(

@@ -191,6 +191,32 @@ def test_two_clones_share_the_work_and_a_killed_ones_stage_is_taken_up(
     assert plan_is_empty(shared)
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_run_whose_worker_dies_before_it_begins_is_taken_up(shared, server, tmp_path_factory):
+    doomed, other = (clone_of(shared, tmp_path_factory, name) for name in ("doomed", "other"))
+    soon = "import datetime as d; from flows import server; "
+    soon += "server._START = d.timedelta(seconds=20); print(*server.setup())"
+    setup = run("-c", soon, cwd=shared)
+    assert setup.returncode == 0, setup.stderr
+    assert "a run that does not begin is dead”: created" in setup.stdout
+    deploy(shared)
+    log = shared.with_suffix(".log")
+    words = ["-m", "flows", "reproduce", "draw", "--on-workers"]
+    with started(words, shared, log) as coordinator:
+        taken = doomed.with_suffix(".cpu.log")
+        with worker(doomed, "cpu") as process:
+            await_that(lambda: "submitted to infrastructure" in taken.read_text(), 120)
+            kill_all(process)
+        assert "Beginning subflow run" not in taken.read_text()
+        await_that(lambda: "draw: worker 1 of 3 is gone" in log.read_text(), 120)
+        with worker(other, "cpu"):
+            assert coordinator.wait(200) == 0, log.read_text()
+
+    assert (shared / "out/draw").read_text() == "colour: red\n"
+    assert not (doomed / "out/draw").exists()
+
+
 SFT = {
     "sft": {
         "cmd": "python -m tasks sft",
