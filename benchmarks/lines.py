@@ -69,7 +69,7 @@ class Line:
             self.what + (f" ({self.note})" if self.note else ""),
             quantity(self.figure, self.unit),
             named or "–",
-            "–" if math.isnan(self.ratio) else f"{self.ratio:.3g}",
+            "–" if math.isnan(self.ratio) else f"{self.ratio:.4g}",
             self._goal(),
             {True: "met", False: "not met", None: "–"}[self.met],
         ]
