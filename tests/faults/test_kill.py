@@ -107,6 +107,8 @@ def test_a_whole_flow_run(undisturbed, tmp_path, figure):
     took = sum(workshop.seconds(undisturbed).values())
     mine = {"PREFECT_HOME": str(tmp_path / "prefect"), "DO_NOT_TRACK": "1"}
     mine["PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS"] = "120"
+    (tmp_path / "tmp").mkdir()
+    mine["TMPDIR"] = str(tmp_path / "tmp")  # with leases of its own: nobody else is waited for
 
     folder, hits = _killed(
         lambda to: workshop.copied(undisturbed, "annotate", to),
