@@ -43,6 +43,7 @@ def reproduce(
 
     stages.read(targets or ())  # a mistyped target is said before Prefect starts
     wanted = _changes(setting or ())
+    _expect_server()
     from flows.reproduce import reproduce as run
 
     where = "workers" if on_workers else "here"
@@ -79,6 +80,7 @@ def annotate(
     from flows import sharded
 
     sharded.runner(workers, scheduler)  # what is absent is said before Prefect starts
+    _expect_server()
     state = sharded.annotate_sharded(shards, workers, scheduler, return_state=True)
     raise typer.Exit(0 if state.is_completed() else 1)
 
@@ -93,6 +95,7 @@ def evaluate(
     from flows import sharded
 
     sharded.runner(workers, scheduler)  # what is absent is said before Prefect starts
+    _expect_server()
     state = sharded.evaluate_sharded(shards, workers, scheduler, return_state=True)
     raise typer.Exit(0 if state.is_completed() else 1)
 
@@ -109,6 +112,7 @@ def compare(
     ] = False,
 ) -> None:
     """Let two registered models paint the same captions, and say which is better."""
+    _expect_server()
     from flows.compare import compare as run
 
     state = run(first, second, slack, promote, return_state=True)
@@ -186,6 +190,12 @@ def deps() -> None:
 
     for line in code.rewrite():
         sys.stdout.write(line + "\n")
+
+
+def _expect_server() -> None:
+    from flows import doctor
+
+    doctor.expect_server()
 
 
 def _changes(settings: Iterable[str]) -> "Changes":

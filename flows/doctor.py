@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from atelier.errors import AtelierError
+from atelier.errors import ArtifactError, AtelierError
 from atelier.params import read_profile, read_switch
 from tasks import outbox, paths, tracking
 
@@ -24,6 +24,7 @@ _PACKAGES = ("torch", "diffusers", "transformers", "peft", "dvc", "prefect", "ml
 _FREE_GIB = 10.0  # of disk; a stage's outs lie there twice, in artifacts/ and in DVC's cache
 _GIB = 2**30
 _SECONDS = 5.0
+_PATIENCE = 20.0  # seconds, where a run depends on the answer
 _WIDTH = 118
 
 
@@ -161,6 +162,23 @@ def _remote() -> Iterator[Finding]:
         yield Finding("DVC remote", "good", f"{default[0].split()[0]} is the default")
 
 
+def expect_server() -> None:
+    """Let no flow begin while Prefect's server is away.
+
+    Raises:
+        ArtifactError: An address is set, and nobody answers there.
+    """
+    from prefect.settings import PREFECT_API_URL
+
+    url = PREFECT_API_URL.value()
+    if url and not _answers(f"{url}/health", _PATIENCE):
+        raise ArtifactError(
+            f"Prefect's server at {tracking.without_password(url)} (PREFECT_API_URL) does not "
+            "answer; `make up` starts one on this machine, and without PREFECT_API_URL each "
+            "flow run starts one for itself. `dvc repro` needs none"
+        )
+
+
 def _prefect() -> Iterator[Finding]:
     from prefect.settings import PREFECT_API_URL
 
@@ -253,9 +271,9 @@ def _said(*words: str) -> str | None:
     return done.stdout.strip() if done.returncode == 0 else None
 
 
-def _answers(url: str) -> bool:
+def _answers(url: str, seconds: float = _SECONDS) -> bool:
     try:
-        with urllib.request.urlopen(url, timeout=_SECONDS) as answer:  # noqa: S310
+        with urllib.request.urlopen(url, timeout=seconds) as answer:  # noqa: S310
             return bool(answer.status == 200)
     except (OSError, urllib.error.URLError):
         return False

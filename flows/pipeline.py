@@ -36,6 +36,7 @@ from flows.stages import Stage
 from tasks import outbox, paths, tracking
 
 Where = Literal["here", "workers"]
+_SECONDS_WITHOUT_BARS = 30.0  # after Prefect's server did not answer
 _RECONCILED = Path(".dvc/tmp/atelier/registry")  # what the registry was last reconciled with
 
 
@@ -181,14 +182,29 @@ class Shown:
         self._stage = stage
         self._log = get_run_logger()
         self._artifacts: dict[str, UUID] = {}
+        self._patience = 0.0  # no bar is moved before, by time.monotonic
 
     def line(self, line: str) -> None:
         """Log a line that the stage printed, and move the bar that it tells of."""
         if line.strip():
             self._log.info(line)
         step = running.step(line)
-        if step is None:
+        if step is None or time.monotonic() < self._patience:
             return
+        began = time.monotonic()
+        try:
+            self._move(step)
+        except Exception as error:  # whatever breaks in Prefect, hours of training go on
+            took = time.monotonic() - began
+            if not self._patience:
+                self._log.warning(
+                    f"Prefect's server did not answer ({type(error).__name__}): the stage goes "
+                    "on, and its bars stand still meanwhile"
+                )
+            # The stage waits when too many of its lines do.
+            self._patience = time.monotonic() + _SECONDS_WITHOUT_BARS + 10 * took
+
+    def _move(self, step: running.Step) -> None:
         about = " · ".join(filter(None, [self._stage, step.title, step.rest]))
         if step.title not in self._artifacts:
             made = create_progress_artifact(0.0, description=about)

@@ -2,7 +2,9 @@
 
 import pytest
 import yaml
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
+from atelier.errors import ArtifactError
 from atelier.evaluation import weights as library
 from atelier.evaluation.weights import File, Weights
 from flows import doctor
@@ -71,3 +73,14 @@ def test_a_record_that_cannot_be_read_is_told_as_missing(shelf):
 
     assert one.state == "missing"
     assert "is no record of weights; delete it" in one.said
+
+
+def test_no_flow_begins_while_prefects_server_is_away():
+    away = {PREFECT_API_URL: "http://ann:secret@127.0.0.1:9/api"}
+    words = "does not answer; `make up` starts"
+    with temporary_settings(away), pytest.raises(ArtifactError, match=words) as refused:
+        doctor.expect_server()
+    assert "secret" not in str(refused.value)
+
+    with temporary_settings({PREFECT_API_URL: None}):
+        doctor.expect_server()  # the run starts one for itself

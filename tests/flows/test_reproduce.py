@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import subprocess
 import sys
@@ -35,6 +36,26 @@ def test_no_second_cache_and_no_retry_where_a_person_must_act():
     assert not may_help(mistake)
     assert not may_help(stopped)
     assert may_help(crash)
+
+
+def test_a_stage_goes_on_while_prefects_server_does_not_answer(repository, monkeypatch):
+    tries = []
+
+    def refuse(*words, **named):
+        tries.append(words)
+        raise ConnectionError("away")
+
+    monkeypatch.setattr(pipeline, "create_progress_artifact", refuse)
+    draw, train = stages.read(["train"])
+    with disable_run_logger():
+        for stage in (draw, train):
+            state = pipeline.run_stage.fn(
+                stage, dataclasses.replace(ASKED, limit=None), plan.look([stage])[stage.name]
+            )
+
+    assert state.name == "Ran"
+    assert (repository / "out/train").is_file()
+    assert len(tries) == 1  # the stage is not held up by each of its lines
 
 
 FLOW = """
