@@ -84,7 +84,7 @@ def _asked(force: bool, wanted: Changes, where: Where) -> Order:
     if where == "here":
         return order
     commit = workers.commit_to_send()
-    workers.share()
+    workers.share(pipeline)
     return replace(order, commit=commit)
 
 

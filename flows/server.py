@@ -22,7 +22,9 @@ from prefect.schedules import Schedule
 from flows import gpus
 
 PREFECT_YAML = Path("prefect.yaml")
-POOLS = ("cpu", "gpu")  # where a stage goes on several machines: by its meta.gpu
+# Deployments run where the worker of `here` was started. On several machines, stages go to the
+# others by their meta.gpu; from one pool a run could get its own stage, and wait for itself.
+POOLS = ("here", "cpu", "gpu")
 WATCH = "atelier: a run without a heartbeat is dead"
 START_WATCH = "atelier: a run that does not begin is dead"
 TAG = "atelier"  # of every deployment of prefect.yaml, and so of its runs

@@ -63,13 +63,13 @@ def up(prefect_port: int, mlflow_port: int) -> Iterator[str]:
         "MLFLOW_TRACKING_URI": f"http://{_HOST}:{mlflow_port}",
     }
     for server in _servers(prefect_port, mlflow_port, database, addresses):
-        if _process(server.name) is not None:
-            yield f"{server.name} runs already"
-            continue
-        _start(server)
-        if server.name == _PREFECT:
+        runs = _process(server.name) is not None
+        if not runs:
+            _start(server)
+        if server.name == _PREFECT:  # also one that runs: prefect.yaml may be newer
             yield from _tell_the_server(addresses)
-        yield f"{server.name} runs; what it says is in {_FOLDER / server.name}.log"
+        log = f"; what it says is in {_FOLDER / server.name}.log"
+        yield f"{server.name} runs{' already' if runs else log}"
     yield "In each shell that should use them:"
     yield from (f"  export {name}={value}" for name, value in addresses.items())
 
@@ -105,7 +105,8 @@ def _servers(
     server = ["-m", "prefect", "server", "start", "--host", _HOST, "--port", str(prefect_port)]
     mlflow = ["-m", "mlflow", "server", "--host", _HOST, "--port", str(mlflow_port)]
     mlflow += ["--artifacts-destination", files.as_uri(), "--workers", "1"]
-    worker = ["-m", "prefect", "worker", "start", "--pool", "cpu", "--name", Path.cwd().name]
+    worker = ["-m", "prefect", "worker", "start", "--pool", "here"]
+    worker += ["--name", Path.cwd().name]
     # A run started from the pages would otherwise wait for up to ten seconds to be seen.
     often = {_QUERY: os.environ.get(_QUERY, "2")}
     here = {**addresses, **quiet, **often, "PWD": str(Path.cwd())}

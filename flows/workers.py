@@ -12,6 +12,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -30,6 +31,7 @@ from tasks import tracking
 FLOW = "on-worker"
 _LIVES = 3  # so many workers may die under a stage
 _SECONDS_BETWEEN_LOOKS = 2.0
+_SENDER = Path(".dvc/tmp/atelier/sender")  # the pipeline run that last sent stages from here
 _REMOTE_SECONDS = 7200.0  # for a push or pull: DVC's own limits are for each read
 _away: set[UUID] = set()
 _away_lock = threading.Lock()
@@ -55,12 +57,14 @@ def commit_to_send() -> str:
     return commit
 
 
-def share() -> None:
-    """Push what was made here, so that workers find it.
+def share(pipeline: str) -> None:
+    """Push what was made here, so that workers find it; note who will send them stages.
 
     Raises:
         ArtifactError: DVC has no remote, or it does not answer.
     """
+    _SENDER.parent.mkdir(parents=True, exist_ok=True)
+    _SENDER.write_text(pipeline, encoding="utf-8")
     _dvc("push", "--quiet", "--run-cache")
 
 
@@ -147,6 +151,7 @@ def on_worker(
         pipeline: Names the run in MLflow.
     """
     log = get_run_logger()
+    _refuse_the_sender(pipeline)
     limit = gpus.ensure_limit()
     name = pipeline or f"prefect/{runtime.flow_run.id}"
     try:
@@ -157,6 +162,15 @@ def on_worker(
         running.stop_all()
         raise
     return Completed(name=outcome, message=f"DVC: {outcome}")
+
+
+def _refuse_the_sender(pipeline: str) -> None:
+    """Refuse to wait for a run that holds this clone, and waits for us."""
+    if _SENDER.is_file() and _SENDER.read_text(encoding="utf-8") == pipeline:
+        raise ParamsError(
+            f"{Path.cwd()} sent this stage and was given it: its worker belongs to the pool "
+            "here; workers of cpu and gpu need a clone of their own (docs/operations.md, 6)"
+        )
 
 
 @contextlib.contextmanager

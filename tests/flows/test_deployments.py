@@ -45,6 +45,15 @@ def test_a_deployment_names_a_flow_and_its_parameters(deployment):
 
 
 @EACH
+def test_only_what_is_sent_to_workers_may_run_in_their_clones(deployment):
+    pool = deployment["work_pool"]["name"]
+
+    assert pool in server.POOLS
+    assert pool == deployment["name"]  # here, cpu or gpu
+    assert (pool != "here") == (deployment["entrypoint"] == "flows.workers:on_worker")
+
+
+@EACH
 def test_serve_makes_the_same_deployment(deployment):
     made = server._deployment(deployment)
 

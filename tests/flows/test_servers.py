@@ -27,7 +27,7 @@ deployments:
   entrypoint: flows.reproduce:reproduce
   schedules: [{interval: 30, active: true}]
   concurrency_limit: {limit: 1, collision_strategy: CANCEL_NEW}
-  work_pool: {name: cpu}
+  work_pool: {name: here}
 """
 
 

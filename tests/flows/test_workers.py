@@ -77,6 +77,14 @@ def test_what_workers_cannot_see_is_not_sent(shared):
         workers.commit_to_send()
 
 
+def test_a_clone_does_not_wait_for_itself(shared):
+    workers.share("prefect/1")
+
+    workers._refuse_the_sender("prefect/2")
+    with pytest.raises(ParamsError, match="sent this stage and was given it"):
+        workers._refuse_the_sender("prefect/1")
+
+
 def free_port():
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
