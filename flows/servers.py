@@ -63,13 +63,13 @@ def up(prefect_port: int, mlflow_port: int) -> Iterator[str]:
         "MLFLOW_TRACKING_URI": f"http://{_HOST}:{mlflow_port}",
     }
     for server in _servers(prefect_port, mlflow_port, database, addresses):
-        runs = _process(server.name) is not None
-        if not runs:
-            _start(server)
-        if server.name == _PREFECT:  # also one that runs: prefect.yaml may be newer
+        if _process(server.name) is not None:
+            yield f"{server.name} runs already"
+            continue
+        _start(server)
+        if server.name == _PREFECT:
             yield from _tell_the_server(addresses)
-        log = f"; what it says is in {_FOLDER / server.name}.log"
-        yield f"{server.name} runs{' already' if runs else log}"
+        yield f"{server.name} runs; what it says is in {_FOLDER / server.name}.log"
     yield "In each shell that should use them:"
     yield from (f"  export {name}={value}" for name, value in addresses.items())
 
@@ -198,7 +198,7 @@ def _ensure_databases(database: str) -> None:
         import psycopg2
     except ModuleNotFoundError:
         raise ParamsError(
-            f"{POSTGRES} is set, and the driver is not installed: pip install '.[postgres]'"
+            f"{POSTGRES} is set, and the driver is not installed: pip install -e '.[postgres]'"
         ) from None
     parts = urlsplit(database)
     if parts.scheme != "postgresql" or not parts.hostname:

@@ -57,7 +57,7 @@ def runner(
     except ImportError:
         raise ParamsError(
             "sharding needs Dask, which is not installed here; run "
-            "`pip install -c constraints.txt '.[scale]'`"
+            "`pip install -c constraints.txt -e '.[scale]'`"
         ) from None
     if scheduler is not None:
         _refuse_silent(scheduler)

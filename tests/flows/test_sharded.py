@@ -20,7 +20,7 @@ from tasks import paths
 
 needs_dask = pytest.mark.skipif(
     importlib.util.find_spec("prefect_dask") is None,
-    reason="Dask is absent; pip install -c constraints.txt '.[scale]'",
+    reason="Dask is absent; pip install -c constraints.txt -e '.[scale]'",
 )
 ROOT = Path(__file__).parents[2]
 PICTURES, SHARDS = 160, 8
