@@ -29,7 +29,7 @@ PICTURES, SHARDS = 160, 8
 def test_without_the_extra_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "prefect_dask", None)
 
-    with pytest.raises(ParamsError, match=r"pip install -c constraints.txt '\.\[scale\]'"):
+    with pytest.raises(ParamsError, match=r"pip install -c constraints.txt -e '\.\[scale\]'"):
         sharded.runner(1, None)
     said = CliRunner().invoke(app, ["annotate", "--shards", "2"])
     assert isinstance(said.exception, ParamsError)
