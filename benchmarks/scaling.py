@@ -12,7 +12,7 @@ from benchmarks.scale import Measured
 SECTION = "scale"
 DRAWING = Path(__file__).parents[1] / "docs" / "scale.png"
 SHOWN = f"\n![seconds and memory of each stage over the pictures]({DRAWING.name})\n"
-_COUNTS: Mapping[Size, Sequence[int]] = {"full": (100, 1_000, 10_000), "tiny": (200, 400)}
+_COUNTS: Mapping[Size, Sequence[int]] = {"full": (1_000, 10_000, 100_000), "tiny": (200, 400)}
 _CORES = 2
 
 
@@ -24,7 +24,10 @@ def lines(size: Size) -> Iterator[Line]:
         scale.plot(found, DRAWING)
     for stage in dict.fromkeys(row.stage for row in found):
         own = sorted((row for row in found if row.stage == stage), key=lambda row: row.count)
-        told = "; ".join(f"{row.count:,}: {row.cpu_seconds:.2g} s" for row in own)
+        told = "; ".join(
+            f"{row.count:,}: {row.cpu_seconds:.3g} s, {row.peak_mib:,.0f} MiB at most"
+            for row in own
+        )
         exponent = fitted(own)
         yield Line(
             SECTION, f"`{stage}`: exponent of its CPU seconds over the pictures, fitted",

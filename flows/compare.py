@@ -39,7 +39,7 @@ def run(first: str, second: str, *, slack: float, promote: bool) -> State[Any]:
     words = [sys.executable, "-m", "tasks", "compare", first, second]
     words += ["--slack", str(slack), *["--promote"] * promote]
     shown = pipeline.Shown(_KEY)
-    with gpus.slot(painting, gpus.ensure_limit(), log.info) as devices:
+    with gpus.slot(painting, gpus.limit(), log.info) as devices:
         try:
             running.command(_KEY, words, painting.meta, more=devices, tell=shown.line)
         except BaseException:

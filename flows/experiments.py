@@ -63,5 +63,5 @@ def experiment(attempt: Attempt) -> State[Any]:
         return Completed(name="RanBefore", message="found earlier", data=found)
     # The experiment runs all stages one after the other: it holds what the largest asks for.
     largest = max(stages.read(), key=lambda stage: (stage.meta.gpu, stage.meta.memory))
-    with gpus.slot(largest, gpus.ensure_limit(), get_run_logger().info) as devices:
+    with gpus.slot(largest, gpus.limit(), get_run_logger().info) as devices:
         return Completed(name="Ran", message="ran now", data=attempt.perform(devices))

@@ -23,6 +23,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
 from prefect.concurrency.sync import concurrency
 from prefect.exceptions import ObjectNotFound
+from prefect.settings import PREFECT_API_URL
 
 from atelier.errors import ParamsError
 from flows.stages import Meta, Stage
@@ -73,6 +74,15 @@ def ensure_limit() -> str:
                 )
             )
     return name
+
+
+def limit() -> str | None:
+    """Return the limit that a flow run asks beside the leases; None without a server.
+
+    The server that a run starts for itself never takes back the slot of a run that was killed,
+    and the next run would wait for it for ever. Nobody looks at its pages either.
+    """
+    return ensure_limit() if PREFECT_API_URL.value() else None
 
 
 @contextlib.contextmanager

@@ -47,14 +47,14 @@ class Order:
     Attributes:
         force: Run them even if nothing changed.
         pipeline: Names the run in MLflow.
-        limit: Prefect's limit of this machine's GPUs.
+        limit: Prefect's limit of this machine's GPUs, if a server is set.
         commit: What workers shall run; None where stages run on this machine.
         wanted: Settings that the run changes.
     """
 
     force: bool
     pipeline: str
-    limit: str
+    limit: str | None
     commit: str | None = None
     wanted: Changes = AS_WRITTEN
 
@@ -80,7 +80,7 @@ def bring_up(
 
 def _asked(force: bool, wanted: Changes, where: Where) -> Order:
     pipeline = f"prefect/{runtime.flow_run.id or uuid4()}"
-    order = Order(force, pipeline, gpus.ensure_limit(), None, wanted)
+    order = Order(force, pipeline, gpus.limit(), None, wanted)
     if where == "here":
         return order
     commit = workers.commit_to_send()

@@ -169,7 +169,7 @@ def _devices(
         )
     meta = stage.meta.model_copy(update={"gpu": workers})
     every = stage.model_copy(update={"meta": meta})
-    with gpus.slot(every, gpus.ensure_limit(), get_run_logger().info) as held:
+    with gpus.slot(every, gpus.limit(), get_run_logger().info) as held:
         yield [{gpus.VISIBLE: device} for device in held[gpus.VISIBLE].split(",")]
 
 

@@ -259,9 +259,22 @@ def address(name: str, profile: str) -> str | None:
 
 
 def listed(profile: str) -> list[str]:
-    """Return what a person may write for each model of a profile, the newest first."""
+    """Return what a person may write for each model of a profile, the newest first.
+
+    Raises:
+        ArtifactError: MLflow does not answer.
+    """
+    from mlflow.exceptions import MlflowException
+
     with tracking.alone():
-        found = tracking.client().search_model_versions(f"name LIKE 'atelier-{profile}-%'")
+        try:
+            found = tracking.client().search_model_versions(f"name LIKE 'atelier-{profile}-%'")
+        except MlflowException as error:
+            where = tracking.without_password(tracking.tracking_uri())
+            raise ArtifactError(
+                f"MLflow at {where} does not answer, so its models are not known: "
+                + tracking.without_password(str(error))[:160]
+            ) from None
     names = [f"{one.name.removeprefix(f'atelier-{profile}-')}/{one.version}" for one in found]
     return ["base", *names]
 

@@ -2,6 +2,7 @@
 
 import functools
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from tests.faults import figures, workshop
 
 HERE = Path(__file__).parent
+BEGAN = time.monotonic()
 RUN_ALWAYS = "test_figures.py"  # of the frame itself; a part of the ordinary suite
 
 
@@ -17,6 +19,18 @@ def pytest_collection_modifyitems(items):
         if item.path.is_relative_to(HERE) and item.path.name != RUN_ALWAYS:
             item.add_marker("faults")
             item.add_marker("slow")  # so that every "not slow" leaves them out, too
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    """Keep what a run of this whole folder came to, for docs/reliability.md."""
+    asked = [Path(name).resolve() for name in config.args]
+    if asked == [HERE] and not config.option.keyword:
+        came = {
+            what: len(terminalreporter.stats.get(what, ()))
+            for what in ("passed", "failed", "error", "skipped")
+        }
+        workers = config.getoption("numprocesses", None) or 1
+        figures.write_whole(came, time.monotonic() - BEGAN, workers)
 
 
 @pytest.fixture

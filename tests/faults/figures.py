@@ -6,8 +6,9 @@ which nothing was measured stays as it was, so that a part of the tests can be r
 """
 
 import json
+import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,8 @@ SECTIONS = {
     "Disk": "A disk that is full, read-only, or gives back other bytes than were written.",
     "Bad input": "What people and models write, at its worst.",
     "Servers away": "MLflow, Prefect, the model's endpoint, DVC's remote: down, slow, broken.",
-    "Scale": "Many more pictures than the examples have.",
+    "Scale": "Many more pictures than the examples have. Up to a hundred thousand: "
+    "[performance.md](performance.md), Scale.",
     "Security": "What must not get in, and what not out ([SECURITY.md](../SECURITY.md)).",
     "Determinism": "The same params, data and code twice. On one machine with as many threads "
     "all that is random is a function of seed and step, and the bytes are the same. Another "
@@ -35,6 +37,8 @@ SECTIONS = {
     "training hands them on. What is counted, drawn or decided by rule (annotate, split, "
     "prompts, seeds) does not sum that way.",
 }
+WHOLE = FOLDER / "whole.json"  # of the last run of all these tests
+_OLD_WHOLE = re.compile(r"^\*\*The whole of it\*\*.*\n", re.MULTILINE)
 _HEAD = "| what was done | times | what came out |\n|---|--:|---|\n"
 
 
@@ -52,10 +56,18 @@ def forget(test: str) -> None:
     _file(test).unlink(missing_ok=True)
 
 
-def page(lines: list[dict[str, Any]], before: str) -> str:
-    """Return the page: measured sections anew, the others as they are in ``before``."""
+def page(
+    lines: list[dict[str, Any]], before: str, whole: Mapping[str, Any] | None = None
+) -> str:
+    """Return the page: measured sections anew, the others as they are in ``before``.
+
+    Args:
+        lines: What tests measured.
+        before: The page so far.
+        whole: What ``write_whole`` wrote, if all tests ran.
+    """
     kept = dict(_sections(before))
-    parts = [TITLE]
+    parts = [TITLE, *([_of(whole)] if whole else _OLD_WHOLE.findall(before))]
     for name, about in SECTIONS.items():
         mine = _added_up([line for line in lines if line["section"] == name])
         body = kept.get(name, "Not measured yet.\n")
@@ -64,6 +76,23 @@ def page(lines: list[dict[str, Any]], before: str) -> str:
             body = f"{about}\n\n{_HEAD}{''.join(rows)}"
         parts.append(f"## {name}\n\n{body}")
     return "\n".join(parts)
+
+
+def write_whole(outcomes: Mapping[str, int], seconds: float, workers: int) -> None:
+    """Keep what a run of all these tests came to."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    whole = {"outcomes": dict(outcomes), "seconds": seconds, "workers": workers}
+    whole["load"] = os.getloadavg()[2]
+    WHOLE.write_text(json.dumps(whole) + "\n", encoding="utf-8")
+
+
+def _of(whole: Mapping[str, Any]) -> str:
+    came = ", ".join(f"{count} {what}" for what, count in whole["outcomes"].items() if count)
+    return (
+        f"**The whole of it** took {whole['seconds'] / 60:.0f} minutes with {whole['workers']} "
+        f"processes on {os.cpu_count()} cores (mean load of the last quarter of an hour: "
+        f"{whole['load']:.0f}): {came}.\n"
+    )
 
 
 def _added_up(lines: list[dict[str, Any]]) -> dict[tuple[str, str], int]:
@@ -93,6 +122,10 @@ def _measured() -> list[dict[str, Any]]:
 
 if __name__ == "__main__":
     PAGE.write_text(
-        page(_measured(), PAGE.read_text(encoding="utf-8") if PAGE.is_file() else ""),
+        page(
+            _measured(),
+            PAGE.read_text(encoding="utf-8") if PAGE.is_file() else "",
+            json.loads(WHOLE.read_text(encoding="utf-8")) if WHOLE.is_file() else None,
+        ),
         encoding="utf-8",
     )

@@ -26,3 +26,21 @@ def test_a_test_that_runs_again_replaces_its_lines(tmp_path, monkeypatch):
     figures.write_down("test_b.py::test", "Disk", "did", 5, "came")
 
     assert [line["times"] for line in figures._measured()] == [2, 5]
+
+
+def test_the_page_says_how_long_all_of_it_took_until_all_of_it_runs_again():
+    whole = {
+        "outcomes": {"passed": 88, "failed": 0},
+        "seconds": 1500,
+        "workers": 4,
+        "load": 5.0,
+    }
+    disk = {"section": "Disk", "did": "full", "times": 2, "came": "a clear message"}
+
+    first = figures.page([disk], "", whole)
+
+    assert "took 25 minutes with 4 processes" in first
+    assert ": 88 passed.\n" in first
+    assert figures.page([disk], first) == first
+    assert "took 30 minutes" in figures.page([], first, whole | {"seconds": 1800})
+    assert figures.page([], first, whole).count("**The whole of it**") == 1

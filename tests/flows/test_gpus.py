@@ -1,6 +1,7 @@
 import threading
 
 import pytest
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from atelier.errors import ParamsError
 from flows import gpus
@@ -108,3 +109,13 @@ def test_only_the_gpus_that_we_were_given_are_handed_out(machine, monkeypatch):
 def test_without_a_gpu_the_cpu_is_one_slot(machine):
     assert [one.index for one in gpus.devices()] == [None]
     assert held(stage()) == [None]
+
+
+def test_a_run_that_starts_a_server_for_itself_asks_no_limit_of_it(monkeypatch):
+    """It would wait for ever for the slot of a run that was killed."""
+    monkeypatch.setattr(gpus, "ensure_limit", lambda: "gpu-studio")
+
+    with temporary_settings({PREFECT_API_URL: None}):
+        assert gpus.limit() is None
+    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:4200/api"}):
+        assert gpus.limit() == "gpu-studio"

@@ -188,6 +188,14 @@ def test_mlflow_away_is_said_and_is_no_error(trained, monkeypatch, capsys):
     assert capsys.readouterr().out.startswith("registry: the registry is as it was: ")
 
 
+def test_models_cannot_be_listed_while_mlflow_is_away(trained, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+
+    assert registry.address("theta/1", "starter") is None
+    with pytest.raises(ArtifactError, match=r"MLflow at .*127\.0\.0\.1:9 does not answer"):
+        registry.listed("starter")
+
+
 @pytest.mark.parametrize("call", ["create_logged_model", "create_model_version", "create_run"])
 def test_what_was_made_although_nobody_heard_of_it_is_there_once(trained, monkeypatch, call):
     do, calls = getattr(mlflow.MlflowClient, call), []
