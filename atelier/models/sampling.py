@@ -161,4 +161,4 @@ def to_bytes(pixels: Tensor) -> NDArray[np.uint8]:
 
 def to_pixels(pictures: NDArray[np.uint8]) -> Tensor:
     """Return pictures ``[B, H, W, 3]`` of 8 bits as pixels in [-1, 1], ``[B, 3, H, W]``."""
-    return torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return torch.from_numpy(pictures).permute(0, 3, 1, 2).float().div_(127.5).sub_(1)

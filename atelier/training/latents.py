@@ -12,7 +12,6 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,6 +23,8 @@ from atelier.training.cache import Cache, Column
 
 if TYPE_CHECKING:
     from atelier.models import Denoiser
+
+_Read = tuple[Tensor, list[int]]  # pixels [1, 3, H, W]; original height and width, top, left
 
 
 @dataclass(frozen=True)
@@ -68,16 +69,16 @@ def latents(
         keys = [image for image, own in zip(images, sizes, strict=True) if own == size]
 
         def encode(missing: Sequence[str], ahead: "_Ahead") -> dict[str, Tensor]:
-            pictures = ahead.take(missing)
-            pixels = to_pixels(np.stack([picture.pixels for picture in pictures]))
-            frames = [[*picture.original, *picture.corner] for picture in pictures]
+            pixels, frames = zip(*ahead.take(missing), strict=True)
+            batch = torch.cat([one.movedim(1, 3) for one in pixels])
             return {
-                "latents": painter.encode_images(pixels),
+                "latents": painter.encode_images(batch.movedim(3, 1)),  # channels last
                 "frame": torch.tensor(frames, dtype=torch.float32),
             }
 
-        def read(image: str, size: Size = size) -> Framed:
-            return framed(image, size)
+        def read(image: str, size: Size = size) -> _Read:
+            picture = framed(image, size)
+            return to_pixels(picture.pixels[None]), [*picture.original, *picture.corner]
 
         with _Ahead(read, folder / kind, keys, batch_images) as ahead:
             of_size[size] = cache.filled(
@@ -103,10 +104,10 @@ class _Ahead:
     """
 
     def __init__(
-        self, read: Callable[[str], Framed], folder: Path, order: Sequence[str], count: int
+        self, read: Callable[[str], _Read], folder: Path, order: Sequence[str], count: int
     ) -> None:
         self._read, self._folder, self._keys, self._count = read, folder, order, count
-        self._reading: dict[str, Future[Framed]] = {}
+        self._reading: dict[str, Future[_Read]] = {}
         self._pool = ThreadPoolExecutor(1)  # reading silences warnings, which no two can
 
     def __enter__(self) -> "_Ahead":
@@ -115,7 +116,7 @@ class _Ahead:
     def __exit__(self, *error: object) -> None:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def take(self, images: Sequence[str]) -> list[Framed]:
+    def take(self, images: Sequence[str]) -> list[_Read]:
         """Return these pictures, and begin with those that follow them."""
         wanted = [self._begun(image) for image in images]
         start = self._places.get(images[-1], len(self._order)) + 1
@@ -132,7 +133,7 @@ class _Ahead:
     def _places(self) -> dict[str, int]:
         return {image: place for place, image in enumerate(self._order)}
 
-    def _begun(self, image: str) -> Future[Framed]:
+    def _begun(self, image: str) -> Future[_Read]:
         return self._reading.get(image) or self._pool.submit(self._read, image)
 
 
