@@ -160,7 +160,7 @@ def table(rows: Sequence[Measured]) -> str:
 
 
 def plot(rows: Sequence[Measured], file: Path) -> None:
-    """Draw seconds and memory against the count, both axes logarithmic for time."""
+    """Draw seconds of CPU and memory against the count, both axes logarithmic for time."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -172,12 +172,13 @@ def plot(rows: Sequence[Measured], file: Path) -> None:
         own = sorted((row for row in rows if row.stage == stage), key=lambda row: row.count)
         grown = f" (n^{exponent(own[-2], own[-1]):.2f})" if len(own) > 1 else ""
         across = [row.count for row in own]
-        left.plot(across, [row.seconds for row in own], "o-", label=f"{stage}{grown}", ms=4)
+        left.plot(across, [row.cpu_seconds for row in own], "o-", label=f"{stage}{grown}", ms=4)
         right.plot(across, [row.peak_mib for row in own], "o-", label=stage, ms=4)
-    first = min(row.seconds for row in rows)
+    first = min(row.cpu_seconds for row in rows)
     straight = [first * n / counts[0] for n in counts]
     left.plot(counts, straight, ":", color="0.6", label="proportional")
-    for axes, title in ((left, "seconds"), (right, "MiB at most, all processes")):
+    titles = ("seconds of CPU, all processes", "MiB at most, all processes")
+    for axes, title in zip((left, right), titles, strict=True):
         axes.set_xscale("log")
         axes.set_xticks(counts, [f"{count:,}" for count in counts])
         axes.set_xticks([], minor=True)

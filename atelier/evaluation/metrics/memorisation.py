@@ -90,11 +90,9 @@ def nearest(
     """Return each picture's distance to its nearest in ``learned``, and which that is."""
     from scipy.spatial.distance import cdist
 
-    rows = [
-        cdist(pictures[start : start + _ROWS], learned)
-        for start in range(0, len(pictures), _ROWS)
-    ]
-    return (
-        np.concatenate([row.min(axis=1) for row in rows]),
-        np.concatenate([row.argmin(axis=1) for row in rows]).astype(np.int64),
-    )
+    distances, places = [], []
+    for start in range(0, len(pictures), _ROWS):
+        block = cdist(pictures[start : start + _ROWS], learned)  # not kept: it may be large
+        distances.append(block.min(axis=1))
+        places.append(block.argmin(axis=1))
+    return np.concatenate(distances), np.concatenate(places).astype(np.int64)

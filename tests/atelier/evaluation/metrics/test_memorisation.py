@@ -1,3 +1,5 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -52,3 +54,13 @@ def test_however_many_rows_are_compared_at_once(monkeypatch):
 def test_an_empty_set_is_refused():
     with pytest.raises(ValueError, match="one is none"):
         memorisation.memorisation(np.empty((0, 2)), LEARNED, LEARNED)
+
+
+def test_memory_does_not_grow_with_both_corpora():
+    rows = np.random.default_rng(0).normal(size=(4096, 4))
+    tracemalloc.start()
+    memorisation.nearest(rows, rows)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert most < 3 * 512 * 4096 * 8  # all distances would be 134 MB
