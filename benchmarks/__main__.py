@@ -1,8 +1,8 @@
 """``python -m benchmarks``: every line of docs/performance.md, measured, printed and written.
 
-A few minutes on two cores. Each figure stands beside something named that was done in the same
-run, by turns where both take long enough; the table says which goals were met. Nothing here is
-a test: a busy machine moves the figures, and the load is told beside them.
+A quarter of an hour on two cores. Each figure stands beside something named that was done in
+the same run, by turns where both take long enough; the table says which goals were met. Nothing
+here is a test: a busy machine moves the figures, and the load is told beside them.
 """
 
 import argparse
