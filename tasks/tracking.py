@@ -91,8 +91,14 @@ def stage(name: str, profile: Profile) -> Iterator["StageRun"]:
     """Track one stage; its run ends as finished, failed, or killed (SIGTERM, Ctrl-C)."""
     run = StageRun()
     run.begin(name, profile)
-    try:
+    with _ended(run):
         yield run
+
+
+@contextlib.contextmanager
+def _ended(run: "StageRun | StudyRun") -> Iterator[None]:
+    try:
+        yield
     except (KeyboardInterrupt, SystemExit):
         run.end("KILLED")
         raise
@@ -646,15 +652,8 @@ def study(
     """
     run = StudyRun(key, tell)
     run.begin(settings)
-    try:
+    with _ended(run):
         yield run
-    except (KeyboardInterrupt, SystemExit):
-        run.end("KILLED")
-        raise
-    except BaseException:
-        run.end("FAILED")
-        raise
-    run.end("FINISHED")
 
 
 class StudyRun:

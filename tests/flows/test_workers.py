@@ -46,6 +46,17 @@ def dvc(*words, cwd=None):
     subprocess.run([sys.executable, "-m", "dvc", *words, "-q"], cwd=cwd, check=True)
 
 
+def publish(away):
+    """Commit all, and give the repository a git remote and a DVC remote in ``away``."""
+    dvc("remote", "add", "-d", "store", str(away / "store"))
+    dvc("add", "data")
+    git("add", "-A")
+    git("commit", "-qm", "All")
+    git("init", "-q", "--bare", "-b", "main", str(away / "code.git"))
+    git("remote", "add", "origin", str(away / "code.git"))
+    git("push", "-q", "origin", "main")
+
+
 @pytest.fixture
 def shared(repository, tmp_path_factory):
     """The small repository as a clone of a git remote, with a folder as DVC's remote."""
@@ -56,13 +67,7 @@ def shared(repository, tmp_path_factory):
     (repository / ".dvc/.gitignore").write_text("/config.local\n/tmp\n/cache\n")
     git("init", "-q", "-b", "main")
     dvc("config", "--unset", "core.no_scm")
-    dvc("remote", "add", "-d", "store", str(away / "store"))
-    dvc("add", "data")
-    git("add", "-A")
-    git("commit", "-qm", "All")
-    git("init", "-q", "--bare", "-b", "main", str(away / "code.git"))
-    git("remote", "add", "origin", str(away / "code.git"))
-    git("push", "-q", "origin", "main")
+    publish(away)
     return repository
 
 
@@ -250,13 +255,7 @@ def school(studio, profile, tmp_path_factory):
     Path(".gitignore").write_text("".join(f"/{name}\n" for name in (*ignored, "mlruns")))
     git("init", "-q", "-b", "main")
     dvc("init")
-    dvc("remote", "add", "-d", "store", str(away / "store"))
-    dvc("add", "data")
-    git("add", "-A")
-    git("commit", "-qm", "All")
-    git("init", "-q", "--bare", "-b", "main", str(away / "code.git"))
-    git("remote", "add", "origin", str(away / "code.git"))
-    git("push", "-q", "origin", "main")
+    publish(away)
     return Path.cwd()
 
 
