@@ -3,13 +3,15 @@
 import os
 import sys
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from atelier.errors import AtelierError, ParamsError
 
 if TYPE_CHECKING:
+    from prefect import Flow, State
+
     from flows.changes import Changes
 
 app = typer.Typer(
@@ -79,10 +81,7 @@ def annotate(
     """Judge the pictures of data/ on Dask's workers, then run the stage annotate."""
     from flows import sharded
 
-    sharded.runner(workers, scheduler)  # what is absent is said before Prefect starts
-    _expect_server()
-    state = sharded.annotate_sharded(shards, workers, scheduler, return_state=True)
-    raise typer.Exit(0 if state.is_completed() else 1)
+    _spread(sharded.annotate_sharded, shards, workers, scheduler)
 
 
 @app.command()
@@ -94,10 +93,7 @@ def evaluate(
     """Paint what is compared on Dask's workers, then run the stage evaluate."""
     from flows import sharded
 
-    sharded.runner(workers, scheduler)  # what is absent is said before Prefect starts
-    _expect_server()
-    state = sharded.evaluate_sharded(shards, workers, scheduler, return_state=True)
-    raise typer.Exit(0 if state.is_completed() else 1)
+    _spread(sharded.evaluate_sharded, shards, workers, scheduler)
 
 
 @app.command()
@@ -190,6 +186,17 @@ def deps() -> None:
 
     for line in code.rewrite():
         sys.stdout.write(line + "\n")
+
+
+def _spread(
+    run: "Flow[..., State[Any]]", shards: int, workers: int, scheduler: str | None
+) -> None:
+    from flows import sharded
+
+    sharded.runner(workers, scheduler)  # what is absent is said before Prefect starts
+    _expect_server()
+    state = run(shards, workers, scheduler, return_state=True)
+    raise typer.Exit(0 if state.is_completed() else 1)
 
 
 def _expect_server() -> None:

@@ -131,8 +131,8 @@ def _refuse_another_clone(shard: Shard, asked: Commission) -> None:
         raise ArtifactError(
             f"{where} has another code, Python, library or kind of processor than the clone "
             "that asks it, and might paint otherwise; bring it to the same commit, `pip "
-            "install -c constraints.txt '.[scale]'`, on a machine of the same kind, and start "
-            "it again"
+            "install -c constraints.txt -e '.[scale]'`, on a machine of the same kind, and "
+            "start it again"
         )
     if shard.work != asked.work.name:
         raise ArtifactError(

@@ -96,11 +96,7 @@ def run(*, evaluating: bool = False) -> None:
     except ArtifactError:
         raise
     except Exception as error:  # MLflow must not break a pipeline that has its results
-        lines = [
-            tracking.without_password(
-                f"the registry is as it was: {type(error).__name__}: {error}"
-            )[:200]
-        ]
+        lines = [_as_it_was(error)]
     for line in lines:
         sys.stdout.write(f"registry: {line}\n")
 
@@ -202,11 +198,12 @@ def surveyed(
     try:
         return list(_surveyed(study, md5, painters))
     except Exception as error:  # the results are in their files, whatever MLflow does
-        return [
-            tracking.without_password(
-                f"the registry is as it was: {type(error).__name__}: {error}"
-            )[:200]
-        ]
+        return [_as_it_was(error)]
+
+
+def _as_it_was(error: Exception) -> str:
+    said = f"the registry is as it was: {type(error).__name__}: {error}"
+    return tracking.without_password(said)[:200]
 
 
 def _surveyed(

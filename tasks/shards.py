@@ -136,7 +136,7 @@ def _refuse_another_clone(shard: Shard, examiner: Examiner) -> None:
         raise ArtifactError(
             f"{where} has another code, Python or imaging library than the clone that asks it, "
             "and might judge otherwise; bring it to the same commit, `pip install -c "
-            "constraints.txt '.[scale]'`, and start it again"
+            "constraints.txt -e '.[scale]'`, and start it again"
         )
     if shard.judge != examiner.fingerprint():
         raise ArtifactError(

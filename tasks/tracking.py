@@ -70,6 +70,7 @@ _DELIVERY_SECONDS = 60.0  # for what was kept; the rest waits for the next time
 _POINTS = 500  # sent at once: MLflow takes 1000
 _THUMBNAIL = (256, 256)  # as MLflow's pages show them
 _PARENT = "atelier.pipeline"  # the tag by which stages find their parent
+_STUDY = "atelier.study"  # the tag by which they find their study
 _NAME = "atelier.run"  # the tag by which a run is found if the answer to its making was lost
 Answer = TypeVar("Answer")
 _log = logging.getLogger(__name__)
@@ -628,12 +629,9 @@ def _collection(header: Mapping[str, Any]) -> str:
 
 def _study(mlflow: "MlflowClient", at: str, key: str) -> str:
     """Return the run of a study, made if need be: an experiment may be heard of before it."""
-    found = mlflow.search_runs([at], f"tags.`atelier.study` = '{key}'", max_results=1)
-    if found:
-        return str(found[0].info.run_id)
+    tags = provenance() | {_STUDY: key, "mlflow.source.name": "python -m flows study"}
     name = key.partition("/")[0]
-    tags = provenance() | {"atelier.study": key, "mlflow.source.name": "python -m flows study"}
-    return str(mlflow.create_run(at, run_name=name, tags=tags).info.run_id)
+    return made_once(mlflow, at, _STUDY, name=name, tags=tags, started=_now())
 
 
 @contextlib.contextmanager
@@ -710,8 +708,8 @@ class StudyRun:
         except Exception as error:  # whatever breaks in MLflow, days of training go on
             self._warned = True
             self._say(
-                f"MLflow at {tracking_uri()} did not answer ({type(error).__name__}); the same "
-                "command tells it later what the study says"
+                f"MLflow at {without_password(tracking_uri())} did not answer "
+                f"({type(error).__name__}); the same command tells it later what the study says"
             )
 
 

@@ -306,7 +306,8 @@ def studio(tmp_path, monkeypatch, profile, paint, family):
     from tasks import base, paths
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")  # absent again afterwards: MLflow sets it
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
     rows = ["file,caption"]
     for number in range(TOY_PAINTINGS):
         paint(paths.DATA / f"{number}.png", number)

@@ -27,7 +27,8 @@ def workspace(tmp_path, monkeypatch, profile):
     """A folder with the switch, a valid profile and its criteria: the working directory."""
     monkeypatch.chdir(tmp_path)
     for variable in ("MLFLOW_TRACKING_URI", "ATELIER_PIPELINE"):
-        monkeypatch.delenv(variable, raising=False)
+        monkeypatch.setenv(variable, "")  # absent again afterwards: MLflow sets one
+        monkeypatch.delenv(variable)
     (tmp_path / "params/criteria").mkdir(parents=True)
     (tmp_path / "params/profile.yaml").write_text("profile: starter\n")
     (tmp_path / "params/starter.yaml").write_text(yaml.safe_dump(profile))

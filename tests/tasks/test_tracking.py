@@ -431,6 +431,17 @@ def test_a_password_in_a_servers_address_is_shown_to_nobody(workspace, monkeypat
     assert os.environ["MLFLOW_TRACKING_PASSWORD"] == "s@cret"
 
 
+def test_a_study_without_its_database_says_so_without_the_password(workspace, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://me:marked-secret@127.0.0.1:9/runs")
+    said = []
+
+    with tracking.study("study/abc", {"seeds": [0]}, said.append):
+        pass
+
+    assert "postgresql://…@127.0.0.1:9/runs did not answer" in said[0]
+    assert "marked-secret" not in said[0]
+
+
 def test_the_password_of_a_database_is_shown_to_nobody(workspace, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql+psycopg2://ann:s@cret@db:1/mlflow")
 
