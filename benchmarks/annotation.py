@@ -15,11 +15,12 @@ from PIL import Image
 from skimage.color import rgb2lab
 
 from atelier import images
-from atelier.criteria.annotators import measured, vlm
-from atelier.criteria.annotators.ledger import Ledger
-from atelier.criteria.annotators.vlm import Agent, Sight
+from atelier.annotators import measured
+from atelier.annotators.vlm import agent as vlm
+from atelier.annotators.vlm.agent import Agent, Sight
+from atelier.annotators.vlm.response_cache import Ledger
+from atelier.config.annotation import VLMParams
 from atelier.criteria.tree import parse
-from atelier.params import VLMParams
 from atelier.reporting import silent
 from benchmarks import measures
 from benchmarks.lines import Goal, Line, Size

@@ -31,9 +31,14 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from atelier.models import Denoiser, adapters, codec, quiet, small
-from atelier.params import CPOS, FluxNetwork, LoRA, SDXLNetwork, Times, Training
-from atelier.training import loop, steps
+from atelier.config.base import FluxNetwork, SDXLNetwork
+from atelier.config.objectives import CPOS
+from atelier.config.training import LoRA, Times, Training
+from atelier.models import adapters, pca_codec
+from atelier.models.denoiser import Denoiser, quiet
+from atelier.models.small import pipelines
+from atelier.objectives import steps
+from atelier.training import loop
 from atelier.training.ranks import ALONE
 
 IMAGES = 16  # in the corpus of random latents
@@ -209,9 +214,9 @@ def built(asked: argparse.Namespace, device: torch.device, dtype: torch.dtype) -
     generator = torch.Generator().manual_seed(0)
     pictures = torch.rand(20, 3, 64, 64, generator=generator) * 2 - 1
     with quiet():
-        painter = small.painter(
+        painter = pipelines.painter(
             TOY[asked.family],
-            codec.fit(pictures, 8, CHANNELS[asked.family]),
+            pca_codec.fit(pictures, 8, CHANNELS[asked.family]),
             ["a sea"],
             text_tokens=TOKENS[asked.family],
             text_chunks=1,

@@ -16,7 +16,7 @@ from rich.console import Console
 from scipy import ndimage
 from skimage.color import rgb2lab
 
-from atelier.criteria.annotators import measured
+from atelier.annotators import measured
 from atelier.criteria.tree import parse
 from atelier.images import Pixels
 

@@ -22,10 +22,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from atelier.models import Denoiser, adapters
+from atelier.models import adapters
+from atelier.models.denoiser import Denoiser
 from atelier.models.sampling import to_pixels
+from atelier.objectives import losses, steps
 from atelier.reporting import silent
-from atelier.training import loop, objectives, steps
+from atelier.training import loop
 from benchmarks import toys
 from benchmarks.lines import Size
 from benchmarks.toys import Toy
@@ -75,7 +77,7 @@ class Recipe:
                 for role in ("winner", "loser")
             )
         predicted = self._policy.predict(noisy, time, conditions["caption"])
-        loss = objectives.cpo_s(
+        loss = losses.cpo_s(
             predicted, reference, win, lose,
             kind="mirror-winner", omega=6.0, weights=torch.ones(len(rows)),
             has_loser=torch.ones(len(rows), dtype=torch.bool),

@@ -5,7 +5,8 @@ from typing import Any
 
 import torch
 
-from atelier.models import Denoiser, adapters, sampling
+from atelier.models import adapters, sampling
+from atelier.models.denoiser import Denoiser
 from atelier.reporting import silent
 from benchmarks import toys
 from benchmarks.lines import Goal, Line, Size, by_turns

@@ -35,9 +35,9 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
 
-    from atelier.evaluation.metrics.fid import Features
+    from atelier.config.profile import Profile
     from atelier.images import Pixels
-    from atelier.params import Profile
+    from atelier.metrics.fid import Features
 
 Stage = Literal["annotate", "split", "cache", "open", "report"]
 STAGES: tuple[Stage, ...] = get_args(Stage)  # each reads what those before it left
@@ -52,7 +52,12 @@ _SECONDS_BETWEEN_LOOKS = 0.05
 _IMPORTED_BY: Mapping[Stage, Sequence[str]] = {  # in the midst of their work, for seconds
     "cache": ("atelier.training.cache",),
     "open": ("atelier.training.cache",),
-    "report": ("tasks.evaluate", "tasks.results", "cleanfid.fid", "scipy.spatial.distance"),
+    "report": (
+        "tasks.evaluate",
+        "tasks.evaluation.results",
+        "cleanfid.fid",
+        "scipy.spatial.distance",
+    ),
 }
 
 
@@ -290,7 +295,7 @@ def _run(stage: Stage, folder: Path, cores: int) -> None:
     """Run one stage here, and print what it took as a line of JSON."""
     os.chdir(folder)
     from atelier import parallel
-    from atelier.params import read_profile
+    from atelier.config.profile import read_profile
 
     # Not by affinity: nobody knows here which cores are idle.
     parallel.cores = lambda: cores
@@ -330,7 +335,7 @@ def _stages() -> "Mapping[Stage, Any]":
 
 def _keys() -> list[str]:
     from atelier.criteria import annotations
-    from tasks import paths
+    from tasks.run import paths
 
     rows = annotations.read(paths.SPLIT / "train.jsonl", annotations.Record)
     return [row.image for row in rows]
@@ -340,7 +345,7 @@ def _fill(profile: "Profile") -> None:
     """As ``sft`` caches latents, without a codec."""
     from atelier.reporting import silent
     from atelier.training import cache
-    from tasks import paths
+    from tasks.run import paths
 
     del profile
     cache.filled(paths.CACHE / "scale", _keys(), _encode, batch=16, report=silent)
@@ -352,7 +357,7 @@ def _open(profile: "Profile") -> None:
 
     from atelier.reporting import silent
     from atelier.training import cache
-    from tasks import paths
+    from tasks.run import paths
 
     del profile
     keys = _keys()
@@ -385,18 +390,20 @@ class _Averages:
 def _report(profile: "Profile", tracked: Any) -> None:
     """As ``evaluate`` measures and writes, once pictures are painted and judged."""
     from atelier.criteria import annotations, tree
-    from atelier.evaluation import comparison, suite
-    from atelier.evaluation.comparison import Painted
-    from atelier.evaluation.scores import Remembered
-    from tasks import commission, contestants, evaluate, paths, results, scoring
-    from tasks.contestants import Contestant
+    from atelier.metrics import comparison, suite
+    from atelier.metrics.comparison import Painted
+    from atelier.metrics.score_cache import Remembered
+    from tasks import evaluate
+    from tasks.evaluation import candidates, generation, results, scoring
+    from tasks.evaluation.candidates import Contestant
+    from tasks.run import paths
 
     criteria = tree.parse(paths.JUDGED_BY)
-    test = annotations.read(commission.part_examined(profile), annotations.Record)
-    wanted = [row.caption for row in commission.painted_records(test, _PAINTED)]
+    test = annotations.read(generation.part_examined(profile), annotations.Record)
+    wanted = [row.caption for row in generation.painted_records(test, _PAINTED)]
     network = Remembered(_Averages(), paths.FEATURES)
     source = np.random.default_rng(1)
-    names = (contestants.BASE, profile.cpo.featured)
+    names = (candidates.BASE, profile.cpo.featured)
     painted = {
         name: Painted(
             list(source.integers(0, 256, (len(wanted), _SIDE, _SIDE, 3), dtype=np.uint8)),
@@ -420,7 +427,7 @@ def _report(profile: "Profile", tracked: Any) -> None:
         metrics=list(entries),
         learned=scoring.learned(profile, network),
         scores={},
-        reference=contestants.BASE,
+        reference=candidates.BASE,
         resamples=profile.evaluate.bootstrap,
         seed=profile.evaluate.seed,
     )

@@ -134,7 +134,7 @@ def _first_step(size: Size) -> Iterator[Line]:
 
 
 def _draw(folder: Path, size: Size) -> None:
-    from tasks import data
+    from tasks.commands import data
 
     data.draw(folder, _DRAWN, seed=0)
     del size
@@ -196,7 +196,7 @@ def _timed_command() -> None:
     clock.mark("Python")
     command = importlib.import_module("tasks.__main__")
     sft = importlib.import_module("tasks.sft")
-    importlib.import_module("tasks.tracking")
+    importlib.import_module("tasks.tracking.mlflow_runs")
     clock.mark("imports")
     clock.after(sft.models, "load", "base")
     clock.after(sft.corpus, "encode", "corpus")

@@ -13,19 +13,15 @@ from typing import Any
 import numpy as np
 import torch
 
+from atelier.config.base import FluxNetwork, Network, SDXLNetwork
+from atelier.config.objectives import CPOS
+from atelier.config.training import LoRA, Times, Training
 from atelier.images import Framed, Pixels
-from atelier.models import Denoiser, quiet, small
-from atelier.params import (
-    CPOS,
-    FluxNetwork,
-    LoRA,
-    Network,
-    SDXLNetwork,
-    Times,
-    Training,
-)
+from atelier.models.denoiser import Denoiser, quiet
+from atelier.models.small import pipelines
+from atelier.objectives import steps
 from atelier.reporting import silent
-from atelier.training import latents, steps
+from atelier.training import latents
 from benchmarks.lines import Size
 
 ATTENTION = ["to_q", "to_k", "to_v", "to_out.0"]
@@ -114,7 +110,7 @@ def painter(toy: Toy) -> Denoiser:
             use_post_quant_conv=toy.network.kind == "sdxl",
         ).eval()
         codec.requires_grad_(False)
-        built = small.painter(
+        built = pipelines.painter(
             toy.network, codec, prompts("caption"),
             text_tokens=toy.tokens, text_chunks=1, seed=0,
         )  # fmt: skip

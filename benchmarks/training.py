@@ -14,7 +14,8 @@ from typing import Any
 
 import torch
 
-from atelier.models import Denoiser, adapters
+from atelier.models import adapters
+from atelier.models.denoiser import Denoiser
 from atelier.training import loop
 from benchmarks import recipe, toys
 from benchmarks.lines import Goal, Line, Size, figure_ratio

@@ -12,7 +12,7 @@ from atelier.errors import AtelierError, ParamsError
 if TYPE_CHECKING:
     from prefect import Flow, State
 
-    from flows.changes import Changes
+    from flows.dvc.overrides import Changes
 
 app = typer.Typer(
     help="When and where the stages run; from the root of the repository.",
@@ -23,7 +23,7 @@ app = typer.Typer(
 _SET = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "DO_NOT_TRACK": "1",
-    # So often a run says that it lives; see flows.server.WATCH.
+    # So often a run says that it lives; see flows.infra.prefect_setup.WATCH.
     "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
 }
 
@@ -41,7 +41,7 @@ def reproduce(
     ] = False,
 ) -> None:
     """Bring stages up to date, as Prefect tasks that its pages show."""
-    from flows import stages
+    from flows.dvc import stages
 
     stages.read(targets or ())  # a mistyped target is said before Prefect starts
     wanted = _changes(setting or ())
@@ -62,9 +62,9 @@ def plan(
     ] = None,
 ) -> None:
     """Say what would run and why, what would be restored, and how long it would take."""
-    from flows import forecast
+    from flows.dvc import plan_table
 
-    forecast.run(targets or (), _changes(setting or ()))
+    plan_table.run(targets or (), _changes(setting or ()))
 
 
 _SHARDS = typer.Option(min=1, help="Parts of the pictures; some times the workers.")
@@ -118,16 +118,16 @@ def compare(
 @app.command()
 def setup() -> None:
     """Create what the flows need on the Prefect server; what is there already is kept."""
-    from flows import server
+    from flows.infra import prefect_setup
 
-    for line in server.setup():
+    for line in prefect_setup.setup():
         sys.stdout.write(line + "\n")
 
 
 @app.command()
 def doctor() -> None:
     """Check this machine, and say what to do about what is missing."""
-    from flows import doctor as checks
+    from flows.infra import doctor as checks
 
     raise typer.Exit(checks.run())
 
@@ -138,9 +138,9 @@ def up(
     mlflow_port: Annotated[int, typer.Option(help="Of MLflow's server.")] = 5000,
 ) -> None:
     """Start Prefect's and MLflow's servers and a worker, on this machine alone."""
-    from flows import servers
+    from flows.infra import local_services
 
-    for line in servers.up(prefect_port, mlflow_port):
+    for line in local_services.up(prefect_port, mlflow_port):
         sys.stdout.write(line + "\n")
         sys.stdout.flush()
 
@@ -148,18 +148,18 @@ def up(
 @app.command()
 def down() -> None:
     """Stop what `up` started."""
-    from flows import servers
+    from flows.infra import local_services
 
-    for line in servers.down():
+    for line in local_services.down():
         sys.stdout.write(line + "\n")
 
 
 @app.command()
 def serve() -> None:
     """Offer the deployments of prefect.yaml in Prefect's pages, run here, without a worker."""
-    from flows import server
+    from flows.infra import prefect_setup
 
-    server.serve()
+    prefect_setup.serve()
 
 
 @app.command()
@@ -170,7 +170,7 @@ def study(
 
     Without a server; the deployment study/here is the same as Prefect tasks.
     """
-    from flows import study as grid
+    from flows.dvc import study_runs as grid
 
     def tell(line: str) -> None:
         sys.stdout.write(line + "\n")
@@ -182,7 +182,7 @@ def study(
 @app.command()
 def deps() -> None:
     """Write the code that each stage imports into dvc.yaml."""
-    from flows import deps as code
+    from flows.dvc import code_deps as code
 
     for line in code.rewrite():
         sys.stdout.write(line + "\n")
@@ -200,7 +200,7 @@ def _spread(
 
 
 def _expect_server() -> None:
-    from flows import doctor
+    from flows.infra import doctor
 
     doctor.expect_server()
 
@@ -209,7 +209,7 @@ def _changes(settings: Iterable[str]) -> "Changes":
     """Return the changes that ``--set name=value`` asks for; values are YAML."""
     import yaml
 
-    from flows.changes import Changes
+    from flows.dvc.overrides import Changes
 
     others = {}
     for setting in settings:

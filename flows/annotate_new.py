@@ -10,9 +10,10 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.client.schemas.objects import State
 from prefect.states import Failed
 
-from flows import pipeline, running, stages
-from flows.changes import AS_WRITTEN
-from tasks import paths
+from flows import pipeline
+from flows.dvc import runner, stages
+from flows.dvc.overrides import AS_WRITTEN
+from tasks.run import paths
 
 _STAGES = ("annotate", "split")
 
@@ -26,8 +27,8 @@ def annotate_new() -> State[Any]:
     """
     before = _files()
     added = subprocess.run(
-        running.dvc("add", "--quiet", str(paths.DATA)),
-        env=running.environment({}),
+        runner.dvc("add", "--quiet", str(paths.DATA)),
+        env=runner.environment({}),
         capture_output=True,
         text=True,
         check=False,

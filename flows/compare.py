@@ -9,8 +9,10 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
-from flows import gpus, pipeline, running, stages
-from tasks import paths
+from flows import pipeline
+from flows.dvc import runner, stages
+from flows.infra import gpus
+from tasks.run import paths
 
 _KEY = "comparison"
 
@@ -41,9 +43,9 @@ def run(first: str, second: str, *, slack: float, promote: bool) -> State[Any]:
     shown = pipeline.Shown(_KEY)
     with gpus.slot(painting, gpus.limit(), log.info) as devices:
         try:
-            running.command(_KEY, words, painting.meta, more=devices, tell=shown.line)
+            runner.command(_KEY, words, painting.meta, more=devices, tell=shown.line)
         except BaseException:
-            running.stop_all()
+            runner.stop_all()
             raise
     said = json.loads(paths.COMPARISON.read_text(encoding="utf-8"))
     create_markdown_artifact(markdown=table(said), key=_KEY)

@@ -8,9 +8,11 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
-from flows import compare, pipeline, stages
-from flows.changes import AS_WRITTEN
-from tasks import paths, tracking
+from flows import compare, pipeline
+from flows.dvc import stages
+from flows.dvc.overrides import AS_WRITTEN
+from tasks.run import paths
+from tasks.tracking import mlflow_runs
 
 _FIGURES = ("negatives", "negatives_low", "negatives_high", "fid")
 
@@ -50,7 +52,7 @@ def _report(verdict: str) -> str:
             "",
             verdict,
             "",
-            f"Runs and models: `{tracking.ui_command()}`",
+            f"Runs and models: `{mlflow_runs.ui_command()}`",
             "",
         ]
     )

@@ -28,12 +28,14 @@ from prefect.futures import PrefectFuture, wait
 from prefect.states import Completed, Failed
 from prefect.tasks import Task
 
-from atelier.params import read_switch
-from flows import changes, gpus, plan, receipts, running, workers
-from flows.changes import AS_WRITTEN, Changes
-from flows.plan import Prospect
-from flows.stages import Stage
-from tasks import outbox, paths, tracking
+from atelier.config.profile import read_switch
+from flows.dvc import completion, overrides, plan, runner
+from flows.dvc.overrides import AS_WRITTEN, Changes
+from flows.dvc.plan import Prospect
+from flows.dvc.stages import Stage
+from flows.infra import gpus, remote_stage
+from tasks.run import paths
+from tasks.tracking import mlflow_runs, outbox
 
 Where = Literal["here", "workers"]
 _SECONDS_WITHOUT_BARS = 30.0  # after Prefect's server did not answer
@@ -72,8 +74,8 @@ def bring_up(
         wanted: Settings that this run changes.
         where: On this machine, or on the workers of the pools ``cpu`` and ``gpu``.
     """
-    with running.repository_alone(get_run_logger().info):
-        changes.put_back()
+    with runner.repository_alone(get_run_logger().info):
+        overrides.put_back()
         asked = _asked(force, wanted, where)
         return _bring_up(order, asked)
 
@@ -83,13 +85,13 @@ def _asked(force: bool, wanted: Changes, where: Where) -> Order:
     order = Order(force, pipeline, gpus.limit(), None, wanted)
     if where == "here":
         return order
-    commit = workers.commit_to_send()
-    workers.share(pipeline)
+    commit = remote_stage.commit_to_send()
+    remote_stage.share(pipeline)
     return replace(order, commit=commit)
 
 
 def _bring_up(order: Sequence[Stage], asked: Order) -> State[Any]:
-    with changes.in_force(asked.wanted):
+    with overrides.in_force(asked.wanted):
         prospects = plan.look(order, pull=asked.commit is not None)
         runs: dict[str, PrefectFuture[Any]] = {}
         try:
@@ -97,8 +99,8 @@ def _bring_up(order: Sequence[Stage], asked: Order) -> State[Any]:
                 runs[stage.name] = _submit(stage, asked, prospects[stage.name], runs)
             wait(list(runs.values()))
         except BaseException:  # cancelled: Prefect unwinds us, and knows nothing of processes
-            running.stop_all()
-            workers.cancel_all()
+            runner.stop_all()
+            remote_stage.cancel_all()
             raise
         state = _summary(order, {name: run.state for name, run in runs.items()})
         reconcile_registry()
@@ -111,7 +113,7 @@ def _may_help(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> boo
     """Say whether a retry may help: not a stage that was stopped, nor a person's mistake."""
     del task, task_run
     error = state.result(raise_on_failure=False)
-    return not (isinstance(error, running.StageFailedError) and error.final)
+    return not (isinstance(error, runner.StageFailedError) and error.final)
 
 
 @task(
@@ -129,9 +131,9 @@ def run_stage(stage: Stage, order: Order, prospect: Prospect) -> State[Any]:
     return Completed(name=outcome, message=f"DVC: {outcome}", data=seconds)
 
 
-def _outcome(stage: Stage, order: Order, prospect: Prospect) -> running.Outcome:
+def _outcome(stage: Stage, order: Order, prospect: Prospect) -> runner.Outcome:
     shown = Shown(stage.name)
-    more = {tracking.PIPELINE: order.pipeline}
+    more = {mlflow_runs.PIPELINE: order.pipeline}
     if not order.force:
         if prospect.verdict != "up to date":
             # What comes before has run by now: what was unsure is known.
@@ -141,24 +143,24 @@ def _outcome(stage: Stage, order: Order, prospect: Prospect) -> running.Outcome:
         for reason in prospect.reasons:
             shown.line(f"{stage.name}: {reason}")
         if prospect.verdict == "restore":
-            return running.run(stage, force=False, more=more, tell=shown.line)
-        if prospect.made_of and receipts.commit(stage, prospect.made_of):
+            return runner.run(stage, force=False, more=more, tell=shown.line)
+        if prospect.made_of and completion.commit(stage, prospect.made_of):
             shown.line(f"{stage.name} had finished; DVC has its result now")
             return "Committed"
     if order.commit is not None:
         return _run_there(stage, order, order.commit, shown.line)
-    more |= receipts.expect(stage, prospect.made_of or "")
+    more |= completion.expect(stage, prospect.made_of or "")
     with gpus.slot(stage, order.limit, shown.line) as devices:
-        outcome = running.run(stage, force=order.force, more=more | devices, tell=shown.line)
-    receipts.forget(stage)
+        outcome = runner.run(stage, force=order.force, more=more | devices, tell=shown.line)
+    completion.forget(stage)
     return outcome
 
 
 def _run_there(
     stage: Stage, order: Order, commit: str, tell: Callable[[str], None]
-) -> running.Outcome:
+) -> runner.Outcome:
     """Let a worker run the stage, and restore here what it made there."""
-    workers.send(
+    remote_stage.send(
         stage,
         commit=commit,
         force=order.force,
@@ -169,9 +171,9 @@ def _run_there(
     prospect = plan.look([stage], pull=True)[stage.name]
     if prospect.verdict == "run":
         words = [f"the worker's result is not on DVC's remote: {prospect.reasons[0]}"]
-        raise running.StageFailedError(stage.name, 1, words)
+        raise runner.StageFailedError(stage.name, 1, words)
     if prospect.verdict == "restore":
-        running.run(stage, force=False, more={}, tell=tell)
+        runner.run(stage, force=False, more={}, tell=tell)
     return "Ran"
 
 
@@ -188,7 +190,7 @@ class Shown:
         """Log a line that the stage printed, and move the bar that it tells of."""
         if line.strip():
             self._log.info(line)
-        step = running.step(line)
+        step = runner.step(line)
         if step is None or time.monotonic() < self._patience:
             return
         began = time.monotonic()
@@ -204,7 +206,7 @@ class Shown:
             # The stage waits when too many of its lines do.
             self._patience = time.monotonic() + _SECONDS_WITHOUT_BARS + 10 * took
 
-    def _move(self, step: running.Step) -> None:
+    def _move(self, step: runner.Step) -> None:
         about = " · ".join(filter(None, [self._stage, step.title, step.rest]))
         if step.title not in self._artifacts:
             made = create_progress_artifact(0.0, description=about)
@@ -247,13 +249,13 @@ def reconcile_registry() -> None:
 
 def has_champion() -> bool:
     """Say whether the registry has a θ that it calls champion."""
-    from tasks import registry
+    from tasks.tracking import registry
 
     return registry.address(registry.CHAMPION, read_switch(paths.SWITCH)) is not None
 
 
 def _reconciled_with() -> str:
-    digest = hashlib.sha256(tracking.tracking_uri().encode())
+    digest = hashlib.sha256(mlflow_runs.tracking_uri().encode())
     for file in (paths.SWITCH, paths.DVC_LOCK):
         digest.update(file.read_bytes() if file.is_file() else b"")
     return digest.hexdigest()
@@ -261,9 +263,9 @@ def _reconciled_with() -> str:
 
 def _keep_as_experiment() -> None:
     """Let `dvc exp show` list what this run changed and what came of it."""
-    words = running.dvc("exp", "save", "--quiet", "--force")
+    words = runner.dvc("exp", "save", "--quiet", "--force")
     said = subprocess.run(
-        words, capture_output=True, text=True, env=running.environment({}), check=False
+        words, capture_output=True, text=True, env=runner.environment({}), check=False
     )
     log = get_run_logger()
     if said.returncode:
@@ -302,6 +304,6 @@ def _where_to_look() -> str:
     report = (paths.EVALUATE / "report.html").resolve()
     return (
         f"* report: `{report}`\n"
-        f"* runs and models: `{tracking.ui_command()}`\n"
+        f"* runs and models: `{mlflow_runs.ui_command()}`\n"
         "* numbers: `dvc metrics show`\n"
     )

@@ -6,10 +6,11 @@ from prefect import flow, runtime
 from prefect.client.schemas.objects import State
 from pydantic import Field
 
-from atelier.params import read_switch
-from flows import pipeline, stages
-from flows.changes import AS_WRITTEN, Changes
-from tasks import paths
+from atelier.config.profile import read_switch
+from flows import pipeline
+from flows.dvc import stages
+from flows.dvc.overrides import AS_WRITTEN, Changes
+from tasks.run import paths
 
 # Prefect's pages offer the stages that dvc.yaml has, and the server refuses any other.
 StageName = Annotated[str, Field(json_schema_extra={"enum": list(stages.names())})]

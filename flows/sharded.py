@@ -1,8 +1,8 @@
 """``annotate`` and ``evaluate`` with their pictures shared out over Dask's workers.
 
 No second DAG and no second cache: workers fill what the stage goes on from after a stop
-(``tasks.shards`` its journal of judged pictures, ``tasks.batches`` its painted ones), then the
-stage runs as ever, through DVC, and finds nothing left to judge, or to paint.
+(``tasks.annotation.shards`` its journal of judged pictures, ``tasks.evaluation.batches`` its
+painted ones). Then the stage runs through DVC and finds nothing left to judge or to paint.
 """
 
 import contextlib
@@ -20,14 +20,17 @@ from prefect.tasks import Task
 from pydantic import Field
 
 from atelier.errors import AtelierError, ParamsError
-from flows import changes, gpus, pipeline, plan, running, stages
-from flows.stages import Stage
-from tasks import shards
+from flows import pipeline
+from flows.dvc import overrides, plan, stages
+from flows.dvc import runner as running
+from flows.dvc.stages import Stage
+from flows.infra import gpus
+from tasks.annotation import shards
 
 if TYPE_CHECKING:
     from prefect_dask import DaskTaskRunner
 
-    from tasks import batches
+    from tasks.evaluation import batches
 
 Count = Annotated[int, Field(ge=1, description="shards; some times the number of workers")]
 Workers = Annotated[int, Field(ge=1, description="processes to start on this machine")]
@@ -137,7 +140,7 @@ def _in_shards(
     """Fill what a stage goes on from, if it would run at all; then run it, here."""
     (stage,) = (one for one in stages.read([name]) if one.name == name)
     with running.repository_alone(get_run_logger().info):
-        changes.put_back()
+        overrides.put_back()
         if plan.look([stage])[name].verdict == "run":
             try:
                 with _devices(stage, workers, scheduler) as variables:
@@ -147,7 +150,7 @@ def _in_shards(
                 return Failed(message=str(error))
             if not state.is_completed():
                 return Failed(message=state.message)
-    return pipeline.bring_up([stage], force=False, wanted=changes.AS_WRITTEN)
+    return pipeline.bring_up([stage], force=False, wanted=overrides.AS_WRITTEN)
 
 
 @contextlib.contextmanager
@@ -199,7 +202,7 @@ def paint_shards(count: Count) -> State[Any]:
     Args:
         count: Shards that the pictures are parted into.
     """
-    from tasks import batches
+    from tasks.evaluation import batches
 
     try:
         asked = batches.plan(count)
@@ -270,6 +273,6 @@ def judge_shard(shard: shards.Shard) -> str:
 )
 def paint_shard(shard: "batches.Shard") -> list[tuple[str, int, bytes]]:
     """Paint one shard where a worker is; Dask gives a dead worker's shard to another."""
-    from tasks import batches
+    from tasks.evaluation import batches
 
     return batches.paint(shard)

@@ -20,7 +20,7 @@ import typer
 from atelier.errors import AtelierError
 
 if TYPE_CHECKING:
-    from atelier.params import Profile
+    from atelier.config.profile import Profile
 
 app = typer.Typer(
     help="What each stage does to files; run from the root of the repository.",
@@ -42,7 +42,7 @@ def annotate(
         return
     with _clear_errors():
         profile = _checked_profile()
-        importlib.import_module("tasks.estimate").run(profile)
+        importlib.import_module("tasks.annotation.estimate").run(profile)
 
 
 @app.command()
@@ -99,7 +99,7 @@ def export(
 ) -> None:
     """Write a LoRA of SDXL or FLUX in kohya's layout, for ComfyUI and AUTOMATIC1111."""
     with _clear_errors():
-        importlib.import_module("tasks.export").run(_checked_profile(), model, file)
+        importlib.import_module("tasks.commands.export").run(_checked_profile(), model, file)
         typer.echo(file)
 
 
@@ -136,7 +136,7 @@ def conflicts(
 ) -> None:
     """Say which criteria pull apart: the angles between what θ1 makes of each."""
     with _clear_errors():
-        task = importlib.import_module("tasks.conflicts")
+        task = importlib.import_module("tasks.commands.conflicts")
         task.run(_checked_profile(), task.Look(images, times))
 
 
@@ -159,7 +159,7 @@ def compare(
 ) -> None:
     """Let two registered models paint the same captions, and say which is better."""
     with _clear_errors():
-        importlib.import_module("tasks.compare").run(
+        importlib.import_module("tasks.commands.compare").run(
             _checked_profile(), first, second, promote=promote, slack=slack
         )
 
@@ -179,7 +179,7 @@ def weights(
 ) -> None:
     """List the weights that metrics need and nobody ships; fetch or check them."""
     with _clear_errors():
-        importlib.import_module("tasks.weights").run(
+        importlib.import_module("tasks.commands.weights").run(
             _checked_profile(), names or [], fetch=fetch, check=check, source=source
         )
 
@@ -228,7 +228,7 @@ def paint(
     """Paint with what was learned, several models side by side, steered by criteria."""
     with _clear_errors():
         profile = _checked_profile()
-        painting = importlib.import_module("tasks.paint")
+        painting = importlib.import_module("tasks.commands.paint")
         wish = painting.Wish(
             prompts=prompts,
             models=model or ["base", profile.cpo.featured],
@@ -260,14 +260,14 @@ def show(
 ) -> None:
     """Draw the tree in the terminal."""
     with _clear_errors():
-        importlib.import_module("tasks.criteria").show(file, html)
+        importlib.import_module("tasks.commands.criteria").show(file, html)
 
 
 @criteria.command()
 def check(file: CriteriaFile = None) -> None:
     """Name every mistake of the file at once, and what might be worded better."""
     with _clear_errors():
-        importlib.import_module("tasks.criteria").check(file)
+        importlib.import_module("tasks.commands.criteria").check(file)
 
 
 @criteria.command()
@@ -276,7 +276,7 @@ def document(
 ) -> None:
     """Write the tree of each criteria file that a guide names between its marks."""
     with _clear_errors():
-        importlib.import_module("tasks.criteria").document(guide)
+        importlib.import_module("tasks.commands.criteria").document(guide)
 
 
 Folder = Annotated[Path, typer.Argument(help="A folder of pictures.")]
@@ -300,7 +300,7 @@ def calibrate(
 ) -> None:
     """Propose the thresholds of measures from a folder of pictures."""
     with _clear_errors():
-        importlib.import_module("tasks.measures").calibrate(
+        importlib.import_module("tasks.commands.measures").calibrate(
             folder, file, captions, pixels, share, write
         )
 
@@ -315,7 +315,9 @@ def sheets(
 ) -> None:
     """Show the pictures that speak most for each pole of each measured pair."""
     with _clear_errors():
-        importlib.import_module("tasks.measures").sheets(folder, file, captions, pixels, out)
+        importlib.import_module("tasks.commands.measures").sheets(
+            folder, file, captions, pixels, out
+        )
 
 
 labels = typer.Typer(help="Judgements by people: asked through Label Studio, read, compared.")
@@ -331,7 +333,9 @@ def export_labels(
 ) -> None:
     """Write Label Studio's interface and tasks, from the criteria and the judged pictures."""
     with _clear_errors():
-        importlib.import_module("tasks.labels").export(_checked_profile(), folder, prefix)
+        importlib.import_module("tasks.commands.labels").export(
+            _checked_profile(), folder, prefix
+        )
 
 
 @labels.command(name="read")
@@ -344,14 +348,16 @@ def read_labels(
 ) -> None:
     """Turn people's labels into judgements that `annotator: recorded` replays."""
     with _clear_errors():
-        importlib.import_module("tasks.labels").read(_checked_profile(), file, out, annotator)
+        importlib.import_module("tasks.commands.labels").read(
+            _checked_profile(), file, out, annotator
+        )
 
 
 @labels.command(name="count")
 def count_labels() -> None:
     """Say who spoke in annotate, what of it counts, and how often each pole was seen."""
     with _clear_errors():
-        importlib.import_module("tasks.labels").count()
+        importlib.import_module("tasks.commands.labels").count()
 
 
 @labels.command(name="compare")
@@ -363,7 +369,7 @@ def compare_labels(
 ) -> None:
     """Say how far any two annotators agree: kappa, and F1 of each pole, with intervals."""
     with _clear_errors():
-        importlib.import_module("tasks.labels").compare(files, leaves)
+        importlib.import_module("tasks.commands.labels").compare(files, leaves)
 
 
 survey = typer.Typer(help="A user study: people compare painters, pair by pair.")
@@ -377,7 +383,7 @@ Invitation = Annotated[int, typer.Argument(help="Number of the invitation.")]
 def make_survey(study: StudyName) -> None:
     """Draw blind, balanced pairs from what evaluate painted, as `survey:` says."""
     with _clear_errors():
-        importlib.import_module("tasks.survey.making").run(_checked_profile(), study)
+        importlib.import_module("survey.make").run(_checked_profile(), study)
 
 
 @survey.command(name="invite")
@@ -388,7 +394,7 @@ def invite_raters(
 ) -> None:
     """Print a link for each of so many people, once: only its hash is kept."""
     with _clear_errors():
-        desk = importlib.import_module("tasks.survey.desk")
+        desk = importlib.import_module("survey.app.admin")
         desk.invite(_checked_profile(), study, group, count)
 
 
@@ -399,28 +405,28 @@ def revoke_invitations(
 ) -> None:
     """Make links worthless; answers that were given with them stay."""
     with _clear_errors():
-        importlib.import_module("tasks.survey.desk").revoke(study, numbers)
+        importlib.import_module("survey.app.admin").revoke(study, numbers)
 
 
 @survey.command(name="status")
 def survey_status(study: StudyName) -> None:
     """Say how far everybody is; not what they answered."""
     with _clear_errors():
-        importlib.import_module("tasks.survey.desk").status(study)
+        importlib.import_module("survey.app.admin").status(study)
 
 
 @survey.command(name="export")
 def export_rater(study: StudyName, number: Invitation) -> None:
     """Print all that is stored of one person, as JSON."""
     with _clear_errors():
-        importlib.import_module("tasks.survey.desk").export(study, number)
+        importlib.import_module("survey.app.admin").export(study, number)
 
 
 @survey.command(name="delete")
 def delete_rater(study: StudyName, number: Invitation) -> None:
     """Delete one person's invitation and answers for good."""
     with _clear_errors():
-        importlib.import_module("tasks.survey.desk").delete(study, number)
+        importlib.import_module("survey.app.admin").delete(study, number)
 
 
 @survey.command(name="serve")
@@ -431,7 +437,7 @@ def serve_survey(
 ) -> None:
     """Ask people, until Ctrl-C; whenever it ends, no answer is lost."""
     with _clear_errors():
-        serving = importlib.import_module("tasks.survey.serving")
+        serving = importlib.import_module("survey.app.serve")
         serving.run(_checked_profile(), study, host, port)
 
 
@@ -439,12 +445,14 @@ def serve_survey(
 def analyse_survey(study: StudyName) -> None:
     """Say what the answers mean so far: a page, a JSON file, and MLflow's model versions."""
     with _clear_errors():
-        importlib.import_module("tasks.survey.analysing").run(study)
+        importlib.import_module("survey.analyze").run(study)
 
 
 def _estimate(stage: str, check: bool) -> None:
     with _clear_errors():
-        importlib.import_module("tasks.budget").run(stage, _checked_profile(), check=check)
+        importlib.import_module("tasks.training.estimate").run(
+            stage, _checked_profile(), check=check
+        )
 
 
 def _run_stage(name: str) -> None:
@@ -452,7 +460,8 @@ def _run_stage(name: str) -> None:
     with _clear_errors():
         profile = _checked_profile()
         from atelier import atomic
-        from tasks import launch, machine, paths, tracking
+        from tasks.run import launch, machine, paths
+        from tasks.tracking import mlflow_runs
 
         atomic.sweep(paths.ARTIFACTS)
         if launch.wanted(name):
@@ -460,16 +469,16 @@ def _run_stage(name: str) -> None:
         task = importlib.import_module(f"tasks.{name}")
         launch.end_with_launcher()
         if not machine.speaks():
-            task.run(profile, tracking.StageRun())  # the first process keeps the record
+            task.run(profile, mlflow_runs.StageRun())  # the first process keeps the record
             return
-        with tracking.stage(name, profile) as tracked:
+        with mlflow_runs.stage(name, profile) as tracked:
             task.run(profile, tracked)
         _leave_receipt()
 
 
 def _leave_receipt() -> None:
     """Tell a flow that asked for it that the work is done, should DVC die before it says so."""
-    from tasks import paths
+    from tasks.run import paths
 
     receipt = os.environ.get(paths.RECEIPT)
     if receipt:
@@ -488,9 +497,9 @@ def _checked_profile() -> "Profile":
         ParamsError: ``params/profile.yaml`` or the profile does not fit.
         CriteriaError: The criteria file does not fit.
     """
+    from atelier.config.profile import read_profile, read_switch
     from atelier.criteria import tree
-    from atelier.params import read_profile, read_switch
-    from tasks import paths
+    from tasks.run import paths
 
     profile = read_profile(paths.profile(read_switch(paths.SWITCH)))
     tree.parse(paths.CRITERIA / profile.annotate.criteria)
@@ -504,7 +513,7 @@ def _clear_errors() -> Iterator[None]:
     try:
         yield
     except AtelierError as error:
-        from tasks import launch
+        from tasks.run import launch
 
         launch.let_the_first_speak()
         sys.stderr.write(f"Error: {error}\n")

@@ -7,20 +7,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from atelier import atomic, parallel
-from atelier.criteria import annotations, annotators, corpus, examination
+from atelier import annotators, atomic, parallel
+from atelier.annotators import Annotator, annotate_images, measured
+from atelier.annotators.annotate_images import Examination, Examiner
+from atelier.annotators.recorded import Recorded
+from atelier.annotators.vlm import agent as vlm
+from atelier.annotators.vlm.agent import Agent, Evidence
+from atelier.config.annotation import Adjudication
+from atelier.config.profile import Profile
+from atelier.criteria import aggregation, annotations, dataset
+from atelier.criteria.aggregation import Settled
 from atelier.criteria.annotations import Judgement, Quarantined
-from atelier.criteria.annotators import Annotator, adjudication, measured, vlm
-from atelier.criteria.annotators.adjudication import Settled
-from atelier.criteria.annotators.recorded import Recorded
-from atelier.criteria.annotators.vlm import Agent, Evidence
-from atelier.criteria.corpus import Entry
-from atelier.criteria.examination import Examination, Examiner
+from atelier.criteria.dataset import Entry
 from atelier.criteria.tree import Tree, parse
 from atelier.errors import AnnotationError, ParamsError
-from atelier.params import Adjudication, Profile
-from tasks import agent, paths, progress, resume
-from tasks.tracking import StageRun
+from tasks.annotation import agent
+from tasks.run import paths, progress, resume
+from tasks.tracking.mlflow_runs import StageRun
 
 
 def run(profile: Profile, tracked: StageRun) -> None:
@@ -45,7 +48,7 @@ def run(profile: Profile, tracked: StageRun) -> None:
     work = work_of(examiner)
     examined = _examine(found.entries, examiner, work, "look" if asks else "annotate")
     if params.annotator == "measured":
-        examined = examination.within_captions(examined, tree)
+        examined = annotate_images.within_captions(examined, tree)
     evidence: list[Evidence] = []
     said: dict[str, float] = {}
     if asks:
@@ -79,11 +82,11 @@ def examiner_in_force(profile: Profile, tree: Tree) -> Examiner:
     )
 
 
-def corpus_in_force(profile: Profile) -> corpus.Corpus:
+def corpus_in_force(profile: Profile) -> dataset.Corpus:
     """Return the pictures of ``paths.DATA`` and their captions."""
     params = profile.annotate
     asks = params.annotator == "vlm"
-    return corpus.find(
+    return dataset.find(
         paths.DATA,
         params.captions,
         captionless=asks and params.vlm is not None and params.vlm.write_captions,
@@ -110,7 +113,7 @@ def _annotator(profile: Profile, tree: Tree) -> Annotator:
         names.add(measured.NAME)
     if params.vlm is not None and params.annotator == "vlm":
         names.add(vlm.name(params.vlm))
-    adjudication.refuse_idle(params.adjudication, names)
+    aggregation.refuse_idle(params.adjudication, names)
     return judges[0] if len(judges) == 1 else annotators.Several(tuple(judges))
 
 
@@ -129,7 +132,7 @@ def _examine(
     entries: Sequence[Entry], examiner: Examiner, work: Path, title: str
 ) -> Examination:
     with progress.bar(title, total=len(entries), unit="images") as report:
-        return examination.examine(
+        return annotate_images.examine(
             entries,
             examiner,
             work / JOURNAL,
@@ -185,7 +188,7 @@ _HEADLINES = (
 
 def _refuse_nothing(examined: Examination, annotator: str) -> None:
     if not examined.images:
-        raise corpus.nothing_usable(paths.DATA, examined.quarantined)
+        raise dataset.nothing_usable(paths.DATA, examined.quarantined)
     if not examined.judgements:
         raise AnnotationError(
             f"the annotator {annotator!r} said nothing about any of the "
@@ -199,7 +202,7 @@ def _settle(examined: Examination, tree: Tree, rule: Adjudication) -> Settled:
     rank = {path: rank for rank, path in enumerate(tree.leaves())}
     place = {one.image: place for place, one in enumerate(examined.images)}
     said = sorted(examined.judgements, key=lambda one: (place[one.image], rank[one.criterion]))
-    return adjudication.settle(said, rule)
+    return aggregation.settle(said, rule)
 
 
 def _summary(examined: Examination, settled: Settled, tree: Tree) -> dict[str, Any]:

@@ -7,29 +7,32 @@ from pathlib import Path
 
 import torch
 
-from atelier import atomic, models
-from atelier.criteria import annotations, annotators, pairs, tree
-from atelier.criteria.annotations import Record
-from atelier.criteria.pairs import Paired
-from atelier.criteria.tree import Tree
-from atelier.errors import ArtifactError, ParamsError
-from atelier.models import Denoiser, adapters, sampling
-from atelier.params import (
+from atelier import annotators, atomic
+from atelier.config.objectives import (
     CPO,
     CPOS,
     SPO,
     Objective,
     Pairwise,
-    Profile,
     TablePairs,
     TeacherTaught,
 )
-from atelier.training import drift, loop, ranks, steps
+from atelier.config.profile import Profile
+from atelier.criteria import annotations, pairs, tree
+from atelier.criteria.annotations import Record
+from atelier.criteria.pairs import Paired
+from atelier.criteria.tree import Tree
+from atelier.errors import ArtifactError, ParamsError
+from atelier.models import adapters, loading, sampling
+from atelier.models.denoiser import Denoiser
+from atelier.objectives import steps
+from atelier.training import drift, loop, ranks
 from atelier.training.ranks import Ranks
-from tasks import corpus, paths, resume, teaching
-from tasks.grids import Grids
-from tasks.prompts import Prompts
-from tasks.tracking import StageRun
+from tasks.run import paths, resume
+from tasks.tracking.mlflow_runs import StageRun
+from tasks.training import encoded_dataset, trainer
+from tasks.training.prompts import Prompts
+from tasks.training.validation_images import Grids
 
 _TEACHER = "theta1"
 _ENDS = ("win", "lose")
@@ -46,7 +49,7 @@ def run(profile: Profile, tracked: StageRun) -> None:
     """
     together = ranks.join()
     full_teacher = adapters.file(paths.SFT).name == adapters.FULL
-    teaching.check(
+    trainer.check(
         together,
         profile.model,
         profile.cpo.training,
@@ -55,7 +58,7 @@ def run(profile: Profile, tracked: StageRun) -> None:
     )
     records = annotations.read(paths.SPLIT / "train.jsonl", Record)
     criteria = tree.parse(paths.JUDGED_BY)
-    painter = models.load(profile.model)
+    painter = loading.load(profile.model)
     adapters.attach(painter, _TEACHER, paths.SFT)
     prompts = Prompts(painter, criteria, profile.cpo.training.seed)
     grids = Grids(painter, profile.cpo.training.grids, profile.model.pixels)
@@ -76,7 +79,7 @@ def run(profile: Profile, tracked: StageRun) -> None:
         ]
     judge = _judge(profile, criteria)
     codec = painter.pipeline().vae if judge is not None else None
-    encoded = corpus.encode(painter, records, roles, profile)
+    encoded = encoded_dataset.encode(painter, records, roles, profile)
     if judge is not None:
         painter.pipeline().register_modules(vae=codec)
     for name, objective in profile.cpo.objectives.items():
@@ -259,7 +262,7 @@ def _align(
     adapters.add(painter.network, name, params.lora, seed=params.training.seed)
     work = _work(name, profile)
     with adapters.learning(painter.network, name):
-        curve = teaching.teach(
+        curve = trainer.teach(
             name,
             painter,
             adapters.weights(painter.network, name),
@@ -297,5 +300,5 @@ def _work(name: str, profile: Profile) -> Path:
         paths.SPLIT / "train.jsonl",
         adapters.file(paths.SFT),
         paths.JUDGED_BY,
-        corpus.weights_of(profile),
+        encoded_dataset.weights_of(profile),
     )

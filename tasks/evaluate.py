@@ -8,36 +8,28 @@ from pathlib import Path
 
 import numpy as np
 
-from atelier import atomic, images, parallel
-from atelier.criteria import annotations, annotators, tree
+from atelier import annotators, atomic, images, parallel
+from atelier.annotators import Annotator, measured
+from atelier.annotators.vlm.agent import Agent, Sight
+from atelier.config.profile import Profile
+from atelier.criteria import annotations, tree
 from atelier.criteria.annotations import Judgement, Record
-from atelier.criteria.annotators import Annotator, measured
-from atelier.criteria.annotators.vlm import Agent, Sight
 from atelier.criteria.tree import Tree
 from atelier.errors import AnnotationError, ParamsError
-from atelier.evaluation import comparison
-from atelier.evaluation.comparison import Painted, Real
-from atelier.evaluation.metrics import negatives, starter_features
-from atelier.evaluation.metrics.starter_features import Network
 from atelier.images import Pixels
-from atelier.params import Profile
+from atelier.metrics import comparison, negatives
+from atelier.metrics.comparison import Painted, Real
 from atelier.reporting import Report
-from tasks import (
-    agent,
-    commission,
-    contestants,
-    corpus,
-    features,
-    paths,
-    progress,
-    registry,
-    results,
-    resume,
-    scoring,
-    table,
-)
-from tasks.commission import Commission
-from tasks.tracking import StageRun
+from atelier.starter import feature_network
+from atelier.starter.feature_network import Network
+from tasks.annotation import agent
+from tasks.commands import features, table
+from tasks.evaluation import candidates, generation, results, scoring
+from tasks.evaluation.generation import Commission
+from tasks.run import paths, progress, resume
+from tasks.tracking import registry
+from tasks.tracking.mlflow_runs import StageRun
+from tasks.training import encoded_dataset
 
 FirstJudge = Callable[[Sequence[Path], Report], list[Judgement]]
 
@@ -57,14 +49,14 @@ def run(profile: Profile, tracked: StageRun) -> None:
     annotator = annotator_in_force(profile, criteria)
     entries = scoring.survey(profile)
     extractor, second = scoring.extractor(profile, entries), _second_judge(profile)
-    asked = commission.of(profile)
+    asked = generation.of(profile)
     compared = asked.compared
-    commission.take_kept(asked)
-    commission.paint_missing(asked)
+    generation.take_kept(asked)
+    generation.paint_missing(asked)
     with first_judge(profile, annotator, criteria) as (judge_name, judge):
         painted = _judge(asked, (judge_name, judge), second)
     wanted = [record.caption for record in asked.records]
-    test = annotations.read(commission.part_examined(profile), Record)
+    test = annotations.read(generation.part_examined(profile), Record)
     scores, entries = scoring.by_picture(
         entries, {name: one.images for name, one in painted.items()}, wanted, profile
     )
@@ -77,7 +69,7 @@ def run(profile: Profile, tracked: StageRun) -> None:
         metrics=[name for name, entry in entries.items() if not entry.unavailable],
         learned=scoring.learned(profile, extractor),
         scores=scores,
-        reference=contestants.BASE,
+        reference=candidates.BASE,
         resamples=profile.evaluate.bootstrap,
         seed=profile.evaluate.seed,
     )
@@ -91,7 +83,7 @@ def run(profile: Profile, tracked: StageRun) -> None:
             criteria,
             entries,
             annotator=judge_name,
-            second=None if second is None else starter_features.NAME,
+            second=None if second is None else feature_network.NAME,
             extractor=None if extractor is None else extractor.name,
             unseen=scoring.unseen(real, extractor, len(wanted), profile),
             pairs=scoring.closest(measured_results, profile),
@@ -136,7 +128,7 @@ def _second_judge(profile: Profile) -> Network | None:
     """The independent judge, which knows the starter's drawings and nothing else."""
     if profile.evaluate.second_judge is None:
         return None
-    return starter_features.read(features.FOLDER)
+    return feature_network.read(features.FOLDER)
 
 
 def _judge(
@@ -160,7 +152,7 @@ def _judge(
             painted[one.name] = Painted(
                 images=seen,
                 found=negatives.verdicts(said, hashes, name),
-                second=negatives.verdicts(also, hashes, starter_features.NAME)
+                second=negatives.verdicts(also, hashes, feature_network.NAME)
                 if second is not None
                 else None,
             )
@@ -213,7 +205,7 @@ def _second_opinion(
             image=image,
             criterion=path,
             pole=pole,
-            annotator=starter_features.NAME,
+            annotator=feature_network.NAME,
             confidence=confidence,
         )
         for image, answers in zip(hashes, judge.judge(pictures), strict=True)
@@ -225,7 +217,7 @@ def _second_opinion(
 def real_paintings(records: Sequence[Record], profile: Profile) -> Real:
     """The test paintings as the painter would see them, and which have no negative."""
     return Real(
-        images=[corpus.picture(record.file, profile) for record in records],
+        images=[encoded_dataset.picture(record.file, profile) for record in records],
         clean=[not record.negative for record in records],
     )
 

@@ -2,16 +2,18 @@
 
 import json
 
-from atelier import atomic, models
+from atelier import atomic
+from atelier.config.profile import Profile
 from atelier.criteria import annotations, tree
 from atelier.criteria.annotations import Record
-from atelier.models import adapters
-from atelier.params import Profile
-from atelier.training import ranks, steps
-from tasks import corpus, paths, resume, teaching
-from tasks.grids import Grids
-from tasks.prompts import Prompts
-from tasks.tracking import StageRun
+from atelier.models import adapters, loading
+from atelier.objectives import steps
+from atelier.training import ranks
+from tasks.run import paths, resume
+from tasks.tracking.mlflow_runs import StageRun
+from tasks.training import encoded_dataset, trainer
+from tasks.training.prompts import Prompts
+from tasks.training.validation_images import Grids
 
 _ADAPTER = "theta1"
 
@@ -27,10 +29,10 @@ def run(profile: Profile, tracked: StageRun) -> None:
     """
     together = ranks.join()
     params = profile.sft
-    teaching.check(together, profile.model, params.training, params.lora)
+    trainer.check(together, profile.model, params.training, params.lora)
     records = annotations.read(paths.SPLIT / "train.jsonl", Record)
     criteria = tree.parse(paths.JUDGED_BY)
-    painter = models.load(profile.model)
+    painter = loading.load(profile.model)
     prompts = Prompts(painter, criteria, params.training.seed)
     labelled = [
         prompts.labelled(record, params.prompt_variants, params.attribute_dropout)
@@ -38,7 +40,7 @@ def run(profile: Profile, tracked: StageRun) -> None:
     ]
     grids = Grids(painter, params.training.grids, profile.model.pixels)
     roles = {"labelled": labelled, **grids.roles()}
-    encoded = corpus.encode(painter, records, roles, profile)
+    encoded = encoded_dataset.encode(painter, records, roles, profile)
     adapters.add(painter.network, _ADAPTER, params.lora, seed=params.training.seed)
     work = resume.folder(
         "sft",
@@ -46,10 +48,10 @@ def run(profile: Profile, tracked: StageRun) -> None:
         profile.model,
         paths.SPLIT / "train.jsonl",
         paths.JUDGED_BY,
-        corpus.weights_of(profile),
+        encoded_dataset.weights_of(profile),
     )
     with adapters.learning(painter.network, _ADAPTER):
-        curve = teaching.teach(
+        curve = trainer.teach(
             "sft",
             painter,
             adapters.weights(painter.network, _ADAPTER),

@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atelier import atomic, images, parallel
+from atelier.config.profile import Profile
 from atelier.criteria import annotations, splits
 from atelier.criteria.annotations import Image, Judgement, Record
 from atelier.criteria.splits import Labels, Part
 from atelier.errors import ArtifactError, ImageError
-from atelier.params import Profile
-from tasks import paths, progress
-from tasks.tracking import StageRun
+from tasks.run import paths, progress
+from tasks.tracking.mlflow_runs import StageRun
 
 
 def run(profile: Profile, tracked: StageRun) -> None:

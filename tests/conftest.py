@@ -302,8 +302,9 @@ def family():
 @pytest.fixture
 def studio(tmp_path, monkeypatch, profile, paint, family):
     """A repository in which sft can start: pictures, split, criteria, params and a base."""
-    from atelier.params import Profile
-    from tasks import base, paths
+    from atelier.config.profile import Profile
+    from tasks.commands import base
+    from tasks.run import paths
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "")  # absent again afterwards: MLflow sets it
@@ -334,9 +335,9 @@ def studio(tmp_path, monkeypatch, profile, paint, family):
 def gallery(studio):
     """A studio after cpo: adapters with weights, a split, and the starter's features."""
     from atelier.criteria import annotations
-    from atelier.evaluation.metrics import starter_features
-    from atelier.evaluation.metrics.starter_features import Network, Vocabulary
-    from tasks import paths
+    from atelier.starter import feature_network
+    from atelier.starter.feature_network import Network, Vocabulary
+    from tasks.run import paths
 
     paths.JUDGED_BY.write_text(GALLERY_CRITERIA)
     records = annotations.read(paths.SPLIT / "train.jsonl", annotations.Record)
@@ -346,16 +347,15 @@ def gallery(studio):
     (paths.ANNOTATE / "quarantine.jsonl").write_text('{"file": "<b>.png", "reason": "empty"}\n')
     _save_toy_adapters(studio)
     vocabulary = Vocabulary(("sea",), ("blue",), ("edges", "unknown/criterion"))
-    starter_features.write(Network(vocabulary), paths.BASE / "starter" / "features", about={})
+    feature_network.write(Network(vocabulary), paths.BASE / "starter" / "features", about={})
     return studio
 
 
 def _save_toy_adapters(studio):
-    from atelier import models
-    from atelier.models import adapters
-    from tasks import paths
+    from atelier.models import adapters, loading
+    from tasks.run import paths
 
-    painter = models.load(studio.model)
+    painter = loading.load(studio.model)
     for number, folder in enumerate((paths.SFT, paths.CPO / "cpo-s", paths.CPO / "cpo")):
         name = folder.name
         adapters.add(painter.network, name, studio.sft.lora, seed=number)
@@ -371,7 +371,7 @@ def _save_toy_adapters(studio):
 def _write_toy_split():
     from atelier import images
     from atelier.criteria import annotations
-    from tasks import paths
+    from tasks.run import paths
 
     records = [
         annotations.Record(

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from atelier.params import Profile
-from flows import deps
+from atelier.config.profile import Profile
+from flows.dvc import code_deps
 
 ROOT = Path(__file__).parents[1]
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
@@ -22,18 +22,18 @@ def _at_the_root(monkeypatch):
 
 @pytest.fixture(scope="session")
 def graph():
-    return deps.import_graph()
+    return code_deps.import_graph()
 
 
 def test_each_stage_depends_on_what_it_imports():
-    changes = deps.differences()
+    changes = code_deps.differences()
 
     assert not changes, "run `make deps`, which does this:\n" + "\n".join(changes)
 
 
 @STAGE
 def test_what_only_tells_places_or_checks_does_not_run_a_stage_again(name):
-    without = deps.TELLING | deps.PLACING | deps.CHECKING
+    without = code_deps.TELLING | code_deps.PLACING | code_deps.CHECKING
 
     assert not {f"{module.replace('.', '/')}.py" for module in without} & set(
         STAGES[name]["deps"]
@@ -41,7 +41,7 @@ def test_what_only_tells_places_or_checks_does_not_run_a_stage_again(name):
 
 
 def test_params_hold_no_computation_that_a_stage_would_have_to_depend_on():
-    tree = ast.parse((ROOT / "atelier/params.py").read_text())
+    tree = ast.parse((ROOT / "atelier/config/profile.py").read_text())
     methods = [
         node
         for owner in ast.walk(tree)
@@ -67,7 +67,7 @@ def test_a_stage_lists_the_params_that_it_reads(name, graph):
 def read_by(name, graph):
     """What a stage reads of a profile, as `sft` (all of it) or `annotate.criteria`."""
     found = set()
-    for path in deps.needed(name, graph):
+    for path in code_deps.needed(name, graph):
         if path.startswith("tasks/"):
             for node in ast.walk(ast.parse((ROOT / path).read_text())):
                 if isinstance(node, ast.FunctionDef):
@@ -120,7 +120,7 @@ def test_a_local_name_for_a_section_is_followed():
 
 @STAGE
 def test_a_stage_says_what_it_does_and_how_it_is_run(name):
-    from flows.stages import Meta
+    from flows.dvc.stages import Meta
 
     assert STAGES[name]["desc"]
     Meta.model_validate(STAGES[name]["meta"])

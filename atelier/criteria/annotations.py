@@ -7,9 +7,10 @@ from typing import Annotated, TypeVar
 
 from pydantic import Field, ValidationError
 
+from atelier.config.fields import Fraction, Params
+from atelier.config.messages import explain
 from atelier.criteria.tree import Pole
 from atelier.errors import AnnotationError, ArtifactError
-from atelier.params import Fraction, Params, explain
 
 Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 

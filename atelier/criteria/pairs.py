@@ -21,9 +21,9 @@ import numpy as np
 from scipy import sparse
 
 from atelier import reading
+from atelier.config.objectives import AnnotationPairs
 from atelier.criteria.annotations import Record
 from atelier.errors import ArtifactError
-from atelier.params import AnnotationPairs
 
 COLUMNS = ("file_win", "file_lose", "caption")
 _SHOWN = 10  # mistakes that one message lists

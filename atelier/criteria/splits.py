@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import sparse
 
+from atelier.config.annotation import SplitParams
 from atelier.criteria.annotations import Judgement, Record
 from atelier.criteria.tree import Pole
 from atelier.errors import ArtifactError
-from atelier.params import SplitParams
 
 Part = Literal["train", "validation", "test"]
 PARTS: tuple[Part, ...] = get_args(Part)

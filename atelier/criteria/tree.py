@@ -38,8 +38,9 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, ValidationError
 
 from atelier import reading
+from atelier.config.fields import Params, Real
+from atelier.config.messages import explain
 from atelier.errors import AnnotationError, CriteriaError
-from atelier.params import Params, Real, explain
 
 Pole = Literal["positive", "negative"]
 

@@ -24,13 +24,13 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import get_peft_model_state_dict
 from torch import nn
 
-from atelier import atomic, sums
+from atelier import atomic, checksums
+from atelier.config.training import Learns
 from atelier.errors import ArtifactError, ParamsError
-from atelier.models import quiet
-from atelier.params import Learns
+from atelier.models.denoiser import quiet
 
 if TYPE_CHECKING:
-    from atelier.models import Denoiser
+    from atelier.models.denoiser import Denoiser
 
 FILE = "pytorch_lora_weights.safetensors"
 FULL = "diffusion_pytorch_model.safetensors"  # beside a config.json: a model of diffusers
@@ -109,7 +109,7 @@ def attach(painter: "Denoiser", name: str, folder: Path) -> None:
 
 
 def _refuse_damaged(path: Path) -> None:
-    if path.is_file() and sums.damaged(path, _sum_of(path)):
+    if path.is_file() and checksums.damaged(path, _sum_of(path)):
         raise ArtifactError(
             f"{path} is damaged: its bytes are not those that {_sum_of(path).name} beside it "
             f"tells of; remove {path.parent} and run `dvc repro {_stage(path.parent)}`"
@@ -163,7 +163,7 @@ def save(painter: "Denoiser", name: str, folder: Path) -> None:
         _sum_of(folder / kind).unlink(missing_ok=True)  # it is of what lies there now
     if name in _states(network):
         _save_full(network, name, folder)
-        sums.write(folder / FULL, _sum_of(folder / FULL))
+        checksums.write(folder / FULL, _sum_of(folder / FULL))
         (folder / FILE).unlink(missing_ok=True)
         return
     config = network.peft_config[name].to_dict()
@@ -182,7 +182,7 @@ def save(painter: "Denoiser", name: str, folder: Path) -> None:
         )
         content = (Path(draft) / FILE).read_bytes()
     atomic.write(folder / FILE, _canonical(content))
-    sums.write(folder / FILE, _sum_of(folder / FILE))
+    checksums.write(folder / FILE, _sum_of(folder / FILE))
     (folder / FULL).unlink(missing_ok=True)
 
 

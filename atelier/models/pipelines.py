@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from atelier.config.model import ModelParams
 from atelier.errors import ArtifactError, ParamsError
-from atelier.models import Condition, quantised, quiet
-from atelier.params import ModelParams
+from atelier.models import quantization
+from atelier.models.denoiser import Condition, quiet
 
 _READERS = [
     ("tokenizer", "text_encoder"),
@@ -38,9 +39,9 @@ def read(
     codec_dtype = codec_dtype or dtype
     parts: dict[str, Any] = {}
     if params.quantise is not None:
-        parts["quantization_config"] = quantised.config(kind, params.quantise, dtype)
+        parts["quantization_config"] = quantization.config(kind, params.quantise, dtype)
     if _is_patch_pca(folder):
-        from atelier.models.codec import PatchPCA
+        from atelier.models.pca_codec import PatchPCA
 
         # A pipeline folder names classes; diffusers imports only its own from it.
         parts["vae"] = PatchPCA.from_pretrained(folder / "vae", torch_dtype=codec_dtype)

@@ -12,8 +12,8 @@ from torch import Tensor
 from atelier.reporting import Report
 
 if TYPE_CHECKING:
-    from atelier.models import Denoiser
     from atelier.models.adapters import State
+    from atelier.models.denoiser import Denoiser
 
 
 def paint(

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from atelier.training.objectives import denoising_error
+from atelier.objectives.losses import denoising_error
 
 _WINDOW = 10  # reports that are averaged before the alarm may ring
 

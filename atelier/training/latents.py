@@ -22,7 +22,7 @@ from atelier.training import cache
 from atelier.training.cache import Cache, Column
 
 if TYPE_CHECKING:
-    from atelier.models import Denoiser
+    from atelier.models.denoiser import Denoiser
 
 _Read = tuple[Tensor, list[int]]  # pixels [1, 3, H, W]; original height and width, top, left
 

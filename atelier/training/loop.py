@@ -21,8 +21,8 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from atelier.config.training import Times, Training
 from atelier.errors import ArtifactError, DivergedError
-from atelier.params import Times, Training
 from atelier.reporting import Report
 from atelier.training import checkpoints, optimizers
 from atelier.training.ranks import ALONE, Ranks

@@ -3,7 +3,10 @@ import torch
 import yaml
 from pydantic import TypeAdapter
 
-from atelier.params import CPO, CPOS, LoRA, ModelParams, Network, Training
+from atelier.config.base import Network
+from atelier.config.model import ModelParams
+from atelier.config.objectives import CPO, CPOS
+from atelier.config.training import LoRA, Training
 from tests.conftest import TOY_NETWORKS, small_profile
 
 
@@ -41,15 +44,17 @@ def build():
 
 
 def tiny(family, seed=0, text_tokens=12, text_chunks=1):
-    from atelier.models import codec, quiet, small
+    from atelier.models import pca_codec
+    from atelier.models.denoiser import quiet
+    from atelier.models.small import pipelines
 
     generator = torch.Generator().manual_seed(1)
     pictures = torch.rand(20, 3, 32, 32, generator=generator) * 2 - 1
     corpus = ["a sea in blue, calm edges, harsh edges"]
     with quiet():
-        painter = small.painter(
+        painter = pipelines.painter(
             {**NETWORKS, **VARIANTS}[family],
-            codec.fit(pictures, 4, 4),
+            pca_codec.fit(pictures, 4, 4),
             corpus,
             text_tokens=text_tokens,
             text_chunks=text_chunks,

@@ -177,7 +177,7 @@ def _guided(name: str, folder: Path, cases: int, seed: int) -> None:
 
     with atheris.instrument_imports(
         include=[
-            "atelier.params",
+            "atelier.config.profile",
             "atelier.reading",
             "atelier.images",
             "atelier.criteria",

@@ -24,19 +24,17 @@ from PIL import Image, ImageCms
 from pydantic import BaseModel
 
 from atelier import images
-from atelier.criteria import annotations, corpus, page, pairs, wording
+from atelier.annotators import human
+from atelier.annotators.recorded import Recorded
+from atelier.annotators.vlm import client, prompts
+from atelier.config.annotation import VLMParams
+from atelier.config.profile import read_profile, read_study, read_switch
+from atelier.criteria import annotations, dataset, pairs, wording
 from atelier.criteria import tree as trees
 from atelier.criteria.annotations import Judgement, Record
-from atelier.criteria.annotators import endpoint, human, questions
-from atelier.criteria.annotators.recorded import Recorded
 from atelier.errors import AtelierError, ImageError
-from atelier.params import (
-    VLMParams,
-    read_profile,
-    read_study,
-    read_switch,
-)
 from atelier.reading import yaml_values
+from atelier.reports import criteria_page
 from tests.conftest import PROFILE, TOY_CRITERIA
 from tests.faults import mutations
 from tests.model_server import completion, fill, spoiled
@@ -141,7 +139,7 @@ def _criteria(case: bytes, folder: Path) -> bool:
     assert len({*former, *leaves}) == len(former) + len(leaves), "an alias is of two"
     for leaf in leaves.values():
         assert all(tree.criterion(alias) is leaf for alias in leaf.aliases)
-    shown = page.html(tree)
+    shown = criteria_page.html(tree)
     assert shown.count("<script") == 1, "words of the tree became a script"
     ElementTree.fromstring(human.interface(tree))
     list(wording.objections(tree))
@@ -214,7 +212,7 @@ def _captions(case: bytes, folder: Path, name: str) -> bool:
         (data / file).touch()
     (data / name).write_bytes(case)
     try:
-        found = corpus.find(data, name)
+        found = dataset.find(data, name)
     except AtelierError as error:
         return _refused(error)
     finally:
@@ -257,14 +255,14 @@ def _pairs(case: bytes, folder: Path) -> bool:
 
 
 @functools.cache
-def _questions() -> list[questions.Question[Any]]:
+def _questions() -> list[prompts.Question[Any]]:
     tree = _starter()
-    names = list(questions.groups(tree))
+    names = list(prompts.groups(tree))
     return [
-        questions.activation(tree, names),
-        questions.closer(tree, names),
-        questions.judging(tree, list(tree.leaves())),
-        questions.describing(tree, "<script>a boat</script>"),
+        prompts.activation(tree, names),
+        prompts.closer(tree, names),
+        prompts.judging(tree, list(tree.leaves())),
+        prompts.describing(tree, "<script>a boat</script>"),
     ]
 
 
@@ -275,8 +273,8 @@ def _answer(case: bytes, folder: Path) -> bool:
     text = case.decode(errors="replace")
     for question in _questions():
         try:
-            said = questions.read(question, text)
-        except questions.UnfitError as error:
+            said = prompts.read(question, text)
+        except prompts.UnfitError as error:
             _refused(error)
             # It goes to the model again, in a request's body.
             json.dumps(str(error), ensure_ascii=False).encode()
@@ -296,17 +294,17 @@ def _body(case: bytes, folder: Path) -> bool:
     server._send = lambda body: _said(case)  # type: ignore[method-assign, assignment]
     try:
         reply = asyncio.run(server.complete(server.request([], {})))
-    except (AtelierError, endpoint.FailedError) as error:
+    except (AtelierError, client.FailedError) as error:
         return _refused(error)
     if reply.unfit is None:
-        with contextlib.suppress(questions.UnfitError):
-            questions.read(_questions()[0], reply.text)
+        with contextlib.suppress(prompts.UnfitError):
+            prompts.read(_questions()[0], reply.text)
     return True
 
 
 @functools.cache
-def _server() -> endpoint.Endpoint:
-    return endpoint.Endpoint(_vlm())
+def _server() -> client.Endpoint:
+    return client.Endpoint(_vlm())
 
 
 async def _said(case: bytes) -> str:

@@ -11,11 +11,11 @@ import psutil
 import pytest
 import yaml
 
-from atelier.criteria import page
 from atelier.criteria import tree as trees
+from atelier.reports import criteria_page
 from tests.conftest import small_profile
 from tests.faults import mutations, targets, workshop
-from tests.tasks.survey.conftest import Browser
+from tests.survey.conftest import Browser
 
 HOSTILE = "<script>window.hacked=1</script><img src=x onerror='window.hacked=2'>"
 TORN = 600
@@ -57,7 +57,7 @@ def opened(browser, file):
 
 def test_the_page_of_criteria_runs_its_script_and_nobody_elses(browser, tmp_path, figure):
     file = tmp_path / "criteria.html"
-    file.write_text(page.html(tree(tmp_path)), encoding="utf-8")
+    file.write_text(criteria_page.html(tree(tmp_path)), encoding="utf-8")
 
     assert opened(browser, file) == []
     assert browser.complaints == []

@@ -15,8 +15,9 @@ import pytest
 import yaml
 from PIL import Image
 
-from atelier.params import read_profile
-from tasks import outbox, paths, registry, tracking
+from atelier.config.profile import read_profile
+from tasks.run import paths
+from tasks.tracking import mlflow_runs, outbox, registry
 from tests.faults.proxy import Proxy
 
 SECTION = "Servers away"
@@ -102,8 +103,8 @@ def hasty(monkeypatch):
     """Patience at a fifth, so that many hangs fit into a test."""
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
     for name in ("_ANSWER_SECONDS", "_POINT_SECONDS", "_DELIVERY_SECONDS"):
-        monkeypatch.setattr(tracking, name, getattr(tracking, name) / 5)
-    monkeypatch.setattr(tracking, "_UPLOAD_SECONDS", 10.0)
+        monkeypatch.setattr(mlflow_runs, name, getattr(mlflow_runs, name) / 5)
+    monkeypatch.setattr(mlflow_runs, "_UPLOAD_SECONDS", 10.0)
 
 
 def break_down(proxy, fate):
@@ -115,7 +116,7 @@ def work(name, pipeline, monkeypatch, *, trouble=lambda point: None):
     monkeypatch.setenv("ATELIER_PIPELINE", pipeline)
     began = time.monotonic()
     trouble("before")
-    with tracking.stage(name, read_profile(paths.profile("starter"))) as run:
+    with mlflow_runs.stage(name, read_profile(paths.profile("starter"))) as run:
         trouble("start")
         for step in range(1, STEPS + 1):
             if step == STEPS // 2:
@@ -134,8 +135,8 @@ def work(name, pipeline, monkeypatch, *, trouble=lambda point: None):
 
 def known(pipeline):
     """All that MLflow has of a pipeline, without names that chance or time gave."""
-    mlflow = tracking.client()
-    at = tracking.experiment(mlflow, "starter")
+    mlflow = mlflow_runs.client()
+    at = mlflow_runs.experiment(mlflow, "starter")
     parents = mlflow.search_runs([at], f"tags.`atelier.pipeline` = '{pipeline}'")
     found = []
     for parent in parents:
@@ -172,7 +173,7 @@ def of_run(mlflow, run):
 def deliver_all():
     for _ in range(20):
         with contextlib.suppress(Exception):
-            tracking.deliver()
+            mlflow_runs.deliver()
         if not outbox.waiting():
             return
     raise AssertionError(f"{outbox.waiting()} were never delivered")
@@ -269,8 +270,8 @@ def trained(place):
 
 def registered():
     """Versions by painter, the champion, and how many models were logged."""
-    mlflow = tracking.client()
-    at = tracking.experiment(mlflow, "starter")
+    mlflow = mlflow_runs.client()
+    at = mlflow_runs.experiment(mlflow, "starter")
     theta = "atelier-starter-theta"
     return {
         "versions": sorted(

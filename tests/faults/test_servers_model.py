@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from atelier.config.profile import Profile
 from atelier.errors import AtelierError
-from atelier.params import Profile
-from tasks import annotate, paths
+from tasks import annotate
+from tasks.run import paths
 from tests.conftest import Notebook
 from tests.faults.proxy import Proxy
 

@@ -13,7 +13,7 @@ import pytest
 from aiohttp import web
 
 from atelier.errors import ArtifactError
-from flows import workers
+from flows.infra import remote_stage
 from tests.faults.proxy import Proxy
 
 SECTION = "Servers away"
@@ -96,14 +96,14 @@ def test_a_push_or_pull_fails_with_a_paragraph_and_the_next_one_goes_on(
         remote.down() if fate == "down" else remote.all(fate)
         began = time.monotonic()
         with monkeypatch.context() as hasty:
-            hasty.setattr(workers, "_REMOTE_SECONDS", LIMIT)
+            hasty.setattr(remote_stage, "_REMOTE_SECONDS", LIMIT)
             try:
-                workers._dvc(*words)
+                remote_stage._dvc(*words)
             except ArtifactError as error:
                 said.append(str(error))
         longest = max(longest, time.monotonic() - began)
         remote.mend()
-        workers._dvc(*words)
+        remote_stage._dvc(*words)
 
     for fate in FATES:
         if fate in PUSHED:

@@ -20,7 +20,7 @@ import filelock
 import psutil
 import yaml
 
-from atelier import starter
+from atelier.starter import drawings
 from tests.conftest import TOY_BASE, TOY_NETWORKS, small_profile
 
 ROOT = Path(__file__).parents[2]
@@ -71,8 +71,8 @@ def profile(vlm=None):
 def _draw(folder):
     folder.mkdir()
     rows = ["file,caption,artwork"]
-    for number, drawing in enumerate(starter.paintings(PAINTINGS, 7)):
-        (folder / f"{number:03}.png").write_bytes(starter.png(drawing.pixels))
+    for number, drawing in enumerate(drawings.paintings(PAINTINGS, 7)):
+        (folder / f"{number:03}.png").write_bytes(drawings.png(drawing.pixels))
         rows.append(f'{number:03}.png,"{drawing.caption}",{number:03}')
     (folder / "captions.csv").write_text("\n".join(rows) + "\n")
 

@@ -6,7 +6,8 @@ import pytest
 import yaml
 from prefect.flows import load_flow_from_entrypoint
 
-from flows import server, stages, workers
+from flows.dvc import stages
+from flows.infra import prefect_setup, remote_stage
 
 ROOT = Path(__file__).parents[2]
 DEPLOYMENTS = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
@@ -24,7 +25,7 @@ def test_each_stage_has_a_deployment_that_says_what_dvc_yaml_says():
     single = {
         one["entrypoint"].partition(":")[2]: one
         for one in DEPLOYMENTS
-        if one["entrypoint"].startswith("flows.single:")
+        if one["entrypoint"].startswith("flows.stage_flows:")
     }
 
     assert {
@@ -37,7 +38,7 @@ def test_a_deployment_names_a_flow_and_its_parameters(deployment):
     flow = load_flow_from_entrypoint(deployment["entrypoint"])
 
     assert flow.name == deployment["entrypoint"].partition(":")[2].replace("_", "-")
-    if flow.name != workers.FLOW:  # whose parameters `reproduce` gives
+    if flow.name != remote_stage.FLOW:  # whose parameters `reproduce` gives
         assert flow.validate_parameters(deployment["parameters"]) is not None
     assert deployment["description"]
     assert "atelier" in deployment["tags"]
@@ -48,14 +49,16 @@ def test_a_deployment_names_a_flow_and_its_parameters(deployment):
 def test_only_what_is_sent_to_workers_may_run_in_their_clones(deployment):
     pool = deployment["work_pool"]["name"]
 
-    assert pool in server.POOLS
+    assert pool in prefect_setup.POOLS
     assert pool == deployment["name"]  # here, cpu or gpu
-    assert (pool != "here") == (deployment["entrypoint"] == "flows.workers:on_worker")
+    assert (pool != "here") == (
+        deployment["entrypoint"] == "flows.infra.remote_stage:on_worker"
+    )
 
 
 @EACH
 def test_serve_makes_the_same_deployment(deployment):
-    made = server._deployment(deployment)
+    made = prefect_setup._deployment(deployment)
 
     assert (made.name, made.description) == (deployment["name"], deployment["description"])
     assert made.entrypoint == deployment["entrypoint"]
@@ -72,7 +75,7 @@ def test_the_form_knows_the_stages_of_dvc_yaml_and_the_types_of_the_settings():
 
 
 def test_a_stage_that_dvc_yaml_does_not_have_has_no_flow():
-    from flows import single
+    from flows import stage_flows as single
 
     with pytest.raises(AttributeError, match="has no flow trian"):
         single.trian  # noqa: B018

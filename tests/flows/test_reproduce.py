@@ -6,7 +6,8 @@ import sys
 import pytest
 from prefect.logging import disable_run_logger
 
-from flows import pipeline, plan, running, stages
+from flows import pipeline
+from flows.dvc import plan, runner, stages
 
 ASKED = pipeline.Order(force=False, pipeline="pipeline", limit="none")
 
@@ -26,9 +27,9 @@ def test_a_task_is_named_after_what_dvc_did(repository):
 def test_no_second_cache_and_no_retry_where_a_person_must_act():
     assert pipeline.run_stage.cache_policy is pipeline.NO_CACHE
     assert pipeline.run_stage.persist_result is False
-    mistake = running.StageFailedError("sft", 255, ["Error: params/starter.yaml does not fit"])
-    stopped = running.StageFailedError("sft", 130, ["Stopped"])
-    crash = running.StageFailedError("sft", 255, ["RuntimeError: CUDA error"])
+    mistake = runner.StageFailedError("sft", 255, ["Error: params/starter.yaml does not fit"])
+    stopped = runner.StageFailedError("sft", 130, ["Stopped"])
+    crash = runner.StageFailedError("sft", 255, ["RuntimeError: CUDA error"])
 
     def may_help(error):
         return pipeline._may_help(None, None, pipeline.Failed(data=error))

@@ -14,9 +14,11 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from atelier.errors import ParamsError
-from flows import gpus, sharded, stages
+from flows import sharded
 from flows.__main__ import app
-from tasks import paths
+from flows.dvc import stages
+from flows.infra import gpus
+from tasks.run import paths
 
 needs_dask = pytest.mark.skipif(
     importlib.util.find_spec("prefect_dask") is None,

@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from atelier.params import Profile, read_profile, read_study
-from flows import study as grid
+from atelier.config.profile import Profile, read_profile, read_study
+from flows.dvc import study_runs as grid
 
 PARAMS = Path(__file__).parents[2] / "params"
 STUDIES = sorted(PARAMS.glob("study*.yaml"))

@@ -13,12 +13,13 @@ import yaml
 from PIL import Image
 
 from atelier import images, parallel
+from atelier.config.profile import Profile
 from atelier.criteria import annotations
 from atelier.criteria.annotations import Judgement, Quarantined
 from atelier.criteria.tree import parse
 from atelier.errors import AnnotationError, ArtifactError, CriteriaError, DiskError, ParamsError
-from atelier.params import Profile
-from tasks import annotate, paths
+from tasks import annotate
+from tasks.run import paths
 from tests.conftest import Notebook
 
 OUTPUTS = (
@@ -438,7 +439,7 @@ import sys, time
 from pathlib import Path
 import yaml
 from atelier import parallel
-from atelier.params import Profile
+from atelier.config.profile import Profile
 from tasks import annotate
 
 class Slow:

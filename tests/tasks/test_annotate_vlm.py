@@ -12,13 +12,15 @@ import pytest
 import yaml
 
 from atelier import images
+from atelier.annotators.vlm.agent import Evidence
+from atelier.annotators.vlm.response_cache import Answer
+from atelier.config.profile import Profile
 from atelier.criteria import annotations
 from atelier.criteria.annotations import Image, Judgement, Quarantined, Record
-from atelier.criteria.annotators.ledger import Answer
-from atelier.criteria.annotators.vlm import Evidence
 from atelier.errors import AnnotationError
-from atelier.params import Profile
-from tasks import annotate, estimate, paths, split
+from tasks import annotate, split
+from tasks.annotation import estimate
+from tasks.run import paths
 from tests.conftest import Notebook
 
 CRITERIA = Path(__file__).parents[2] / "params" / "criteria"
@@ -29,7 +31,7 @@ RUN = """
 import sys
 from pathlib import Path
 import yaml
-from atelier.params import Profile
+from atelier.config.profile import Profile
 from tasks import annotate
 from tasks.__main__ import _clear_errors
 
@@ -224,7 +226,7 @@ def test_the_cap_ends_a_run_and_the_next_one_goes_on(studio, paint, model_server
 
 
 def test_progress_tells_cost_tokens_rate_and_time_left(studio, paint, capsys, monkeypatch):
-    from tasks import progress
+    from tasks.run import progress
 
     monkeypatch.setattr(progress, "_SECONDS_BETWEEN_LINES", 0.0)
     for seed in range(6):

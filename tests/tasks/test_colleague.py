@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tasks import paths, registry
+from tasks.run import paths
+from tasks.tracking import registry
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 ROOTS = "painter,root,negatives\nbase,colour,0.5\ncpo-s,colour,0.25\n"

@@ -9,7 +9,8 @@ from atelier.criteria import annotations, tree
 from atelier.criteria.annotations import Record
 from atelier.errors import ArtifactError, ParamsError
 from atelier.models import adapters
-from tasks import cpo, paths, sft
+from tasks import cpo, sft
+from tasks.run import paths
 
 
 @pytest.fixture

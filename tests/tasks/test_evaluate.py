@@ -13,25 +13,19 @@ import pytest
 import yaml
 from PIL import Image
 
-from atelier import images, models
+from atelier import images
+from atelier.config.annotation import VLMParams
 from atelier.criteria import annotations, tree
 from atelier.criteria.annotations import Judgement, Record
 from atelier.errors import ArtifactError, ParamsError
-from atelier.evaluation import suite
-from atelier.models import adapters
-from atelier.params import VLMParams
-from tasks import (
-    commission,
-    compare,
-    contestants,
-    evaluate,
-    paths,
-    registry,
-    results,
-    table,
-    tracking,
-)
-from tasks.prompts import Prompts
+from atelier.metrics import suite
+from atelier.models import adapters, loading
+from tasks import evaluate
+from tasks.commands import compare, table
+from tasks.evaluation import candidates, generation, results
+from tasks.run import paths
+from tasks.tracking import mlflow_runs, registry
+from tasks.training.prompts import Prompts
 
 DVC_YAML = Path(__file__).parents[2] / "dvc.yaml"
 NAMES = ["base", "theta1", "theta1+pos", "cpo-s", "cpo"]
@@ -45,7 +39,7 @@ def pictures():
 
 
 def test_full_weights_are_compared_and_their_cards_say_how_to_load_them(gallery, notebook):
-    painter = models.load(gallery.model)
+    painter = loading.load(gallery.model)
     for number, folder in enumerate((paths.SFT, paths.CPO / "cpo-s"), start=1):
         adapters.add(painter.network, folder.name, "full", seed=0)
         for parameter in adapters.weights(painter.network, folder.name).values():
@@ -190,7 +184,7 @@ def test_one_more_metric_of_the_same_pictures_paints_nothing_again(
     shutil.rmtree(paths.EVALUATE)  # as dvc does before a stage runs
 
     with monkeypatch.context() as patch:
-        patch.setattr(models, "load", lambda params: pytest.fail("it loads the painter"))
+        patch.setattr(loading, "load", lambda params: pytest.fail("it loads the painter"))
         evaluate.run(gallery, notebook)
 
     assert pictures() == before
@@ -206,7 +200,7 @@ def test_a_metric_without_its_weights_is_unavailable_everywhere_and_said_at_once
     monkeypatch.setenv("ATELIER_WEIGHTS", "elsewhere")
     profile = gallery.model_copy(update={"evaluate": asked})
     with monkeypatch.context() as patch:
-        patch.setattr(models, "load", interrupted)
+        patch.setattr(loading, "load", interrupted)
         with pytest.raises(KeyboardInterrupt):
             evaluate.run(profile, notebook)
     said_before_painting = capsys.readouterr().out
@@ -241,21 +235,21 @@ def test_a_registered_model_repaints_what_evaluate_painted_pixel_for_pixel(
     for words in (["init", "--no-scm"], ["commit", "-f"]):
         subprocess.run([sys.executable, "-m", "dvc", *words, "-q"], check=True)
     registry.run()
-    records = annotations.read(commission.part_examined(gallery), Record)
-    examined = commission.painted_records(records, gallery.evaluate.prompts)
+    records = annotations.read(generation.part_examined(gallery), Record)
+    examined = generation.painted_records(records, gallery.evaluate.prompts)
     # As evaluate asks: the caption that is too long for the encoders is cut between words.
     writer = Prompts(
-        models.load(gallery.model), tree.parse(paths.JUDGED_BY), gallery.evaluate.seed
+        loading.load(gallery.model), tree.parse(paths.JUDGED_BY), gallery.evaluate.seed
     )
     rows = pd.DataFrame(
         {
             "prompt": [writer.write(record, ()) for record in examined],
-            "seed": commission.seeds(gallery.evaluate.seed, len(examined)),
+            "seed": generation.seeds(gallery.evaluate.seed, len(examined)),
         }
     )
 
     for painter in ("theta1", "cpo-s"):
-        found = tracking.client().search_model_versions(f"tags.painter = '{painter}'")
+        found = mlflow_runs.client().search_model_versions(f"tags.painter = '{painter}'")
         (version,) = found
         model = mlflow.pyfunc.load_model(f"models:/{version.name}/{version.version}")
         repainted = [base64.b64decode(image) for image in model.predict(rows)["image"]]
@@ -403,17 +397,17 @@ def test_only_a_profile_that_asks_for_it_has_an_independent_judge(gallery):
 
 
 def test_a_prompts_noise_does_not_depend_on_how_many_prompts_there_are():
-    assert commission.seeds(3, 10)[:4] == commission.seeds(3, 4)
-    assert len(set(commission.seeds(3, 100))) == 100
-    assert commission.seeds(3, 4) != commission.seeds(4, 4)
+    assert generation.seeds(3, 10)[:4] == generation.seeds(3, 4)
+    assert len(set(generation.seeds(3, 100))) == 100
+    assert generation.seeds(3, 4) != generation.seeds(4, 4)
 
 
 def test_the_told_painter_is_told_the_good_pole_of_every_active_criterion(gallery):
     from atelier.criteria import tree
-    from tasks.prompts import Prompts
+    from tasks.training.prompts import Prompts
 
-    compared = {one.name: one for one in contestants.of(gallery)}
-    writer = Prompts(models.load(gallery.model), tree.parse(paths.JUDGED_BY), seed=0)
+    compared = {one.name: one for one in candidates.of(gallery)}
+    writer = Prompts(loading.load(gallery.model), tree.parse(paths.JUDGED_BY), seed=0)
     record = Record(
         image="0" * 64, file="x", caption="a sea", positive=["edges"], negative=["light"]
     )
@@ -451,7 +445,7 @@ def test_npo_stands_beside_other_painters_and_paints_nothing_alone(gallery, note
 
 
 def test_the_negative_state_keeps_what_w_leaves_of_the_positive_one(gallery):
-    compared = {one.name: one for one in contestants.of(with_npo(gallery))}
+    compared = {one.name: one for one in candidates.of(with_npo(gallery))}
 
     assert compared["cpo-s+npo"].negative_state() == {"cpo-s": 0.75, "npo": 1.0}
     assert compared["base+npo"].negative_state() == {"npo": 1.0}
@@ -464,9 +458,9 @@ def test_settings_are_chosen_on_validation_which_is_no_test(gallery, notebook):
     (paths.SPLIT / "test.jsonl").unlink()
     validation = annotations.read(paths.SPLIT / "validation.jsonl", Record)
 
-    examined = commission.painted_records(
+    examined = generation.painted_records(
         annotations.read(
-            commission.part_examined(gallery.model_copy(update={"evaluate": chosen})), Record
+            generation.part_examined(gallery.model_copy(update={"evaluate": chosen})), Record
         ),
         9,
     )
@@ -492,7 +486,7 @@ def test_two_models_are_compared_on_the_same_captions_and_noise(
     assert said["difference"]["estimate"] == pytest.approx(
         suites["cpo-s"]["negatives"] - suites["base"]["negatives"]
     )
-    mlflow = tracking.client()
-    (run,) = mlflow.search_runs([tracking.experiment(mlflow, "toy")], "tags.better != ''")
+    mlflow = mlflow_runs.client()
+    (run,) = mlflow.search_runs([mlflow_runs.experiment(mlflow, "toy")], "tags.better != ''")
     assert run.data.tags["comparison"] == "cpo-s against base"
     assert "B is " in " ".join(capsys.readouterr().out.split())

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tasks import paths, results
+from tasks.evaluation import results
+from tasks.run import paths
 
 DVC_YAML = Path(__file__).parents[2] / "dvc.yaml"
 BEFORE = {"base": {"negatives": 3.4, "fid": 9.0}, "cpo-s": {"negatives": 1.5, "fid": 3.0}}

@@ -4,10 +4,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from atelier import models
 from atelier.errors import ParamsError
-from atelier.models import adapters
-from tasks import budget, contestants, cpo, export, paint, paths, registry, sft
+from atelier.models import adapters, loading
+from tasks import cpo, sft
+from tasks.commands import export, paint
+from tasks.evaluation import candidates
+from tasks.run import paths
+from tasks.tracking import registry
+from tasks.training import estimate
 
 
 def with_full(studio, *stages, **more):
@@ -32,7 +36,7 @@ def test_a_full_theta1_teaches_a_lora_and_full_weights(studio, notebook, tmp_pat
     assert {adapters.file(paths.CPO / name).name for name in ("cpo", "cpo-s")} == {
         adapters.FULL
     }
-    assert len(contestants.of(profile)) == 5
+    assert len(candidates.of(profile)) == 5
     assert registry.trained_by("cpo-s", profile)["lora"] == "full"
 
     wish = paint.Wish(
@@ -46,9 +50,9 @@ def test_a_full_theta1_teaches_a_lora_and_full_weights(studio, notebook, tmp_pat
     with pytest.raises(ParamsError, match="'theta1' is full weights, no LoRA"):
         export.run(profile, "theta1", tmp_path / "theta1.safetensors")
 
-    painter = models.load(profile.model)
+    painter = loading.load(profile.model)
     weights = sum(p.numel() for p in painter.network.parameters())
-    budget.run("cpo", profile, check=False)
+    estimate.run("cpo", profile, check=False)
     assert capsys.readouterr().out.count(f"{weights:,} weights") == 3  # base, θ1, θ
 
 

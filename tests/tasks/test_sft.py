@@ -2,17 +2,17 @@ import json
 
 import pytest
 
-from atelier import models
 from atelier.errors import ArtifactError
-from atelier.models import adapters
-from tasks import paths, sft
+from atelier.models import adapters, loading
+from tasks import sft
+from tasks.run import paths
 
 
 @pytest.mark.parametrize("family", ["flux", "sd3", "sdxl"])
 def test_theta1_is_a_lora_with_its_curve_and_metrics(studio, notebook):
     sft.run(studio, notebook)
 
-    painter = models.load(studio.model)
+    painter = loading.load(studio.model)
     adapters.attach(painter, "theta1", paths.SFT)
     curve = (paths.SFT / "curve.tsv").read_text().splitlines()
     metrics = json.loads((paths.SFT / "metrics.json").read_text())

@@ -5,11 +5,12 @@ import pytest
 from PIL import Image
 
 from atelier import images
+from atelier.config.profile import Profile
 from atelier.criteria import annotations, splits
 from atelier.criteria.annotations import Judgement, Record
 from atelier.errors import ArtifactError
-from atelier.params import Profile
-from tasks import paths, split
+from tasks import split
+from tasks.run import paths
 from tests.conftest import Notebook
 
 

@@ -2,10 +2,10 @@ import hashlib
 
 import pytest
 
+from atelier.config.objectives import AnnotationPairs
 from atelier.criteria import pairs
 from atelier.criteria.annotations import Record
 from atelier.errors import ArtifactError
-from atelier.params import AnnotationPairs
 
 
 def record(name, caption, negatives, positives=1):

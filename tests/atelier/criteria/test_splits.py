@@ -5,10 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from atelier.config.annotation import SplitParams
 from atelier.criteria import splits
 from atelier.criteria.annotations import Judgement, Record
 from atelier.errors import ArtifactError
-from atelier.params import SplitParams
 
 SHARES = {"train": 0.8, "validation": 0.1, "test": 0.1}
 

@@ -18,7 +18,8 @@ import torch
 
 from atelier import atomic
 from atelier.models import adapters
-from atelier.training import loop, steps
+from atelier.objectives import steps
+from atelier.training import loop
 from atelier.training.ranks import ALONE
 from tests.atelier.conftest import lora_params, tiny
 from tests.atelier.training import two

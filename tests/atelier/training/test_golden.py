@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from atelier.config.objectives import DDSPO, DPO, NPO, SDPO, MaPO, Pairwise
+from atelier.config.training import MinSNR
 from atelier.models import adapters
-from atelier.params import DDSPO, DPO, NPO, SDPO, MaPO, MinSNR, Pairwise
-from atelier.training import loop, steps
+from atelier.objectives import steps
+from atelier.training import loop
 from tests.atelier.conftest import objective_params
 
 GOLDEN = Path(__file__).parents[2] / "golden"

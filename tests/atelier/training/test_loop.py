@@ -3,8 +3,8 @@ import math
 import pytest
 import torch
 
+from atelier.config.training import Times
 from atelier.errors import DivergedError, ParamsError
-from atelier.params import Times
 from atelier.reporting import silent
 from atelier.training import loop
 

@@ -3,7 +3,8 @@
 import torch
 
 from atelier.models import adapters
-from atelier.training import loop, steps
+from atelier.objectives import steps
+from atelier.training import loop
 from tests.atelier.conftest import lora_params, objective_params, tiny, training_params
 
 OBJECTIVE = objective_params("cpo-s", omega=1.0, learning_rate=0.003)

@@ -1,0 +1,158 @@
+"""The measured annotator: attributes read back from pixels by image statistics.
+
+Each measure is one function of a ``View`` that returns one number, or NaN where the criterion
+does not apply to what is seen. The criteria file says at which numbers a pole is spoken
+for (``measure: {name, positive_at, negative_at}``); between the two the annotator abstains.
+Nothing is read but pixels. One file holds the measures of one root of the criteria.
+
+Measures are relative where they can be: a recession, a spot, a stroke is compared with the
+picture's own range of values, so that neither saturating nor clipping colours moves them.
+"""
+
+import inspect
+import re
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from atelier.annotators.measured import brushwork, color, composition, form, light, space
+from atelier.annotators.measured.view import View
+from atelier.criteria.tree import Measure, Pole, Tree
+from atelier.errors import CriteriaError
+
+NAME = "measured-1"
+
+MEASURES: dict[str, Callable[[View], float]] = {
+    measure.__name__: measure
+    for measure in (
+        composition.mass_offset,
+        composition.weight_offset,
+        composition.weight_height,
+        composition.mirror_likeness,
+        composition.focus_offset,
+        composition.division_offset,
+        composition.mass_lead,
+        composition.size_spread,
+        composition.corner_pull,
+        composition.one_way,
+        composition.clutter,
+        composition.rest_contrast,
+        composition.focus_rivalry,
+        composition.obliqueness,
+        composition.group_count,
+        color.hue_spread,
+        color.palette_size,
+        color.hue_lead,
+        color.complement_force,
+        color.loud_area,
+        color.chroma_contrast,
+        color.colorfulness,
+        color.mud,
+        color.gray_nuance,
+        color.light_chroma,
+        color.shadow_chroma,
+        color.temperature_opposition,
+        color.temperature_play,
+        color.green_variety,
+        color.sky_hue_range,
+        color.color_echo,
+        color.color_offset,
+        light.value_range,
+        light.highlight_scatter,
+        light.pattern_strength,
+        light.dark_linkage,
+        light.value_fragmentation,
+        light.darkest_area,
+        light.halo,
+        light.light_falloff,
+        light.light_dark_separation,
+        light.shadow_detail,
+        brushwork.stroke_flow,
+        brushwork.touch_variety,
+        brushwork.stroke_order,
+        brushwork.finish_focus,
+        brushwork.surface_life,
+        brushwork.spelled_detail,
+        space.recession,
+        space.color_fade,
+        space.sky_vault,
+        space.background_quiet,
+        form.edge_sharpness,
+        form.edge_firmness,
+        form.edge_variety,
+        form.contour_run,
+        form.shape_tautness,
+    )
+}
+
+
+def judge(pixels: NDArray[np.uint8], tree: Tree) -> list[tuple[str, Pole, float]]:
+    """Judge a picture by every criterion of ``tree`` that has a measure.
+
+    Args:
+        pixels: RGB, uint8 ``[H, W, 3]``.
+        tree: The criteria.
+
+    Returns:
+        (criterion path, pole, confidence in [0.5, 1]) of each that is not abstained from.
+
+    Raises:
+        CriteriaError: A criterion names a measure that does not exist.
+    """
+    view = View(pixels)
+    judgements: list[tuple[str, Pole, float]] = []
+    for path, measure in measured(tree).items():
+        value = MEASURES[measure.name](view)
+        pole = measure.pole(value)
+        if pole is not None:
+            judgements.append((path, pole, _confidence(value, pole, measure)))
+    return judgements
+
+
+def values(pixels: NDArray[np.uint8], tree: Tree) -> dict[str, float]:
+    """Return the number behind each judgement, by path; NaN where it does not apply.
+
+    Raises:
+        CriteriaError: A criterion names a measure that does not exist.
+    """
+    view = View(pixels)
+    return {path: MEASURES[m.name](view) for path, m in measured(tree).items()}
+
+
+def measured(tree: Tree) -> dict[str, Measure]:
+    """Return the measure of each criterion that has one, by path.
+
+    Raises:
+        CriteriaError: A criterion names a measure that does not exist.
+    """
+    found = {path: leaf.measure for path, leaf in tree.leaves().items() if leaf.measure}
+    for path, measure in found.items():
+        if measure.name not in MEASURES:
+            raise CriteriaError(
+                f"{path}: measure.name should be one of {', '.join(sorted(MEASURES))}, "
+                f"got {measure.name!r}"
+            )
+    return found
+
+
+def explained(name: str) -> dict[str, str]:
+    """Return what a measure's docstring says: ``what``, Unit, Silent, Limits, References."""
+    text = inspect.getdoc(MEASURES[name]) or ""
+    what, *rest = text.split("\n\n")
+    said = {"what": what}
+    for part in re.split(r"^(?=[A-Z][a-z]+: ?)", "\n\n".join(rest), flags=re.MULTILINE):
+        key, _, meaning = part.partition(":")
+        if key in _SAID:
+            said[key] = meaning
+    return {key: " ".join(meaning.split()) for key, meaning in said.items()}
+
+
+_SAID = ("Unit", "Silent", "Limits", "References")
+
+
+def _confidence(value: float, pole: Pole, measure: Measure) -> float:
+    """0.5 at the pole's threshold, 0.9 one abstention gap past it, towards 1 beyond."""
+    gap = abs(measure.positive_at - measure.negative_at)
+    at = measure.positive_at if pole == "positive" else measure.negative_at
+    return 1 - 0.5 * 5 ** (-abs(value - at) / gap)

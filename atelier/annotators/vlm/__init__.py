@@ -1,0 +1,1 @@
+"""The vision-language annotator: prompts, client, response cache and the agent."""

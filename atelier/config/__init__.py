@@ -1,0 +1,1 @@
+"""Settings: one frozen model for each section of ``params/<profile>.yaml``."""

@@ -1,0 +1,57 @@
+"""``evaluate:`` of a profile: prompts, sampling and metrics."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator
+
+from atelier.config.fields import Count, Params, Real, Seed
+
+MetricName = Literal[
+    "fid",
+    "kid",
+    "vendi",
+    "memorisation",
+    "clipscore",
+    "pickscore",
+    "hpsv2.0",
+    "hpsv2.1",
+    "imagereward",
+    "aesthetic",
+]
+
+
+class ScoringParams(Params):
+    """``evaluate.scoring:`` how the networks of metrics that score a picture are run."""
+
+    batch_images: Count
+    device: Literal["auto", "cpu", "cuda"]  # auto: cuda where there is one
+    dtype: Literal["float32", "bfloat16", "float16"]  # part of a score's identity
+
+
+class EvaluateParams(Params):
+    """``evaluate:`` how the painters are compared."""
+
+    part: Literal["test", "validation"]  # whose captions; choose settings on validation
+    prompts: Count  # captions painted, at most; each has its own seed
+    steps: Count  # sampling steps
+    guidance: Annotated[Real, Field(ge=1)]  # classifier-free guidance; 1 is off
+    batch_images: Count
+    features: Literal["inception", "starter"]  # network whose features FID compares
+    second_judge: Literal["starter"] | None  # independent of the annotator; for its drawings
+    # Beside the negatives and positives, which are always counted. One whose weights are absent
+    # is reported as unavailable; `python -m tasks weights` lists them.
+    metrics: list[MetricName]
+    scoring: ScoringParams
+    bootstrap: Count  # resamples behind each interval
+    grid_prompts: Count  # columns of the sample grids
+    seed: Seed
+
+    @field_validator("metrics")
+    @classmethod
+    def _measured_once(cls, names: list[MetricName]) -> list[MetricName]:
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"should name each metric once, names {twice} more often")
+        if ("fid" in names) != ("kid" in names):
+            raise ValueError("fid and kid are measured together; name both, or neither")
+        return names

@@ -1,0 +1,36 @@
+"""Validation errors as text: one line for each mistake, with field, rule and value."""
+
+from typing import Any
+
+from pydantic import ValidationError
+
+from atelier import reading
+
+_SHOWN = 40  # mistakes that one message lists
+
+
+def explain(error: ValidationError) -> str:
+    """The mistakes of a validation, a line each: field, what is allowed, what was there."""
+    mistakes = error.errors(include_url=False, include_context=False)
+    lines = [f"  {_field(one['loc'])}: {_reason(one)}" for one in mistakes[:_SHOWN]]
+    more = len(mistakes) - _SHOWN
+    return "\n".join([*lines, *[f"  and {more} more"] * (more > 0)])
+
+
+def _field(location: tuple[int | str, ...]) -> str:
+    parts = (str(part) for part in location)
+    return (
+        ".".join(
+            part if part.isprintable() and len(part) <= 80 else reading.short(part)
+            for part in parts
+        )
+        or "(whole file)"
+    )
+
+
+def _reason(mistake: Any) -> str:
+    text = mistake["msg"].removeprefix("Value error, ")
+    text = text[0].lower() + text[1:]
+    if mistake["type"] in {"missing", "value_error"}:
+        return str(text)
+    return f"{text}, got {reading.short(mistake['input'])}"

@@ -1,0 +1,64 @@
+"""``model:`` of a profile: which base model is trained, and in which precision and size."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationError
+
+from atelier.config.fields import Count, Params, Real
+from atelier.config.messages import explain
+from atelier.errors import ArtifactError
+
+
+class Buckets(Params):
+    """Sizes of about the area of the square, for pictures that are no squares."""
+
+    step_pixels: Count  # every side is a multiple of it; of 8 for sdxl, of 16 for the others
+    longest_ratio: Annotated[Real, Field(ge=1)]  # of the longer side to the shorter one
+
+
+class ModelParams(Params):
+    """``model:`` which painter is taught."""
+
+    family: Literal["flux", "sd3", "sdxl"]
+    source: str  # a folder in diffusers' layout, or a hub id
+    revision: str | None  # commit of the hub id; null for a folder
+    dtype: Literal["float32", "bfloat16", "float16"]  # of the frozen base; adapters are float32
+    quantise: Literal["int8", "nf4"] | None  # the base's linear layers; null: as dtype says
+    pixels: Count  # side of the square pictures
+    text_tokens: Count  # length to which T5 pads prompts; ignored by families without T5
+    text_chunks: Count  # of 75 tokens that CLIP reads one by one; of sdxl, others have T5
+    buckets: Buckets | None  # sizes that training cuts pictures to; null: the middle square
+    true_sizes: bool  # training tells a picture's own size and crop; families without ignore it
+
+
+# What a model that was written down before a setting existed was made with.
+_BEFORE_IT_WAS_A_SETTING = {
+    "quantise": None,
+    "text_chunks": 1,
+    "buckets": None,
+    "true_sizes": False,
+}
+
+
+def recorded_model(values: object, where: str) -> ModelParams:
+    """Read a ``model:`` that was kept beside a model, maybe by an earlier version of this code.
+
+    Settings that did not exist then are filled with what the model was made with.
+
+    Args:
+        values: As they were kept.
+        where: Whose they are, for the error.
+
+    Raises:
+        ArtifactError: They do not fit all the same.
+    """
+    if isinstance(values, dict):
+        values = _BEFORE_IT_WAS_A_SETTING | values
+    try:
+        return ModelParams.model_validate(values)
+    except ValidationError as error:
+        raise ArtifactError(
+            f"{where} was registered with a `model:` that this version of the code does not "
+            f"read:\n{explain(error)}\nCheck out the commit on its tag git.commit, or register "
+            "it again from there"
+        ) from None

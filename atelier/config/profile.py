@@ -1,0 +1,132 @@
+"""``params/<profile>.yaml`` as one frozen model, and how it is read and checked.
+
+There are no defaults in code: a value that is missing in the file is reported, and so is an
+unknown key. Units stand at the field.
+"""
+
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import ValidationError, model_validator
+
+from atelier import reading
+from atelier.config.annotation import AnnotateParams, SplitParams
+from atelier.config.base import BaseParams
+from atelier.config.evaluation import EvaluateParams
+from atelier.config.fields import Name, Params
+from atelier.config.messages import explain
+from atelier.config.model import ModelParams
+from atelier.config.objectives import NPO, CPOParams
+from atelier.config.study import StudyParams
+from atelier.config.survey import SurveyParams
+from atelier.config.training import SFTParams
+from atelier.errors import ParamsError
+
+Section = TypeVar("Section", bound="Params")
+
+
+class Profile(Params):
+    """One file of ``params/``: everything that a run can change."""
+
+    model: ModelParams
+    base: BaseParams | None  # null where the base is downloaded, not trained here
+    annotate: AnnotateParams
+    split: SplitParams
+    sft: SFTParams
+    cpo: CPOParams
+    evaluate: EvaluateParams
+    survey: SurveyParams
+
+    @model_validator(mode="after")
+    def _base_is_of_the_family(self) -> "Profile":
+        if self.base is not None and self.base.network.kind != self.model.family:
+            raise ValueError(
+                f"base.network.kind should be model.family, {self.model.family!r}, "
+                f"is {self.base.network.kind!r}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _full_weights_can_learn(self) -> "Profile":
+        full = [n for n, one in (("sft", self.sft), ("cpo", self.cpo)) if one.lora == "full"]
+        if full and self.model.quantise is not None:
+            raise ValueError(
+                f"{full[0]}.lora 'full' trains the base's own weights, which model.quantise "
+                f"{self.model.quantise!r} holds in too few bits; set it to null, or give a LoRA"
+            )
+        npo = [name for name, one in self.cpo.objectives.items() if isinstance(one, NPO)]
+        if full and npo:
+            raise ValueError(
+                f"{full[0]}.lora 'full' does not go with cpo.objectives.{npo[0]}: npo adds up "
+                "shares of LoRAs, full weights have none; give LoRAs, or leave npo out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _negative_branches_are_painted(self) -> "Profile":
+        npo = [name for name, one in self.cpo.objectives.items() if isinstance(one, NPO)]
+        if npo and self.evaluate.guidance <= 1:
+            raise ValueError(
+                f"evaluate.guidance should be above 1 for cpo.objectives.{npo[0]}: without "
+                f"guidance there is no negative branch to stand on; is "
+                f"{self.evaluate.guidance:g}"
+            )
+        return self
+
+
+class Switch(Params):
+    """``params/profile.yaml``: which profile is in force."""
+
+    profile: Name
+
+
+def read_profile(path: Path) -> Profile:
+    """Read and check one profile.
+
+    Raises:
+        ParamsError: The file is absent, is no YAML, or does not fit; all mistakes at once.
+    """
+    return _read(path, Profile)
+
+
+def read_study(path: Path) -> StudyParams:
+    """Read and check ``params/study.yaml``.
+
+    Raises:
+        ParamsError: As for ``read_profile``.
+    """
+    return _read(path, StudyParams)
+
+
+def read_switch(path: Path) -> str:
+    """Return the name of the profile that ``params/profile.yaml`` puts in force.
+
+    Raises:
+        ParamsError: As for ``read_profile``.
+    """
+    return _read(path, Switch).profile
+
+
+def _read(path: Path, section: type[Section]) -> Section:
+    try:
+        values = reading.yaml_values(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        there = ", ".join(sorted(p.stem for p in path.parent.glob("*.yaml"))) or "nothing"
+        raise ParamsError(
+            f"{path} is absent; `profile:` in params/profile.yaml names a file of params/, "
+            f"where there is: {there}"
+        ) from None
+    except OSError as error:
+        raise ParamsError(f"{path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise ParamsError(f"{path} is not YAML: {error}") from None
+    except reading.UnreadableError as error:
+        raise ParamsError(f"{path} is {error}") from None
+    if not isinstance(values, dict):
+        raise ParamsError(
+            f"{path} should hold sections (`model:`, `sft:`, …), holds {reading.short(values)}"
+        )
+    try:
+        return section.model_validate(values)
+    except ValidationError as error:
+        raise ParamsError(f"{path} does not fit:\n" + explain(error)) from None

@@ -1,1 +1,0 @@
-"""How good it is: metrics, their intervals, and the page that people read."""

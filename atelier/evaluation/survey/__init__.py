@@ -1,1 +1,0 @@
-"""People compare painters: who is asked what, and what their answers say."""

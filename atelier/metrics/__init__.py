@@ -1,0 +1,1 @@
+"""Metrics, statistics and comparison of generated images."""

@@ -1,0 +1,1 @@
+"""Metrics that score one image at a time with a published network."""

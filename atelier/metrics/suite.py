@@ -1,0 +1,79 @@
+"""Which metrics there are, which can be measured here, and what stands beside each number."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from atelier.metrics import fid, kid, memorization, vendi, weights
+from atelier.metrics.scorer import About, Compute, Scorer
+from atelier.metrics.scorers import aesthetic, clipscore, hpsv2, imagereward, pickscore
+
+# Of sets of pictures, by one network's features.
+_BY_FEATURES = (fid.ABOUT, kid.ABOUT, vendi.ABOUT, memorization.ABOUT)
+# Of one picture at a time, each by a network of its own.
+_LOADERS: dict[About, Callable[[Path, Compute], Scorer]] = {
+    clipscore.ABOUT: clipscore.load,
+    pickscore.ABOUT: pickscore.load,
+    hpsv2.V20: partial(hpsv2.load, name=hpsv2.V20.name),
+    hpsv2.V21: partial(hpsv2.load, name=hpsv2.V21.name),
+    imagereward.ABOUT: imagereward.load,
+    aesthetic.ABOUT: aesthetic.load,
+}
+BY_PICTURE = {about.name: about for about in _LOADERS}
+ALL = {about.name: about for about in _BY_FEATURES} | BY_PICTURE
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One metric of the profile, measured or not.
+
+    Attributes:
+        about: What it is.
+        files: sha256 of each file of its weights, by path; empty if it needs none.
+        dtype: Precision in which its network ran.
+        unavailable: Why it was not measured, and the command that cures it; None: it was.
+    """
+
+    about: About
+    files: Mapping[str, str]
+    dtype: str
+    unavailable: str | None
+
+
+def survey(
+    names: Sequence[str], folder: Path, compute: Compute, *, features: str
+) -> dict[str, Entry]:
+    """Say of each metric whether its weights are there: at once, before anything is painted.
+
+    Args:
+        names: Metrics of the profile, in the order of tables.
+        folder: Where weights lie.
+        compute: Where networks run.
+        features: Whose features FID and its kin compare, as ``evaluate.features`` says.
+    """
+    return {name: _entry(ALL[name], folder, compute, features) for name in names}
+
+
+def load(name: str, folder: Path, compute: Compute) -> Scorer:
+    """Load the network of a metric of ``BY_PICTURE``."""
+    return _LOADERS[BY_PICTURE[name]](folder, compute)
+
+
+def needed(names: Sequence[str], *, features: str) -> list[str]:
+    """Return the sets of weights that these metrics need, as the manifest names them."""
+    return list(dict.fromkeys(w for name in names for w in _weights(ALL[name], features)))
+
+
+def _entry(about: About, folder: Path, compute: Compute, features: str) -> Entry:
+    wanted = _weights(about, features)
+    reason = weights.absent(wanted, folder) if wanted else None
+    files = weights.checksums(wanted, folder) if wanted and reason is None else {}
+    dtype = compute.dtype if about.name in BY_PICTURE else "float32"
+    return Entry(about, files, dtype, reason)
+
+
+def _weights(about: About, features: str) -> tuple[str, ...]:
+    if about.name not in BY_PICTURE and features == "inception":
+        return ("inception",)
+    return about.weights

@@ -1,0 +1,1 @@
+"""One file for each model family, with all its quirks inside."""

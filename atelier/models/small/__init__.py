@@ -1,0 +1,1 @@
+"""Small base models from nothing: real diffusers and transformers classes, few parameters."""

@@ -1,0 +1,207 @@
+"""Small pipelines from nothing: diffusers' real classes with few parameters.
+
+For starter bases and for tests: what reads them reads FLUX.1, SD3.5 and SDXL the same way.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from diffusers import (
+    DDIMScheduler,
+    EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    FluxPipeline,
+    FluxTransformer2DModel,
+    ModelMixin,
+    SD3Transformer2DModel,
+    StableDiffusion3Pipeline,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+)
+from torch import nn
+
+from atelier.config.base import FluxNetwork, Network, SD3Network, SDXLNetwork
+from atelier.models.denoiser import Denoiser
+from atelier.models.families.flux import Flux
+from atelier.models.families.sd3 import SD3
+from atelier.models.families.sdxl import SDXL
+from atelier.models.small import text_encoders
+
+# Sampling spends more of its steps near pure noise: at these sizes the large decisions
+# (layout, palette) fall there. 1 would be uniform.
+_SCHEDULER_SHIFT = 2.0
+_SIZE_WIDTH = 8  # sines and cosines for each of SDXL's six sizes, which are constant here
+_SDXL_BETAS = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
+
+
+def painter(
+    network: Network,
+    codec: ModelMixin,
+    corpus: Iterable[str],
+    *,
+    text_tokens: int,
+    text_chunks: int,
+    seed: int,
+) -> Denoiser:
+    """Build an untrained painter of the family that ``network.kind`` names.
+
+    Args:
+        network: Its size.
+        codec: The ``vae``, already fitted.
+        corpus: Texts whose words become tokens; other words are spelt.
+        text_tokens: Length to which T5 pads prompts; CLIP's is 77.
+        text_chunks: Of 75 tokens that SDXL's CLIPs read one by one.
+        seed: Of all weights.
+    """
+    built = pipeline(network, codec, corpus, seed=seed)
+    match network:
+        case FluxNetwork():
+            return Flux(built, text_tokens=text_tokens)
+        case SD3Network():
+            return SD3(built, text_tokens=text_tokens)
+        case SDXLNetwork():
+            return SDXL(built, text_chunks=text_chunks)
+
+
+def pipeline(network: Network, codec: ModelMixin, corpus: Iterable[str], *, seed: int) -> Any:
+    """Build a pipeline with random, seeded weights; arguments as for ``painter``."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        match network:
+            case FluxNetwork():
+                return _flux(network, codec, corpus)
+            case SD3Network():
+                return _sd3(network, codec, corpus)
+            case SDXLNetwork():
+                return _sdxl(network, codec, corpus)
+
+
+def _flux(network: FluxNetwork, codec: ModelMixin, corpus: Iterable[str]) -> FluxPipeline:
+    clip, clip_tokenizer = text_encoders.clip_of_bytes(network.pooled_width)
+    t5, t5_tokenizer = text_encoders.t5(network.text_width, corpus)
+    transformer = FluxTransformer2DModel(
+        patch_size=1,
+        in_channels=4 * codec.config.latent_channels,
+        num_layers=network.double_blocks,
+        num_single_layers=network.single_blocks,
+        attention_head_dim=network.head_width,
+        num_attention_heads=network.heads,
+        joint_attention_dim=network.text_width,
+        pooled_projection_dim=network.pooled_width,
+        guidance_embeds=False,
+        axes_dims_rope=_rotary_axes(network.head_width),
+    )
+    nn.init.zeros_(transformer.proj_out.weight)  # start from the velocity 0, not from noise
+    nn.init.zeros_(transformer.proj_out.bias)
+    return FluxPipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=_SCHEDULER_SHIFT),
+        vae=codec,
+        text_encoder=clip,
+        tokenizer=clip_tokenizer,
+        text_encoder_2=t5,
+        tokenizer_2=t5_tokenizer,
+        transformer=transformer.eval(),
+    )
+
+
+def _rotary_axes(head_width: int) -> tuple[int, int, int]:
+    """Split a head's width over text, row and column: about a quarter and two equal rests."""
+    text = head_width // 4 // 2 * 2
+    side = (head_width - text) // 2
+    if side % 2:
+        text, side = text + 2, side - 1
+    return text, side, side
+
+
+def _sd3(
+    network: SD3Network, codec: ModelMixin, corpus: Iterable[str]
+) -> StableDiffusion3Pipeline:
+    texts = list(corpus)
+    first, second, clip_tokenizer = text_encoders.clip_pair(
+        network.clip_widths, network.pooled_width, texts, both_summarise=True
+    )
+    t5, t5_tokenizer = text_encoders.t5(network.text_width, texts)
+    width = network.heads * network.head_width
+    transformer = SD3Transformer2DModel(
+        patch_size=2,
+        in_channels=codec.config.latent_channels,
+        out_channels=codec.config.latent_channels,
+        num_layers=network.blocks,
+        attention_head_dim=network.head_width,
+        num_attention_heads=network.heads,
+        joint_attention_dim=network.text_width,
+        caption_projection_dim=width,
+        pooled_projection_dim=2 * network.pooled_width,
+        qk_norm="rms_norm",
+        dual_attention_layers=(0,),  # as SD3.5 medium's first blocks
+    )
+    nn.init.zeros_(transformer.proj_out.weight)
+    nn.init.zeros_(transformer.proj_out.bias)
+    return StableDiffusion3Pipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=_SCHEDULER_SHIFT),
+        vae=codec,
+        text_encoder=first,
+        tokenizer=clip_tokenizer,
+        text_encoder_2=second,
+        tokenizer_2=clip_tokenizer,
+        text_encoder_3=t5,
+        tokenizer_3=t5_tokenizer,
+        transformer=transformer.eval(),
+    )
+
+
+def _sdxl(
+    network: SDXLNetwork, codec: ModelMixin, corpus: Iterable[str]
+) -> StableDiffusionXLPipeline:
+    first, second, tokenizer = text_encoders.clip_pair(
+        network.text_widths, network.pooled_width, corpus, both_summarise=False
+    )
+    unet = UNet2DConditionModel(
+        in_channels=codec.config.latent_channels,
+        out_channels=codec.config.latent_channels,
+        block_out_channels=network.widths,
+        down_block_types=[
+            "CrossAttnDownBlock2D" if reads else "DownBlock2D" for reads in network.attention
+        ],
+        up_block_types=[
+            "CrossAttnUpBlock2D" if reads else "UpBlock2D"
+            for reads in reversed(network.attention)
+        ],
+        layers_per_block=network.layers,
+        norm_num_groups=network.groups,
+        attention_head_dim=[width // network.head_width for width in network.widths],  # heads
+        use_linear_projection=True,
+        cross_attention_dim=sum(network.text_widths),
+        addition_embed_type="text_time",
+        addition_time_embed_dim=_SIZE_WIDTH,
+        projection_class_embeddings_input_dim=6 * _SIZE_WIDTH + network.pooled_width,
+    )
+    nn.init.zeros_(unet.conv_out.weight)
+    nn.init.zeros_(unet.conv_out.bias)
+    return StableDiffusionXLPipeline(
+        scheduler=_scheduler(network),
+        vae=codec,
+        text_encoder=first,
+        tokenizer=tokenizer,
+        text_encoder_2=second,
+        tokenizer_2=tokenizer,
+        unet=unet.eval(),
+    )
+
+
+def _scheduler(network: SDXLNetwork) -> EulerDiscreteScheduler | DDIMScheduler:
+    """SDXL's own for ε. For v, noise that hides the picture wholly at its last step.
+
+    SDXL's noise leaves 7% of the picture at its end, enough at these sizes to give its mean
+    colour away in training and to miss it in sampling (Lin et al. 2023, arXiv:2305.08891).
+    """
+    if network.predicts == "epsilon":
+        return EulerDiscreteScheduler(**_SDXL_BETAS, timestep_spacing="leading", steps_offset=1)
+    return DDIMScheduler(
+        **_SDXL_BETAS,
+        prediction_type="v_prediction",
+        rescale_betas_zero_snr=True,
+        timestep_spacing="trailing",
+        clip_sample=False,
+    )

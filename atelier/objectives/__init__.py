@@ -1,0 +1,1 @@
+"""Training objectives: the losses and the training step of each."""

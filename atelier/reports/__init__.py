@@ -1,0 +1,1 @@
+"""Reports that people read: evaluation page, model card, study, charts."""

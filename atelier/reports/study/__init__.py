@@ -1,0 +1,1 @@
+"""The document of a study: numbers, tables and figures."""

@@ -1,0 +1,1 @@
+"""The starter data set: drawings from a seed, and a network trained on them."""

@@ -1,0 +1,127 @@
+"""Settings changed for one run: fields of a form in Prefect's pages, typed as params are.
+
+The run sees them in ``params/<profile>.yaml``, where every stage and DVC read; afterwards the
+file is what it was, byte for byte, also if the run was killed in between: then the next one
+puts it back first. A run with the same changes finds the same checkpoints and the same runs in
+DVC's run cache.
+"""
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from atelier import atomic
+from atelier.config.fields import Count, NonNegative, Positive, Seed
+from atelier.config.messages import explain
+from atelier.config.profile import Profile, read_switch
+from atelier.errors import ParamsError
+from tasks.run import paths
+
+_KEPT = Path(".dvc/tmp/atelier/params")  # what a changed file was before
+
+
+class Changes(BaseModel):
+    """What this run does differently from the profile; empty fields are as written there."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    seed: Seed | None = Field(None, description="of sft, of cpo and of what is painted")
+    sft_steps: Count | None = Field(None, description="optimizer steps of θ1")
+    sft_learning_rate: Positive | None = Field(None, description="of θ1")
+    cpo_steps: Count | None = Field(None, description="optimizer steps of each θ")
+    cpo_learning_rate: Positive | None = Field(None, description="of each objective")
+    omega: NonNegative | None = Field(None, description="ω of each objective that has one")
+    beta: Positive | None = Field(None, description="β of each objective that has one")
+    prompts: Count | None = Field(None, description="test captions that are painted")
+    sampling_steps: Count | None = Field(None, description="sampling steps of what is painted")
+    guidance: float | None = Field(None, ge=1, description="classifier-free guidance; 1 is off")
+    others: dict[str, Any] = Field(
+        {}, description='any other setting by its name, as {"split.salt": "again"}'
+    )
+
+    def applied(self, values: dict[str, Any]) -> dict[str, Any]:
+        """Return a profile's values with the changes in place; not checked yet.
+
+        Raises:
+            ParamsError: A name in ``others`` is none of the profile.
+        """
+        # Through JSON: what YAML anchors share must not change together.
+        changed: dict[str, Any] = json.loads(json.dumps(values))
+        for name, value in self._by_name(changed).items():
+            *above, last = name.split(".")
+            section: Any = changed
+            for part in above:
+                section = section.get(part) if isinstance(section, dict) else None
+            if not isinstance(section, dict) or last not in section:
+                raise ParamsError(
+                    f"changes.others: {name} is no setting of the profile; a name is what "
+                    "stands in its file, joined by dots, such as cpo.training.batch_images"
+                )
+            section[last] = value
+        return changed
+
+    def _by_name(self, values: dict[str, Any]) -> dict[str, Any]:
+        objectives: dict[str, dict[str, Any]] = values["cpo"]["objectives"]
+        wanted: dict[str, Any] = {
+            "sft.training.seed": self.seed,
+            "cpo.training.seed": self.seed,
+            "evaluate.seed": self.seed,
+            "sft.training.steps": self.sft_steps,
+            "sft.learning_rate": self.sft_learning_rate,
+            "cpo.training.steps": self.cpo_steps,
+            "evaluate.prompts": self.prompts,
+            "evaluate.steps": self.sampling_steps,
+            "evaluate.guidance": self.guidance,
+        }
+        for name, objective in objectives.items():
+            where = f"cpo.objectives.{name}"
+            wanted[f"{where}.learning_rate"] = self.cpo_learning_rate
+            wanted |= {
+                f"{where}.{key}": getattr(self, key)
+                for key in ("omega", "beta")
+                if key in objective
+            }
+        return {
+            name: value for name, value in wanted.items() if value is not None
+        } | self.others
+
+
+AS_WRITTEN = Changes()
+
+
+@contextlib.contextmanager
+def in_force(changes: Changes) -> Iterator[None]:
+    """Let the profile's file say what ``changes`` say, for as long as this lasts.
+
+    Raises:
+        ParamsError: The changed profile does not fit; nothing was run.
+    """
+    put_back()
+    if changes == AS_WRITTEN:
+        yield
+        return
+    file = paths.profile(read_switch(paths.SWITCH))
+    before = file.read_bytes()
+    values = changes.applied(yaml.safe_load(before))
+    try:
+        Profile.model_validate(values)
+    except ValidationError as error:
+        raise ParamsError(f"{file} with the changes does not fit:\n{explain(error)}") from None
+    atomic.write(_KEPT / file.name, before)
+    atomic.write(file, yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
+    try:
+        yield
+    finally:
+        put_back()
+
+
+def put_back() -> None:
+    """Restore the files that a killed run left changed."""
+    for kept in sorted(_KEPT.glob("*.yaml")):
+        atomic.write(paths.PARAMS / kept.name, kept.read_bytes())
+        kept.unlink()

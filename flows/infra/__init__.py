@@ -1,0 +1,1 @@
+"""GPUs, remote stages, Prefect set-up, local services and the doctor."""

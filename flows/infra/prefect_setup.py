@@ -1,0 +1,140 @@
+"""What the Prefect server must know: pools, limits, the watch over dead runs, deployments."""
+
+import importlib
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import yaml
+from prefect import serve as serve_all
+from prefect.automations import Automation
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.client.schemas.objects import StateType
+from prefect.deployments.runner import RunnerDeployment
+from prefect.events.actions import ChangeFlowRunState
+from prefect.events.schemas.automations import EventTrigger, Posture
+from prefect.events.schemas.events import ResourceSpecification
+from prefect.exceptions import ObjectNotFound
+from prefect.schedules import Schedule
+
+from flows.infra import gpus
+
+PREFECT_YAML = Path("prefect.yaml")
+# Deployments run where the worker of `here` was started. On several machines, stages go to the
+# others by their meta.gpu; from one pool a run could get its own stage, and wait for itself.
+POOLS = ("here", "cpu", "gpu")
+WATCH = "atelier: a run without a heartbeat is dead"
+START_WATCH = "atelier: a run that does not begin is dead"
+TAG = "atelier"  # of every deployment of prefect.yaml, and so of its runs
+_HEARTBEAT = "prefect.flow-run.heartbeat"
+_BEGUN = ("Running", "InfrastructurePending", "AwaitingConcurrencySlot", "AwaitingRetry")
+_ENDS = ("Completed", "Failed", "Cancelled", "Crashed", "Paused", "Suspended")
+# Three heartbeats of 30 s, which prefect.yaml asks of the runs that it describes.
+_SILENCE = timedelta(seconds=90)
+# From a worker's taking a run to its first word: imports, on a crowded machine.
+_START = timedelta(minutes=5)
+
+
+def setup() -> Iterator[str]:
+    """Create what is not there yet; yield a line for each thing."""
+    for pool in POOLS:
+        yield f"work pool {pool}: {_ensure_pool(pool)}"
+    yield f"limit {gpus.ensure_limit()}: a slot for each of {len(gpus.devices())} device(s)"
+    for name, trigger, message in _watches():
+        yield f"automation “{name}”: {_ensure_watch(name, trigger, message)}"
+
+
+def missing() -> list[str]:
+    """Return what ``setup`` would create."""
+    with get_client(sync_client=True) as client:
+        pools = {pool.name for pool in client.read_work_pools()}
+        absent = [f"work pool {pool}" for pool in POOLS if pool not in pools]
+        for name, _, _ in _watches():
+            if not client.read_automations_by_name(name):
+                absent.append(f"the automation “{name}”")
+    return absent
+
+
+def serve() -> None:
+    """Run the deployments of prefect.yaml from this process, until it is stopped."""
+    list(setup())
+    serve_all(*(_deployment(content) for content in deployments()))
+
+
+def deployments() -> list[dict[str, Any]]:
+    """Return what prefect.yaml says of each deployment."""
+    content = yaml.safe_load(PREFECT_YAML.read_text(encoding="utf-8"))
+    return list(content["deployments"])
+
+
+def _deployment(content: dict[str, Any]) -> RunnerDeployment:
+    module, _, name = content["entrypoint"].partition(":")
+    found = getattr(importlib.import_module(module), name)
+    made: RunnerDeployment = found.to_deployment(
+        content["name"],
+        description=content["description"],
+        tags=content["tags"],
+        parameters=content.get("parameters", {}),
+        schedules=[Schedule(**schedule) for schedule in content.get("schedules", [])],
+        concurrency_limit=content.get("concurrency_limit"),
+    )
+    made.entrypoint = content["entrypoint"]
+    return made
+
+
+def _ensure_pool(name: str) -> str:
+    with get_client(sync_client=True) as client:
+        try:
+            pool = client.read_work_pool(name)
+        except ObjectNotFound:
+            client.create_work_pool(WorkPoolCreate(name=name, type="process"))
+            return "created, for processes"
+        return f"is there, of type {pool.type}"
+
+
+def _watches() -> Iterator[tuple[str, EventTrigger, str]]:
+    """Yield name, trigger and message of what marks runs as crashed whose process was killed.
+
+    Nobody else would: a killed process says nothing, and its run stays “Running” or “Pending”
+    for ever.
+    """
+    ends = {f"prefect.flow-run.{end}" for end in _ENDS}
+    speaking = _silence({_HEARTBEAT}, {_HEARTBEAT} | ends, _SILENCE, related={})
+    yield WATCH, speaking, f"no heartbeat for {_SILENCE.seconds} seconds"
+    begun = {f"prefect.flow-run.{name}" for name in _BEGUN}
+    # Other people's runs of the same server may take as long as they like to begin.
+    ours = {"prefect.resource.id": f"prefect.tag.{TAG}", "prefect.resource.role": "tag"}
+    pending = {"prefect.flow-run.Pending"}
+    taken = _silence(pending, {_HEARTBEAT} | begun | ends, _START, related=ours)
+    yield START_WATCH, taken, f"taken by a worker, and not begun for {_START.seconds} seconds"
+
+
+def _silence(
+    after: set[str], expect: set[str], within: timedelta, *, related: dict[str, str]
+) -> EventTrigger:
+    """Return what fires if a run says nothing that is expected after something it said."""
+    return EventTrigger(
+        posture=Posture.Proactive,
+        after=after,
+        expect=expect,
+        match=ResourceSpecification({"prefect.resource.id": "prefect.flow-run.*"}),
+        match_related=ResourceSpecification(dict(related)),
+        for_each={"prefect.resource.id"},
+        threshold=1,
+        within=within,
+    )
+
+
+def _ensure_watch(name: str, trigger: EventTrigger, message: str) -> str:
+    with get_client(sync_client=True) as client:
+        if client.read_automations_by_name(name):
+            return "is there"
+    Automation(
+        name=name,
+        description="A crashed stage on a worker is taken up again.",
+        trigger=trigger,
+        actions=[ChangeFlowRunState(state=StateType.CRASHED, message=message)],
+    ).create()
+    return "created"

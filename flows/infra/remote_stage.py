@@ -1,0 +1,264 @@
+"""A stage on another machine: what it needs and what it makes travel by git and DVC's remote.
+
+The coordinator says which commit, which stage and which changed settings. The worker, in a
+clone of its own, fetches the commit, restores the stages before it from the run cache, runs
+the stage, and pushes its outs with its entry of the run cache. The coordinator finds that
+entry as if it had run the stage itself, so no dvc.lock is copied and no disk is shared. What a
+worker had finished before it was lost is found the same way.
+"""
+
+import contextlib
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from prefect import flow, get_run_logger, runtime
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.deployments import run_deployment
+from prefect.states import Cancelling, Completed
+
+from atelier.errors import ArtifactError, ParamsError
+from flows.dvc import completion, plan, runner, stages, supervise
+from flows.dvc import overrides as changes
+from flows.dvc.overrides import AS_WRITTEN, Changes
+from flows.dvc.stages import Stage
+from flows.infra import gpus
+from tasks.tracking import mlflow_runs
+
+FLOW = "on-worker"
+_LIVES = 3  # so many workers may die under a stage
+_SECONDS_BETWEEN_LOOKS = 2.0
+_SENDER = Path(".dvc/tmp/atelier/sender")  # the pipeline run that last sent stages from here
+_REMOTE_SECONDS = 7200.0  # for a push or pull: DVC's own limits are for each read
+_away: set[UUID] = set()
+_away_lock = threading.Lock()
+
+
+def commit_to_send() -> str:
+    """Return the commit that workers shall run.
+
+    Raises:
+        ParamsError: Workers would not see what lies here.
+    """
+    changed = _git("status", "--porcelain", "--untracked-files=no", ".", ":!dvc.lock")
+    if changed:
+        raise ParamsError(
+            f"workers see only what is committed and pushed; here is changed:\n{changed}\n"
+            "Commit and push it, or run it on this machine (where: here)"
+        )
+    commit = _git("rev-parse", "HEAD")
+    if not _git("branch", "--remotes", "--contains", commit):
+        raise ParamsError(
+            f"commit {commit[:9]} is on no git remote, from which workers fetch it; `git push`"
+        )
+    return commit
+
+
+def share(pipeline: str) -> None:
+    """Push what was made here, so that workers find it; note who will send them stages.
+
+    Raises:
+        ArtifactError: DVC has no remote, or it does not answer.
+    """
+    _SENDER.parent.mkdir(parents=True, exist_ok=True)
+    _SENDER.write_text(pipeline, encoding="utf-8")
+    _dvc("push", "--quiet", "--run-cache")
+
+
+def send(
+    stage: Stage,
+    *,
+    commit: str,
+    force: bool,
+    wanted: Changes,
+    pipeline: str,
+    tell: Callable[[str], None],
+) -> None:
+    """Let a worker of the pool that the stage's ``meta`` names run it; come back when it has.
+
+    Raises:
+        StageFailedError: It failed there, was stopped, or three workers died under it.
+    """
+    pool = "gpu" if stage.meta.gpu else "cpu"
+    asked = {
+        "stage": stage.name,
+        "commit": commit,
+        "force": force,
+        "changes": wanted.model_dump(),
+        "pipeline": pipeline,
+    }
+    for life in range(_LIVES):
+        tell(f"{stage.name} waits for a worker of the pool {pool}")
+        sent = run_deployment(
+            f"{FLOW}/{pool}", parameters=asked, timeout=0, flow_run_name=stage.name
+        )
+        assert isinstance(sent, FlowRun)  # a coroutine only inside an event loop
+        state = _end_of(sent.id)
+        if state.type is not StateType.CRASHED:
+            break
+        tell(f"{stage.name}: worker {life + 1} of {_LIVES} is gone; another takes it up")
+    if state.type is not StateType.COMPLETED:
+        code = supervise.STOPPED if state.type is StateType.CANCELLED else 1
+        words = [
+            f"a worker of the pool {pool}: {state.name}",
+            *(state.message or "").split("\n"),
+        ]
+        raise runner.StageFailedError(stage.name, code, words)
+
+
+def cancel_all() -> None:
+    """Ask the workers to end what this process sent them."""
+    with _away_lock:
+        ids = list(_away)
+    with get_client(sync_client=True) as client:
+        for sent in ids:
+            client.set_flow_run_state(sent, Cancelling())
+
+
+def _end_of(sent: UUID) -> State[Any]:
+    with _away_lock:
+        _away.add(sent)
+    try:
+        with get_client(sync_client=True) as client:
+            while True:
+                state = client.read_flow_run(sent).state
+                if state is not None and state.is_final():
+                    return state
+                time.sleep(_SECONDS_BETWEEN_LOOKS)
+    finally:
+        with _away_lock:
+            _away.discard(sent)
+
+
+@flow(name=FLOW, flow_run_name="{stage}", persist_result=False)
+def on_worker(
+    stage: str,
+    commit: str,
+    force: bool = False,
+    changes: Changes = AS_WRITTEN,
+    pipeline: str = "",
+) -> State[Any]:
+    """Run one stage of a commit in this clone, and push what it makes.
+
+    Args:
+        stage: Its name in dvc.yaml.
+        commit: What to check out.
+        force: Run it even if the run cache has it.
+        changes: Settings for this run alone.
+        pipeline: Names the run in MLflow.
+    """
+    log = get_run_logger()
+    _refuse_the_sender(pipeline)
+    limit = gpus.ensure_limit()
+    name = pipeline or f"prefect/{runtime.flow_run.id}"
+    try:
+        with _checked_out(commit, changes):
+            outcome = _bring_up(stage, force, {mlflow_runs.PIPELINE: name}, limit, log.info)
+            _dvc("push", "--quiet", "--run-cache", stage)
+    except BaseException:
+        runner.stop_all()
+        raise
+    return Completed(name=outcome, message=f"DVC: {outcome}")
+
+
+def _refuse_the_sender(pipeline: str) -> None:
+    """Refuse to wait for a run that holds this clone, and waits for us."""
+    if _SENDER.is_file() and _SENDER.read_text(encoding="utf-8") == pipeline:
+        raise ParamsError(
+            f"{Path.cwd()} sent this stage and was given it: its worker belongs to the pool "
+            "here; workers of cpu and gpu need a clone of their own (docs/operations.md, 6)"
+        )
+
+
+@contextlib.contextmanager
+def _checked_out(commit: str, wanted: Changes) -> Iterator[None]:
+    with runner.repository_alone(get_run_logger().info):
+        changes.put_back()
+        changed = _git("status", "--porcelain", "--untracked-files=no", ".", ":!dvc.lock")
+        if changed:
+            raise ParamsError(
+                f"a worker needs a clone of its own; in this one is changed:\n{changed}"
+            )
+        _git("fetch", "--quiet", "--all")
+        _git("checkout", "--quiet", "--force", "--detach", commit)
+        with changes.in_force(wanted):
+            yield
+
+
+def _bring_up(
+    name: str,
+    force: bool,
+    more: dict[str, str],
+    limit: str,
+    tell: Callable[[str], None],
+) -> runner.Outcome:
+    """Restore what the stage needs, and run it unless that is in the run cache, too."""
+    _dvc("pull", "--quiet", "data.dvc")
+    order = stages.read([name])
+    prospects = plan.look(order, pull=True)
+    for stage in order[:-1]:
+        _restore(stage, prospects[stage.name], tell)
+    last = order[-1]
+    prospect = plan.look([last], pull=True)[name]
+    if prospect.verdict == "up to date" and not force:
+        return "UpToDate"
+    if prospect.verdict == "restore" and not force:
+        return runner.run(last, force=False, more=more, tell=tell)
+    if not force and prospect.made_of and completion.commit(last, prospect.made_of):
+        return "Committed"
+    more = more | completion.expect(last, prospect.made_of or "")
+    with gpus.slot(last, limit, tell) as devices:
+        outcome = runner.run(last, force=force, more=more | devices, tell=tell)
+    completion.forget(last)
+    return outcome
+
+
+def _restore(stage: Stage, prospect: plan.Prospect, tell: Callable[[str], None]) -> None:
+    if prospect.verdict == "up to date":
+        return
+    if prospect.verdict != "restore":
+        raise ArtifactError(
+            f"{stage.name} is not in the run cache of DVC's remote ({prospect.reasons[0]}); "
+            "run it first, as `python -m flows reproduce` does"
+        )
+    runner.run(stage, force=False, more={}, tell=tell)
+
+
+def _git(*words: str) -> str:
+    said = subprocess.run(["git", *words], capture_output=True, text=True, check=False)
+    if said.returncode:
+        raise ArtifactError(f"git {' '.join(words)}: {said.stderr.strip()}")
+    return said.stdout.strip()
+
+
+def _dvc(*words: str) -> None:
+    """Run DVC against its remote.
+
+    Raises:
+        ArtifactError: It failed, or took so long that the remote must be hanging.
+    """
+    try:
+        said = subprocess.run(
+            runner.dvc(*words),
+            env=runner.environment({}),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=_REMOTE_SECONDS,
+        )
+    except subprocess.TimeoutExpired:
+        raise ArtifactError(
+            f"dvc {' '.join(words)}: DVC's remote did not finish within {_REMOTE_SECONDS:g} s; "
+            "what arrived is kept, and the same command goes on"
+        ) from None
+    if said.returncode:
+        lines = [line for line in said.stderr.splitlines() if line.strip()]
+        raise ArtifactError(
+            f"dvc {' '.join(words)}: {' '.join(lines)[-800:]}\n"
+            "Once DVC's remote answers (`dvc remote list`), the same command goes on"
+        )

@@ -1,0 +1,54 @@
+"""A flow for each stage of dvc.yaml, under the stage's name: ``flows.stage_flows:sft``.
+
+The names are dvc.yaml's: a flow is made when somebody asks this module for it.
+"""
+
+from typing import Any
+
+from prefect import Flow, flow, runtime
+from prefect.client.schemas.objects import State
+
+from atelier.config.profile import read_switch
+from atelier.errors import ParamsError
+from flows import pipeline
+from flows.dvc import stages
+from flows.dvc.overrides import AS_WRITTEN, Changes
+from tasks.run import paths
+
+
+def of(name: str) -> Flow[..., State[Any]]:
+    """Return the flow that runs one stage alone, on what the stages before it left.
+
+    Raises:
+        ParamsError: dvc.yaml has no such stage.
+    """
+    if name not in stages.names():
+        raise ParamsError(f"dvc.yaml has no stage {name}; it has {', '.join(stages.names())}")
+
+    def run(
+        force: bool = False,
+        changes: Changes = AS_WRITTEN,
+    ) -> State[Any]:
+        """Run this stage alone, if something changed, on what the stages before it left.
+
+        Args:
+            force: Run it even if nothing changed.
+            changes: Settings for this run alone; the profile's file is as before afterwards.
+        """
+        alone = [stage for stage in stages.read([name]) if stage.name == name]
+        return pipeline.bring_up(alone, force=force, wanted=changes)
+
+    # Prefect finds a flow again by module and name, in the process that runs it.
+    run.__module__, run.__name__, run.__qualname__ = __name__, name, name
+    return flow(name=name, flow_run_name=_flow_run_name, persist_result=False)(run)
+
+
+def _flow_run_name() -> str:
+    return f"{read_switch(paths.SWITCH)}: {runtime.flow_run.flow_name}"
+
+
+def __getattr__(name: str) -> Flow[..., State[Any]]:
+    try:
+        return of(name)
+    except ParamsError:
+        raise AttributeError(f"module {__name__} has no flow {name}") from None

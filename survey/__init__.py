@@ -1,0 +1,1 @@
+"""The user study: design, web application, analysis."""

@@ -1,0 +1,64 @@
+"""``python -m tasks survey serve NAME``: the app under uvicorn, on this machine alone."""
+
+import socket
+import sys
+from urllib.parse import urlsplit
+
+from atelier.config.profile import Profile
+from atelier.errors import ArtifactError, ParamsError
+from survey import files
+from survey.app import server, votes
+
+_LOOPBACK = {"127.0.0.1", "::1", "localhost"}
+
+
+def run(profile: Profile, name: str, host: str, port: int) -> None:
+    """Serve until told to stop.
+
+    Raises:
+        ParamsError: It should listen to others while links lead to this machine; or the port
+            is taken.
+        ArtifactError: There is no such study, or a picture is missing.
+    """
+    import uvicorn
+
+    address = profile.survey.address
+    if host not in _LOOPBACK and urlsplit(address).hostname in _LOOPBACK:
+        raise ParamsError(
+            f"survey.address is {address}, which only this machine reaches, and --host {host} "
+            "listens to others; let survey.address be how people reach the server"
+        )
+    study, pictures = files.study(name), files.folder(name) / "pictures"
+    missing = [one for one in study.pictures if not (pictures / one).is_file()]
+    if missing:
+        raise ArtifactError(
+            f"{pictures} lacks {len(missing)} of {len(study.pictures)} pictures, such as "
+            f"{missing[0]}; bring back the folder as `survey make` wrote it"
+        )
+    _check_free(host, port)
+    book = votes.opened(name)
+    sys.stdout.write(f"asking on http://{host}:{port}, people come by {address}\n")
+    sys.stdout.flush()
+    uvicorn.run(
+        server.application(study, book, pictures, address),
+        host=host,
+        port=port,
+        access_log=False,  # links are in addresses, and who reads when is nobody's business
+        log_level="warning",
+        server_header=False,
+        timeout_graceful_shutdown=10,
+    )
+    book.close()
+
+
+def _check_free(host: str, port: int) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as trial:
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            trial.bind((host, port))
+        except OSError as error:
+            raise ParamsError(
+                f"--host {host} --port {port} cannot be listened on: {error.strerror}; is a "
+                "server running there already?"
+            ) from None

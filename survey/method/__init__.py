@@ -1,0 +1,1 @@
+"""Design and analysis of the user study, as pure functions."""

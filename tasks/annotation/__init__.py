@@ -1,0 +1,1 @@
+"""What the annotate stage and its commands share: the agent, shards, cost estimate."""

@@ -1,0 +1,165 @@
+"""``annotate``'s pictures parted among workers; what they find is where the stage goes on from.
+
+Judging one picture is a pure function of its bytes and of what judges, and the stage keeps a
+journal of it under ``paths.RESUME``. Workers fill that journal, the stage finds every picture
+in it and puts the rest together, as after an interruption: byte for byte what one process
+makes. A worker has a clone of its own and says so when it is not the same one.
+"""
+
+import hashlib
+import platform
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+import atelier
+from atelier import images
+from atelier.annotators import annotate_images
+from atelier.annotators.annotate_images import Examined, Examiner
+from atelier.config.fields import Params
+from atelier.config.profile import Profile, read_profile, read_switch
+from atelier.criteria import annotations
+from atelier.criteria.annotations import Hash
+from atelier.criteria.dataset import Entry
+from atelier.criteria.tree import parse
+from atelier.errors import ArtifactError
+from tasks import annotate
+from tasks.run import paths
+
+
+class Picture(Params):
+    """One picture, and what its file must hold where it is judged."""
+
+    file: str
+    image: Hash
+
+
+class Shard(Params):
+    """What one worker judges at once.
+
+    Attributes:
+        name: Its place among the others, as 3/8.
+        judge: ``Examiner.fingerprint``: criteria, annotator and limits.
+        code: ``code()`` of who asks.
+        pictures: Those that the journal does not know.
+    """
+
+    name: str
+    judge: str
+    code: str
+    pictures: list[Picture]
+
+
+def plan(count: int) -> list[Shard]:
+    """Part the pictures that are not judged yet into ``count`` shards of nearly one size.
+
+    Every ``count``-th picture goes to the same shard: neighbours in the corpus are often alike
+    in size, and so in cost. Fewer pictures than shards make fewer shards.
+
+    Raises:
+        ArtifactError: There is no picture in ``paths.DATA``.
+        ParamsError: The profile or what it names does not fit.
+    """
+    profile = _profile()
+    examiner = _examiner(profile)
+    entries = annotate.corpus_in_force(profile).entries
+    known = annotate_images.judged(annotate.work_of(examiner) / annotate.JOURNAL)
+    waiting = [one for one in _pictures(entries) if one.image not in known]
+    parts = [part for part in (waiting[start::count] for start in range(count)) if part]
+    return [
+        Shard(
+            name=f"{number}/{len(parts)}",
+            judge=examiner.fingerprint(),
+            code=code(),
+            pictures=part,
+        )
+        for number, part in enumerate(parts, start=1)
+    ]
+
+
+def judge(shard: Shard) -> str:
+    """Judge a shard's pictures, and return the lines of the journal. Runs in a worker.
+
+    Raises:
+        ArtifactError: This clone has other code, settings or pictures than who asks.
+    """
+    examiner = _examiner(_profile())
+    _refuse_another_clone(shard, examiner)
+    return annotations.lines(_judged(one, examiner) for one in shard.pictures)
+
+
+def take_in(lines: str) -> int:
+    """Put what a worker found into the stage's journal; return how many pictures."""
+    found = [Examined.model_validate_json(line) for line in lines.splitlines()]
+    work = annotate.work_of(_examiner(_profile()))
+    annotate_images.note(work / annotate.JOURNAL, found)
+    return len(found)
+
+
+def code() -> str:
+    """Return a hash of the library's sources, of what reads pixels, and of the machine's kind.
+
+    Where it is the same, one picture gets the same judgements to the last bit.
+    """
+    root = Path(atelier.__file__).parent
+    digest = hashlib.sha256(f"{platform.machine()} {sys.version_info[:2]}".encode())
+    for package in ("numpy", "pillow", "scipy", "scikit-image"):
+        digest.update(f" {package} {version(package)}".encode())
+    for file in sorted(root.rglob("*.py")):
+        digest.update(file.relative_to(root).as_posix().encode() + b"\0" + file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _profile() -> Profile:
+    return read_profile(paths.profile(read_switch(paths.SWITCH)))
+
+
+def _examiner(profile: Profile) -> Examiner:
+    return annotate.examiner_in_force(
+        profile, parse(paths.CRITERIA / profile.annotate.criteria)
+    )
+
+
+def _pictures(entries: Sequence[Entry]) -> list[Picture]:
+    """The corpus, each bytes once; what cannot be opened is the stage's own to tell."""
+    found: dict[str, Picture] = {}
+    for entry in entries:
+        try:
+            image = images.sha256(paths.DATA / entry.file)
+        except OSError:
+            continue
+        found.setdefault(image, Picture(file=entry.file, image=image))
+    return list(found.values())
+
+
+def _refuse_another_clone(shard: Shard, examiner: Examiner) -> None:
+    where = f"the worker in {platform.node()}:{Path.cwd()}"
+    if shard.code != code():
+        raise ArtifactError(
+            f"{where} has another code, Python or imaging library than the clone that asks it, "
+            "and might judge otherwise; bring it to the same commit, `pip install -c "
+            "constraints.txt -e '.[scale]'`, and start it again"
+        )
+    if shard.judge != examiner.fingerprint():
+        raise ArtifactError(
+            f"{where} has other settings, criteria or labels than the clone that asks it; "
+            f"bring {paths.PARAMS}/ and {paths.LABELS}/ to the same commit, and start it again"
+        )
+
+
+def _judged(one: Picture, examiner: Examiner) -> Examined:
+    path = examiner.data / one.file
+    try:
+        image = images.sha256(path)
+    except OSError as error:
+        raise ArtifactError(
+            f"{platform.node()}:{path.absolute()} cannot be opened ({error.strerror}); run "
+            "`dvc pull data` in the clone of this worker"
+        ) from None
+    if image != one.image:
+        raise ArtifactError(
+            f"{platform.node()}:{path.absolute()} is not the picture that was asked about; run "
+            "`dvc pull data` in the clone of this worker"
+        )
+    return examiner.examine(one.file, image)

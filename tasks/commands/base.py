@@ -1,0 +1,214 @@
+"""``python -m tasks base``: a small painter from nothing, where none can be downloaded.
+
+It is to the demo what SDXL is to a user: an input, not a stage. Captions of the
+sketchbook name subject and hue only, so the base draws good and bad poles alike.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from atelier import atomic, images
+from atelier.config.base import BaseParams, FolderCodec, PCACodec
+from atelier.config.profile import Profile
+from atelier.criteria import dataset, tree
+from atelier.errors import ArtifactError, ImageError, ParamsError
+from atelier.models import pca_codec, sampling
+from atelier.models.denoiser import Denoiser, quiet
+from atelier.models.small import pipelines
+from atelier.objectives import steps
+from atelier.reporting import silent
+from atelier.starter import drawings
+from atelier.training import ranks
+from tasks.run import paths, progress, resume
+from tasks.tracking.mlflow_runs import StageRun
+from tasks.training import trainer
+
+_CODEC_PICTURES = 600  # as many as the PCA is fitted to
+_ENCODED_AT_ONCE = 32
+_GRID = (4, 8)  # rows and columns of the sample grid
+
+
+@dataclass(frozen=True)
+class _Captioned:
+    """Pictures of the corpus in [-1, 1], ``[N, 3, H, W]``, and their captions."""
+
+    pixels: Tensor
+    captions: list[str]
+
+
+def run(profile: Profile, tracked: StageRun) -> None:
+    """Train the base of ``base:`` and write it where ``model.source`` says.
+
+    Raises:
+        ParamsError: The profile trains no base.
+        ArtifactError: The corpus cannot be read.
+    """
+    params = profile.base
+    if params is None:
+        raise ParamsError(
+            "this profile has `base: null`: its model is loaded, not trained here; fill "
+            "`base:` as in params/starter.yaml to train a small one"
+        )
+    together = ranks.join()
+    if together.sharded:
+        raise ParamsError(
+            "`base` trains all weights, and only frozen ones are shared out over processes; "
+            "run it without ATELIER_SHARDED, or by accelerate launch --multi_gpu"
+        )
+    target = Path(profile.model.source)
+    work = resume.folder("base", params, profile.model, *_corpus_files(params))
+    captioned = _read(params, profile)
+    painter = _untrained(params, captioned, profile)
+    curve = trainer.teach(
+        "base",
+        painter,
+        dict(painter.network.named_parameters()),
+        steps.denoising(
+            painter,
+            _encoded(painter, captioned),
+            params.training,
+            role="caption",
+            caption_dropout=params.caption_dropout,
+            weighting="constant",
+        ),
+        learning_rate=params.learning_rate,
+        params=params.training,
+        work=work,
+        tracked=tracked,
+        ranks=together,
+    )
+    if not together.first:
+        return
+    _save(painter, target)
+    _write_card(painter, params, target)
+    curve.write(target / "curve.tsv")
+    grid = _grid(painter, captioned.captions, params.grid_guidance, profile)
+    atomic.write(target / "samples.png", images.png(grid))
+    tracked.picture("base samples", Image.fromarray(grid))
+    resume.done(work)
+
+
+def _read(params: BaseParams, profile: Profile) -> _Captioned:
+    if params.corpus == "sketchbook":
+        pictures, captions = [], []
+        with progress.bar("sketchbook", params.images, "drawings") as report:
+            for drawing in drawings.sketchbook(params.images, params.training.seed):
+                pictures.append(
+                    images.square(Image.fromarray(drawing.pixels), profile.model.pixels)
+                )
+                captions.append(drawing.caption)
+                report(len(pictures), {})
+        return _Captioned(sampling.to_pixels(np.stack(pictures)), captions)
+    return _read_folder(Path(params.corpus), params.images, profile)
+
+
+def _read_folder(folder: Path, most: int, profile: Profile) -> _Captioned:
+    """Pictures of a folder, mirrored ones beside them, with captions as annotate has them."""
+    pictures, captions = [], []
+    for entry in dataset.find(folder, profile.annotate.captions).entries[:most]:
+        try:
+            image = images.read(folder / entry.file, profile.annotate.largest_pixels)
+        except ImageError:
+            continue  # annotate's quarantine says why; a base can do without
+        square = images.square(image, profile.model.pixels)
+        pictures += [square, square[:, ::-1]]
+        captions += [entry.caption, entry.caption]
+    if not pictures:
+        raise ArtifactError(f"base.corpus {str(folder)!r} holds no readable captioned picture")
+    return _Captioned(sampling.to_pixels(np.stack(pictures)), captions)
+
+
+def _corpus_files(params: BaseParams) -> list[Path]:
+    return [] if params.corpus == "sketchbook" else [Path(params.corpus)]
+
+
+def _untrained(params: BaseParams, captioned: _Captioned, profile: Profile) -> Denoiser:
+    """The pipeline with a fitted codec and random weights, ready to train."""
+    criteria = tree.parse(paths.CRITERIA / profile.annotate.criteria)
+    phrases = [
+        phrase
+        for leaf in criteria.leaves().values()
+        for phrase in (leaf.positive, leaf.negative)
+    ]
+    with quiet():
+        return pipelines.painter(
+            params.network,
+            _codec(params.codec, captioned.pixels),
+            [*captioned.captions, *phrases],
+            text_tokens=profile.model.text_tokens,
+            text_chunks=profile.model.text_chunks,
+            seed=params.training.seed,
+        )
+
+
+def _codec(params: PCACodec | FolderCodec, pixels: Tensor) -> Any:
+    if isinstance(params, PCACodec):
+        return pca_codec.fit(pixels[:_CODEC_PICTURES], params.patch_pixels, params.channels)
+    from diffusers import AutoencoderTiny
+
+    if not Path(params.path).is_dir():
+        raise ArtifactError(f"base.codec.path {params.path!r} is no folder")
+    return AutoencoderTiny.from_pretrained(params.path).float().eval()
+
+
+def _encoded(painter: Denoiser, captioned: _Captioned) -> steps.Corpus:
+    distinct = list(dict.fromkeys(["", *captioned.captions]))
+    number = {caption: row for row, caption in enumerate(distinct)}
+    batches = torch.split(captioned.pixels, _ENCODED_AT_ONCE)
+    return steps.Corpus(
+        latents=torch.cat([painter.encode_images(batch) for batch in batches]),
+        prompts=painter.encode_texts(distinct),
+        rows={"caption": torch.tensor([[number[caption]] for caption in captioned.captions])},
+        empty=number[""],
+    )
+
+
+def _save(painter: Denoiser, target: Path) -> None:
+    """Write the pipeline in half precision: it is committed, or carried about."""
+    with quiet(), atomic.clear_disk_errors(target):
+        painter.pipeline().to(torch.float16).save_pretrained(target)
+        painter.pipeline().to(torch.float32)
+
+
+def _write_card(painter: Denoiser, params: BaseParams, target: Path) -> None:
+    """Say beside the weights how they were made."""
+    card = {
+        "made_by": "python -m tasks base",
+        "parameters": _count(painter.network),
+        "base": params.model_dump(),
+    }
+    atomic.write(target / "base.json", json.dumps(card, indent=2) + "\n")
+
+
+def _grid(
+    painter: Denoiser, captions: list[str], guidance: float, profile: Profile
+) -> images.Pixels:
+    """Paint the most frequent captions once each, so that a person can look."""
+    rows, columns = _GRID
+    prompts = sorted(set(captions), key=lambda c: (-captions.count(c), c))
+    chosen = [prompts[n % len(prompts)] for n in range(rows * columns)]
+    evaluate = profile.evaluate
+    painted = sampling.paint(
+        painter,
+        chosen,
+        range(len(chosen)),
+        steps=evaluate.steps,
+        guidance=guidance,
+        pixels=profile.model.pixels,
+        batch_images=evaluate.batch_images,
+        report=silent,
+    )
+    pictures = list(painted)
+    lines = [np.hstack(pictures[r * columns : (r + 1) * columns]) for r in range(rows)]
+    return np.vstack(lines)
+
+
+def _count(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())

@@ -1,0 +1,268 @@
+"""``python -m tasks compare A B``: two registered models on one protocol, with intervals.
+
+Both paint the same test captions from the same noise, one annotator judges both, and the
+difference is taken picture by picture. The alias ``serving`` is on the model that was found
+better last; unlike ``champion``, which follows dvc.lock, nothing but this moves it, by
+
+    the rule: B takes the place of A if the 95% interval of #A_neg(B) - #A_neg(A) lies below
+    zero, and B's FID is at most (1 + slack) times A's.
+
+The base is called ``base``; a model ``theta@champion``, ``theta/3``, ``theta1/1``, or by its
+whole address, ``models:/…``.
+"""
+
+import contextlib
+import dataclasses
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from atelier import atomic, images
+from atelier.config.profile import Profile, read_switch
+from atelier.criteria import annotations, tree
+from atelier.criteria.annotations import Record
+from atelier.criteria.tree import Tree
+from atelier.errors import ParamsError
+from atelier.metrics import comparison, negatives
+from atelier.metrics.comparison import Painted, Result
+from atelier.metrics.fid import Distance
+from atelier.models import adapters, loading, sampling
+from tasks import evaluate
+from tasks.evaluation import generation, scoring
+from tasks.run import paths, progress
+from tasks.tracking import registry
+from tasks.training.prompts import Prompts
+
+SERVING = "serving"
+_WIDTH = 118
+_NO_LIMIT = 2**31  # pixels; these pictures are our own
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of the two.
+
+    Attributes:
+        name: As it was asked for.
+        address: In the registry, with its number; None for the base.
+        lora: Folder of its weights; None for the base.
+    """
+
+    name: str
+    address: str | None
+    lora: Path | None
+
+
+def run(profile: Profile, first: str, second: str, *, promote: bool, slack: float) -> None:
+    """Paint, judge and compare; print and log the table; move the alias if the rule says so.
+
+    Args:
+        profile: In force; says what is painted, and how it is judged.
+        first: The model to beat. ``serving`` where none serves yet is the base.
+        second: The model that may take its place.
+        promote: Move the alias ``serving`` to the second if the rule holds.
+        slack: By which share the second's FID may be worse.
+
+    Raises:
+        ParamsError: A model is not in the registry, or cannot be promoted.
+        ArtifactError: The test part is absent, or the weights belong to another base.
+    """
+    profile_name = read_switch(paths.SWITCH)
+    sides = [_side(name, profile_name, profile) for name in (first, second)]
+    if promote and sides[1].address is None:
+        raise ParamsError("the base is no registered model, so it cannot be promoted")
+    criteria = tree.parse(paths.JUDGED_BY)
+    test = annotations.read(generation.part_examined(profile), Record)
+    examined = generation.painted_records(test, profile.evaluate.prompts)
+    files = _paint(sides, examined, criteria, profile)
+    results = comparison.compare(
+        _judged(sides, files, criteria, profile),
+        evaluate.real_paintings(test, profile),
+        criteria,
+        scoring.extractor(profile, scoring.survey(profile)),
+        metrics=["fid", "kid"],
+        learned=None,
+        scores={},
+        reference="A",
+        resamples=profile.evaluate.bootstrap,
+        seed=profile.evaluate.seed,
+    )
+    verdict = judge(results["A"], results["B"], slack)
+    said = _said(sides, results, verdict)
+    atomic.write(paths.COMPARISON, json.dumps(said, ensure_ascii=False, indent=2) + "\n")
+    console = Console() if Console().is_terminal else Console(width=_WIDTH)
+    console.print(_table(sides, results))
+    console.print(escape(verdict.why))
+    registry.log_comparison(profile_name, said, paths.COMPARISON)
+    if promote and verdict.better and sides[1].address is not None:
+        registry.point(SERVING, sides[1].address, verdict.why)
+        sys.stdout.write(f"{SERVING} is {sides[1].address} now\n")
+    elif promote:
+        sys.stdout.write(f"{SERVING} stays where it was\n")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the rule says, and why."""
+
+    better: bool
+    why: str
+
+
+def judge(first: Result, second: Result, slack: float) -> Verdict:
+    """Apply the rule of this module to what was measured."""
+    assert second.difference is not None  # it was compared with the first
+    gap = second.difference
+    reasons = [
+        f"#A_neg(B) - #A_neg(A) is {gap.estimate:+.2f} [{gap.low:+.2f}, {gap.high:+.2f}] over "
+        f"{gap.count} pictures, which {'lies' if gap.high < 0 else 'does not lie'} below zero"
+    ]
+    kept = True
+    if first.fid is None or second.fid is None:
+        kept = False
+        reasons.append("there is no FID: too few pictures, or its network is not here")
+    else:
+        mine, theirs = second.fid.fid, first.fid.fid
+        kept = mine <= (1 + slack) * theirs
+        reasons.append(
+            f"B's FID, {mine:.2f}, is {'within' if kept else 'more than'} {slack:.0%} of A's, "
+            f"{theirs:.2f}"
+        )
+    better = gap.high < 0 and kept
+    return Verdict(
+        better, f"B is {'' if better else 'not '}better: " + "; ".join(reasons) + "."
+    )
+
+
+def _side(name: str, profile_name: str, profile: Profile) -> Side:
+    base = profile.model
+    if name == "base":
+        return Side(name, None, None)
+    address = registry.address(name, profile_name)
+    if address is None and name == SERVING:
+        return Side(f"base (nothing has the alias {SERVING} yet)", None, None)
+    if address is None:
+        raise ParamsError(
+            f"{name} is not in the registry; it has {', '.join(registry.listed(profile_name))}"
+        )
+    objective = profile.cpo.objectives.get(registry.known(address)[0])
+    if objective is not None and objective.objective == "npo":
+        raise ParamsError(
+            f"{name} was trained by npo: it guides another model and paints nothing"
+        )
+    model, folder = registry.fetch(address)
+    if (model.source, model.revision) != (base.source, base.revision):
+        raise ParamsError(
+            f"{name} was trained on {model.source} at {model.revision}, the profile in force "
+            f"has {base.source} at {base.revision}; models of two bases are not compared here"
+        )
+    return Side(name, address, folder)
+
+
+def _paint(
+    sides: Sequence[Side], records: Sequence[Record], criteria: Tree, profile: Profile
+) -> dict[str, list[Path]]:
+    """Paint the records' captions with each; return the files, by A and B."""
+    painter = loading.load(profile.model)
+    for letter, one in _lettered(sides):
+        if one.lora is not None:
+            adapters.attach(painter, letter, one.lora)
+    writer = Prompts(painter, criteria, profile.evaluate.seed)
+    prompts = [writer.write(record, ()) for record in records]
+    files: dict[str, list[Path]] = {}
+    with progress.bar("compare", 2 * len(records), "pictures") as report:
+        for letter, one in _lettered(sides):
+            adapter = letter if one.lora is not None else None
+            with adapters.use(painter.network, adapter):
+                pictures = sampling.paint(
+                    painter,
+                    prompts,
+                    generation.seeds(profile.evaluate.seed, len(records)),
+                    steps=profile.evaluate.steps,
+                    guidance=profile.evaluate.guidance,
+                    pixels=profile.model.pixels,
+                    batch_images=profile.evaluate.batch_images,
+                    report=progress.after(len(files) * len(records), report),
+                )
+                files[letter] = []
+                for index, picture in enumerate(pictures):
+                    files[letter].append(paths.COMPARISON.parent / letter / f"{index:03}.png")
+                    atomic.write(files[letter][-1], images.png(picture))
+    return files
+
+
+def _lettered(sides: Sequence[Side]) -> Iterator[tuple[str, Side]]:
+    return zip("AB", sides, strict=True)
+
+
+def _judged(
+    sides: Sequence[Side],
+    files: dict[str, list[Path]],
+    criteria: Tree,
+    profile: Profile,
+) -> dict[str, Painted]:
+    annotator = evaluate.annotator_in_force(profile, criteria)
+    painted: dict[str, Painted] = {}
+    count = len(files["A"])
+    with contextlib.ExitStack() as opened:
+        name, judge = opened.enter_context(evaluate.first_judge(profile, annotator, criteria))
+        report = opened.enter_context(progress.bar("judge", 2 * count, "pictures"))
+        for letter, _ in _lettered(sides):
+            said = judge(files[letter], progress.after(len(painted) * count, report))
+            pictures = [np.array(images.read(file, _NO_LIMIT)) for file in files[letter]]
+            hashes = [images.sha256(file) for file in files[letter]]
+            found = negatives.verdicts(said, hashes, name)
+            painted[letter] = Painted(images=pictures, found=found, second=None)
+    return painted
+
+
+def _said(
+    sides: Sequence[Side], results: dict[str, Result], verdict: Verdict
+) -> dict[str, Any]:
+    rows = {
+        letter: {
+            "model": one.name,
+            "address": one.address,
+            "negatives": dataclasses.asdict(results[letter].attributes.negatives),
+            "fid": _plain(results[letter].fid),
+        }
+        for letter, one in _lettered(sides)
+    }
+    assert results["B"].difference is not None
+    return {
+        **rows,
+        "difference": dataclasses.asdict(results["B"].difference),
+        "better": verdict.better,
+        "why": verdict.why,
+    }
+
+
+def _plain(distance: Distance | None) -> dict[str, Any] | None:
+    return None if distance is None else dataclasses.asdict(distance)
+
+
+def _table(sides: Sequence[Side], results: dict[str, Result]) -> Table:
+    table = Table(title="The same captions and noise, one annotator; lower is better")
+    for heading in ("", "model", "#A_neg", "B - A, paired", "FID"):
+        table.add_column(heading, overflow="fold")
+    for letter, one in _lettered(sides):
+        result = results[letter]
+        count, gap = result.attributes.negatives, result.difference
+        table.add_row(
+            letter,
+            one.name if one.address is None else f"{one.name} ({one.address})",
+            escape(f"{count.estimate:.2f} [{count.low:.2f}, {count.high:.2f}]"),
+            ""
+            if gap is None
+            else escape(f"{gap.estimate:+.2f} [{gap.low:+.2f}, {gap.high:+.2f}]"),
+            "–" if result.fid is None else f"{result.fid.fid:.2f}",
+        )
+    return table

@@ -1,0 +1,211 @@
+"""``python -m tasks paint``: use what was learned: any models, any prompt, steered by criteria.
+
+Criteria steer by words, which θ1 was taught: a promoted criterion puts its good pole into the
+prompt, a suppressed one puts its bad pole into the prompt that guidance leads away from, in
+place of the empty one. Both take a leaf or a branch of the tree.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from atelier import atomic, images
+from atelier.config.model import ModelParams
+from atelier.config.profile import Profile
+from atelier.criteria import captions, tree
+from atelier.criteria.tree import Tree
+from atelier.errors import ParamsError
+from atelier.models import adapters, loading, sampling
+from atelier.models.denoiser import Denoiser
+from atelier.reports import image_grids
+from tasks.evaluation import candidates
+from tasks.run import paths, progress
+from tasks.tracking import registry
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is to be painted, and how; None stands for what evaluate does.
+
+    Attributes:
+        prompts: What is to be seen.
+        models: Names as evaluate has them, folders of LoRAs, or ``models:/`` addresses.
+        promote: Criteria or branches whose good pole is asked for.
+        suppress: Criteria or branches whose bad pole is led away from.
+        seeds: Of the starting noise; each prompt is painted with each.
+        steps: Sampling steps.
+        guidance: Classifier-free guidance.
+        out: Folder for the grid, the pictures, and how they were made.
+    """
+
+    prompts: Sequence[str]
+    models: Sequence[str]
+    promote: Sequence[str]
+    suppress: Sequence[str]
+    seeds: Sequence[int]
+    steps: int | None
+    guidance: float | None
+    out: Path
+
+
+@dataclass(frozen=True)
+class Model:
+    """A base, and the folder of the LoRA on it, or of full weights; None for the bare base."""
+
+    name: str
+    base: ModelParams
+    lora: Path | None
+
+    def identity(self) -> dict[str, str | None]:
+        """Say which weights these are."""
+        return {
+            "base": f"{self.base.source} at {self.base.revision}",
+            "lora": None if self.lora is None else images.sha256(adapters.file(self.lora)),
+        }
+
+
+def run(profile: Profile, wish: Wish) -> Path:
+    """Paint every prompt with every model and seed; return the grid's file.
+
+    Raises:
+        ParamsError: A model or a criterion is unknown, or guidance is off and needed.
+        ArtifactError: A model's weights are absent, or belong to another base.
+    """
+    criteria = tree.parse(_criteria(profile))
+    steps = wish.steps or profile.evaluate.steps
+    guidance = wish.guidance or profile.evaluate.guidance
+    good, bad = _steered(wish, criteria, guidance)
+    chosen = [named(name, profile) for name in dict.fromkeys(wish.models)]
+    prompts = [captions.join(prompt, good) for prompt in wish.prompts for _ in wish.seeds]
+    against = [captions.join("", bad)] * len(prompts) if bad else None
+    seeds = list(wish.seeds) * len(wish.prompts)
+    rows: dict[str, list[images.Pixels]] = {}
+    with progress.bar("paint", len(chosen) * len(prompts), "pictures") as report:
+        for model, painter, adapter in _ready(chosen):
+            _check_room(painter, [*prompts, *(against or [])])
+            done = len(rows) * len(prompts)
+            with adapters.use(painter.network, adapter):
+                rows[model.name] = list(
+                    sampling.paint(
+                        painter,
+                        prompts,
+                        seeds,
+                        steps=steps,
+                        guidance=guidance,
+                        pixels=model.base.pixels,
+                        batch_images=profile.evaluate.batch_images,
+                        against=against,
+                        report=progress.after(done, report),
+                    )
+                )
+    how = {
+        "prompts": prompts,
+        "against": against,
+        "seeds": seeds,
+        "models": {model.name: model.identity() for model in chosen},
+        "steps": steps,
+        "guidance": guidance,
+    }
+    return _write(wish, {model.name: rows[model.name] for model in chosen}, how)
+
+
+def _criteria(profile: Profile) -> Path:
+    """The tree that the annotator judged by, or the profile's where nothing was judged yet."""
+    judged = paths.JUDGED_BY
+    return judged if judged.is_file() else paths.CRITERIA / profile.annotate.criteria
+
+
+def _steered(wish: Wish, criteria: Tree, guidance: float) -> tuple[list[str], list[str]]:
+    """Phrases to ask for, and phrases to lead away from."""
+    promoted = [path for name in wish.promote for path in _leaves(name, criteria)]
+    suppressed = [path for name in wish.suppress for path in _leaves(name, criteria)]
+    if suppressed and guidance == 1:
+        raise ParamsError(
+            "--suppress leads away from a bad pole by guidance, which is 1, off; "
+            "add --guidance 2, or --promote the same criterion"
+        )
+    unique = dict.fromkeys
+    good = captions.winner(unique(promoted), criteria)
+    bad = captions.loser(unique(suppressed), criteria)
+    return good, bad
+
+
+def _leaves(name: str, criteria: Tree) -> list[str]:
+    leaves = criteria.leaves()
+    found = [path for path in leaves if path == name or path.startswith(f"{name}/")]
+    if not found:
+        raise ParamsError(
+            f"{name!r} is no criterion or branch of the domain {criteria.domain!r}; its roots "
+            f"are {', '.join(criteria.roots())}; `python -m tasks criteria show` draws the tree"
+        )
+    return found
+
+
+def named(name: str, profile: Profile) -> Model:
+    """Return the model that a person named.
+
+    Raises:
+        ParamsError: There is none of that name.
+    """
+    trained = {candidates.THETA1: paths.SFT} | {
+        objective: paths.CPO / objective for objective in profile.cpo.objectives
+    }
+    if name == candidates.BASE:
+        return Model(name, profile.model, None)
+    if name in trained:
+        return Model(name, profile.model, trained[name])
+    if name.startswith("models:/"):
+        base, lora = registry.fetch(name)
+        return Model(name.removeprefix("models:/"), base, lora)
+    if adapters.file(Path(name)).is_file():
+        return Model(name, profile.model, Path(name))
+    raise ParamsError(
+        f"--model {name!r} is unknown; it should be one of "
+        f"{', '.join([candidates.BASE, *trained])}, a folder with {adapters.FILE} "
+        f"or {adapters.FULL}, or an address in the registry such as "
+        "models:/atelier-starter-theta@champion"
+    )
+
+
+def _ready(chosen: Sequence[Model]) -> Iterator[tuple[Model, Denoiser, str | None]]:
+    """Each model with its painter and adapter; models on one base share it in memory."""
+    bases = list(dict.fromkeys(model.base for model in chosen))
+    for base in bases:
+        painter = loading.load(base)
+        for number, model in enumerate(model for model in chosen if model.base == base):
+            if model.lora is None:
+                yield model, painter, None
+            else:
+                adapters.attach(painter, f"painting{number}", model.lora)
+                yield model, painter, f"painting{number}"
+
+
+def _check_room(painter: Denoiser, prompts: Sequence[str]) -> None:
+    for prompt in dict.fromkeys(prompts):
+        tokens = painter.count_tokens(prompt)
+        if tokens > painter.token_budget:
+            raise ParamsError(
+                f"the prompt has {tokens} tokens with its criteria, this model reads "
+                f"{painter.token_budget}; shorten it, or name fewer criteria: {prompt!r}"
+            )
+
+
+def _write(wish: Wish, rows: dict[str, list[images.Pixels]], how: Mapping[str, object]) -> Path:
+    several = len(wish.seeds) > 1
+    headings = [
+        f"{prompt} · {seed}" if several else prompt
+        for prompt in wish.prompts
+        for seed in wish.seeds
+    ]
+    for name, pictures in rows.items():
+        for number, picture in enumerate(pictures):
+            file = wish.out / re.sub(r"[^\w.-]+", "-", name) / f"{number:03}.png"
+            atomic.write(file, images.png(picture))
+    atomic.write(wish.out / "paint.json", json.dumps(how, indent=2, ensure_ascii=False) + "\n")
+    grid = wish.out / "grid.png"
+    atomic.write(grid, images.png(np.array(image_grids.labelled(rows, headings))))
+    return grid

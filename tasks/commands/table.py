@@ -1,0 +1,74 @@
+"""``python -m tasks table``: what evaluate found, on one screen, and where to look on."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from atelier.errors import ArtifactError
+from tasks.evaluation import candidates, results
+from tasks.run import paths
+from tasks.tracking import mlflow_runs
+
+_WIDTH = 118  # columns where the output is no terminal
+
+
+def run() -> None:
+    """Print painters × #A_neg, FID and negatives by root; then the ways to see more.
+
+    Raises:
+        ArtifactError: Nothing was evaluated yet.
+    """
+    if not results.METRICS.is_file():
+        raise ArtifactError(f"{results.METRICS} is absent; run `dvc repro evaluate`")
+    metrics = json.loads(results.METRICS.read_text(encoding="utf-8"))
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=_WIDTH)
+    console.print(_table(metrics, _roots(results.PLOTS / "roots.csv")))
+    absent = [entry["label"] for entry in _suite().values() if not entry["available"]]
+    if absent:
+        said = (
+            f"Unavailable: {', '.join(absent)}; `python -m tasks weights` says what they need"
+        )
+        console.print(escape(said), style="dim", highlight=False)
+    console.print(f"Report      {results.REPORT}")
+    console.print(f"MLflow      {mlflow_runs.ui_command()}", soft_wrap=True)
+    console.print("Prefect     prefect server start & python -m flows serve", soft_wrap=True)
+
+
+def _table(metrics: dict[str, dict[str, float]], roots: dict[str, dict[str, float]]) -> Table:
+    names = list(next(iter(roots.values())))
+    table = Table(title="Negative attributes an image, with 95% interval; lower is better")
+    table.add_column("painter")
+    for heading in ("#A_neg", "FID", *names):
+        table.add_column(heading, justify="right")
+    shown = {name: row for name, row in metrics.items() if name != candidates.TOLD}
+    least = min(row["negatives"] for row in shown.values())
+    for name, row in shown.items():
+        found = "{negatives:.2f} [{negatives_low:.2f}, {negatives_high:.2f}]".format(**row)
+        distance = f"{row['fid']:.2f}" if "fid" in row else "–"
+        by_root = [f"{roots[name][root]:.2f}" for root in names]
+        style = "bold" if row["negatives"] == least else None
+        table.add_row(name, escape(found), distance, *by_root, style=style)
+    return table
+
+
+def _suite() -> dict[str, dict[str, Any]]:
+    """What was asked for, measured or not; of older evaluations nothing is known."""
+    if not paths.SUITE.is_file():
+        return {}
+    found: dict[str, dict[str, Any]] = json.loads(paths.SUITE.read_text(encoding="utf-8"))
+    return found
+
+
+def _roots(file: Path) -> dict[str, dict[str, float]]:
+    found: dict[str, dict[str, float]] = {}
+    with file.open(encoding="utf-8", newline="") as rows:
+        for row in csv.DictReader(rows):
+            found.setdefault(row["painter"], {})[row["root"]] = float(row["negatives"])
+    return found

@@ -1,0 +1,1 @@
+"""What the evaluation stages share: candidates, generation, scoring, results."""

@@ -1,0 +1,1 @@
+"""What every stage shares: paths, progress, resume folders, the machine, launching."""

@@ -1,1 +1,0 @@
-"""A user study: ``python -m tasks survey make|invite|serve|analyse``; see docs/survey.md."""

@@ -1,0 +1,72 @@
+"""A registered model, as MLflow loads it again: prompts in, pictures out.
+
+MLflow copies this file beside the LoRA it registers and runs it on
+``mlflow.pyfunc.load_model``; nothing else imports it. What it needs beside the LoRA (which
+base, at which revision, how it is sampled) is in the model's own config, so the model paints
+what it painted when it was evaluated.
+
+Input: rows with ``prompt`` and ``seed``. Output: rows with ``image``, a PNG in base64::
+
+    model = mlflow.pyfunc.load_model("models:/atelier-starter-theta@champion")
+    rows = model.predict(pandas.DataFrame({"prompt": ["a red landscape"], "seed": [1]}))
+    PIL.Image.open(io.BytesIO(base64.b64decode(rows["image"][0])))
+"""
+
+import base64
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pandas as pd
+
+from atelier import images
+from atelier.config.model import ModelParams, recorded_model
+from atelier.models import adapters, loading, sampling
+from atelier.reporting import silent
+
+_NAME = "registered"
+
+
+class Painting(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
+    """The base with one LoRA; loaded once, at ``load_model``."""
+
+    def load_context(self, context: Any) -> None:
+        """Load the base that the config names, and the LoRA that lies beside."""
+        config = context.model_config
+        self._painter = loading.load(_model(config))
+        adapters.attach(self._painter, _NAME, Path(context.artifacts["lora"]))
+
+    def predict(
+        self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None
+    ) -> pd.DataFrame:
+        """Paint a picture for each row.
+
+        Args:
+            context: MLflow's; holds the config.
+            model_input: Columns ``prompt`` and ``seed``.
+            params: ``steps`` and ``guidance``; as evaluated unless given.
+        """
+        config = {**context.model_config, **(params or {})}
+        with adapters.use(self._painter.network, _NAME):
+            pictures = sampling.paint(
+                self._painter,
+                [str(prompt) for prompt in model_input["prompt"]],
+                [int(seed) for seed in model_input["seed"]],
+                steps=int(config["steps"]),
+                guidance=float(config["guidance"]),
+                pixels=int(config["model"]["pixels"]),
+                batch_images=int(config["batch_images"]),
+                report=silent,
+            )
+            files = [base64.b64encode(images.png(pixels)).decode() for pixels in pictures]
+            return pd.DataFrame({"image": files})
+
+
+def _model(config: dict[str, Any]) -> ModelParams:
+    """Return the base to load; a folder is looked for from where it was registered."""
+    model = recorded_model(config["model"], "this model")
+    beside = Path(config["root"]) / model.source
+    return model.model_copy(update={"source": str(beside)}) if beside.is_dir() else model
+
+
+mlflow.models.set_model(Painting())

@@ -1,0 +1,173 @@
+"""Records and pictures, encoded: what the training stages read, built once and cached."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from atelier import images
+from atelier.config.model import ModelParams
+from atelier.config.profile import Profile
+from atelier.criteria.annotations import Record
+from atelier.errors import ArtifactError, ImageError, ParamsError
+from atelier.images import Framed, Size
+from atelier.models.denoiser import Denoiser
+from atelier.objectives.steps import Corpus
+from atelier.training import cache, latents
+from tasks.run import paths, progress
+
+_IMAGES_AT_ONCE = 16
+_TOKENS_AT_ONCE = 8192
+
+
+def encode(
+    painter: Denoiser,
+    records: Sequence[Record],
+    prompts: Mapping[str, Sequence[Sequence[str]]],
+    profile: Profile,
+) -> Corpus:
+    """Return the corpus of ``records``; afterwards the painter has no encoders in memory.
+
+    Latents and conditions lie on disk, and a batch's are read when it is drawn.
+
+    Args:
+        painter: Whose codec and text encoders are used.
+        records: The images, in order.
+        prompts: For each role, the prompts of each image.
+        profile: Its model's sizes, and how large a picture may be read.
+
+    Raises:
+        ParamsError: The buckets are of sizes that the painter does not paint.
+        ArtifactError: A picture cannot be read any more.
+    """
+    every = [""] + [prompt for role in prompts.values() for row in role for prompt in row]
+    distinct = list(dict.fromkeys(every))
+    with progress.bar("text embeddings", len(distinct), "prompts") as report:
+        conditions = latents.texts(
+            painter,
+            distinct,
+            folder=paths.CACHE,
+            batch_texts=max(_TOKENS_AT_ONCE // painter.token_budget, 1),
+            report=report,
+        )
+    sizes = _sizes(painter, records, profile)
+    encoded = _latents(painter, records, sizes, profile)
+    painter.release_encoders()
+    number = {prompt: row for row, prompt in enumerate(distinct)}
+    return Corpus(
+        latents=encoded.latents,
+        prompts=conditions,
+        rows={
+            role: torch.tensor([[number[prompt] for prompt in row] for row in of_images])
+            for role, of_images in prompts.items()
+        },
+        empty=number[""],
+        buckets=_buckets(sizes),
+        frames=_all(encoded.frames) if profile.model.true_sizes else None,
+    )
+
+
+def _latents(
+    painter: Denoiser, records: Sequence[Record], sizes: Sequence[Size], profile: Profile
+) -> latents.Encoded:
+    files = {record.image: record.file for record in records}
+
+    def framed(image: str, size: Size) -> Framed:
+        return images.cover(_read(files[image], profile), size)
+
+    with progress.bar("latents", len(records), "images") as report:
+        return latents.latents(
+            painter,
+            [record.image for record in records],
+            sizes,
+            framed,
+            folder=paths.CACHE,
+            batch_images=_IMAGES_AT_ONCE,
+            report=report,
+        )
+
+
+def _sizes(painter: Denoiser, records: Sequence[Record], profile: Profile) -> list[Size]:
+    """At which size each picture is learned: the square, or the nearest bucket's."""
+    model = profile.model
+    if model.buckets is None:
+        return [(model.pixels, model.pixels)] * len(records)
+    _check_step(painter, model)
+    sizes = images.sizes_of_area(
+        model.pixels, model.buckets.step_pixels, model.buckets.longest_ratio
+    )
+    files = {record.image: record.file for record in records}
+
+    def measure(missing: Sequence[str]) -> dict[str, Tensor]:
+        found = [_size(files[image], profile) for image in missing]
+        return {"size": torch.tensor(found, dtype=torch.float32)}
+
+    with progress.bar("sizes", len(records), "images") as report:
+        measured = cache.filled(
+            paths.CACHE / "sizes", list(files), measure, batch=_IMAGES_AT_ONCE, report=report
+        )
+    found = [measured.read(record.image, "size").int().tolist() for record in records]
+    return [images.nearest((height, width), sizes) for height, width in found]
+
+
+def _check_step(painter: Denoiser, model: ModelParams) -> None:
+    assert model.buckets is not None
+    step = model.buckets.step_pixels
+    _, one, _ = painter.latent_shape(step)
+    _, two, _ = painter.latent_shape(2 * step)
+    if one == 0 or two != 2 * one:
+        raise ParamsError(
+            f"model.buckets.step_pixels should be a multiple of what {model.family} paints in, "
+            f"is {step}; take 64, as the hub's models were trained with"
+        )
+
+
+def _buckets(sizes: Sequence[Size]) -> list[Tensor] | None:
+    distinct = sorted(set(sizes))
+    if len(distinct) == 1:
+        return None
+    return [
+        torch.tensor([row for row, own in enumerate(sizes) if own == size]) for size in distinct
+    ]
+
+
+def _all(column: cache.Column) -> Tensor:
+    return column[torch.arange(len(column))]
+
+
+def picture(file: str, profile: Profile) -> images.Pixels:
+    """Return a picture of ``data/`` as the painter paints them, square, ``[H, W, 3]``.
+
+    Raises:
+        ArtifactError: It cannot be read any more.
+    """
+    return images.square(_read(file, profile), profile.model.pixels)
+
+
+def _read(file: str, profile: Profile) -> Image.Image:
+    try:
+        return images.read(paths.DATA / file, profile.annotate.largest_pixels)
+    except ImageError as error:
+        raise _unreadable(file, error) from None
+
+
+def _size(file: str, profile: Profile) -> Size:
+    try:
+        return images.size_of(paths.DATA / file, profile.annotate.largest_pixels)
+    except ImageError as error:
+        raise _unreadable(file, error) from None
+
+
+def _unreadable(file: str, error: ImageError) -> ArtifactError:
+    return ArtifactError(
+        f"{paths.DATA / file} was readable when it was annotated and is not now ({error}); put "
+        "it back, or run `dvc repro` to annotate what is there"
+    )
+
+
+def weights_of(profile: Profile) -> Path | str:
+    """Return what tells two bases apart: the folder, or the hub id at its commit."""
+    folder = Path(profile.model.source)
+    return folder if folder.is_dir() else f"{profile.model.source}@{profile.model.revision}"

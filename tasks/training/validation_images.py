@@ -1,0 +1,93 @@
+"""Pictures that a training paints on its way, so that a person sees it learn; for MLflow alone.
+
+The prompts are captions of the validation set, with a starting noise each that stays the same,
+and are encoded with the corpus, before the encoders leave memory. The codec stays. Nothing
+that a training draws is touched: its curve and weights are those of a run without grids.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from atelier.config.training import Grids as GridParams
+from atelier.criteria import annotations
+from atelier.criteria.annotations import Record
+from atelier.models.denoiser import Denoiser
+from atelier.models.sampling import starting_noise, to_bytes
+from atelier.objectives.steps import Corpus
+from tasks.run import paths
+from tasks.tracking.mlflow_runs import StageRun
+
+_ROLE = "grid"
+_AT_ONCE = 4  # pictures
+
+
+class Grids:
+    """The grids of one stage; made before the painter's encoders are released."""
+
+    def __init__(self, painter: Denoiser, params: GridParams | None, pixels: int) -> None:
+        self._painter, self._params, self._pixels = painter, params, pixels
+        self._codec = painter.pipeline().vae if params is not None else None
+
+    def roles(self) -> dict[str, list[list[str]]]:
+        """Return the prompts to encode beside a stage's own, by their role.
+
+        Raises:
+            ArtifactError: There is no validation set.
+        """
+        if self._params is None:
+            return {}
+        records = annotations.read(paths.SPLIT / "validation.jsonl", Record)
+        distinct = sorted({record.caption for record in records})
+        count = min(self._params.prompts, len(distinct))
+        chosen = [distinct[n * len(distinct) // count] for n in range(count)]
+        return {_ROLE: [[caption] for caption in chosen]}
+
+    def look(self, name: str, corpus: Corpus, done: int, tracked: StageRun) -> None:
+        """Paint and log a grid if ``done`` steps is when one is due."""
+        if self._params is None or done % self._params.every_steps:
+            return
+        network = self._painter.network
+        device = next(network.parameters()).device
+        drawing = [device] if device.type == "cuda" else []
+        learning = [module for module in network.modules() if module.training]
+        network.eval()
+        try:
+            with torch.random.fork_rng(devices=drawing):
+                picture = self._paint(self._params, corpus)
+        finally:
+            for module in learning:
+                module.training = True
+        tracked.picture(f"{name} grid", picture, step=done)
+
+    def _paint(self, params: GridParams, corpus: Corpus) -> Image.Image:
+        prompts = corpus.rows[_ROLE][:, 0]
+        painted: list[np.ndarray[tuple[int, ...], np.dtype[np.uint8]]] = []
+        for first in range(0, len(prompts), _AT_ONCE):
+            rows = prompts[first : first + _AT_ONCE]
+            seeds = range(first, first + len(rows))
+            painted.extend(self._pictures(params, corpus, rows, seeds))
+        return Image.fromarray(np.hstack(painted))
+
+    def _pictures(
+        self, params: GridParams, corpus: Corpus, rows: Tensor, seeds: Sequence[int]
+    ) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+        painter = self._painter
+        device = next(painter.network.parameters()).device
+        noise = starting_noise(painter.latent_shape(self._pixels), seeds)
+        condition, empty = (
+            {name: column[which].to(device) for name, column in corpus.prompts.items()}
+            for which in (rows, torch.tensor([corpus.empty]))
+        )
+        latents = painter.sample(
+            noise.to(device), condition, empty, steps=params.steps, guidance=params.guidance
+        )
+        before = painter.pipeline().vae  # some objectives keep it, too
+        painter.pipeline().register_modules(vae=self._codec)
+        try:
+            return to_bytes(painter.decode_latents(latents))
+        finally:
+            painter.pipeline().register_modules(vae=before)

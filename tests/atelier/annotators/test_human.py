@@ -1,0 +1,189 @@
+import json
+from xml.etree import ElementTree
+
+import pytest
+
+from atelier.annotators import human
+from atelier.criteria.annotations import Image
+from atelier.criteria.tree import parse
+from atelier.errors import AnnotationError
+
+CRITERIA = """
+domain: toy
+version: "1"
+literature: {}
+criteria:
+  light:
+    name: Light & shade
+    about: How it falls.
+    branches:
+      clear: {positive: clear light, negative: dull light, positive_means: 'Say "ah".',
+              negative_means: "", applies: any, sources: [], aliases: [light/bright]}
+  edges: {positive: crisp edges, negative: soft <edges>, positive_means: "",
+          negative_means: "", applies: any, sources: []}
+"""
+IMAGES = [
+    Image(image=name * 64, file=f"{name}.png", width=9, height=9, caption="", artwork=name)
+    for name in "ab"
+]
+
+
+@pytest.fixture
+def tree(tmp_path):
+    (tmp_path / "toy.yaml").write_text(CRITERIA)
+    return parse(tmp_path / "toy.yaml")
+
+
+@pytest.fixture
+def read(tmp_path, tree):
+    def read(text, annotator=None):
+        (tmp_path / "labels.csv").write_text(text)
+        path = tmp_path / "labels.csv"
+        return human.read_csv(path, tree, human.known(IMAGES), annotator)
+
+    return read
+
+
+def short(judgements):
+    return [(one.image[0], one.criterion, one.pole, one.annotator) for one in judgements]
+
+
+def test_a_table_may_speak_in_poles_or_in_their_words(read):
+    judgements = read(
+        "file,criterion,pole,annotator,confidence\n"
+        "a.png,light/clear,positive,ann,0.8\n"
+        "b.png,light/bright,Dull  light,ann,\n"
+        "b.png,edges,abstain,ann,\n"
+        f"{'b' * 64},edges,negative,bob,1\n"
+    )
+
+    assert short(judgements) == [
+        ("a", "light/clear", "positive", "ann"),
+        ("b", "light/clear", "negative", "ann"),
+        ("b", "edges", "negative", "bob"),
+    ]
+    assert [one.confidence for one in judgements] == [0.8, 1.0, 1.0]
+
+
+def test_all_mistakes_of_a_table_are_named_at_once(read):
+    with pytest.raises(AnnotationError) as caught:
+        read(
+            "file,criterion,pole,confidence\n"
+            "a.png,light,positive,1\n"
+            "c.png,edges,positive,1\n"
+            "a.png,edges,good,1\n"
+            "a.png,edges,positive,90\n",
+            "ann",
+        )
+
+    said = str(caught.value)
+    assert "line 2: the tree has no criterion 'light'" in said
+    assert "line 3: there is no picture 'c.png'" in said
+    assert "line 4: pole should be positive, negative or abstain, or 'crisp edges'" in said
+    assert "line 5: confidence: input should be less than or equal to 1, got '90'" in said
+
+
+@pytest.mark.parametrize(
+    ("text", "cure"),
+    [
+        ("file;criterion;pole\n", "should have the columns"),
+        ("", "should have the columns"),
+        ("file,criterion,pole\n", "does not say who judged"),
+    ],
+)
+def test_a_table_that_is_none_says_what_it_lacks(read, text, cure):
+    with pytest.raises(AnnotationError, match=cure):
+        read(text)
+
+
+def test_the_interface_offers_both_poles_of_every_criterion(tree):
+    view = ElementTree.fromstring(human.interface(tree))
+
+    offered = {
+        choices.get("name"): [
+            (one.get("alias"), one.get("value")) for one in choices.iter("Choice")
+        ]
+        for choices in view.iter("Choices")
+    }
+    assert offered == {
+        "light.clear": [("positive", "clear light"), ("negative", "dull light")],
+        "edges": [("positive", "crisp edges"), ("negative", "soft <edges>")],
+    }
+    assert [one.get("value") for one in view.iter("Header")] == ["Light & shade"]
+
+
+def exported(tree):
+    """The tasks as Label Studio gives them back, answered by two people and a skipper."""
+    del tree
+    tasks = json.loads(human.tasks(IMAGES, "/data/local-files/?d="))
+
+    def said(name, choice):
+        return {
+            "type": "choices", "from_name": name, "to_name": "picture",
+            "value": {"choices": [choice]}, "id": "x", "origin": "manual",
+        }  # fmt: skip
+
+    tasks[0] |= {
+        "id": 1,
+        "annotations": [
+            {"completed_by": 7, "was_cancelled": False,
+             "result": [said("light.clear", "negative"), said("edges", "positive")]},
+            {"completed_by": {"id": 8, "email": "ann@studio"}, "was_cancelled": False,
+             "result": [said("edges", "soft <edges>")]},
+        ],
+    }  # fmt: skip
+    tasks[1] |= {
+        "id": 2,
+        "annotations": [
+            {"completed_by": 7, "was_cancelled": True, "result": [said("edges", "positive")]}
+        ],
+    }
+    return tasks
+
+
+def test_label_studio_answers_what_it_was_given(tree, tmp_path):
+    path = tmp_path / "export.json"
+    path.write_text(json.dumps(exported(tree)))
+
+    judgements = human.read_label_studio(path, tree, human.known(IMAGES))
+
+    assert short(judgements) == [
+        ("a", "light/clear", "negative", "human 7"),
+        ("a", "edges", "positive", "human 7"),
+        ("a", "edges", "negative", "human ann@studio"),
+    ]
+
+
+def test_another_export_of_label_studio_is_no_export(tree, tmp_path):
+    path = tmp_path / "export.json"
+    path.write_text('[{"id": 1, "image": "a.png"}]')
+
+    with pytest.raises(AnnotationError, match=r"task 1: is no task .*JSON-MIN and CSV"):
+        human.read_label_studio(path, tree, human.known(IMAGES))
+    path.write_text("file,criterion")
+    with pytest.raises(AnnotationError, match="is not JSON"):
+        human.read_label_studio(path, tree, human.known(IMAGES))
+
+
+def test_a_tree_of_the_size_of_painting_has_unique_names(tree):
+    del tree
+    from pathlib import Path
+
+    painting = parse(Path(__file__).parents[3] / "params/criteria/painting.yaml")
+    view = ElementTree.fromstring(human.interface(painting))
+
+    names = [one.get("name") for one in view.iter("Choices")]
+    assert len(set(names)) == len(names) == len(painting.leaves())
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "1" * 5000, r'["\ud800"]'])
+def test_an_export_that_cannot_be_read_is_one_paragraph(tmp_path, tree, text):
+    (tmp_path / "export.json").write_text(text)
+
+    with pytest.raises(AnnotationError, match="is not JSON"):
+        human.read_label_studio(tmp_path / "export.json", tree, human.known(IMAGES))
+
+
+def test_a_quote_left_open_is_said(read):
+    with pytest.raises(AnnotationError, match=r"line \d: unexpected end of data"):
+        read('file,criterion,pole,annotator\na.png,edges,positive,"ann')

@@ -1,0 +1,96 @@
+import numpy as np
+import pytest
+
+from atelier.criteria.tree import Tree
+from atelier.metrics import comparison
+from atelier.metrics.comparison import Painted, Real
+
+LEAF = {"positive_means": "", "negative_means": "", "applies": "any", "sources": []}
+TREE = Tree.model_validate(
+    {
+        "domain": "toy",
+        "version": "1",
+        "literature": {},
+        "criteria": {
+            "edges": {"positive": "calm", "negative": "harsh", **LEAF},
+            "light": {"positive": "clear", "negative": "dull", **LEAF},
+        },
+    }
+)
+
+
+class MeanColour:
+    """A real extractor, small: the mean of each channel."""
+
+    name = identity = "mean-colour"
+
+    def features(self, images):
+        return np.array([image.mean(axis=(0, 1)) for image in images])
+
+
+def pictures(count, seed):
+    return list(np.random.default_rng(seed).integers(10, 240, (count, 4, 4, 3), dtype=np.uint8))
+
+
+BAD = {"edges": "negative", "light": "negative"}
+HALF = {"edges": "negative", "light": "positive"}
+GOOD = {"edges": "positive"}
+
+
+ALL = ("fid", "kid", "vendi", "memorisation")
+
+
+def compare(real=None, second=None, extractor=True, metrics=ALL, learned=None, scores=None):
+    painted = {
+        "base": Painted(pictures(3, 1), [BAD, BAD, HALF], second),
+        "theta": Painted(pictures(3, 2), [HALF, GOOD, {}], second),
+    }
+    real = real or Real(pictures(6, 3), [True, False, True, False, True, False])
+    return comparison.compare(
+        painted,
+        real,
+        TREE,
+        MeanColour() if extractor else None,
+        metrics=metrics,
+        learned=learned,
+        scores=scores or {},
+        reference="base",
+        resamples=200,
+        seed=0,
+    )
+
+
+def test_every_number_by_hand():
+    results = compare()
+
+    assert results["base"].attributes.negatives.estimate == pytest.approx(5 / 3)
+    assert results["theta"].attributes.negatives.estimate == pytest.approx(1 / 3)
+    # paired: (1 - 2, 0 - 2, 0 - 1) / 3
+    assert results["theta"].difference.estimate == pytest.approx(-4 / 3)
+    assert results["base"].difference is None
+    assert results["theta"].fid.real == 6
+    assert results["theta"].fid_clean.real == 3
+    assert results["theta"].fid.extractor == "mean-colour"
+
+
+def test_with_fewer_than_two_clean_paintings_there_is_no_distance_to_them():
+    results = compare(real=Real(pictures(4, 3), [True, False, False, False]))
+
+    assert results["base"].fid is not None
+    assert results["base"].fid_clean is None
+
+
+def test_the_independent_judge_is_counted_apart():
+    results = compare(second=[GOOD, GOOD, HALF])
+
+    assert results["base"].second.estimate == pytest.approx(1 / 3)
+    assert compare()["base"].second is None
+
+
+def test_clipped_counts_pixels_that_are_black_or_white_in_all_channels():
+    picture = np.full((2, 2, 3), 128, np.uint8)
+    picture[0, 0] = 0
+    picture[0, 1] = 255
+    picture[1, 0] = (0, 0, 255)  # a pure blue is a colour
+
+    assert comparison.clipped([picture, np.full((2, 2, 3), 128, np.uint8)]) == 0.25

@@ -1,0 +1,138 @@
+import pytest
+import safetensors.torch
+import torch
+from diffusers import FluxPipeline, FluxTransformer2DModel
+
+from atelier.errors import ArtifactError
+from atelier.models import adapters, export, pca_codec
+
+ATTENTION = ["to_q", "to_k", "to_v", "to_out.0"]
+
+
+@pytest.fixture
+def attention(lora):
+    return lora.model_copy(update={"rank": 2, "alpha": 3.0, "targets": ATTENTION})
+
+
+def taught(painter, lora):
+    adapters.add(painter.network, "theta", lora, seed=0)
+    for parameter in adapters.weights(painter.network, "theta").values():
+        torch.nn.init.normal_(parameter, std=0.5)
+    return painter
+
+
+def painted(painter, noise):
+    condition, empty = painter.encode_texts(["a sea"]), painter.encode_texts([""])
+    return painter.sample(noise, condition, empty, steps=3, guidance=1.0)
+
+
+def read_by_diffusers(painter, folder, noise):
+    theirs = type(painter.pipeline()).from_pretrained(
+        folder / "base", vae=pca_codec.PatchPCA.from_pretrained(folder / "base" / "vae")
+    )
+    theirs.load_lora_weights(folder, weight_name="theta.safetensors")
+    packed = hasattr(theirs, "_pack_latents")
+    limit = {"max_sequence_length": 12} if packed else {}
+    found = theirs(
+        prompt=["a sea"], latents=theirs._pack_latents(noise, 1, 4, 8, 8) if packed else noise,
+        height=32, width=32, num_inference_steps=3, guidance_scale=1.0, output_type="latent",
+        **limit,
+    ).images  # fmt: skip
+    return theirs._unpack_latents(found, 8, 8, vae_scale_factor=1) if packed else found
+
+
+@pytest.mark.parametrize(
+    ("family", "targets"),
+    [
+        ("sdxl-epsilon", ATTENTION),
+        ("flux-double", ATTENTION),
+        ("flux-double", ["to_k"]),
+        ("flux-double", ["to_q", "add_v_proj", "to_add_out", "net.2", "norm1.linear"]),
+    ],
+)
+def test_diffusers_reads_it_back_and_paints_the_same(
+    family, targets, build, attention, tmp_path
+):
+    painter = build(family)
+    painter.pipeline().save_pretrained(tmp_path / "base")
+    taught(painter, attention.model_copy(update={"targets": targets}))
+    noise = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    ours = painted(painter, noise)
+    with adapters.use(painter.network, None):
+        untaught = painted(painter, noise)
+
+    export.export(painter, "theta", tmp_path / "theta.safetensors")
+
+    found = read_by_diffusers(painter, tmp_path, noise)
+    torch.testing.assert_close(found, ours, atol=1e-5, rtol=1e-4)
+    assert not torch.allclose(ours, untaught, atol=1e-2)
+
+
+def test_a_single_block_of_flux_is_read_back_as_it_was(tmp_path):
+    # One single block of FLUX.1's own width, without its weights.
+    with torch.device("meta"):
+        network = FluxTransformer2DModel(
+            num_layers=0, num_single_layers=1, num_attention_heads=24, attention_head_dim=128
+        )
+    generator = torch.Generator().manual_seed(0)
+    block = "single_transformer_blocks.0."
+    layers = {
+        block + name: (
+            torch.randn(2, inside, generator=generator),
+            torch.randn(outside, 2, generator=generator),
+        )
+        for name, inside, outside in [
+            ("attn.to_q", 3072, 3072), ("attn.to_v", 3072, 3072), ("proj_mlp", 3072, 12288),
+            ("proj_out", 15360, 3072), ("norm.linear", 3072, 9216),
+        ]
+    }  # fmt: skip
+
+    tensors = export.flux(network, layers, dict.fromkeys(layers, 1.5))
+    safetensors.torch.save_file(tensors, tmp_path / "theta.safetensors")
+
+    read = FluxPipeline.lora_state_dict(tmp_path, weight_name="theta.safetensors")
+    for name, (down, up) in layers.items():
+        found = (read.pop(f"transformer.{name}.lora_{part}.weight") for part in "AB")
+        a, b = found
+        torch.testing.assert_close(b @ a, 1.5 * up @ down, atol=1e-4, rtol=1e-4)
+    assert all(not tensor.any() for name, tensor in read.items() if ".lora_B." in name)
+
+
+@pytest.mark.parametrize("family", ["sdxl-epsilon"])
+# readers divide by the rank, 2; rsLoRA divides by its root
+@pytest.mark.parametrize(("rslora", "alpha"), [(False, 3.0), (True, 3 * 2**0.5)])
+def test_alpha_says_the_scale(rslora, alpha, painter, attention, tmp_path):
+    taught(painter, attention.model_copy(update={"rslora": rslora}))
+
+    export.export(painter, "theta", tmp_path / "theta.safetensors")
+
+    tensors = safetensors.torch.load_file(tmp_path / "theta.safetensors")
+    alphas = [tensor.item() for name, tensor in tensors.items() if name.endswith(".alpha")]
+    assert alphas == pytest.approx([alpha] * len(alphas))
+    assert alphas
+
+
+@pytest.mark.parametrize("family", ["sdxl-epsilon"])
+def test_a_dora_is_refused(painter, attention, tmp_path):
+    taught(painter, attention.model_copy(update={"dora": True}))
+
+    with pytest.raises(ArtifactError, match="a DoRA cannot be written in kohya's layout"):
+        export.export(painter, "theta", tmp_path / "theta.safetensors")
+
+
+@pytest.mark.parametrize("family", ["sd3"])
+def test_a_network_that_the_layout_does_not_know_is_refused(painter, attention, tmp_path):
+    taught(painter, attention)
+
+    with pytest.raises(
+        ArtifactError, match="of sdxl and flux, this is a SD3Transformer2DModel"
+    ):
+        export.export(painter, "theta", tmp_path / "theta.safetensors")
+
+
+@pytest.mark.parametrize("family", ["flux"])
+def test_a_layer_that_the_layout_does_not_name_is_refused(painter, attention, tmp_path):
+    taught(painter, attention.model_copy(update={"targets": "all-linear"}))
+
+    with pytest.raises(ArtifactError, match="no name for the layer 'context_embedder'"):
+        export.export(painter, "theta", tmp_path / "theta.safetensors")

@@ -1,0 +1,80 @@
+import re
+
+import pytest
+import yaml
+
+from atelier.config.profile import Profile
+from atelier.reports import model_card
+from atelier.reports.model_card import Subject
+
+
+@pytest.fixture
+def model(profile):
+    """The params of a base on the hub."""
+    found = Profile.model_validate(profile).model
+    source = "stabilityai/stable-diffusion-xl-base-1.0"
+    return found.model_copy(update={"source": source, "revision": "abc"})
+
+
+@pytest.fixture
+def subject(model):
+    return Subject(
+        name="cpo-s",
+        registered="atelier-toy-theta",
+        folder="artifacts/cpo/cpo-s",
+        file="pytorch_lora_weights.safetensors",
+        base=model,
+        shipped=False,
+        settings={"objective": "cpo-s", "training": {"steps": 80}},
+    )
+
+
+def test_a_card_says_the_numbers_of_the_report(page, subject):
+    text = model_card.render(page, subject)
+
+    result = page.painters["cpo-s"].result
+    negatives, score = result.attributes.negatives, result.scores["clipscore"].mean
+    for value in (negatives, score):
+        shown = f"{value.estimate:.2f} [{value.low:.2f}, {value.high:.2f}]"
+        assert shown in text
+    assert f"{result.fid.fid:.2f}" in text
+    assert "| training.steps | 80 |" in text
+
+
+def test_what_was_not_measured_is_named_with_its_cure(page, subject):
+    text = model_card.render(page, subject)
+
+    section = text[text.index("Not measured") :]
+    assert "PickScore: " in section
+    assert "python -m tasks weights --fetch pickscore" in section
+
+
+def test_base_licence_revision_and_loading_code(page, subject, model):
+    text = model_card.render(page, subject)
+
+    head = yaml.safe_load(text.split("---")[1])
+    assert head["base_model"] == "stabilityai/stable-diffusion-xl-base-1.0"
+    assert "Licence of the base: CreativeML Open RAIL++-M." in text
+    assert "at commit abc" in text
+    for code in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+        compile(code, "card", "exec")
+    assert model_card.licence(model.model_copy(update={"source": "x/y"})).startswith(
+        "not known here"
+    )
+
+
+def test_a_base_in_a_folder_says_its_licence_itself(model, tmp_path):
+    (tmp_path / "README.md").write_text("# A base\nLicense: CC0, drawn here \n")
+
+    assert (
+        model_card.licence(model.model_copy(update={"source": str(tmp_path)}))
+        == "CC0, drawn here"
+    )
+
+
+def test_what_came_from_outside_stays_in_its_cell(page, subject):
+    assert model_card.cell("a | b\n<script>") == r"a \| b \<script\>"
+    text = model_card.render(page, subject)
+    for row in [line for line in text.splitlines() if line.startswith("| ")]:
+        cells = re.split(r"(?<!\\)\|", row)
+        assert len(cells) in {4, 5, 6}, row

@@ -1,0 +1,61 @@
+import pytest
+
+from atelier.errors import ArtifactError, ParamsError
+from atelier.models import loading
+from tasks.commands import base
+from tasks.run import paths
+
+FAMILIES = pytest.mark.parametrize("family", ["flux", "sd3", "sdxl"])
+NETWORK = {"flux": "transformer", "sd3": "transformer", "sdxl": "unet"}
+
+
+@FAMILIES
+def test_the_base_is_a_pipeline_that_loads_and_paints(studio, family):
+    painter = loading.load(studio.model)
+
+    assert painter.component == NETWORK[family]
+    assert painter.latent_shape(32) == (4, 8, 8)
+    # five words of captions and criteria; T5 ends a prompt, CLIP begins and ends it
+    assert painter.count_tokens("a sea, calm edges") == (7 if family == "sdxl" else 6)
+    assert {path.name for path in paths.BASE.joinpath("starter").iterdir()} >= {
+        "model_index.json",
+        "curve.tsv",
+        "samples.png",
+    }
+
+
+@FAMILIES
+def test_the_weights_are_half_precision_safetensors(studio, family):
+    files = {path.suffix for path in paths.BASE.rglob("*") if path.is_file()}
+    weights = weights_of(family)
+
+    assert files <= {".json", ".safetensors", ".tsv", ".png", ".txt", ".model"}
+    assert b'"F16"' in weights.read_bytes()[:5000]
+
+
+@FAMILIES
+def test_training_it_again_gives_the_same_bytes(studio, family, notebook):
+    file = weights_of(family)
+    first = file.read_bytes()
+
+    base.run(studio, notebook)
+
+    assert file.read_bytes() == first
+    assert notebook.pictures == ["base samples"]
+
+
+def weights_of(family):
+    folder = paths.BASE / "starter" / NETWORK[family]
+    return folder / "diffusion_pytorch_model.safetensors"
+
+
+def test_a_profile_without_a_base_section_says_so(studio, notebook):
+    with pytest.raises(ParamsError, match="`base: null`"):
+        base.run(studio.model_copy(update={"base": None}), notebook)
+
+
+def test_a_corpus_without_captions_is_named(studio, notebook):
+    (paths.DATA / "captions.csv").unlink()
+
+    with pytest.raises(ArtifactError, match=r"captions\.csv"):
+        base.run(studio, notebook)

@@ -1,0 +1,123 @@
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from atelier.errors import ArtifactError, ParamsError
+from atelier.models import adapters, loading
+from tasks.commands import paint
+from tasks.run import paths
+
+CRITERIA = """
+domain: toy
+version: "1"
+literature: {}
+criteria:
+  light:
+    name: Light
+    about: Light.
+    branches:
+      key: {positive: clear light, negative: dull light, positive_means: "Bright.",
+            negative_means: "Grey.", applies: any, sources: []}
+      edge: {positive: calm edges, negative: harsh edges, positive_means: "Soft.",
+             negative_means: "Hard.", applies: any, sources: []}
+"""
+
+
+@pytest.fixture
+def trained(studio):
+    """A studio with θ1 and one θ, whose weights are not zero."""
+    paths.JUDGED_BY.write_text(CRITERIA)
+    painter = loading.load(studio.model)
+    for number, folder in enumerate((paths.SFT, paths.CPO / "cpo-s"), start=1):
+        adapters.add(painter.network, folder.name, studio.sft.lora, seed=number)
+        for key, parameter in adapters.weights(painter.network, folder.name).items():
+            if ".lora_B." in key:
+                parameter.data.fill_(0.02 * number)
+        adapters.save(painter, folder.name, folder)
+    return studio
+
+
+@pytest.fixture
+def wish(tmp_path):
+    def wish(**changes):
+        values = {
+            "prompts": ["a sea"],
+            "models": ["base"],
+            "promote": [],
+            "suppress": [],
+            "seeds": [0],
+            "steps": 2,
+            "guidance": 2.0,
+            "out": tmp_path / "painted",
+        }
+        return paint.Wish(**(values | changes))
+
+    return wish
+
+
+def picture(folder, number=0):
+    return np.array(Image.open(folder / f"{number:03}.png"))
+
+
+def test_models_side_by_side_are_rows_prompts_and_seeds_are_columns(trained, wish, tmp_path):
+    names = ["base", "theta1", "cpo-s"]
+    grid = paint.run(trained, wish(models=names, prompts=["a sea", "a hill"], seeds=[0, 1]))
+
+    out = tmp_path / "painted"
+    assert sorted(path.name for path in out.iterdir()) == sorted(
+        [*names, "grid.png", "paint.json"]
+    )
+    pictures = np.stack([[picture(out / name, n) for n in range(4)] for name in names])
+    assert len(np.unique(pictures.reshape(12, -1), axis=0)) == 12
+    how = json.loads((out / "paint.json").read_text())
+    assert how["prompts"] == ["a sea", "a sea", "a hill", "a hill"]
+    assert how["seeds"] == [0, 1, 0, 1]
+    assert how["models"]["base"]["lora"] is None
+    assert len(how["models"]["theta1"]["lora"]) == 64
+    with Image.open(grid) as shown:
+        assert shown.width > 4 * 32
+        assert shown.height > 3 * 32
+
+
+def test_a_folder_is_a_model_and_paints_what_the_stage_of_that_name_paints(trained, wish):
+    folder = paths.CPO / "cpo-s"
+    paint.run(trained, wish(models=["cpo-s", str(folder)]))
+
+    out = wish().out
+    by_folder = out / "artifacts-cpo-cpo-s"
+    assert (picture(out / "cpo-s") == picture(by_folder)).all()
+
+
+def test_a_branch_promotes_all_its_good_poles_and_suppresses_all_its_bad_ones(trained, wish):
+    plain = wish(models=["theta1"])
+    paint.run(trained, plain)
+    before = picture(plain.out / "theta1")
+    paint.run(trained, wish(models=["theta1"], promote=["light"], suppress=["light/key"]))
+
+    how = json.loads((plain.out / "paint.json").read_text())
+    assert how["prompts"] == ["a sea, clear light, calm edges"]
+    assert how["against"] == ["dull light"]
+    assert (picture(plain.out / "theta1") != before).any()
+
+
+MISTYPED = [
+    ({"promote": ["lihgt"]}, r"'lihgt' is no criterion or branch .* its roots are light"),
+    ({"suppress": ["light"], "guidance": 1.0}, r"guidance, which is 1, off"),
+    ({"models": ["theta2"]}, r"'theta2' is unknown; it should be one of base, theta1, cpo"),
+    ({"prompts": ["sea " * 40]}, r"tokens with its criteria, this model reads 16"),
+]
+
+
+def test_what_was_mistyped_is_named(trained, wish):
+    for changes, said in MISTYPED:
+        with pytest.raises(ParamsError, match=said):
+            paint.run(trained, wish(**changes))
+
+
+def test_a_model_that_the_registry_does_not_have_is_named(trained, wish, mlflow_tables):
+    with pytest.raises(
+        ArtifactError, match="models:/nothing@champion cannot be had from MLflow"
+    ):
+        paint.run(trained, wish(models=["models:/nothing@champion"]))

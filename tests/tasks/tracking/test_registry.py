@@ -1,0 +1,398 @@
+import base64
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from PIL import Image
+from pydantic import ValidationError
+
+from atelier.config.profile import Profile, read_profile
+from atelier.errors import ArtifactError
+from tasks.run import paths
+from tasks.tracking import mlflow_runs, registry
+
+THETA1, THETA = "atelier-starter-theta1", "atelier-starter-theta"
+SUITES = {
+    "base": {"negatives": 3.4, "fid": 9.0},
+    "theta1": {"negatives": 3.1, "fid": 7.0},
+    "theta1+pos": {"negatives": 1.0, "fid": 4.0},
+    "cpo-s": {"negatives": 1.5, "fid": 3.0},
+    "cpo": {"negatives": 1.0, "fid": 12.0},  # fewest, but by wrecking the picture
+}
+
+
+def dvc(*words):
+    subprocess.run([sys.executable, "-m", "dvc", *words, "-q"], check=True)
+
+
+def track_with_dvc():
+    """Make the folder a DVC repository whose stages are what lies in artifacts/."""
+    outs = {
+        "sft": [f"artifacts/sft/{registry.LORA}"],
+        "cpo": ["artifacts/cpo"],
+        "evaluate": ["artifacts/evaluate/metrics.json"],
+    }
+    deps = {"evaluate": [*outs["sft"], *outs["cpo"]]}
+    stages = {
+        name: {"cmd": "true", "outs": outs[name], "deps": deps.get(name, [])} for name in outs
+    }
+    paths.DVC_LOCK.with_name("dvc.yaml").write_text(yaml.safe_dump({"stages": stages}))
+    dvc("init", "--no-scm")
+
+
+def train(theta1="one", **thetas):
+    """Leave weights behind as sft and cpo do; their bytes are what they are called."""
+    for folder, content in [(paths.SFT, theta1)] + [
+        (paths.CPO / name.replace("_", "-"), content) for name, content in thetas.items()
+    ]:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / registry.LORA).write_text(content)
+    dvc("commit", "-f", "sft", "cpo")
+
+
+def evaluate(**changes):
+    suites = {**SUITES, **{name.replace("_", "-"): row for name, row in changes.items()}}
+    paths.EVALUATE.mkdir(parents=True, exist_ok=True)
+    (paths.EVALUATE / "metrics.json").write_text(json.dumps(suites))
+    dvc("commit", "-f", "evaluate")
+
+
+def versions(name):
+    """Painter and number of each version, oldest first."""
+    found = mlflow_runs.client().search_model_versions(f"name = '{name}'")
+    return sorted((int(version.version), version.tags["painter"]) for version in found)
+
+
+def champion():
+    return int(mlflow_runs.client().get_model_version_by_alias(THETA, "champion").version)
+
+
+@pytest.fixture
+def trained(workspace, mlflow_folder):
+    track_with_dvc()
+    train(cpo="a", cpo_s="b")
+    return read_profile(paths.profile("starter"))
+
+
+def test_the_registry_follows_dvc_lock_there_and_back(trained, workspace, capsys):
+    evaluate()
+    registry.run()
+
+    assert versions(THETA1) == [(1, "theta1")]
+    assert versions(THETA) == [(1, "cpo"), (2, "cpo-s")]
+    assert champion() == 2
+    assert capsys.readouterr().out.splitlines() == [
+        "registry: theta1 is atelier-starter-theta1 version 1, new",
+        "registry: cpo is atelier-starter-theta version 1, new",
+        "registry: cpo-s is atelier-starter-theta version 2, new",
+        "registry: champion of atelier-starter-theta is version 2 (cpo-s)",
+    ]
+    before = paths.DVC_LOCK.read_text()
+
+    registry.run()  # as after a cached skip: nothing new
+    assert len(versions(THETA)) == 2
+
+    train(cpo="a", cpo_s="c")
+    registry.run()  # trained anew, not evaluated yet: the old numbers are not its own
+    assert versions(THETA)[2:] == [(3, "cpo-s")]
+    assert "negatives" not in mlflow_runs.client().get_model_version(THETA, "3").tags
+
+    evaluate(cpo_s={"negatives": 1.2, "fid": 3.5})
+    registry.run()
+    assert champion() == 3
+
+    paths.DVC_LOCK.write_text(before)  # as `git checkout` does
+    dvc("checkout")
+    registry.run()
+    assert len(versions(THETA)) == 3
+    assert champion() == 2
+
+
+def test_lineage_can_be_walked_both_ways(trained):
+    registry.run()
+
+    mlflow = mlflow_runs.client()
+    theta = mlflow.get_model_version(THETA, "2")
+    assert theta.tags["parent"] == f"{THETA1}/1"
+    assert theta.tags["base"] == "base/starter"
+    children = mlflow.search_model_versions(f"tags.parent = '{THETA1}/1'")
+    assert sorted(int(one.version) for one in children) == [1, 2]
+    assert "parent" not in mlflow.get_model_version(THETA1, "1").tags
+
+
+def test_headlines_are_on_the_version_and_the_suite_on_the_model(trained):
+    evaluate()
+    registry.run()
+    registry.run()
+
+    mlflow = mlflow_runs.client()
+    version = mlflow.get_model_version(THETA, "2")
+    assert {key: version.tags[key] for key in ("negatives", "fid")} == {
+        "negatives": "1.5",
+        "fid": "3",
+    }
+    model = mlflow.get_logged_model(version.source.removeprefix("models:/"))
+    assert {m.key: m.value for m in model.metrics} == SUITES["cpo-s"]
+    assert model.params["omega"] == "4.0"
+    assert len(mlflow.get_metric_history(version.run_id, "fid")) == 1
+
+
+def test_without_a_theta_that_keeps_the_pictures_there_is_no_champion(trained, capsys):
+    evaluate()
+    registry.run()
+    evaluate(cpo_s={"negatives": 0.5, "fid": 9.5})
+    registry.run()
+
+    assert "there is no champion" in capsys.readouterr().out
+    assert "champion" not in mlflow_runs.client().get_registered_model(THETA).aliases
+
+
+def test_evaluate_itself_registers_before_dvc_knows_its_results(trained):
+    paths.EVALUATE.mkdir(parents=True)
+    (paths.EVALUATE / "metrics.json").write_text(json.dumps(SUITES))
+
+    registry.run()
+    assert "champion" not in mlflow_runs.client().get_registered_model(THETA).aliases
+    registry.run(evaluating=True)
+    assert champion() == 2
+
+
+def test_a_version_comes_from_the_run_that_wrote_its_bytes(workspace, mlflow_folder):
+    track_with_dvc()
+    with mlflow_runs.stage("sft", read_profile(paths.profile("starter"))):
+        train(cpo="a")
+    registry.run()
+
+    mlflow = mlflow_runs.client()
+    source = mlflow.get_run(mlflow.get_model_version(THETA1, "1").run_id)
+    assert source.data.tags["stage"] == "sft"
+
+
+def test_before_the_first_training_there_is_nothing_to_do(workspace, capsys):
+    registry.run()
+
+    assert capsys.readouterr().out == "registry: dvc.lock has no trained model yet\n"
+
+
+def test_mlflow_away_is_said_and_is_no_error(trained, monkeypatch, capsys):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+
+    registry.run()
+
+    assert capsys.readouterr().out.startswith("registry: the registry is as it was: ")
+
+
+def test_models_cannot_be_listed_while_mlflow_is_away(trained, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+
+    assert registry.address("theta/1", "starter") is None
+    with pytest.raises(ArtifactError, match=r"MLflow at .*127\.0\.0\.1:9 does not answer"):
+        registry.listed("starter")
+
+
+@pytest.mark.parametrize("call", ["create_logged_model", "create_model_version", "create_run"])
+def test_what_was_made_although_nobody_heard_of_it_is_there_once(trained, monkeypatch, call):
+    do, calls = getattr(mlflow.MlflowClient, call), []
+
+    def lost_at_first_and_twice_later(*words, **named):
+        calls.append(words)
+        do(*words, **named)
+        if len(calls) == 1:
+            raise ConnectionError("the answer was lost")
+        return do(*words, **named)  # as MLflow's own client asks again
+
+    with monkeypatch.context() as broken:
+        broken.setattr(mlflow.MlflowClient, call, lost_at_first_and_twice_later)
+        registry.run()
+        registry.run()
+    registry.run()
+
+    assert len(calls) == 3
+    client = mlflow_runs.client()
+    at = [mlflow_runs.experiment(client, "starter")]
+    assert sorted(one.name for one in client.search_logged_models(at)) == [
+        "cpo",
+        "cpo-s",
+        "theta1",
+    ]
+    assert len(client.search_runs(at)) == 3
+    assert [painter for _, painter in versions(THETA1)] == ["theta1"]
+    assert sorted(painter for _, painter in versions(THETA)) == ["cpo", "cpo-s"]
+
+
+@pytest.mark.parametrize("learns", ["lora", "full"])
+def test_a_registered_model_paints_what_its_weights_paint(
+    studio, notebook, mlflow_tables, learns
+):
+    import mlflow
+
+    from atelier.models import adapters, loading, sampling
+    from atelier.reporting import silent
+    from tasks import cpo, sft
+
+    sft.run(studio, notebook)
+    if learns == "full":
+        section = studio.cpo.model_copy(update={"lora": "full"})
+        studio = studio.model_copy(update={"cpo": section})
+    cpo.run(studio, notebook)
+    track_with_dvc()
+    dvc("commit", "-f", "sft", "cpo")
+    prompts, seeds = ["a sea number 1", "a sea number 2", "a sea"], [5, 6, 7]
+    painter = loading.load(studio.model)
+    adapters.attach(painter, "theta", paths.CPO / "cpo-s")
+    with adapters.use(painter.network, "theta"):
+        expected = list(
+            sampling.paint(
+                painter,
+                prompts,
+                seeds,
+                steps=studio.evaluate.steps,
+                guidance=studio.evaluate.guidance,
+                pixels=studio.model.pixels,
+                batch_images=studio.evaluate.batch_images,
+                report=silent,
+            )
+        )
+
+    registry.run()
+    (number,) = [n for n, painter in versions("atelier-toy-theta") if painter == "cpo-s"]
+    model = mlflow.pyfunc.load_model(f"models:/atelier-toy-theta/{number}")
+    rows = model.predict(pd.DataFrame({"prompt": prompts, "seed": seeds}))
+
+    for image, picture in zip(rows["image"], expected, strict=True):
+        painted = np.array(Image.open(io.BytesIO(base64.b64decode(image))))
+        assert np.array_equal(painted, picture)
+
+    if learns == "lora":  # the same of a version of earlier days
+        address = as_registered_before_newer_settings("atelier-toy-theta", number)
+        with pytest.raises(ValidationError, match="text_chunks"):
+            mlflow.pyfunc.load_model(address)
+        registry.run()
+        again = mlflow.pyfunc.load_model(address)
+        assert again.predict(pd.DataFrame({"prompt": prompts, "seed": seeds})).equals(rows)
+
+
+def as_registered_before_newer_settings(name, number):
+    """Let a version be as code of earlier days left it; return its address."""
+    client = mlflow_runs.client()
+    folder = Path(rewritten(name, without_newer_settings, number))
+    code = folder / "painting.py"
+    strict = code.read_text().replace(
+        'recorded_model(config["model"], "this model")',
+        'ModelParams.model_validate(config["model"])',
+    )
+    assert strict != code.read_text()
+    code.write_text(strict)
+    client.delete_model_version_tag(name, str(number), "code.md5")
+    return f"models:/{name}/{number}"
+
+
+def test_a_version_holds_its_model_card_and_says_what_was_not_measured(trained):
+    (paths.CARDS / "cpo-s").mkdir(parents=True)
+    (paths.CARDS / "cpo-s/README.md").write_text("# a card")
+    suite = {"fid": {"available": True}, "pickscore": {"available": False}}
+    paths.SUITE.write_text(json.dumps(suite))
+    evaluate()
+
+    registry.run()
+
+    client = mlflow_runs.client()
+    found = {
+        version.tags["painter"]: version
+        for version in client.search_model_versions(f"name = '{THETA}'")
+    }
+    said = found["cpo-s"].tags["unavailable"]
+    assert said == "pickscore: python -m tasks weights --fetch"
+    folder = mlflow.artifacts.download_artifacts(
+        found["cpo-s"].source, tracking_uri=mlflow_runs.tracking_uri()
+    )
+    assert (Path(folder) / "README.md").read_text() == "# a card"
+    assert "card is README.md" in found["cpo-s"].description
+
+
+def card_of(name, number):
+    """The card that a version carries, and its description; None where it has no card."""
+    version = mlflow_runs.client().get_model_version(name, str(number))
+    folder = mlflow.artifacts.download_artifacts(
+        version.source, tracking_uri=mlflow_runs.tracking_uri()
+    )
+    file = Path(folder) / "README.md"
+    return file.read_text() if file.is_file() else None, version.description
+
+
+def test_a_card_that_comes_later_or_changes_is_put_beside_the_weights(trained):
+    evaluate()
+    registry.run()
+    assert card_of(THETA, 2) == (None, "cpo-s: #A_neg 1.50, FID 3.00")
+
+    (paths.CARDS / "cpo-s").mkdir(parents=True)
+    for text in ("# a card", "# a better card"):
+        (paths.CARDS / "cpo-s/README.md").write_text(text)
+        registry.run()
+        said, description = card_of(THETA, 2)
+        assert said == text
+        assert description.startswith(
+            "cpo-s: #A_neg 1.50, FID 3.00. Its model card is README.md"
+        )
+
+
+def rewritten(name, change, number=1):
+    """Change what a version's MLmodel says of its base, as if written by other code."""
+    version = mlflow_runs.client().get_model_version(name, str(number))
+    folder = mlflow.artifacts.download_artifacts(  # of a local store: the store's own folder
+        version.source, tracking_uri=mlflow_runs.tracking_uri()
+    )
+    file = Path(folder) / "MLmodel"
+    content = yaml.safe_load(file.read_text())
+    change(content["flavors"]["python_function"])
+    file.write_text(yaml.safe_dump(content))
+    return folder
+
+
+def without_newer_settings(python):
+    for name in ("quantise", "text_chunks", "buckets", "true_sizes"):
+        del python["config"]["model"][name]
+
+
+def test_versions_of_other_code_are_read_as_they_were_made_or_refused_with_a_cure(trained):
+    registry.run()
+
+    rewritten(THETA1, without_newer_settings)
+    base, lora = registry.fetch(f"models:/{THETA1}/1")
+    assert base == trained.model
+    assert (lora / registry.LORA).read_text() == "one"
+    rewritten(THETA1, lambda python: python["config"]["model"].update(tomorrow=1))
+    address = f"models:/{THETA1}/1"
+    with pytest.raises(ArtifactError, match=rf"{address} was registered with .*\n  tomorrow: "):
+        registry.fetch(address)
+    rewritten(THETA, lambda python: python.pop("artifacts"))
+    address = f"models:/{THETA}/1"
+    with pytest.raises(ArtifactError, match=f"{address} is no model that `python -m tasks reg"):
+        registry.fetch(address)
+
+
+@pytest.mark.parametrize("name", ["starter", "starter-sdxl"])
+def test_shipped_bases_name_their_licence_and_retrain_nothing_by_it(name, monkeypatch):
+    from dvc.repo import Repo
+
+    monkeypatch.chdir(Path(__file__).parents[3])
+    profile = read_profile(paths.profile(name))
+
+    assert registry._base(profile)["licence"] == "made here, no third-party data"
+    with Repo() as repo:
+        assert repo.dvcignore.is_ignored_file(str(Path(profile.model.source, "README.md")))
+
+
+def test_a_base_on_the_hub_has_its_publishers_licence(profile):
+    profile["model"] |= {"source": "black-forest-labs/FLUX.1-schnell", "revision": "abc"}
+
+    tags = registry._base(Profile.model_validate(profile))
+
+    assert tags == {"base": "black-forest-labs/FLUX.1-schnell@abc", "licence": "Apache-2.0"}

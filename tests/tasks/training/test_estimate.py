@@ -1,0 +1,106 @@
+import json
+import re
+
+import pytest
+
+from atelier.config.profile import Profile
+from atelier.errors import ArtifactError
+from atelier.models import adapters
+from atelier.models.loading import load
+from tasks import sft
+from tasks.run import paths
+from tasks.training import estimate
+
+
+def files():
+    return sorted(path.as_posix() for path in paths.ARTIFACTS.rglob("*"))
+
+
+def test_the_estimate_counts_the_weights_that_are_there(studio, capsys):
+    painter = load(studio.model)
+    base = sum(parameter.numel() for parameter in painter.network.parameters())
+    adapters.add(painter.network, "theta", studio.cpo.lora, seed=0)
+    learning = sum(p.numel() for p in adapters.weights(painter.network, "theta").values())
+
+    estimate.run("cpo", studio, check=False)
+
+    said = capsys.readouterr().out
+    assert f"{base:,} weights in float32" in said
+    assert f"{learning:,} weights with gradient, adamw" in said
+    assert f"{base * 4 / 1e6:.3g} MB" in said
+    assert "epochs × 2 objectives" in said
+    assert "measured" not in said
+    assert "python -m tasks cpo --check" in said
+
+
+@pytest.mark.parametrize("stage", ["sft", "cpo"])
+def test_a_check_measures_and_leaves_nothing_behind(studio, notebook, capsys, stage):
+    if stage == "cpo":
+        sft.run(studio, notebook)
+        capsys.readouterr()
+    before = files()
+
+    estimate.run(stage, studio, check=True)
+
+    said = capsys.readouterr().out
+    assert re.search(r"a step\s*│\s*[\d.e-]+ s │ measured over 3 steps", said)
+    assert "memory, at most" in said
+    assert "disk: cache" in said
+    assert files() == before
+
+
+def test_the_hours_are_the_steps_of_all_objectives(studio, monkeypatch, capsys):
+    told = {"memory_gb": 1.0, "images_per_second": 4.0}
+    monkeypatch.setattr(
+        estimate._Measured, "__init__", lambda self: setattr(self, "told", told)
+    )
+    monkeypatch.setattr("tasks.cpo.run", lambda profile, tracked: None)
+    profile = studio.model_dump()
+    profile["cpo"]["training"] |= {"steps": 3600, "batch_images": 8}
+
+    estimate.run("cpo", Profile.model_validate(profile), check=True)
+
+    # 8 images at 4 a second are 2 s a step; 3600 steps of two objectives are 4 hours.
+    assert re.search(r"hours\s*│\s*4 │", capsys.readouterr().out)
+
+
+def test_a_base_that_cannot_fit_is_said_before_it_is_loaded(studio, monkeypatch, capsys):
+    room = estimate.machine.Room("a small device", 1000, 1000, 10**12)
+    monkeypatch.setattr(estimate.machine, "room", lambda folder: room)
+
+    estimate.run("sft", studio, check=False)
+
+    assert "It will not fit" in capsys.readouterr().out
+
+
+def test_an_absent_split_and_an_absent_base_are_named(studio):
+    model = studio.model.model_copy(update={"source": "base/nowhere"})
+    with pytest.raises(ArtifactError, match="base/nowhere' is no folder here"):
+        estimate.run("sft", studio.model_copy(update={"model": model}), check=False)
+
+    (paths.SPLIT / "train.jsonl").unlink()
+    with pytest.raises(ArtifactError, match="run `dvc repro split`"):
+        estimate.run("sft", studio, check=False)
+
+
+def test_checkpoints_take_what_the_estimate_says(studio, notebook, monkeypatch):
+    from atelier.models import parameter_count
+
+    monkeypatch.setattr("tasks.run.resume.done", lambda work: None)
+    sft.run(studio, notebook)
+
+    newest, _ = sorted(paths.RESUME.glob("sft-*/step-*"))
+    counted = parameter_count.outline(studio.model, [studio.sft.lora]).adapters[0]
+    estimated = parameter_count.trained_bytes(counted, "adamw", averaged=False) - 4 * counted
+    header = int.from_bytes(newest.read_bytes()[:8], "little")
+    assert json.loads(newest.read_bytes()[8 : 8 + header])
+    assert newest.stat().st_size - header == pytest.approx(estimated, rel=0.05)
+
+
+def test_a_plan_is_the_step_times_pictures_over_devices():
+    plan = estimate.planned("cpo", 0.36)
+
+    assert list(plan.columns[0].cells) == ["10,277", "1,000,000"]
+    assert [list(column.cells) for column in plan.columns[1:]] == [
+        ["1.03 h", "100 h"], ["0.128 h", "12.5 h"], ["0.0161 h", "1.56 h"],
+    ]  # fmt: skip
