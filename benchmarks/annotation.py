@@ -17,8 +17,8 @@ from skimage.color import rgb2lab
 from atelier import images
 from atelier.annotators import measured
 from atelier.annotators.vlm import agent as vlm
-from atelier.annotators.vlm.agent import Agent, Sight
-from atelier.annotators.vlm.response_cache import Ledger
+from atelier.annotators.vlm.agent import Agent, VLMRequest
+from atelier.annotators.vlm.response_cache import ResponseCache
 from atelier.config.annotation import VLMParams
 from atelier.criteria.tree import parse
 from atelier.reporting import silent
@@ -81,10 +81,10 @@ def _agent(size: Size) -> Line:
         for number, pixels in enumerate(measures.pictures(_ASKED[size], side=64)):
             file = folder / f"{number}.png"
             file.write_bytes(images.png(pixels))
-            sights.append(Sight(images.sha256(file), file, None))
+            sights.append(VLMRequest(images.sha256(file), file, None))
         _call(f"{address}/script", {"latency": latency})
         params = VLMParams.model_validate(_PARAMS | {"base_url": f"{address}/v1"})
-        with Ledger(folder / "answers.jsonl", vlm.criteria_name(tree)) as ledger:
+        with ResponseCache(folder / "answers.jsonl", vlm.criteria_name(tree)) as ledger:
             agent = Agent(tree, params, ledger, largest_pixels=10**8)
             start = time.perf_counter()
             agent.consult(sights, silent)

@@ -323,13 +323,13 @@ def _cpu_seconds() -> float:
 def _stages() -> "Mapping[Stage, Any]":
     from tasks import annotate, split
 
-    unheard: Any = _Unheard()
+    unanswered: Any = _Unheard()
     return {
-        "annotate": lambda profile: annotate.run(profile, unheard),
-        "split": lambda profile: split.run(profile, unheard),
+        "annotate": lambda profile: annotate.run(profile, unanswered),
+        "split": lambda profile: split.run(profile, unanswered),
         "cache": _fill,
         "open": _open,
-        "report": lambda profile: _report(profile, unheard),
+        "report": lambda profile: _report(profile, unanswered),
     }
 
 
@@ -395,7 +395,7 @@ def _report(profile: "Profile", tracked: Any) -> None:
     from atelier.metrics.score_cache import Remembered
     from tasks import evaluate
     from tasks.evaluation import candidates, generation, results, scoring
-    from tasks.evaluation.candidates import Contestant
+    from tasks.evaluation.candidates import Candidate
     from tasks.run import paths
 
     criteria = tree.parse(paths.JUDGED_BY)
@@ -432,7 +432,7 @@ def _report(profile: "Profile", tracked: Any) -> None:
         seed=profile.evaluate.seed,
     )
     outcome = results.Outcome(
-        [Contestant(name, name, "Paints noise.", None, None) for name in names],
+        [Candidate(name, name, "Paints noise.", None, None) for name in names],
         painted,
         found,
         wanted,

@@ -9,10 +9,10 @@ from typing import Any
 
 from atelier import annotators, atomic, parallel
 from atelier.annotators import Annotator, annotate_images, measured
-from atelier.annotators.annotate_images import Examination, Examiner
+from atelier.annotators.annotate_images import Examination, ImageAnnotator
 from atelier.annotators.recorded import Recorded
 from atelier.annotators.vlm import agent as vlm
-from atelier.annotators.vlm.agent import Agent, Evidence
+from atelier.annotators.vlm.agent import Agent, Rationale
 from atelier.config.annotation import Adjudication
 from atelier.config.profile import Profile
 from atelier.criteria import aggregation, annotations, dataset
@@ -49,7 +49,7 @@ def run(profile: Profile, tracked: StageRun) -> None:
     examined = _examine(found.entries, examiner, work, "look" if asks else "annotate")
     if params.annotator == "measured":
         examined = annotate_images.within_captions(examined, tree)
-    evidence: list[Evidence] = []
+    evidence: list[Rationale] = []
     said: dict[str, float] = {}
     if asks:
         with agent.opened(tree, params.vlm, params.largest_pixels) as expert:
@@ -70,9 +70,9 @@ def run(profile: Profile, tracked: StageRun) -> None:
 JOURNAL = "journal.jsonl"  # in the folder of the work: what is judged already
 
 
-def examiner_in_force(profile: Profile, tree: Tree) -> Examiner:
+def examiner_in_force(profile: Profile, tree: Tree) -> ImageAnnotator:
     """Return what is done to each picture."""
-    return Examiner(
+    return ImageAnnotator(
         data=paths.DATA,
         tree=tree,
         annotator=_annotator(profile, tree),
@@ -93,7 +93,7 @@ def corpus_in_force(profile: Profile) -> dataset.Corpus:
     )
 
 
-def work_of(examiner: Examiner) -> Path:
+def work_of(examiner: ImageAnnotator) -> Path:
     """Return the folder that an interrupted run goes on from; it is made if absent."""
     work = resume.folder("annotate", examiner.fingerprint())
     with atomic.clear_disk_errors(work):
@@ -129,7 +129,7 @@ def _label_file(name: str) -> Path:
 
 
 def _examine(
-    entries: Sequence[Entry], examiner: Examiner, work: Path, title: str
+    entries: Sequence[Entry], examiner: ImageAnnotator, work: Path, title: str
 ) -> Examination:
     with progress.bar(title, total=len(entries), unit="images") as report:
         return annotate_images.examine(
@@ -143,7 +143,7 @@ def _examine(
 
 def _consult(
     expert: Agent, seen: Examination, entries: Sequence[Entry]
-) -> tuple[Examination, list[Evidence]]:
+) -> tuple[Examination, list[Rationale]]:
     """Add to the pictures what the agent says of them; set aside those it cannot judge."""
     by_file = {entry.file: entry for entry in entries}
     sights = [agent.sight(one.image, by_file[one.file]) for one in seen.images]
@@ -238,7 +238,7 @@ def _summary(examined: Examination, settled: Settled, tree: Tree) -> dict[str, A
 def _write(
     examined: Examination,
     settled: Settled,
-    evidence: Sequence[Evidence],
+    evidence: Sequence[Rationale],
     summary: dict[str, Any],
 ) -> None:
     for name, rows in (

@@ -10,7 +10,7 @@ import numpy as np
 
 from atelier import annotators, atomic, images, parallel
 from atelier.annotators import Annotator, measured
-from atelier.annotators.vlm.agent import Agent, Sight
+from atelier.annotators.vlm.agent import Agent, VLMRequest
 from atelier.config.profile import Profile
 from atelier.criteria import annotations, tree
 from atelier.criteria.annotations import Judgement, Record
@@ -25,7 +25,7 @@ from atelier.starter.feature_network import Network
 from tasks.annotation import agent
 from tasks.commands import features, table
 from tasks.evaluation import candidates, generation, results, scoring
-from tasks.evaluation.generation import Commission
+from tasks.evaluation.generation import GenerationJob
 from tasks.run import paths, progress, resume
 from tasks.tracking import registry
 from tasks.tracking.mlflow_runs import StageRun
@@ -132,7 +132,7 @@ def _second_judge(profile: Profile) -> Network | None:
 
 
 def _judge(
-    asked: Commission, first: tuple[str, FirstJudge], second: Network | None
+    asked: GenerationJob, first: tuple[str, FirstJudge], second: Network | None
 ) -> dict[str, Painted]:
     """Judge every picture by what its file holds; keep the judgements."""
     painted = {}
@@ -165,7 +165,9 @@ _NO_LIMIT = 2**31  # pixels; these pictures are our own
 def _experts_opinion(expert: Agent, files: Sequence[Path], report: Report) -> list[Judgement]:
     """What the agent says; it is asked about each picture once, whoever painted it."""
     sights = {
-        image: Sight(image, file, None) for file in files for image in [images.sha256(file)]
+        image: VLMRequest(image, file, None)
+        for file in files
+        for image in [images.sha256(file)]
     }
     failed = expert.consult(list(sights.values()), report)
     if failed:
@@ -174,7 +176,7 @@ def _experts_opinion(expert: Agent, files: Sequence[Path], report: Report) -> li
             f"cannot be compared; the first: {next(iter(failed.values()))}\nThe same command "
             "asks about them again; all other answers are kept"
         )
-    opinions = [expert.recall(sight) for sight in sights.values()]
+    opinions = [expert.recall(request) for request in requests]
     return [one for opinion in opinions if opinion for one in opinion.judgements]
 
 
@@ -222,7 +224,7 @@ def real_paintings(records: Sequence[Record], profile: Profile) -> Real:
     )
 
 
-def _keep_pictures(asked: Commission) -> None:
+def _keep_pictures(asked: GenerationJob) -> None:
     """Copy the pictures to where they are kept; the originals go last, with ``resume.done``."""
     for one in asked.compared:
         atomic.copy_tree(asked.work / one.name, paths.EVALUATE / "images" / one.name)

@@ -2,7 +2,7 @@
 
 A journal, append-only JSONL, takes one line a picture as soon as it is judged. It is keyed by
 the hash of the picture's bytes, so a run that goes on skips what is in it, whatever the files
-are called by then. It belongs to one ``Examiner.fingerprint``: other criteria, another
+are called by then. It belongs to one ``ImageAnnotator.fingerprint``: other criteria, another
 annotator or other limits need a journal of their own.
 """
 
@@ -42,7 +42,7 @@ _Outcome = Examined | str | Quarantined
 
 
 @dataclass(frozen=True)
-class Examiner:
+class ImageAnnotator:
     """What is done to each picture.
 
     Attributes:
@@ -103,7 +103,7 @@ class Examination:
 
 def examine(
     entries: Sequence[Entry],
-    examiner: Examiner,
+    examiner: ImageAnnotator,
     journal: Path,
     *,
     processes: int,
@@ -164,7 +164,7 @@ def within_captions(examined: Examination, tree: Tree) -> Examination:
     return Examination(examined.images, kept, examined.quarantined)
 
 
-def _look(examiner: Examiner, known: frozenset[str], file: str) -> _Outcome:
+def _look(examiner: ImageAnnotator, known: frozenset[str], file: str) -> _Outcome:
     """Examine one file, unless the journal knows its bytes. Runs in a worker."""
     try:
         image = images.sha256(examiner.data / file)

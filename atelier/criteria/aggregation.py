@@ -19,7 +19,7 @@ from atelier.criteria.annotations import Judgement
 from atelier.criteria.tree import Pole
 from atelier.errors import ParamsError
 
-Outcome = Literal["alone", "agreed", "decided", "undecided", "too_few", "unheard"]
+Outcome = Literal["alone", "agreed", "decided", "undecided", "too_few", "unanswered"]
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 
 
@@ -31,7 +31,7 @@ class Settled:
         judgements: One for each question that has an answer, in the order of the questions.
         outcomes: Number of questions on which one spoke ``alone``, all ``agreed``, the rule
             ``decided`` between opposites or left them ``undecided``, ``too_few`` spoke for the
-            quorum, or those who spoke are ``unheard``, for nobody trusts them.
+            quorum, or those who spoke are ``unanswered``, for nobody trusts them.
     """
 
     judgements: list[Judgement]
@@ -128,7 +128,7 @@ def _outcome(said: Sequence[Judgement], won: Judgement | None, rule: Adjudicatio
     if rule.rule == "majority" and len(said) < rule.quorum:
         return "too_few"
     if rule.rule == "trust" and not any(_is_heard(one, rule.order) for one in said):
-        return "unheard"
+        return "unanswered"
     return "undecided"
 
 

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator
 
 from atelier import images
 from atelier.annotators.vlm import agent
-from atelier.annotators.vlm.agent import Agent, Sight
-from atelier.annotators.vlm.response_cache import Ledger
+from atelier.annotators.vlm.agent import Agent, VLMRequest
+from atelier.annotators.vlm.response_cache import ResponseCache
 from atelier.config.annotation import VLMParams
 from atelier.criteria.dataset import Entry
 from atelier.criteria.tree import Tree
@@ -27,13 +27,13 @@ def opened(tree: Tree, params: VLMParams | None, largest_pixels: int) -> Iterato
         raise ParamsError("annotate.vlm is null; it should say where the model is served")
     name = re.sub(r"[^\w.-]+", "-", params.model)
     path = paths.ANSWERS / f"{name}.jsonl"
-    with Ledger(path, agent.criteria_name(tree)) as ledger:
+    with ResponseCache(path, agent.criteria_name(tree)) as ledger:
         yield Agent(tree, params, ledger, largest_pixels=largest_pixels)
 
 
-def sights(entries: Iterable[Entry]) -> list[Sight]:
+def sights(entries: Iterable[Entry]) -> list[VLMRequest]:
     """Return the pictures of a corpus as the agent sees them, of the same bytes the first."""
-    seen: dict[str, Sight] = {}
+    seen: dict[str, VLMRequest] = {}
     for entry in entries:
         file = paths.DATA / entry.file
         if file.is_file():
@@ -42,6 +42,6 @@ def sights(entries: Iterable[Entry]) -> list[Sight]:
     return list(seen.values())
 
 
-def sight(image: str, entry: Entry) -> Sight:
+def sight(image: str, entry: Entry) -> VLMRequest:
     """Return one picture, with its title if it wants a caption."""
-    return Sight(image, paths.DATA / entry.file, None if entry.caption else entry.title)
+    return VLMRequest(image, paths.DATA / entry.file, None if entry.caption else entry.title)

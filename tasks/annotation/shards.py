@@ -16,7 +16,7 @@ from pathlib import Path
 import atelier
 from atelier import images
 from atelier.annotators import annotate_images
-from atelier.annotators.annotate_images import Examined, Examiner
+from atelier.annotators.annotate_images import Examined, ImageAnnotator
 from atelier.config.fields import Params
 from atelier.config.profile import Profile, read_profile, read_switch
 from atelier.criteria import annotations
@@ -40,7 +40,7 @@ class Shard(Params):
 
     Attributes:
         name: Its place among the others, as 3/8.
-        judge: ``Examiner.fingerprint``: criteria, annotator and limits.
+        judge: ``ImageAnnotator.fingerprint``: criteria, annotator and limits.
         code: ``code()`` of who asks.
         pictures: Those that the journal does not know.
     """
@@ -115,7 +115,7 @@ def _profile() -> Profile:
     return read_profile(paths.profile(read_switch(paths.SWITCH)))
 
 
-def _examiner(profile: Profile) -> Examiner:
+def _examiner(profile: Profile) -> ImageAnnotator:
     return annotate.examiner_in_force(
         profile, parse(paths.CRITERIA / profile.annotate.criteria)
     )
@@ -133,7 +133,7 @@ def _pictures(entries: Sequence[Entry]) -> list[Picture]:
     return list(found.values())
 
 
-def _refuse_another_clone(shard: Shard, examiner: Examiner) -> None:
+def _refuse_another_clone(shard: Shard, examiner: ImageAnnotator) -> None:
     where = f"the worker in {platform.node()}:{Path.cwd()}"
     if shard.code != code():
         raise ArtifactError(
@@ -148,7 +148,7 @@ def _refuse_another_clone(shard: Shard, examiner: Examiner) -> None:
         )
 
 
-def _judged(one: Picture, examiner: Examiner) -> Examined:
+def _judged(one: Picture, examiner: ImageAnnotator) -> Examined:
     path = examiner.data / one.file
     try:
         image = images.sha256(path)

@@ -47,7 +47,7 @@ def _table(metrics: dict[str, dict[str, float]], roots: dict[str, dict[str, floa
     table.add_column("painter")
     for heading in ("#A_neg", "FID", *names):
         table.add_column(heading, justify="right")
-    shown = {name: row for name, row in metrics.items() if name != candidates.TOLD}
+    shown = {name: row for name, row in metrics.items() if name != candidates.WITH_POSITIVES}
     least = min(row["negatives"] for row in shown.values())
     for name, row in shown.items():
         found = "{negatives:.2f} [{negatives_low:.2f}, {negatives_high:.2f}]".format(**row)

@@ -22,7 +22,7 @@ from atelier.models.denoiser import Denoiser
 from atelier.reporting import silent
 from tasks.annotation import shards
 from tasks.evaluation import candidates, generation
-from tasks.evaluation.generation import Batch, Commission
+from tasks.evaluation.generation import Batch, GenerationJob
 from tasks.run import paths
 
 _PAINTS = ("torch", "diffusers", "transformers", "peft", "safetensors", "accelerate")
@@ -113,7 +113,7 @@ def code() -> str:
 
 @functools.lru_cache(maxsize=1)
 def _painter(clone: Path, work: str) -> Denoiser:
-    """Load the painters once a worker, not once a shard; another commission replaces them."""
+    """Load the painters once a worker, not once a shard; another job replaces them."""
     del clone, work  # what they are made of; here they are only the key
     return generation.load(generation.of(_profile()))
 
@@ -128,7 +128,7 @@ def _profile() -> Profile:
     return read_profile(paths.profile(read_switch(paths.SWITCH)))
 
 
-def _refuse_another_clone(shard: Shard, asked: Commission) -> None:
+def _refuse_another_clone(shard: Shard, asked: GenerationJob) -> None:
     where = f"the worker in {platform.node()}:{Path.cwd()}"
     if shard.code != code():
         raise ArtifactError(

@@ -28,7 +28,7 @@ from tasks.training.prompts import Prompts
 
 BASE = "base"
 THETA1 = "theta1"
-TOLD = "theta1+pos"
+WITH_POSITIVES = "theta1+pos"
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Negative:
 
 
 @dataclass(frozen=True)
-class Contestant:
+class Candidate:
     """One painter of the comparison.
 
     Attributes:
@@ -84,30 +84,30 @@ class Contestant:
 
     def prompts(self, records: Sequence[Record], prompts: Prompts) -> list[str]:
         """Return what it is asked to paint: captions, with good poles for the told one."""
-        if self.name == TOLD:
+        if self.name == WITH_POSITIVES:
             return [prompts.flipped(record) for record in records]
         return [prompts.write(record, ()) for record in records]
 
 
-def of(profile: Profile) -> list[Contestant]:
+def of(profile: Profile) -> list[Candidate]:
     """Return the painters in the order of tables, the base first.
 
     Raises:
         ArtifactError: An adapter is absent; says which stage makes it.
     """
     found = [
-        Contestant(
+        Candidate(
             BASE, "base", "The model before any training here; captions alone.", None, None
         ),
-        Contestant(
+        Candidate(
             THETA1,
             "θ1",
             "The base after SFT on captions with attributes; prompted with captions alone.",
             THETA1,
             paths.SFT,
         ),
-        Contestant(
-            TOLD,
+        Candidate(
+            WITH_POSITIVES,
             "θ1, told",
             "The same θ1, prompted with the caption and the good pole of every criterion that "
             "is active in the test painting: more than the others are told.",
@@ -118,7 +118,7 @@ def of(profile: Profile) -> list[Contestant]:
     for name, objective in profile.cpo.objectives.items():
         if not isinstance(objective, NPO):
             about = f"{_objective(objective)}; prompted with captions alone."
-            found.append(Contestant(name, f"θ {name}", about, name, paths.CPO / name))
+            found.append(Candidate(name, f"θ {name}", about, name, paths.CPO / name))
     alone = {one.name: one for one in found}
     for name, objective in profile.cpo.objectives.items():
         if isinstance(objective, NPO):
@@ -130,9 +130,9 @@ def of(profile: Profile) -> list[Contestant]:
     return found
 
 
-def _beside(other: Contestant, name: str, objective: NPO) -> Contestant:
+def _beside(other: Candidate, name: str, objective: NPO) -> Candidate:
     """A painter with NPO on the negative branch of its guidance."""
-    return Contestant(
+    return Candidate(
         f"{other.name}+{name}",
         f"{other.label} + {name}",
         f"{other.label}, guided away from Diffusion-NPO (β {objective.beta:g}, w "

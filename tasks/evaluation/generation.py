@@ -25,7 +25,7 @@ from atelier.models import adapters, loading, sampling
 from atelier.models.denoiser import Denoiser
 from atelier.reporting import Report
 from tasks.evaluation import candidates
-from tasks.evaluation.candidates import Contestant
+from tasks.evaluation.candidates import Candidate
 from tasks.run import paths, progress, resume
 from tasks.training import encoded_dataset, prompts
 from tasks.training.prompts import Prompts
@@ -39,7 +39,7 @@ class Batch(Params):
 
 
 @dataclass(frozen=True)
-class Commission:
+class GenerationJob:
     """All that is to be painted.
 
     Attributes:
@@ -50,7 +50,7 @@ class Commission:
         work: Where pictures lie until the stage has ended.
     """
 
-    compared: Sequence[Contestant]
+    compared: Sequence[Candidate]
     records: Sequence[Record]
     criteria: Tree
     profile: Profile
@@ -83,7 +83,7 @@ class Commission:
         return all(self.file(batch.painter, index).is_file() for index in self.rows(batch))
 
 
-def of(profile: Profile) -> Commission:
+def of(profile: Profile) -> GenerationJob:
     """Return what is to be painted with a profile; nothing is written.
 
     Raises:
@@ -91,7 +91,7 @@ def of(profile: Profile) -> Commission:
     """
     compared = candidates.of(profile)
     test = annotations.read(part_examined(profile), Record)
-    return Commission(
+    return GenerationJob(
         compared,
         painted_records(test, profile.evaluate.prompts),
         tree.parse(paths.JUDGED_BY),
@@ -118,7 +118,7 @@ def painted_records(test: Sequence[Record], count: int) -> list[Record]:
     return sorted(test, key=lambda record: record.image)[:count]
 
 
-def take_kept(asked: Commission) -> None:
+def take_kept(asked: GenerationJob) -> None:
     """Begin with the pictures of the last run, if they are of the same painters and prompts."""
     kept = paths.PICTURES / asked.work.name
     if asked.work.is_dir() or not kept.is_dir():
@@ -126,7 +126,7 @@ def take_kept(asked: Commission) -> None:
     atomic.copy_tree(kept, asked.work)
 
 
-def paint_missing(asked: Commission) -> None:
+def paint_missing(asked: GenerationJob) -> None:
     """Let every painter paint what is not there yet."""
     _set_damaged_aside(asked)
     waiting = asked.missing()
@@ -139,7 +139,7 @@ def paint_missing(asked: Commission) -> None:
         keep(asked, paint(load(asked), asked, waiting, progress.after(done, report)))
 
 
-def _set_damaged_aside(asked: Commission) -> None:
+def _set_damaged_aside(asked: GenerationJob) -> None:
     """Let what the disk does not give back as it was painted be painted again."""
     for one in asked.compared:
         for index in range(len(asked.records)):
@@ -153,7 +153,7 @@ def _set_damaged_aside(asked: Commission) -> None:
                 )
 
 
-def load(asked: Commission) -> Denoiser:
+def load(asked: GenerationJob) -> Denoiser:
     """Load the base with the LoRAs of all who paint."""
     painter = loading.load(asked.profile.model)
     loras = {name: folder for one in asked.compared for name, folder in one.loras().items()}
@@ -163,7 +163,7 @@ def load(asked: Commission) -> Denoiser:
 
 
 def paint(
-    painter: Denoiser, asked: Commission, wanted: Sequence[Batch], report: Report
+    painter: Denoiser, asked: GenerationJob, wanted: Sequence[Batch], report: Report
 ) -> Iterator[tuple[str, int, bytes]]:
     """Yield painter, index and PNG of each picture of the given batches.
 
@@ -196,7 +196,7 @@ def paint(
         done += len(rows)
 
 
-def keep(asked: Commission, painted: Iterable[tuple[str, int, bytes]]) -> int:
+def keep(asked: GenerationJob, painted: Iterable[tuple[str, int, bytes]]) -> int:
     """Put pictures where the stage finds them; return how many."""
     count = 0
     for painter, index, png in painted:
@@ -208,7 +208,7 @@ def keep(asked: Commission, painted: Iterable[tuple[str, int, bytes]]) -> int:
     return count
 
 
-def _work(profile: Profile, compared: Sequence[Contestant]) -> Path:
+def _work(profile: Profile, compared: Sequence[Candidate]) -> Path:
     """Where pictures are painted: what decides how they look, and no more, names it."""
     folders = [folder for one in compared for folder in one.loras().values()]
     return resume.folder(
@@ -236,7 +236,7 @@ def _sampled_by(params: EvaluateParams) -> str:
     return json.dumps(params.model_dump(include=decides), sort_keys=True)
 
 
-def _state(painter: Denoiser, one: Contestant) -> contextlib.AbstractContextManager[None]:
+def _state(painter: Denoiser, one: Candidate) -> contextlib.AbstractContextManager[None]:
     if one.negative is None:
         return adapters.use(painter.network, one.adapter)
     return sampling.branches(painter, one.adapter, one.negative_state())

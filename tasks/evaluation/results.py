@@ -30,7 +30,7 @@ from atelier.reports.evaluation_data import Coverage, DataSheet, Page, Painter, 
 from survey import results as surveyed
 from survey.method import page as survey
 from tasks.evaluation import candidates
-from tasks.evaluation.candidates import Contestant
+from tasks.evaluation.candidates import Candidate
 from tasks.run import paths
 from tasks.tracking import mlflow_runs, registry
 from tasks.tracking.mlflow_runs import StageRun
@@ -71,7 +71,7 @@ class Outcome:
         pairs: By painter, its pictures that come closest to a training painting.
     """
 
-    compared: Sequence[Contestant]
+    compared: Sequence[Candidate]
     painted: Mapping[str, Painted]
     results: Mapping[str, Result]
     captions: Sequence[str]
@@ -236,9 +236,9 @@ def picture_grid(outcome: Outcome, columns: int) -> Image.Image:
     return image_grids.labelled(rows, outcome.captions[:columns])
 
 
-def _curve(one: Contestant) -> dict[str, Points]:
+def _curve(one: Candidate) -> dict[str, Points]:
     """A painter's training curves; the told θ1 is the same network as θ1."""
-    if one.folder is None or one.name == candidates.TOLD or one.negative is not None:
+    if one.folder is None or one.name == candidates.WITH_POSITIVES or one.negative is not None:
         return {}
     file = one.folder / "curve.tsv"
     if not file.is_file():
@@ -295,7 +295,7 @@ def _subjects(outcome: Outcome, profile: Profile) -> Iterable[model_card.Subject
     name = read_switch(paths.SWITCH)
     source = Path(profile.model.source)
     for one in outcome.compared:
-        alone = one.negative is None and one.name != candidates.TOLD
+        alone = one.negative is None and one.name != candidates.WITH_POSITIVES
         if one.folder is not None and alone:
             of = registry.Weights(one.name, "", adapters.file(one.folder))
             yield model_card.Subject(

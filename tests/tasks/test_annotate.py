@@ -132,7 +132,7 @@ def test_the_files_say_what_was_judged(studio, paint):
             "decided": 0,
             "undecided": 0,
             "too_few": 0,
-            "unheard": 0,
+            "unanswered": 0,
         },
         "mean_positive_per_image": 0.75,
         "mean_negative_per_image": 0.5,
@@ -309,7 +309,7 @@ def test_several_recordings_are_settled_by_the_rule_in_params(studio, paint):
     summary = json.loads((paths.ANNOTATE / "summary.json").read_text())
     assert summary["annotators"] == {"human ann": 2, "human bob": 2}
     assert summary["adjudication"] == dict.fromkeys(
-        ("alone", "undecided", "too_few", "unheard"), 0
+        ("alone", "undecided", "too_few", "unanswered"), 0
     ) | {"agreed": 1, "decided": 1}
 
 

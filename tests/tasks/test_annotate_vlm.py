@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from atelier import images
-from atelier.annotators.vlm.agent import Evidence
+from atelier.annotators.vlm.agent import Rationale
 from atelier.annotators.vlm.response_cache import Answer
 from atelier.config.profile import Profile
 from atelier.criteria import annotations
@@ -81,7 +81,7 @@ def test_the_agent_judges_by_a_change_of_params_only(studio, paint):
 
     notebook = run(studio)
 
-    judgements, evidence = rows("judgements", Judgement), rows("evidence", Evidence)
+    judgements, evidence = rows("judgements", Judgement), rows("evidence", Rationale)
     assert len(rows("images", Image)) == 5
     assert judgements
     assert [(one.image, one.criterion) for one in judgements] == [

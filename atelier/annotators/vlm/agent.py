@@ -39,7 +39,7 @@ from atelier.annotators.vlm.client import (
     tokens,
 )
 from atelier.annotators.vlm.prompts import Activation, Question, UnfitError, Verdict
-from atelier.annotators.vlm.response_cache import Answer, Ledger, digest
+from atelier.annotators.vlm.response_cache import Answer, ResponseCache, digest
 from atelier.config.annotation import VLMParams
 from atelier.config.fields import Params
 from atelier.criteria.annotations import Hash, Judgement
@@ -57,7 +57,7 @@ _VERDICT_TOKENS = 60  # of one criterion's verdict, about; for estimates
 _OTHER_TOKENS = 200  # of an activation or a caption, about; for estimates
 
 
-class Evidence(Params):
+class Rationale(Params):
     """What the annotator saw that made it speak, a line for each judgement."""
 
     image: Hash
@@ -67,7 +67,7 @@ class Evidence(Params):
 
 
 @dataclass(frozen=True)
-class Sight:
+class VLMRequest:
     """A picture to judge.
 
     Attributes:
@@ -82,7 +82,7 @@ class Sight:
 
 
 @dataclass(frozen=True)
-class Opinion:
+class VLMResult:
     """What the agent says of one picture, abstentions left out.
 
     Attributes:
@@ -91,7 +91,7 @@ class Opinion:
     """
 
     judgements: list[Judgement]
-    evidence: list[Evidence]
+    evidence: list[Rationale]
     caption: str | None
     criteria: int
 
@@ -150,7 +150,7 @@ class Agent:
     """
 
     def __init__(
-        self, tree: Tree, params: VLMParams, ledger: Ledger, *, largest_pixels: int
+        self, tree: Tree, params: VLMParams, ledger: ResponseCache, *, largest_pixels: int
     ) -> None:
         self.tree, self.params, self.ledger = tree, params, ledger
         self.name = name(params)
@@ -158,10 +158,10 @@ class Agent:
         self._halt: AnnotationError | DiskError | None = None
         self._underway: list[float] = []  # likely prices of requests on their way
         self._barren = 0  # pictures in a row without a usable answer
-        self._unheard: list[Sight] = []  # nobody was answered while these were asked about
+        self._unheard: list[VLMRequest] = []  # nobody was answered while these were asked about
         self._heard = -math.inf  # when a request was last answered, by time.monotonic
 
-    def consult(self, sights: Sequence[Sight], report: Report) -> dict[str, str]:
+    def consult(self, sights: Sequence[VLMRequest], report: Report) -> dict[str, str]:
         """Ask about all pictures of which the ledger does not know enough.
 
         The answers are in the ledger afterwards; ``recall`` reads them.
@@ -181,12 +181,12 @@ class Agent:
         """
         return asyncio.run(self._consult(sights, report))
 
-    def recall(self, sight: Sight) -> Opinion | None:
+    def recall(self, sight: VLMRequest) -> VLMResult | None:
         """Return what the ledger holds of a picture; None if answers are missing."""
         retraced = self._retrace(sight)
         return None if retraced is None else retraced[0]
 
-    def cost(self, sight: Sight) -> Cost | None:
+    def cost(self, sight: VLMRequest) -> Cost | None:
         """Return about what all questions about a picture cost; None if answers are missing."""
         retraced = self._retrace(sight)
         if retraced is None:
@@ -198,7 +198,7 @@ class Agent:
             sum(map(_completion_tokens, asked)),
         )
 
-    def _retrace(self, sight: Sight) -> tuple[Opinion, list[_Asking]] | None:
+    def _retrace(self, sight: VLMRequest) -> tuple[VLMResult, list[_Asking]] | None:
         """What the ledger holds of a picture, and what was asked for it."""
         walk, known = self._walk(sight), self.ledger.of(sight.image)
         asked: list[_Asking] = []
@@ -240,7 +240,7 @@ class Agent:
             asked.append(prompts.closer(self.tree, list(prompts.groups(self.tree))))
         return asked + [prompts.describing(self.tree, "")] * caption
 
-    async def _consult(self, sights: Sequence[Sight], report: Report) -> dict[str, str]:
+    async def _consult(self, sights: Sequence[VLMRequest], report: Report) -> dict[str, str]:
         self._halt, self._barren = None, 0
         self._unheard = []
         left = [sight for sight in sights if self.recall(sight) is None]
@@ -267,7 +267,7 @@ class Agent:
 
     async def _work_off(
         self,
-        sights: Sequence[Sight],
+        sights: Sequence[VLMRequest],
         endpoint: Endpoint,
         failed: dict[str, str],
         settled: Callable[[], None],
@@ -286,7 +286,7 @@ class Agent:
 
     async def _work(
         self,
-        queue: Iterator[Sight],
+        queue: Iterator[VLMRequest],
         endpoint: Endpoint,
         failed: dict[str, str],
         settled: Callable[[], None],
@@ -309,7 +309,7 @@ class Agent:
                 self._count_barren(str(failure))
             settled()
 
-    async def _ask(self, sight: Sight, endpoint: Endpoint) -> None:
+    async def _ask(self, sight: VLMRequest, endpoint: Endpoint) -> None:
         """Walk with one picture, asking what the ledger does not know."""
         known = self.ledger.of(sight.image)
         picture = await asyncio.to_thread(self._picture, sight)
@@ -325,7 +325,7 @@ class Agent:
         except StopIteration:
             return
 
-    def _walk(self, sight: Sight) -> Generator[_Asking, Any, Opinion]:
+    def _walk(self, sight: VLMRequest) -> Generator[_Asking, Any, VLMResult]:
         """Yield what to ask, be sent what was answered, return what it comes to."""
         caption = None
         if sight.title is not None:
@@ -346,10 +346,10 @@ class Agent:
 
     def _opinion(
         self, image: str, verdicts: Mapping[str, list[Verdict]], caption: str | None
-    ) -> Opinion:
-        opinion = Opinion([], [], caption, len(verdicts))
+    ) -> VLMResult:
+        opinion = VLMResult([], [], caption, len(verdicts))
         for path, votes in verdicts.items():
-            won = elect(votes)
+            won = majority(votes)
             if won is None:
                 continue
             opinion.judgements.append(
@@ -362,7 +362,7 @@ class Agent:
                 )
             )
             opinion.evidence.append(
-                Evidence(
+                Rationale(
                     image=image, criterion=path, annotator=self.name, evidence=won.evidence
                 )
             )
@@ -379,7 +379,7 @@ class Agent:
             raise _UnansweredError from None
 
     async def _answer(
-        self, asking: _Asking, sight: Sight, picture: str, endpoint: Endpoint
+        self, asking: _Asking, sight: VLMRequest, picture: str, endpoint: Endpoint
     ) -> Any:
         """Ask until there is a fit answer, ``tries`` times at most, with backoff."""
         question, _ = asking
@@ -401,7 +401,7 @@ class Agent:
             ) from None
 
     async def _try(
-        self, asking: _Asking, sight: Sight, picture: str, endpoint: Endpoint
+        self, asking: _Asking, sight: VLMRequest, picture: str, endpoint: Endpoint
     ) -> Any:
         """Ask once, and once more for a repair if the answer is whole but does not fit."""
         question = asking[0]
@@ -445,7 +445,7 @@ class Agent:
         if self.spent().price + likely > cap:
             self._halt = self._halt or self._cap_reached()
 
-    def _take(self, reply: Reply, asking: _Asking, sight: Sight) -> Any:
+    def _take(self, reply: Reply, asking: _Asking, sight: VLMRequest) -> Any:
         """Write an answer down, then read it.
 
         Raises:
@@ -498,7 +498,7 @@ class Agent:
             {"role": "user", "content": content},
         ]
 
-    def _picture(self, sight: Sight) -> str:
+    def _picture(self, sight: VLMRequest) -> str:
         """Return the middle square, which the painter sees as well, as a data URL."""
         image = images.read(sight.file, self._largest_pixels)
         file = io.BytesIO()
@@ -590,7 +590,7 @@ class Elected:
     evidence: str
 
 
-def elect(votes: Sequence[Verdict]) -> Elected | None:
+def majority(votes: Sequence[Verdict]) -> Elected | None:
     """Return what most of the votes say; None where that is silence, or no one thing.
 
     The confidence of one vote is its own. Of several it is the share that said so

@@ -39,7 +39,7 @@ class Answer(Params):
     completion_tokens: int
 
 
-class Ledger:
+class ResponseCache:
     """The file of answers of one model; one process writes to it at a time.
 
     Args:
@@ -66,7 +66,7 @@ class Ledger:
             self._file.close()
             raise
 
-    def __enter__(self) -> "Ledger":
+    def __enter__(self) -> "ResponseCache":
         return self
 
     def __exit__(

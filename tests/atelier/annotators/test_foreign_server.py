@@ -17,8 +17,8 @@ import yaml
 
 from atelier import images
 from atelier.annotators.vlm import agent as vlm
-from atelier.annotators.vlm.agent import Agent, Sight
-from atelier.annotators.vlm.response_cache import Answer, Ledger
+from atelier.annotators.vlm.agent import Agent, VLMRequest
+from atelier.annotators.vlm.response_cache import Answer, ResponseCache
 from atelier.config.annotation import VLMParams
 from atelier.criteria.tree import Tree
 from atelier.errors import AnnotationError
@@ -200,13 +200,13 @@ def open_agent(tmp_path, server):
 
 def make_agent(tmp_path, values):
     tree = Tree.model_validate(yaml.safe_load(CRITERIA))
-    ledger = Ledger(tmp_path / "answers.jsonl", vlm.criteria_name(tree))
+    ledger = ResponseCache(tmp_path / "answers.jsonl", vlm.criteria_name(tree))
     return Agent(tree, VLMParams.model_validate(values), ledger, largest_pixels=10**6)
 
 
 def look(paint, folder, count):
     files = [paint(folder / f"{seed}.png", seed) for seed in range(count)]
-    return [Sight(images.sha256(file), file, None) for file in files]
+    return [VLMRequest(images.sha256(file), file, None) for file in files]
 
 
 def answers(agent):

@@ -96,7 +96,7 @@ def test_each_question_has_one_outcome():
         "too_few": 1, "agreed": 1, "decided": 1, "undecided": 1,
     }  # fmt: skip
     assert outcomes(Trust(rule="trust", order=["ann"])) == {
-        "alone": 1, "agreed": 1, "unheard": 2,
+        "alone": 1, "agreed": 1, "unanswered": 2,
     }  # fmt: skip
 
 

@@ -60,7 +60,7 @@ def test_the_stage_makes_of_shards_what_it_makes_alone(stage, monkeypatch, count
     random.Random(count).shuffle(parts)
 
     assert sum(shards.take_in(shards.judge(part)) for part in parts) == 12
-    monkeypatch.setattr(annotate.Examiner, "examine", None)  # nothing is left to judge
+    monkeypatch.setattr(annotate.ImageAnnotator, "examine", None)  # nothing is left to judge
     assert stage() == alone
     assert b"broken.png" in alone["quarantine"]
     assert b"03.png" in alone["quarantine"]

@@ -13,9 +13,9 @@ from PIL import Image, ImageDraw
 from atelier import images
 from atelier.annotators.vlm import agent as vlm
 from atelier.annotators.vlm import client, prompts
-from atelier.annotators.vlm.agent import Agent, Sight
+from atelier.annotators.vlm.agent import Agent, VLMRequest
 from atelier.annotators.vlm.prompts import Verdict
-from atelier.annotators.vlm.response_cache import Answer, Ledger
+from atelier.annotators.vlm.response_cache import Answer, ResponseCache
 from atelier.config.annotation import VLMParams
 from atelier.criteria.tree import parse
 from atelier.errors import AnnotationError, ParamsError
@@ -44,7 +44,7 @@ def look(tmp_path, paint):
 
 
 def sight(file, title=None):
-    return Sight(images.sha256(file), file, title)
+    return VLMRequest(images.sha256(file), file, title)
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def open_agent(tmp_path, tree, vlm):
         while ledgers:
             ledgers.pop().__exit__(None, None, None)
         params = VLMParams.model_validate(vlm | changes)
-        ledgers.append(Ledger(tmp_path / "answers.jsonl", module_name(criteria)))
+        ledgers.append(ResponseCache(tmp_path / "answers.jsonl", module_name(criteria)))
         return Agent(criteria, params, ledgers[-1], largest_pixels=10**8)
 
     yield open_agent
@@ -404,12 +404,12 @@ def test_votes_are_counted():
     def votes(*poles):
         return [Verdict(evidence=f"{n}", pole=p, confidence=0.4) for n, p in enumerate(poles)]
 
-    assert vlm.elect(votes("positive")) == vlm.Elected("positive", 0.4, "0")
-    assert vlm.elect(votes("abstain")) is None
-    two = vlm.elect(votes("abstain", "negative", "negative"))
+    assert vlm.majority(votes("positive")) == vlm.Elected("positive", 0.4, "0")
+    assert vlm.majority(votes("abstain")) is None
+    two = vlm.majority(votes("abstain", "negative", "negative"))
     assert two == vlm.Elected("negative", pytest.approx(2 / 3), "1")
-    assert vlm.elect(votes("positive", "negative")) is None
-    assert vlm.elect(votes("positive", "abstain", "abstain")) is None
+    assert vlm.majority(votes("positive", "negative")) is None
+    assert vlm.majority(votes("positive", "abstain", "abstain")) is None
 
 
 def test_each_vote_is_a_question_of_its_own(open_agent, look, model_server):

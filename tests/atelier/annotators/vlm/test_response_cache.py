@@ -1,6 +1,6 @@
 import pytest
 
-from atelier.annotators.vlm.response_cache import Answer, Ledger
+from atelier.annotators.vlm.response_cache import Answer, ResponseCache
 from atelier.errors import AnnotationError
 
 
@@ -23,13 +23,13 @@ def path(tmp_path):
 
 
 def test_fit_answers_are_found_again_and_all_are_summed(path):
-    with Ledger(path, "toy 1") as ledger:
+    with ResponseCache(path, "toy 1") as ledger:
         ledger.add(answer(text="é"))
         ledger.add(answer(asked="r", unfit="no JSON"))
         ledger.add(answer("b", criteria="toy 2"))
         assert ledger.of("a" * 64) == {"q": "é"}
 
-    with Ledger(path, "toy 1") as ledger:
+    with ResponseCache(path, "toy 1") as ledger:
         assert ledger.of("a" * 64) == {"q": "é"}
         assert ledger.of("b" * 64) == {"q": "{}"}
         assert ledger.of("c" * 64) == {}
@@ -37,12 +37,12 @@ def test_fit_answers_are_found_again_and_all_are_summed(path):
 
 
 def test_a_torn_last_line_is_cut_off(path):
-    with Ledger(path, "toy 1") as ledger:
+    with ResponseCache(path, "toy 1") as ledger:
         ledger.add(answer())
     whole = path.read_bytes()
     path.write_bytes(whole + whole[: len(whole) // 2])
 
-    with Ledger(path, "toy 1") as ledger:
+    with ResponseCache(path, "toy 1") as ledger:
         ledger.add(answer(asked="r"))
         assert ledger.of("a" * 64) == {"q": "{}", "r": "{}"}
 
@@ -51,21 +51,21 @@ def test_a_torn_last_line_is_cut_off(path):
 
 
 def test_damage_in_its_midst_is_named_and_nothing_is_thrown_away(path):
-    with Ledger(path, "toy 1") as ledger:
+    with ResponseCache(path, "toy 1") as ledger:
         ledger.add(answer())
         ledger.add(answer(asked="r"))
     damaged = b"{" + path.read_bytes()
     path.write_bytes(damaged)
 
     with pytest.raises(AnnotationError, match=r"answers.jsonl, line 1 is damaged"):
-        Ledger(path, "toy 1")
+        ResponseCache(path, "toy 1")
 
     assert path.read_bytes() == damaged
 
 
 def test_two_runs_do_not_write_to_one_ledger(path):
     with (
-        Ledger(path, "toy 1"),
+        ResponseCache(path, "toy 1"),
         pytest.raises(AnnotationError, match="is in use: another run is asking"),
     ):
-        Ledger(path, "toy 1")
+        ResponseCache(path, "toy 1")
