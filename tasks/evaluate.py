@@ -164,12 +164,9 @@ _NO_LIMIT = 2**31  # pixels; these pictures are our own
 
 def _experts_opinion(expert: Agent, files: Sequence[Path], report: Report) -> list[Judgement]:
     """What the agent says; it is asked about each picture once, whoever painted it."""
-    sights = {
-        image: VLMRequest(image, file, None)
-        for file in files
-        for image in [images.sha256(file)]
-    }
-    failed = expert.consult(list(sights.values()), report)
+    hashes = {images.sha256(file): file for file in files}
+    requests = [VLMRequest(image, file, None) for image, file in hashes.items()]
+    failed = expert.consult(requests, report)
     if failed:
         raise AnnotationError(
             f"{len(failed)} painted pictures got no usable answer, without which painters "
