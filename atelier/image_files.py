@@ -69,7 +69,9 @@ def _is_sound(kind: bytes, body: bytes, chunk: bytes) -> bool:
 
 
 def _chunk(kind: bytes, body: bytes) -> bytes:
-    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+    return (
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+    )
 
 
 def _transparent(body: bytes, header: bytes) -> bytes:

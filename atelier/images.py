@@ -135,9 +135,7 @@ def png(pixels: Pixels) -> bytes:
     return content.getvalue()
 
 
-def _looked_at(
-    path: Path, largest_pixels: int, look: Callable[[Image.Image], Seen]
-) -> Seen:
+def _looked_at(path: Path, largest_pixels: int, look: Callable[[Image.Image], Seen]) -> Seen:
     """What ``look`` finds in the opened picture; whatever goes wrong has one reason.
 
     Where metadata spoil the picture, a second reading does without them.

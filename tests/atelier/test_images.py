@@ -398,7 +398,9 @@ BROKEN_EXIF = {
 @pytest.mark.parametrize("exif", BROKEN_EXIF.values(), ids=BROKEN_EXIF)
 def test_broken_exif_counts_as_upright(tmp_path, name, exif):
     options = {"lossless": True} if name.endswith("webp") else {}
-    path = saved(tmp_path, Image.new("RGB", (48, 32), (200, 30, 40)), name, exif=exif, **options)
+    path = saved(
+        tmp_path, Image.new("RGB", (48, 32), (200, 30, 40)), name, exif=exif, **options
+    )
 
     image = images.read(path, LARGEST)
 
@@ -517,8 +519,6 @@ def test_a_transparent_colour_of_16_bits_is_white(tmp_path):
 @pytest.mark.parametrize("extra", [1, 2], ids=["premultiplied", "alpha"])
 def test_grey_with_alpha_of_a_tiff_is_laid_on_white(tmp_path, extra):
     # black at alpha 128, over white: 255 - 128 = 127
-    path = saved(
-        tmp_path, Image.new("LA", (4, 4), (0, 128)), "grey.tif", tiffinfo={338: extra}
-    )
+    path = saved(tmp_path, Image.new("LA", (4, 4), (0, 128)), "grey.tif", tiffinfo={338: extra})
 
     assert np.asarray(images.read(path, LARGEST))[0, 0].tolist() == [127, 127, 127]
