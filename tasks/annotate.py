@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -45,6 +46,7 @@ def run(profile: Profile, tracked: StageRun) -> None:
     asks = params.annotator == "vlm"
     examiner = examiner_in_force(profile, tree)
     found = corpus_in_force(profile)
+    sys.stderr.writelines(f"{note}\n" for note in found.notes)
     work = work_of(examiner)
     examined = _examine(found.entries, examiner, work, "look" if asks else "annotate")
     if params.annotator == "measured":
