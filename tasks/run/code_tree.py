@@ -160,8 +160,9 @@ class _Bare(ast.NodeTransformer):
 
 
 def _text(node: ast.AST) -> str | None:
-    is_text = isinstance(node, ast.Constant) and isinstance(node.value, str)
-    return node.value if is_text else None
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return node.value
+    return None
 
 
 def _is_ours(module: str) -> bool:
