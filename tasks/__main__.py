@@ -121,10 +121,48 @@ def features() -> None:
     _run("commands.features")
 
 
-@app.command()
-def data() -> None:
+data = typer.Typer(help="Pictures: draw the starter's; check or unpack your own.")
+app.add_typer(data, name="data")
+
+
+@data.callback(invoke_without_command=True)
+def draw_data(context: typer.Context) -> None:
     """Draw the starter paintings into data/, unless something is there."""
-    _run("commands.data")
+    if context.invoked_subcommand is None:
+        _run("commands.data")
+
+
+@data.command(name="check")
+def check_data(
+    folder: Annotated[Path, typer.Argument(help="A folder of pictures.")] = Path("data"),
+    captions: Annotated[
+        str | None,
+        typer.Option(help="A table inside it to try.", show_default="the best guess"),
+    ] = None,
+) -> None:
+    """Say which layout a folder has, what will be set aside and why, with three examples."""
+    with _clear_errors():
+        importlib.import_module("tasks.commands.data_check").run(
+            folder, _checked_profile().annotate, captions
+        )
+
+
+@data.command(name="unpack")
+def unpack_data(
+    source: Annotated[
+        Path, typer.Argument(help="A Hugging Face data set: parquet or Arrow files.")
+    ],
+    out: Annotated[Path, typer.Argument(help="An empty folder.")] = Path("data"),
+    image: Annotated[
+        str | None, typer.Option(help="Column of pictures.", show_default="image, …")
+    ] = None,
+    caption: Annotated[
+        str | None, typer.Option(help="Column of captions.", show_default="caption, text, …")
+    ] = None,
+) -> None:
+    """Write the pictures and captions of a packed data set as files."""
+    with _clear_errors():
+        importlib.import_module("tasks.commands.data_unpack").run(source, out, image, caption)
 
 
 @app.command()

@@ -104,7 +104,7 @@ def caption_files(data: Path, found: Sequence[str], *, captionless: bool) -> Sou
     return Source(
         "caption files",
         said,
-        names(found, captionless=True).aside | _texts(found) | aside,
+        {**names(found, captionless=True).aside, **_texts(found), **aside},
         "" if captionless else lacking,
         notes if longer else (),
     )
@@ -143,6 +143,21 @@ def table(data: Path, found: Sequence[str], name: str) -> Source:
     }
     aside = missing | idle | dict.fromkeys(files, "")
     return Source(name, said, aside, f"{name} has no row for it")
+
+
+def read_table(path: Path) -> tables.Table:
+    """Read a table that may be one of captions.
+
+    Raises:
+        OSError: It cannot be opened.
+        UnreadableError: It is not UTF-8.
+    """
+    return tables.read(path.read_bytes(), path.name, (*FILE, *CAPTION, "artwork"))
+
+
+def names_captions(found: tables.Table) -> bool:
+    """Say whether a table has the columns of one of captions."""
+    return bool(found.columns.intersection(FILE) and found.columns.intersection(CAPTION))
 
 
 @dataclass(frozen=True)
@@ -212,13 +227,13 @@ def _add_rows(data: Path, name: str, rows: dict[str, _Row], *, beside: bool) -> 
     """
     path = data / name
     try:
-        found = tables.read(path.read_bytes(), name, (*FILE, *CAPTION, "artwork"))
+        found = read_table(path)
     except reading.UnreadableError as error:
         raise ArtifactError(f"{path}, {error}") from None
     except OSError as error:
         raise ArtifactError(f"{path} cannot be read: {error.strerror}") from None
     mistakes = list(found.mistakes)
-    if not (found.columns.intersection(FILE) and found.columns.intersection(CAPTION)):
+    if not names_captions(found):
         raise ArtifactError(
             f"{path} should have the columns file and caption, or file_name and text, with "
             f"commas between them; {found.says()}"
