@@ -1,0 +1,86 @@
+"""The annotator in force: settings of the profile and the paths of this repository."""
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from atelier.annotators import choice
+from atelier.annotators.inspection import Limits
+from atelier.annotators.protocol import Annotator, Picture
+from atelier.config.annotation import AnnotateParams
+from atelier.config.profile import Profile
+from atelier.criteria.annotations import Judgement
+from atelier.criteria.dataset import Entry
+from atelier.criteria.tree import Tree
+from atelier.errors import AnnotationError, ParamsError
+from atelier.reporting import Report
+from tasks.run import paths
+
+# Pictures of our own: none is too small or too large, and they are judged as they are.
+_ANY = Limits(smallest_side_pixels=1, largest_pixels=2**31, pixels=None)
+
+
+def of_data(profile: Profile, tree: Tree) -> Annotator:
+    """Return the annotator of the pictures in ``paths.DATA``.
+
+    Raises:
+        ArtifactError: A file of ``annotate.recorded`` is absent.
+        AnnotationError: A file of ``annotate.recorded`` does not fit the tree.
+        ParamsError: ``annotate.recorded`` or ``annotate.adjudication`` names what is absent.
+    """
+    params = profile.annotate
+    recordings = [_label_file(name) for name in params.recorded or ()]
+    limits = of_settings(params, profile.model.pixels)
+    return choice.annotator(
+        params, tree, limits, responses=paths.ANSWERS, recordings=recordings
+    )
+
+
+def of_painted(profile: Profile, tree: Tree) -> Annotator:
+    """Return the annotator of pictures that were just painted.
+
+    Raises:
+        ParamsError: It only replays judgements.
+    """
+    return choice.of_new_pictures(profile.annotate, tree, _ANY, responses=paths.ANSWERS)
+
+
+def judge_painted(judge: Annotator, files: Sequence[Path], report: Report) -> list[Judgement]:
+    """Return the judgements of painted pictures, picture by picture.
+
+    Raises:
+        AnnotationError: A picture got no answer, so that models cannot be compared.
+    """
+    answers = judge.judge_many([Picture(file) for file in files], report)
+    failed = [one.unanswered for one in answers.each if one.unanswered is not None]
+    if failed:
+        raise AnnotationError(
+            f"{len(failed)} painted pictures got no usable answer, without which models "
+            f"cannot be compared; the first: {failed[0]}\nThe same command asks about them "
+            "again; all other answers are kept"
+        )
+    return [said for one in answers.each for said in one.judgements]
+
+
+def pictures(entries: Iterable[Entry]) -> list[Picture]:
+    """Return the pictures of the dataset, with a title where a caption is wanted."""
+    return [
+        Picture(paths.DATA / one.file, one.caption or None, None if one.caption else one.title)
+        for one in entries
+    ]
+
+
+def of_settings(params: AnnotateParams, pixels: int) -> Limits:
+    """Return which pictures the settings allow, and the side at which they are judged."""
+    return Limits(params.smallest_side_pixels, params.largest_pixels, pixels)
+
+
+def _label_file(name: str) -> Path:
+    """A file of judgements; elsewhere DVC would not see it change, and rerun nothing."""
+    path = Path(os.path.normpath(name))
+    if path.is_absolute() or path.parts[:1] != paths.LABELS.parts:
+        raise ParamsError(
+            f"annotate.recorded should name files inside {paths.LABELS}/, whose changes DVC "
+            f"sees, is {name!r}; move it there"
+        )
+    return path
