@@ -62,7 +62,7 @@ def run(profile: Profile, tracked: StageRun) -> None:
     annotated = _gathered(found, answers.each)
     _refuse_nothing(annotated, params.annotator)
     settled = _settle(annotated, tree, params.adjudication)
-    summary = _summary(annotated, settled, tree) | answers.spent
+    summary = _summary(annotated, settled, tree) | dict(answers.spent)
     if answers.answered_by:
         summary["answered_by"] = dict(sorted(answers.answered_by.items()))
     _write(annotated, settled, summary)
