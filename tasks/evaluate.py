@@ -17,7 +17,7 @@ from atelier.metrics import comparison, negatives
 from atelier.metrics.comparison import Painted, Real
 from atelier.starter import feature_network
 from atelier.starter.feature_network import Network
-from tasks.annotation import annotator
+from tasks.annotation import painted_pictures
 from tasks.commands import features, table
 from tasks.evaluation import candidates, generation, results, scoring
 from tasks.evaluation.generation import GenerationJob
@@ -39,7 +39,7 @@ def run(profile: Profile, tracked: StageRun) -> None:
         ParamsError: The annotator cannot judge pictures that it has never seen.
     """
     criteria = tree.parse(paths.JUDGED_BY)
-    judge = annotator.of_painted(profile, criteria)
+    judge = painted_pictures.annotator(profile, criteria)
     entries = scoring.survey(profile)
     extractor, second = scoring.extractor(profile, entries), _second_judge(profile)
     asked = generation.of(profile)
@@ -104,7 +104,7 @@ def _judge(
     with progress.bar("judge", len(asked.compared) * count, "pictures") as report:
         for place, one in enumerate(asked.compared):
             files = [asked.file(one.name, index) for index in range(count)]
-            said = annotator.judge_painted(judge, files, progress.after(place * count, report))
+            said = painted_pictures.judge(judge, files, progress.after(place * count, report))
             seen = [np.array(images.read(file, _NO_LIMIT)) for file in files]
             hashes = [images.sha256(file) for file in files]
             also = (

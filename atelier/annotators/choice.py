@@ -2,19 +2,20 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from atelier.annotators.inspection import Limits
 from atelier.annotators.measured import Measured
 from atelier.annotators.protocol import Annotator
 from atelier.annotators.recorded import Recorded, WithRecorded
 from atelier.annotators.vlm.annotator import VLM
-from atelier.config.annotation import AnnotateParams
+from atelier.config.annotation import AnnotateParams, VLMParams
 from atelier.criteria import aggregation
 from atelier.criteria.tree import Tree
 from atelier.errors import ParamsError
 
 
-def annotator(
+def of_dataset(
     params: AnnotateParams,
     tree: Tree,
     limits: Limits,
@@ -22,7 +23,7 @@ def annotator(
     responses: Path,
     recordings: Sequence[Path],
 ) -> Annotator:
-    """Return the annotator in force, with the judgements that people and others recorded.
+    """Return the annotator of a dataset, with the judgements that were recorded of it.
 
     Args:
         params: The settings.
@@ -40,25 +41,37 @@ def annotator(
     if params.annotator == "recorded":
         aggregation.refuse_idle(params.adjudication, recorded.names)
         return recorded
-    own = of_new_pictures(params, tree, limits, responses=responses)
+    own = of_new_pictures(params.annotator, params.vlm, tree, limits, responses=responses)
     aggregation.refuse_idle(params.adjudication, {own.name} | recorded.names)
     return WithRecorded(own, recorded) if recordings else own
 
 
 def of_new_pictures(
-    params: AnnotateParams, tree: Tree, limits: Limits, *, responses: Path
+    kind: Literal["measured", "recorded", "vlm"],
+    vlm: VLMParams | None,
+    tree: Tree,
+    limits: Limits,
+    *,
+    responses: Path,
 ) -> Annotator:
-    """Return the annotator in force without recordings: it judges pictures never seen before.
+    """Return the annotator of pictures that were never judged before.
+
+    Args:
+        kind: ``annotate.annotator``.
+        vlm: ``annotate.vlm``.
+        tree: The criteria.
+        limits: Which pictures can be used.
+        responses: Folder of the answers of models.
 
     Raises:
         ParamsError: The annotator only replays judgements.
     """
-    match params.annotator:
+    match kind:
         case "measured":
             return Measured(tree, limits)
         case "vlm":
-            assert params.vlm is not None  # its settings see to it
-            return VLM(tree, params.vlm, limits, responses)
+            assert vlm is not None  # the settings see to it
+            return VLM(tree, vlm, limits, responses)
         case "recorded":
             raise ParamsError(
                 "annotate.annotator 'recorded' replays judgements and has none of pictures "

@@ -1,7 +1,7 @@
-"""The annotator in force: settings of the profile and the paths of this repository."""
+"""The annotator of the dataset: the profile's settings and the paths of this repository."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 from atelier.annotators import choice
@@ -9,15 +9,10 @@ from atelier.annotators.inspection import Limits
 from atelier.annotators.protocol import Annotator, Picture
 from atelier.config.annotation import AnnotateParams
 from atelier.config.profile import Profile
-from atelier.criteria.annotations import Judgement
 from atelier.criteria.dataset import Entry
 from atelier.criteria.tree import Tree
-from atelier.errors import AnnotationError, ParamsError
-from atelier.reporting import Report
+from atelier.errors import ParamsError
 from tasks.run import paths
-
-# Pictures of our own: none is too small or too large, and they are judged as they are.
-_ANY = Limits(smallest_side_pixels=1, largest_pixels=2**31, pixels=None)
 
 
 def of_data(profile: Profile, tree: Tree) -> Annotator:
@@ -31,35 +26,9 @@ def of_data(profile: Profile, tree: Tree) -> Annotator:
     params = profile.annotate
     recordings = [_label_file(name) for name in params.recorded or ()]
     limits = of_settings(params, profile.model.pixels)
-    return choice.annotator(
+    return choice.of_dataset(
         params, tree, limits, responses=paths.ANSWERS, recordings=recordings
     )
-
-
-def of_painted(profile: Profile, tree: Tree) -> Annotator:
-    """Return the annotator of pictures that were just painted.
-
-    Raises:
-        ParamsError: It only replays judgements.
-    """
-    return choice.of_new_pictures(profile.annotate, tree, _ANY, responses=paths.ANSWERS)
-
-
-def judge_painted(judge: Annotator, files: Sequence[Path], report: Report) -> list[Judgement]:
-    """Return the judgements of painted pictures, picture by picture.
-
-    Raises:
-        AnnotationError: A picture got no answer, so that models cannot be compared.
-    """
-    answers = judge.judge_many([Picture(file) for file in files], report)
-    failed = [one.unanswered for one in answers.each if one.unanswered is not None]
-    if failed:
-        raise AnnotationError(
-            f"{len(failed)} painted pictures got no usable answer, without which models "
-            f"cannot be compared; the first: {failed[0]}\nThe same command asks about them "
-            "again; all other answers are kept"
-        )
-    return [said for one in answers.each for said in one.judgements]
 
 
 def pictures(entries: Iterable[Entry]) -> list[Picture]:

@@ -35,7 +35,7 @@ from atelier.metrics.comparison import Painted, Result
 from atelier.metrics.fid import Distance
 from atelier.models import adapters, loading, sampling
 from tasks import evaluate
-from tasks.annotation import annotator
+from tasks.annotation import painted_pictures
 from tasks.evaluation import generation, scoring
 from tasks.run import paths, progress
 from tasks.tracking import registry
@@ -209,13 +209,13 @@ def _judged(
     criteria: Tree,
     profile: Profile,
 ) -> dict[str, Painted]:
-    judge = annotator.of_painted(profile, criteria)
+    judge = painted_pictures.annotator(profile, criteria)
     painted: dict[str, Painted] = {}
     count = len(files["A"])
     with progress.bar("judge", 2 * count, "pictures") as report:
         for letter, _ in _lettered(sides):
             told = progress.after(len(painted) * count, report)
-            said = annotator.judge_painted(judge, files[letter], told)
+            said = painted_pictures.judge(judge, files[letter], told)
             pictures = [np.array(images.read(file, _NO_LIMIT)) for file in files[letter]]
             hashes = [images.sha256(file) for file in files[letter]]
             found = negatives.verdicts(said, hashes, judge.name)

@@ -28,7 +28,7 @@ def choose(profile, tree, vlm, tmp_path):
 
     def choose(recordings=(), **changes):
         params = AnnotateParams.model_validate(profile["annotate"] | {"vlm": vlm} | changes)
-        return choice.annotator(
+        return choice.of_dataset(
             params, tree, LIMITS, responses=tmp_path / "answers", recordings=recordings
         )
 
@@ -102,10 +102,6 @@ def test_a_journal_belongs_to_what_was_measured_and_to_the_limits(choose, tree):
     assert choose(annotator="measured").inspector.fingerprint() in prints
 
 
-def test_only_recorded_judgements_cannot_judge_new_pictures(choose, profile, tree, tmp_path):
-    values = profile["annotate"] | {"annotator": "recorded", "recorded": "labels/x.jsonl"}
-
+def test_only_recorded_judgements_cannot_judge_new_pictures(tree, tmp_path):
     with pytest.raises(ParamsError, match="evaluate needs one that sees pixels"):
-        choice.of_new_pictures(
-            AnnotateParams.model_validate(values), tree, LIMITS, responses=tmp_path
-        )
+        choice.of_new_pictures("recorded", None, tree, LIMITS, responses=tmp_path)

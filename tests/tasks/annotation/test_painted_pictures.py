@@ -7,7 +7,7 @@ from atelier.config.profile import Profile
 from atelier.criteria.tree import parse
 from atelier.errors import AnnotationError
 from atelier.reporting import silent
-from tasks.annotation import annotator
+from tasks.annotation import painted_pictures
 
 CRITERIA = Path(__file__).parents[3] / "params" / "criteria" / "starter.yaml"
 
@@ -18,13 +18,13 @@ def judge(workspace, profile, vlm):
     vlm |= {"tries": 1, "concurrency": 1}
     profile["annotate"] |= {"annotator": "vlm", "vlm": vlm}
     tree = parse(CRITERIA)
-    return annotator.of_painted(Profile.model_validate(profile), tree)
+    return painted_pictures.annotator(Profile.model_validate(profile), tree)
 
 
 def test_painted_pictures_are_judged_whatever_their_size(judge, paint, tmp_path):
     files = [paint(tmp_path / f"{seed}.png", seed, size=(3, 5)) for seed in range(9)]
 
-    said = annotator.judge_painted(judge, files, silent)
+    said = painted_pictures.judge(judge, files, silent)
 
     hashes = [images.sha256(file) for file in files]
     assert said
@@ -38,8 +38,8 @@ def test_a_painted_picture_without_an_answer_ends_the_comparison(
     model_server.follow(share=0.2, faults=["refusal"], seed=1)
 
     with pytest.raises(AnnotationError, match=r"[1-4] painted pictures got no") as e:
-        annotator.judge_painted(judge, files, silent)
+        painted_pictures.judge(judge, files, silent)
 
     assert "the model refused" in str(e.value)
     model_server.follow()
-    assert annotator.judge_painted(judge, files, silent)
+    assert painted_pictures.judge(judge, files, silent)
