@@ -5,7 +5,7 @@ PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 installed := .venv/installed
 
-.PHONY: demo repro test check proofs faults bench golden deps up down
+.PHONY: demo repro test check docs proofs faults bench golden deps up down
 
 demo: $(installed)  ## draw the starter paintings, run the whole pipeline, print the table
 	python -m tasks data
@@ -23,6 +23,9 @@ check: $(installed)  ## style, types and the arrows between packages
 	ruff check
 	mypy
 	lint-imports
+
+docs: $(installed)  ## the documents: links, generated pages, the tree in ARCHITECTURE.md
+	pytest -q tests/docs
 
 proofs: $(installed)  ## the slow tests: whole flows, real servers, long runs
 	OMP_NUM_THREADS=1 pytest -m "slow and not faults"

@@ -48,12 +48,12 @@ README = Path("README.md")
 
 @dataclass(frozen=True)
 class Attempt:
-    """An experiment that is to be had, one way or the other.
+    """An experiment to run, unless its result is known.
 
     Attributes:
         name: Of the experiment.
-        known: Returns what it found when it was run before with all the same, or None.
-        perform: Runs it, with these variables beside ours.
+        known: Returns what it found when it was run before with the same settings and code.
+        perform: Runs it, with these variables added to ours.
     """
 
     name: str
@@ -72,7 +72,7 @@ def names() -> list[str]:
 
 
 def directly(attempt: Attempt) -> Found:
-    """Have an experiment in this process, with the devices that it sees."""
+    """Run an experiment in this process, with the devices that it sees, unless it is known."""
     return attempt.known() or attempt.perform({})
 
 
@@ -82,7 +82,7 @@ def run(name: str, tell: Tell, have: Callable[[Attempt], Found] = directly) -> N
     Args:
         name: Of params/NAME.yaml.
         tell: Called with each line.
-        have: Has an experiment: a flow makes a task of each.
+        have: Returns an experiment's result: a flow makes a task of each.
 
     Raises:
         ParamsError: params/NAME.yaml, or the profile with a change, does not fit.
@@ -164,7 +164,7 @@ def _means(found: Mapping[str, Found]) -> dict[str, float]:
             if name.rpartition("-")[0] == design.MAIN
         ]
     )
-    means = rows.groupby(level=0).mean()
+    means = rows.astype(float).groupby(level=0).mean()
     return {
         f"{measure}/{painter}": float(means.loc[measure, painter])
         for measure in ("negatives", "fid")
@@ -193,7 +193,7 @@ class _Place:
         return f"{self.name}/{settings.hexdigest()[:12]}"
 
     def attempt(self, one: Experiment) -> Attempt:
-        """Return an experiment as it is to be had here."""
+        """Return an experiment as it is run here."""
         settings = changed(self.values, one.changes, f"{paths.PARAMS}/{self.name}.yaml")
         file = self.kept / one.name / "found.json"
         key = _key(settings)
