@@ -157,19 +157,16 @@ def write(
 
 def _means(found: Mapping[str, Found]) -> dict[str, float]:
     """Return #A_neg and FID of each painter of the main comparison, over the seeds so far."""
-    rows = pd.concat(
-        [
-            pd.DataFrame(one.metrics)
-            for name, one in found.items()
-            if name.rpartition("-")[0] == design.MAIN
-        ]
-    )
-    means = rows.astype(float).groupby(level=0).mean()
+    runs = [
+        pd.DataFrame(one.metrics).T.astype(float)
+        for name, one in found.items()
+        if name.rpartition("-")[0] == design.MAIN
+    ]
+    means = pd.concat(runs).groupby(level=0).mean()
     return {
-        f"{measure}/{painter}": float(means.loc[measure, painter])
+        f"{measure}/{painter}": mean
         for measure in ("negatives", "fid")
-        for painter in means
-        if measure in means.index
+        for painter, mean in means.get(measure, pd.Series(dtype=float)).items()
     }
 
 

@@ -233,7 +233,7 @@ def _volumes(study: StudyParams, results: Results) -> list[Row]:
     kinds = claims.by_volume(study, results)
     if len(kinds) < 2:
         return []
-    rows = []
+    rows: list[Row] = []
     for share, kind in kinds.items():
         theta1, own = _rows(results, kind, ["theta1", study.proposed])
         rows.append([f"{share:.0%}", theta1[1], *own[1:]])

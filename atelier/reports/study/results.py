@@ -97,14 +97,16 @@ class Results:
 
     def roots(self, kind: str) -> list[str]:
         """Return the roots of the criteria that the first judge found bad, sorted."""
-        found = self.negatives.xs((kind, self.judges(kind)[0]), level=["kind", "judge"]).sum()
-        return sorted(found.index[found > 0])
+        rows: Any = self.negatives.xs((kind, self.judges(kind)[0]), level=["kind", "judge"])
+        return sorted(root for root in rows if rows[root].any())
 
     def cells(
         self, kind: str, painter: str, judge: str, root: str | None = None
     ) -> "np.ndarray[tuple[int, ...], np.dtype[np.float64]]":
         """Return #A_neg of each seed and prompt, ``[S, P]``, of one root or all."""
-        rows = self.negatives.xs((kind, judge, painter), level=["kind", "judge", "painter"])
+        rows: Any = self.negatives.xs(
+            (kind, judge, painter), level=["kind", "judge", "painter"]
+        )
         values = rows.sum(axis=1) if root is None else rows[root]
         return values.unstack("prompt").to_numpy(dtype=np.float64)
 
