@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from atelier.metrics.statistics import Interval
 from atelier.reports.study import numbers
@@ -102,13 +103,13 @@ class Results:
 
     def cells(
         self, kind: str, painter: str, judge: str, root: str | None = None
-    ) -> "np.ndarray[tuple[int, ...], np.dtype[np.float64]]":
+    ) -> NDArray[np.float64]:
         """Return #A_neg of each seed and prompt, ``[S, P]``, of one root or all."""
         rows: Any = self.negatives.xs(
             (kind, judge, painter), level=["kind", "judge", "painter"]
         )
         values = rows.sum(axis=1) if root is None else rows[root]
-        return values.unstack("prompt").to_numpy(dtype=np.float64)
+        return np.asarray(values.unstack("prompt"), dtype=np.float64)
 
     def mean(self, kind: str, painter: str, judge: str, root: str | None = None) -> Interval:
         """Return #A_neg with its interval over seeds and prompts."""
