@@ -31,6 +31,12 @@ app = typer.Typer(
 
 
 @app.command()
+def code() -> None:
+    """Hash what the code of each stage does, so that only a change of it runs the stage."""
+    _run("code")
+
+
+@app.command()
 def annotate(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only estimate calls, tokens and cost.")
@@ -460,9 +466,11 @@ def _run_stage(name: str) -> None:
     with _clear_errors():
         profile = _checked_profile()
         from atelier import atomic
+        from tasks import code
         from tasks.run import launch, machine, paths
         from tasks.tracking import mlflow_runs
 
+        code.check(name)
         atomic.sweep(paths.ARTIFACTS)
         if launch.wanted(name):
             launch.several(name)
