@@ -47,7 +47,11 @@ def build(folder, vlm=None):
     shutil.rmtree(folder / "artifacts")
     python(folder, "-m", "dvc", "init", "-q", "--no-scm")
     # MLflow's tables take seconds to make, and no stage is about that.
-    python(folder, "-c", "from tasks import tracking; tracking.client().search_experiments()")
+    python(
+        folder,
+        "-c",
+        "from tasks.tracking import mlflow_runs as m; m.client().search_experiments()",
+    )
     return folder
 
 

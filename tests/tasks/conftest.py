@@ -36,16 +36,6 @@ def workspace(tmp_path, monkeypatch, profile):
     return tmp_path
 
 
-@pytest.fixture(scope="session")
-def mlflow_tables(tmp_path_factory):
-    """An MLflow database without a run, made once: its migrations take seconds."""
-    import mlflow
-
-    file = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    mlflow.MlflowClient(tracking_uri=f"sqlite:///{file}").search_experiments()
-    return file
-
-
 @pytest.fixture
 def mlflow_folder(workspace, mlflow_tables):
     """The workspace's own MLflow, with its tables made."""

@@ -98,7 +98,7 @@ def tracked(monkeypatch):
         silent.key, silent.settings = key, settings
         yield silent
 
-    monkeypatch.setattr(study_runs.tracking, "study", study_run)
+    monkeypatch.setattr(study_runs.mlflow_runs, "study", study_run)
     return silent
 
 

@@ -208,8 +208,8 @@ def test_two_clones_share_the_work_and_a_killed_ones_stage_is_taken_up(
 @pytest.mark.timeout(600)
 def test_a_run_whose_worker_dies_before_it_begins_is_taken_up(shared, server, tmp_path_factory):
     doomed, other = (clone_of(shared, tmp_path_factory, name) for name in ("doomed", "other"))
-    soon = "import datetime as d; from flows import server; "
-    soon += "server._START = d.timedelta(seconds=20); print(*server.setup())"
+    soon = "import datetime as d; from flows.infra import prefect_setup; "
+    soon += "prefect_setup._START = d.timedelta(seconds=20); print(*prefect_setup.setup())"
     setup = run("-c", soon, cwd=shared)
     assert setup.returncode == 0, setup.stderr
     assert "a run that does not begin is dead”: created" in setup.stdout

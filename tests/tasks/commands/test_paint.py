@@ -118,6 +118,6 @@ def test_what_was_mistyped_is_named(trained, wish):
 
 def test_a_model_that_the_registry_does_not_have_is_named(trained, wish, mlflow_tables):
     with pytest.raises(
-        ArtifactError, match="models:/nothing@champion cannot be had from MLflow"
+        ArtifactError, match="models:/nothing@champion cannot be read from MLflow"
     ):
         paint.run(trained, wish(models=["models:/nothing@champion"]))

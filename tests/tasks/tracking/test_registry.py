@@ -283,7 +283,7 @@ def as_registered_before_newer_settings(name, number):
     """Let a version be as code of earlier days left it; return its address."""
     client = mlflow_runs.client()
     folder = Path(rewritten(name, without_newer_settings, number))
-    code = folder / "painting.py"
+    code = folder / "pyfunc_model.py"
     strict = code.read_text().replace(
         'recorded_model(config["model"], "this model")',
         'ModelParams.model_validate(config["model"])',
