@@ -74,7 +74,8 @@ def kernels() -> str:
 def _processor() -> str:
     """Name of the processor; Python knows it on Linux from a file alone."""
     names = Path("/proc/cpuinfo")
-    found = re.search(r"^model name\s*: (.*)$", names.read_text(), re.M) if names.exists() else None
+    text = names.read_text(encoding="utf-8") if names.exists() else ""
+    found = re.search(r"^model name\s*: (.*)$", text, re.MULTILINE)
     return found[1].strip() if found else platform.processor() or platform.machine()
 
 
@@ -84,8 +85,8 @@ def _warn_of_other_kernels(path: Path, content: bytes) -> None:
     here = kernels()
     if told.get(_KERNELS, here) != here:
         warnings.warn(
-            f"{path} was computed by {told[_KERNELS]}, here it is {here}: training goes on, but "
-            "its last digits will not be those of an undisturbed run",
+            f"{path} was computed by {told[_KERNELS]}, here it is {here}: training goes on, "
+            "but its last digits will not be those of an undisturbed run",
             stacklevel=3,
         )
 

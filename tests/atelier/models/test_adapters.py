@@ -93,7 +93,11 @@ def test_without_gradients_a_state_is_the_same_and_nobody_is_freed_to_learn(taug
 @pytest.mark.parametrize("state", ["theta1", {"theta1": 0.5, "theta": 1.0}], ids=["one", "sum"])
 def test_a_state_predicts_the_same_whether_or_not_its_weights_require_gradients(taught, state):
     # Without gradients this is one call made again: only the flags outside differ.
-    own = [p for name in ("theta1", "theta") for p in adapters.weights(taught.network, name).values()]
+    own = [
+        p
+        for name in ("theta1", "theta")
+        for p in adapters.weights(taught.network, name).values()
+    ]
     found = []
     for flag in (False, True):
         for parameter in own:

@@ -49,7 +49,9 @@ def test_it_survives_saving(tmp_path):
     fitted.save_pretrained(tmp_path)
     loaded = codec.PatchPCA.from_pretrained(tmp_path)
 
-    torch.testing.assert_close(loaded.encode(pixels).latents, fitted.encode(pixels).latents)
+    torch.testing.assert_close(
+        loaded.encode(pixels).latents, fitted.encode(pixels).latents, atol=1e-4, rtol=1e-4
+    )
 
 
 def test_a_patch_that_is_no_power_of_two_is_refused():

@@ -64,7 +64,7 @@ def test_diffusers_reads_it_back_and_paints_the_same(
     kohya.export(painter, "theta", tmp_path / "theta.safetensors")
 
     found = read_by_diffusers(painter, tmp_path, noise)
-    torch.testing.assert_close(found, ours, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(found, ours, atol=1e-4, rtol=1e-4)
     assert not torch.allclose(ours, untaught, atol=1e-2)
 
 

@@ -61,7 +61,9 @@ def test_a_training_that_goes_on_with_other_kernels_is_told_so(tmp_path, monkeyp
     checkpoints.save(tmp_path, 2, state(2), kept=2)
     monkeypatch.undo()
 
-    with pytest.warns(UserWarning, match=r"by torch 9 on another .*, here it is torch .*digits"):
+    with pytest.warns(
+        UserWarning, match=r"by torch 9 on another .*, here it is torch .*digits"
+    ):
         step, tensors = checkpoints.newest(tmp_path)
 
     assert step == 2

@@ -6,7 +6,7 @@ All of it is float64, on any processor (`double`): weights, encoders, conditions
 and what the networks make of them, errors, the optimizer.
 
 The tolerance. What is read and drawn is the same to 1e-15, and a pass through these networks
-adds some hundred roundings of 1e-16 each, so that two processors start about 1e-14 apart. Twenty
+adds some hundred roundings of 1e-16 each, so two processors start about 1e-14 apart. Twenty
 steps carry a small change on up to 60 times as large (measured: noise changed by 1e-10), which
 makes 1e-12; so far apart were the farthest values under other kernels. 1e-10 is a hundred times
 that, and hundreds of times less than what one input in float32 would make of its 6e-8.

@@ -40,7 +40,7 @@ def assert_close(found, expected):
 
 
 def assert_near(found, expected):
-    """LoRAs by their length: Adam makes large steps of gradients that rounding alone has made."""
+    """LoRAs by their length: Adam makes large steps of gradients that are rounding alone."""
     one, two = (
         torch.cat([tensor.flatten() for _, tensor in sorted(weights.items())])
         for weights in (found, expected)

@@ -60,7 +60,7 @@ def test_denoising_is_the_error_against_the_process_target(painter, corpus, trai
     target = painter.process.target(clean, noise, time)
     condition = painter.encode_texts(["a sea, calm edges"] * len(rows))
     expected = (painter.predict(noisy, time, condition) - target).square().mean()
-    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(loss, expected, atol=1e-4, rtol=1e-4)
 
 
 def test_a_batch_is_drawn_within_one_bucket_and_every_image_as_often(painter, corpus):
@@ -108,7 +108,7 @@ def test_denoising_is_weighted_by_time(painter, corpus, training, weighting):
     time = steps._draw(painter, corpus, one, 0)[3]
     snr, scale = painter.process.snr(time), painter.process.clean_scale(time)
     expected = snr / (1 + snr) if weighting == "snr" else scale * snr.clamp(max=5)
-    torch.testing.assert_close(weighted, plain * expected[0])
+    torch.testing.assert_close(weighted, plain * expected[0], atol=1e-4, rtol=1e-4)
 
 
 def test_offset_noise_moves_channels_as_a_whole_and_nothing_else(painter, corpus, training):
@@ -164,9 +164,9 @@ def test_targets_are_what_theta1_predicts_for_each_prompt(pair, corpus, training
         base, base, win, lose,
         kind="mirror-winner", omega=1.0, weights=weights, has_loser=both,
     ).mean()  # fmt: skip
-    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(loss, expected, atol=1e-4, rtol=1e-4)
     separation = (win - lose).square().flatten(1).mean(1).sqrt().mean()
-    assert values["separation"] == pytest.approx(separation.item(), rel=1e-4)
+    assert values["separation"] == pytest.approx(separation.item(), rel=1e-3)
 
 
 def trained(pair, corpus, objective, training, folder):
@@ -216,7 +216,9 @@ def test_an_image_with_an_empty_pole_is_counted_and_trains_the_winner_alone(
         plain, _ = aligned(pair, corpus, at_zero, training)(0, False)
 
     assert values["winner_only"] == 1
-    torch.testing.assert_close(loss, plain)  # omega has no say where there is no loser
+    torch.testing.assert_close(
+        loss, plain, atol=1e-4, rtol=1e-4
+    )  # omega has no say where there is no loser
 
 
 def test_silent_reports_change_nothing(pair, corpus, training):
@@ -448,7 +450,7 @@ def test_targets_need_no_expert(pair, corpus, training, teacher):
         loss.backward()
 
     separation = (win - lose).square().flatten(1).mean(1).sqrt().mean()
-    assert values["separation"] == pytest.approx(separation.item(), rel=1e-4)
+    assert values["separation"] == pytest.approx(separation.item(), rel=1e-3)
     moved = adapters.weights(pair.network, "theta").values()
     assert sum(parameter.grad.abs().sum() for parameter in moved) > 0
 
@@ -487,7 +489,7 @@ def test_of_several_contrasts_a_step_draws_one_that_has_a_loser(pair, corpus, tr
         plain, _ = aligned(pair, corpus, STABLE, training)(0, True)
 
     assert values["winner_only"] == 0
-    torch.testing.assert_close(drawn, plain)
+    torch.testing.assert_close(drawn, plain, atol=1e-4, rtol=1e-4)
 
 
 MEASURED = SPO(

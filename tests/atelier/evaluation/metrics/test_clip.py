@@ -60,17 +60,21 @@ def test_embeddings_are_those_of_the_network(clip_folder, pictures, prompts):
 
     with torch.no_grad():
         seen = network.vision_model(pixel_values=clip.preprocess(pictures, 32)).pooler_output
-        torch.testing.assert_close(mine.see(pictures), network.visual_projection(seen))
+        torch.testing.assert_close(
+            mine.see(pictures), network.visual_projection(seen), atol=1e-4, rtol=1e-4
+        )
     # One by one or together: padding says nothing.
     alone = torch.cat([mine.read([prompt]) for prompt in prompts])
-    torch.testing.assert_close(mine.read(prompts), alone, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(mine.read(prompts), alone, atol=1e-4, rtol=1e-4)
     assert not torch.allclose(alone[0], alone[1])
 
 
 def test_a_caption_longer_than_the_network_reads_is_cut(clip_folder):
     mine = clip.Clip(clip_folder("clip-l"), CPU)
 
-    torch.testing.assert_close(mine.read(["ab" * 100]), mine.read(["ab" * 200]))
+    torch.testing.assert_close(
+        mine.read(["ab" * 100]), mine.read(["ab" * 200]), atol=1e-4, rtol=1e-4
+    )
 
 
 def test_scores_by_hand():
