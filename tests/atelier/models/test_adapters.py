@@ -24,8 +24,8 @@ def predict(painter, images=1):
 
 
 def alike(one, other):
-    """Up to rounding, which in these networks is about 1e-6."""
-    return torch.allclose(one, other, atol=1e-4, rtol=1e-4)
+    """Up to a hundred times rounding, which in these networks is 1e-6 to 1e-5."""
+    return torch.allclose(one, other, atol=1e-3, rtol=1e-3)
 
 
 def test_a_fresh_adapter_changes_nothing(painter, lora):

@@ -19,7 +19,7 @@ def test_as_many_components_as_dimensions_lose_nothing():
 
     decoded = fitted.decode(fitted.encode(pixels).latents).sample
 
-    torch.testing.assert_close(decoded, pixels, atol=1e-5, rtol=0)
+    torch.testing.assert_close(decoded, pixels, atol=1e-4, rtol=0)
 
 
 def test_latents_have_mean_zero_and_mean_variance_one():
@@ -50,7 +50,7 @@ def test_it_survives_saving(tmp_path):
     loaded = codec.PatchPCA.from_pretrained(tmp_path)
 
     torch.testing.assert_close(
-        loaded.encode(pixels).latents, fitted.encode(pixels).latents, atol=1e-4, rtol=1e-4
+        loaded.encode(pixels).latents, fitted.encode(pixels).latents, atol=1e-3, rtol=1e-3
     )
 
 

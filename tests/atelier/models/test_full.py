@@ -21,7 +21,7 @@ def predict(painter, state):
 
 
 def alike(one, other):
-    return torch.allclose(one, other, atol=1e-4, rtol=1e-4)
+    return torch.allclose(one, other, atol=1e-3, rtol=1e-3)
 
 
 def move(painter, name, by=0.05, seed=0):
@@ -138,7 +138,7 @@ def test_saved_it_paints_the_same_in_a_pipeline_without_our_code(painter, tmp_pa
     if hasattr(kind, "_unpack_latents"):
         found = kind._unpack_latents(found, 8, 8, vae_scale_factor=1)
 
-    torch.testing.assert_close(found, sample("theta"), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(found, sample("theta"), atol=1e-3, rtol=1e-3)
     assert not torch.allclose(found, sample(None), atol=1e-2)
     assert "_name_or_path" not in json.loads((tmp_path / "full/config.json").read_text())
 
