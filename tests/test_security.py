@@ -13,7 +13,7 @@ from atelier.criteria import tree
 from atelier.reports import criteria_page
 
 ROOT = Path(__file__).parents[1]
-OURS = ("atelier", "tasks", "flows", "benchmarks")
+OURS = ("atelier", "benchmarks", "cli", "flows", "survey", "tasks")
 CODE = sorted(file for name in OURS for file in (ROOT / name).rglob("*.py"))
 PAGES = sorted(
     file

@@ -2,7 +2,6 @@
 
 import functools
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -13,6 +12,7 @@ from atelier.criteria import dataset
 from atelier.criteria.tree import parse
 from tasks.annotation import agent
 from tasks.run import paths
+from tasks.run.console import console, say
 
 _SHOWN = ("calls", "tokens sent", "tokens answered", "cost")
 
@@ -29,9 +29,8 @@ def run(profile: Profile) -> None:
         AnnotationError: A run is at work, or the ledger is damaged.
     """
     params = profile.annotate
-    console = Console()
     if params.annotator != "vlm" or params.vlm is None:
-        console.print(f"The annotator {params.annotator!r} asks nobody: it costs nothing.")
+        say(f"The annotator {params.annotator!r} asks nobody: it costs nothing.")
         return
     tree = parse(paths.CRITERIA / params.criteria)
     found = dataset.find(paths.DATA, params.captions, captionless=params.vlm.write_captions)
@@ -50,8 +49,8 @@ def run(profile: Profile) -> None:
             _row(table, "likely", total.times(left / len(judged)))
         _row(table, "spent so far", expert.spent())
         terms = _terms(params.vlm, expert.schema_tokens() * left)
-    console.print(table)
-    console.print(terms, highlight=False, markup=False)
+    console().print(table)
+    say(terms)
 
 
 def _most(expert: Agent, pictures: int, captions: float) -> Cost:

@@ -18,7 +18,7 @@ from atelier import images
 from atelier.annotators import annotate_images
 from atelier.annotators.annotate_images import Examined, ImageAnnotator
 from atelier.config.fields import Params
-from atelier.config.profile import Profile, read_profile, read_switch
+from atelier.config.profile import Profile, read_in_force
 from atelier.criteria import annotations
 from atelier.criteria.annotations import Hash
 from atelier.criteria.dataset import Entry
@@ -61,7 +61,7 @@ def plan(count: int) -> list[Shard]:
         ArtifactError: There is no picture in ``paths.DATA``.
         ParamsError: The profile or what it names does not fit.
     """
-    profile = _profile()
+    profile = read_in_force(paths.PARAMS)
     examiner = _examiner(profile)
     entries = annotate.corpus_in_force(profile).entries
     known = annotate_images.judged(annotate.work_of(examiner) / annotate.JOURNAL)
@@ -84,7 +84,7 @@ def judge(shard: Shard) -> str:
     Raises:
         ArtifactError: This clone has other code, settings or pictures than who asks.
     """
-    examiner = _examiner(_profile())
+    examiner = _examiner(read_in_force(paths.PARAMS))
     _refuse_another_clone(shard, examiner)
     return annotations.lines(_judged(one, examiner) for one in shard.pictures)
 
@@ -92,7 +92,7 @@ def judge(shard: Shard) -> str:
 def take_in(lines: str) -> int:
     """Put what a worker found into the stage's journal; return how many pictures."""
     found = [Examined.model_validate_json(line) for line in lines.splitlines()]
-    work = annotate.work_of(_examiner(_profile()))
+    work = annotate.work_of(_examiner(read_in_force(paths.PARAMS)))
     annotate_images.note(work / annotate.JOURNAL, found)
     return len(found)
 
@@ -109,10 +109,6 @@ def code() -> str:
     for file in sorted(root.rglob("*.py")):
         digest.update(file.relative_to(root).as_posix().encode() + b"\0" + file.read_bytes())
     return digest.hexdigest()[:16]
-
-
-def _profile() -> Profile:
-    return read_profile(paths.profile(read_switch(paths.SWITCH)))
 
 
 def _examiner(profile: Profile) -> ImageAnnotator:
