@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from typer import Context
 from typer.core import TyperCommand, TyperGroup
 
 from cli import clone
@@ -11,7 +10,7 @@ from cli import clone
 class Command(TyperCommand):
     """A command that runs in the root of the clone and reports errors as one paragraph."""
 
-    def invoke(self, ctx: Context) -> Any:
+    def invoke(self, ctx: Any) -> Any:
         """Run the command; its options were parsed in the user's own folder."""
         from tasks.run import operator_errors
 
@@ -23,7 +22,7 @@ class Command(TyperCommand):
 class Group(TyperGroup):
     """A group of commands, whose help does not wait for pydantic."""
 
-    def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Skip the options that stand before the command, where there are none.
 
         Typer would import pydantic, 0.1 s, to convert the values of absent options.

@@ -109,7 +109,7 @@ def estimate(
         return
     from tasks.training import estimate as training
 
-    training.run(stage.value, profile, check=check)
+    training.run("sft" if stage is Estimated.SFT else "cpo", profile, check=check)
 
 
 @command()

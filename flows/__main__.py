@@ -13,15 +13,10 @@ _RENAMED = {
 
 
 def main() -> None:
-    """Run the new command; ``deps`` alone stays here, for `make deps`."""
+    """Run the new command, or say where the commands are."""
     old_commands.forward("flows", _RENAMED)
-    if sys.argv[1:] != ["deps"]:
-        sys.stderr.write("The commands are `atelier`'s: `atelier --help`\n")
-        raise SystemExit(2)
-    from flows.dvc import code_deps
-
-    for line in code_deps.rewrite():
-        sys.stdout.write(line + "\n")
+    sys.stderr.write("The commands are `atelier`'s: `atelier --help`\n")
+    raise SystemExit(2)
 
 
 if __name__ == "__main__":

@@ -31,6 +31,15 @@ _RENAMED = {
 
 
 @app.command()
+def code() -> None:
+    """Hash what the code of each stage does, so that only a change of it runs the stage."""
+    with operator_errors.shown():
+        from tasks import code as stage
+
+        stage.run()
+
+
+@app.command()
 def annotate() -> None:
     """Judge every image of data/ by the criteria."""
     _run("annotate")

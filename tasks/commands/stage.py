@@ -23,9 +23,11 @@ def run(name: str) -> None:
     """
     profile = checked_profile()
     from atelier import atomic
+    from tasks import code
     from tasks.run import launch, machine, paths
     from tasks.tracking import mlflow_runs
 
+    code.check(name)
     atomic.sweep(paths.ARTIFACTS)
     if launch.wanted(name):
         launch.several(name)

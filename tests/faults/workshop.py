@@ -28,16 +28,8 @@ STAGES = ("annotate", "split", "sft", "cpo", "evaluate")
 PAINTINGS = 40
 STEPS = 12
 DONE = "undisturbed.json"
-_CODE = (
-    "atelier",
-    "cli",
-    "flows",
-    "survey",
-    "tasks",
-    "labels",
-    "params/criteria",
-    "base/starter",
-)
+_PACKAGES = ("atelier", "cli", "flows", "survey", "tasks")
+_CODE = (*_PACKAGES, "labels", "params/criteria", "base/starter")
 
 
 def build(folder, vlm=None):
@@ -61,6 +53,7 @@ def build(folder, vlm=None):
         "-c",
         "from tasks.tracking import mlflow_runs; mlflow_runs.client().search_experiments()",
     )
+    repro("code", folder)
     return folder
 
 
