@@ -8,7 +8,7 @@ DVC's run cache.
 
 import contextlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,18 +48,9 @@ class Changes(BaseModel):
         """Return a profile's values with the changes in place; not checked yet.
 
         Raises:
-            ParamsError: A name in ``others`` is none of the profile.
+            ParamsError: A name in ``others`` is not a setting of the profile.
         """
-        # Through JSON: what YAML anchors share must not change together.
-        changed: dict[str, Any] = json.loads(json.dumps(values))
-        for name, value in self._by_name(changed).items():
-            *above, last = name.split(".")
-            section: Any = changed
-            for part in above:
-                section = _below(section, part, name)
-            _below(section, last, name)
-            section[last] = value
-        return changed
+        return changed(values, self._by_name(values), "--set (changes.others)")
 
     def _by_name(self, values: dict[str, Any]) -> dict[str, Any]:
         objectives: dict[str, dict[str, Any]] = values["cpo"]["objectives"]
@@ -88,6 +79,31 @@ class Changes(BaseModel):
 
 
 AS_WRITTEN = Changes()
+
+
+def changed(
+    values: Mapping[str, Any], changes: Mapping[str, Any], field: str
+) -> dict[str, Any]:
+    """Return a profile's values with other settings in place; not checked yet.
+
+    Args:
+        values: Of the profile.
+        changes: Settings by dotted names.
+        field: Where a person wrote the names, for the message.
+
+    Raises:
+        ParamsError: A name is not a setting of the profile.
+    """
+    # Through JSON: what YAML anchors share must not change together.
+    copied: dict[str, Any] = json.loads(json.dumps(values))
+    for name, value in changes.items():
+        *above, last = name.split(".")
+        section: Any = copied
+        for part in above:
+            section = _below(section, part, f"{field}: {name!r}")
+        _below(section, last, f"{field}: {name!r}")
+        section[last] = value
+    return copied
 
 
 def parse(settings: Iterable[str]) -> Changes:
@@ -155,13 +171,13 @@ def _changed(file: Path, changes: Changes) -> dict[str, Any]:
     return values
 
 
-def _below(section: Any, part: str, name: str) -> Any:
+def _below(section: Any, part: str, setting: str) -> Any:
     """Return what a section of the profile holds under ``part`` of a setting's name."""
     if isinstance(section, dict) and part in section:
         return section[part]
-    known = ", ".join(section) if isinstance(section, dict) else "no settings"
+    known = ", ".join(section) if isinstance(section, dict) else "no section"
     raise ParamsError(
-        f"{name} is not a setting of the profile: where {part!r} should be, there is {known}"
+        f"{setting} is not a setting of the profile: in the place of {part!r} it has {known}"
     )
 
 
