@@ -28,7 +28,8 @@ STAGES = ("annotate", "split", "sft", "cpo", "evaluate")
 PAINTINGS = 40
 STEPS = 12
 DONE = "undisturbed.json"
-_CODE = ("atelier", "tasks", "flows", "labels", "params/criteria", "base/starter")
+_PACKAGES = ("atelier", "cli", "flows", "survey", "tasks")
+_CODE = (*_PACKAGES, "labels", "params/criteria", "base/starter")
 
 
 def build(folder, vlm=None):
@@ -50,8 +51,9 @@ def build(folder, vlm=None):
     python(
         folder,
         "-c",
-        "from tasks.tracking import mlflow_runs as m; m.client().search_experiments()",
+        "from tasks.tracking import mlflow_runs; mlflow_runs.client().search_experiments()",
     )
+    repro("code", folder)
     return folder
 
 

@@ -30,6 +30,7 @@ def workspace(tmp_path, monkeypatch, profile):
         monkeypatch.setenv(variable, "")  # absent again afterwards: MLflow sets one
         monkeypatch.delenv(variable)
     (tmp_path / "params/criteria").mkdir(parents=True)
+    (tmp_path / "dvc.yaml").write_text("stages: {}\n")
     (tmp_path / "params/profile.yaml").write_text("profile: starter\n")
     (tmp_path / "params/starter.yaml").write_text(yaml.safe_dump(profile))
     (tmp_path / "params/criteria/starter.yaml").write_text(CRITERIA)
