@@ -23,9 +23,7 @@ _CURE = (
     "into it and run `dvc add {data}`"
 )
 PACKED = (".parquet", ".arrow")  # data sets of Hugging Face; their pictures are inside
-_PACKED = (
-    "a packed dataset; `python -m tasks data unpack` takes the pictures out of it into a folder"
-)
+_PACKED = "a packed dataset; `atelier data unpack` takes the pictures out of it into a folder"
 
 
 @dataclass(frozen=True)

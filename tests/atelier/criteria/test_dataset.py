@@ -489,6 +489,6 @@ def test_a_packed_data_set_is_named_with_the_cure(tmp_path):
     (tmp_path / "train.parquet").touch()
 
     with pytest.raises(
-        ArtifactError, match=r"train\.parquet is a packed .*`python -m tasks data unpack`"
+        ArtifactError, match=r"train\.parquet is a packed .*`atelier data unpack`"
     ):
         dataset.find(tmp_path, None)
