@@ -24,7 +24,7 @@ from atelier.criteria.annotations import Quarantined
 from atelier.errors import ArtifactError
 
 _CURE = (
-    "`python -m tasks data` draws the starter paintings there; or put your own pictures "
+    "`atelier data` draws the starter paintings there; or put your own pictures "
     "into it and run `dvc add {data}`"
 )
 _SHOWN = 10  # mistakes that one message lists
