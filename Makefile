@@ -5,7 +5,7 @@ PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 installed := .venv/installed
 
-.PHONY: demo repro test check proofs faults bench golden deps up down
+.PHONY: demo repro test check docs proofs faults bench golden up down
 
 demo: $(installed)  ## draw the starter paintings, run the whole pipeline, print the table
 	python -m tasks data
@@ -24,6 +24,9 @@ check: $(installed)  ## style, types and the arrows between packages
 	mypy
 	lint-imports
 
+docs: $(installed)  ## the documents: links, generated pages, the tree in ARCHITECTURE.md
+	pytest -q tests/docs
+
 proofs: $(installed)  ## the slow tests: whole flows, real servers, long runs
 	OMP_NUM_THREADS=1 pytest -m "slow and not faults"
 
@@ -37,9 +40,6 @@ bench: $(installed)  ## measure against peers and limits; writes docs/performanc
 
 golden: $(installed)  ## write the golden curves again; read the difference before you commit
 	ATELIER_GOLDEN=write pytest -q tests/atelier/training/test_golden.py
-
-deps: $(installed)  ## write the code that each stage imports into dvc.yaml
-	python -m flows deps
 
 up: $(installed)  ## Prefect's and MLflow's servers and a worker, on this machine alone
 	python -m flows up

@@ -5,17 +5,19 @@ import hashlib
 import io
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, UnidentifiedImageError
 
+from atelier import image_files
 from atelier.errors import ImageError
 
+Seen = TypeVar("Seen")
 Pixels = NDArray[np.uint8]  # [H, W, 3], RGB
 Size = tuple[int, int]  # height, width
 
@@ -32,7 +34,7 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_FIRST_ON_ITS_SIDE = 5  # EXIF orientations from 5 on swap width and height
+_ON_THEIR_SIDE = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 _SIXTEEN_BITS = {"I;16", "I;16L", "I;16B"}
 _COLOUR_SPACES = {"RGB": "RGB", "L": "GRAY", "CMYK": "CMYK"}  # mode: its ICC colour space
 _SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
@@ -56,11 +58,7 @@ def read(path: Path, largest_pixels: int) -> Image.Image:
     Raises:
         ImageError: It cannot be used; the text is the reason, without the file's name.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # odd metadata; and bombs, which are judged here
-        image, orientation = _decode(path, largest_pixels)
-        upright = _UPRIGHT.get(orientation)
-        return _rgb(image if upright is None else image.transpose(upright))
+    return _looked_at(path, largest_pixels, _decoded)
 
 
 @dataclass(frozen=True)
@@ -127,12 +125,7 @@ def size_of(path: Path, largest_pixels: int) -> Size:
     Raises:
         ImageError: As for ``read``, but for damage that only decoding shows.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        with _opened(path, largest_pixels) as image:
-            (width, height), orientation = image.size, image.getexif().get(_ORIENTATION)
-    on_its_side = orientation in _UPRIGHT and orientation >= _FIRST_ON_ITS_SIDE
-    return (width, height) if on_its_side else (height, width)
+    return _looked_at(path, largest_pixels, _upright_size)
 
 
 def png(pixels: Pixels) -> bytes:
@@ -142,35 +135,91 @@ def png(pixels: Pixels) -> bytes:
     return content.getvalue()
 
 
-def _decode(path: Path, largest_pixels: int) -> tuple[Image.Image, Any]:
-    """Pixels as stored, and the EXIF orientation."""
-    with _opened(path, largest_pixels) as image:
-        image.load()
-        return image.copy(), image.getexif().get(_ORIENTATION)
+def _looked_at(path: Path, largest_pixels: int, look: Callable[[Image.Image], Seen]) -> Seen:
+    """What ``look`` finds in the opened picture; whatever goes wrong has one reason.
 
-
-@contextlib.contextmanager
-def _opened(path: Path, largest_pixels: int) -> Iterator[Image.Image]:
-    """A picture of which the header is read; what goes wrong inside has one reason."""
+    Where metadata spoil the picture, a second reading does without them.
+    """
     try:
         if path.stat().st_size == 0:
             raise ImageError("the file is empty (0 bytes); copy it again from its source")
-        with Image.open(path, formats=FORMATS) as image:
-            _refuse_if_large(image.size, largest_pixels)
-            yield image
-    except ImageError:
-        raise
-    except UnidentifiedImageError:
-        raise ImageError(f"not a picture that can be read ({', '.join(FORMATS)})") from None
-    except Image.DecompressionBombError as error:
-        raise ImageError(f"its header promises too many pixels: {_one_line(error)}") from None
-    # On damaged bytes decoders raise nearly anything, from SyntaxError to struct.error.
-    except Exception as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise ImageError(f"cannot be opened: {error.strerror}") from None
+        failures: list[Exception] = []
+        for source in image_files.readings(path):
+            try:
+                with (
+                    _our_limit(largest_pixels),
+                    Image.open(source, formats=FORMATS) as image,
+                ):
+                    _refuse_if_large(image.size, largest_pixels)
+                    return look(image)
+            except (ImageError, Image.DecompressionBombError, MemoryError):
+                raise
+            # On damaged bytes decoders raise nearly anything, from SyntaxError to struct.error.
+            except Exception as error:
+                failures.append(error)
+        raise _reason(failures[0]) from None
+    except Image.DecompressionBombError:
         raise ImageError(
-            f"damaged, cannot be decoded ({_one_line(error)}); copy it again from its source"
+            "its header promises more than twice the pixels of annotate.largest_pixels, "
+            f"{largest_pixels}; scale it down or raise the limit"
         ) from None
+    except MemoryError:
+        raise ImageError(
+            "there is not enough memory to decode it; scale it down, or lower "
+            f"annotate.largest_pixels, {largest_pixels}"
+        ) from None
+    except OSError as error:
+        raise _reason(error) from None
+
+
+@contextlib.contextmanager
+def _our_limit(largest_pixels: int) -> Iterator[None]:
+    """Let Pillow, whose own limit is one for all programs, give up only beyond ours."""
+    before = Image.MAX_IMAGE_PIXELS
+    Image.MAX_IMAGE_PIXELS = largest_pixels
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # odd metadata, and sizes, which are judged here
+            yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = before
+
+
+def _reason(error: Exception) -> ImageError:
+    if isinstance(error, UnidentifiedImageError):
+        return ImageError(f"not a picture that can be read ({', '.join(FORMATS)})")
+    if isinstance(error, OSError) and error.errno is not None:
+        return ImageError(f"cannot be opened: {error.strerror}")
+    return ImageError(
+        f"damaged, cannot be decoded ({_one_line(error)}); copy it again from its source"
+    )
+
+
+def _decoded(image: Image.Image) -> Image.Image:
+    """The whole picture, upright, in RGB."""
+    for key in ("xmp", "icc_profile"):  # a TIFF's tag may hold anything in their place
+        if not isinstance(image.info.get(key), bytes):
+            image.info.pop(key, None)
+    image.load()
+    upright = _UPRIGHT.get(_orientation(image))  # None for a TIFF, which load() turned
+    return _rgb(image.copy() if upright is None else image.transpose(upright))
+
+
+def _upright_size(image: Image.Image) -> Size:
+    width, height = image.size
+    # Of a TIFF whose own tag turns it, this is the size upright already.
+    turned = getattr(image, "tag_v2", {}).get(_ORIENTATION) in _ON_THEIR_SIDE
+    on_its_side = _orientation(image) in _ON_THEIR_SIDE
+    return (width, height) if on_its_side and not turned else (height, width)
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF's orientation; 1, upright, where EXIF is absent, broken, or says anything else."""
+    try:
+        said = image.getexif().get(_ORIENTATION)
+    except Exception:  # of broken EXIF; the pixels are sound all the same
+        return 1
+    return said if isinstance(said, int) and said in _UPRIGHT else 1
 
 
 def _refuse_if_large(size: tuple[int, int], largest_pixels: int) -> None:
@@ -200,11 +249,14 @@ def _rgb(image: Image.Image) -> Image.Image:
 def _eight_bits(image: Image.Image) -> Image.Image:
     # Pillow's own conversion clips at 255 and turns the picture white.
     values = np.asarray(image).astype(np.float64)
-    return Image.fromarray((values / 257).round().astype(np.uint8))
+    grey = (values / 257).round().astype(np.uint8)
+    grey[values == image.info.get("transparency")] = 255
+    return Image.fromarray(grey)
 
 
 def _on_white(image: Image.Image) -> Image.Image:
-    layer = image.convert("RGBA")
+    # Pillow makes RGBA of anything but premultiplied grey, of which it would lose the alpha.
+    layer = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
     return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
 
 

@@ -179,15 +179,6 @@ def study(
     grid.run(name, tell)
 
 
-@app.command()
-def deps() -> None:
-    """Write the code that each stage imports into dvc.yaml."""
-    from flows.dvc import code_deps as code
-
-    for line in code.rewrite():
-        sys.stdout.write(line + "\n")
-
-
 def _spread(
     run: "Flow[..., State[Any]]", shards: int, workers: int, scheduler: str | None
 ) -> None:

@@ -36,8 +36,7 @@ def annotate_new() -> State[Any]:
     if added.returncode:
         return Failed(message=f"dvc add {paths.DATA}: {added.stderr.strip()}")
     get_run_logger().info("%s files are in %s/, %s before", _files(), paths.DATA, before)
-    order = [stage for stage in stages.read(_STAGES) if stage.name in _STAGES]
-    state = pipeline.bring_up(order, force=False, wanted=AS_WRITTEN)
+    state = pipeline.bring_up(stages.alone(*_STAGES), force=False, wanted=AS_WRITTEN)
     if state.is_completed():
         create_markdown_artifact(markdown=_report(before), key="annotate-new")
     return state

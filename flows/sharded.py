@@ -138,10 +138,11 @@ def _in_shards(
     name: str, spread: Flow[..., State[Any]], count: int, workers: int, scheduler: str | None
 ) -> State[Any]:
     """Fill what a stage goes on from, if it would run at all; then run it, here."""
-    (stage,) = (one for one in stages.read([name]) if one.name == name)
+    order = stages.alone(name)
+    stage = order[-1]
     with running.repository_alone(get_run_logger().info):
         overrides.put_back()
-        if plan.look([stage])[name].verdict == "run":
+        if plan.look(order)[name].verdict == "run":
             try:
                 with _devices(stage, workers, scheduler) as variables:
                     runs_on = runner(workers, scheduler, variables)
@@ -150,7 +151,7 @@ def _in_shards(
                 return Failed(message=str(error))
             if not state.is_completed():
                 return Failed(message=state.message)
-    return pipeline.bring_up([stage], force=False, wanted=overrides.AS_WRITTEN)
+    return pipeline.bring_up(order, force=False, wanted=overrides.AS_WRITTEN)
 
 
 @contextlib.contextmanager

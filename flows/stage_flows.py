@@ -35,8 +35,7 @@ def of(name: str) -> Flow[..., State[Any]]:
             force: Run it even if nothing changed.
             changes: Settings for this run alone; the profile's file is as before afterwards.
         """
-        alone = [stage for stage in stages.read([name]) if stage.name == name]
-        return pipeline.bring_up(alone, force=force, wanted=changes)
+        return pipeline.bring_up(stages.alone(name), force=force, wanted=changes)
 
     # Prefect finds a flow again by module and name, in the process that runs it.
     run.__module__, run.__name__, run.__qualname__ = __name__, name, name

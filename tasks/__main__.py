@@ -31,6 +31,12 @@ app = typer.Typer(
 
 
 @app.command()
+def code() -> None:
+    """Hash what the code of each stage does, so that only a change of it runs the stage."""
+    _run("code")
+
+
+@app.command()
 def annotate(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only estimate calls, tokens and cost.")
@@ -112,19 +118,19 @@ def base() -> None:
 @app.command()
 def features() -> None:
     """Train the small network whose features FID compares; no stage, its result is an input."""
-    _run("features")
+    _run("commands.features")
 
 
 @app.command()
 def data() -> None:
     """Draw the starter paintings into data/, unless something is there."""
-    _run("data")
+    _run("commands.data")
 
 
 @app.command()
 def agreement() -> None:
     """Measure how often the annotator sees what the starter's painter meant."""
-    _run("agreement")
+    _run("commands.agreement")
 
 
 @app.command()
@@ -143,7 +149,7 @@ def conflicts(
 @app.command()
 def table() -> None:
     """Print what evaluate found, and where to look on."""
-    _run("table")
+    _run("commands.table")
 
 
 @app.command()
@@ -187,7 +193,7 @@ def weights(
 @app.command()
 def registry() -> None:
     """Make MLflow's model registry say what dvc.lock says."""
-    _run("registry")
+    _run("tracking.registry")
 
 
 @app.command()
@@ -460,13 +466,16 @@ def _run_stage(name: str) -> None:
     with _clear_errors():
         profile = _checked_profile()
         from atelier import atomic
+        from tasks import code
         from tasks.run import launch, machine, paths
         from tasks.tracking import mlflow_runs
 
+        code.check(name)
         atomic.sweep(paths.ARTIFACTS)
         if launch.wanted(name):
             launch.several(name)
-        task = importlib.import_module(f"tasks.{name}")
+        module = "commands.base" if name == "base" else name  # `base` is no stage of dvc.yaml
+        task = importlib.import_module(f"tasks.{module}")
         launch.end_with_launcher()
         if not machine.speaks():
             task.run(profile, mlflow_runs.StageRun())  # the first process keeps the record

@@ -8,11 +8,16 @@ import pytest
 import yaml
 
 from atelier.config.profile import Profile
-from flows.dvc import code_deps
+from tasks import code
+from tasks.code import Packages
+from tasks.run import code_tree, paths
 
 ROOT = Path(__file__).parents[1]
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-STAGE = pytest.mark.parametrize("name", STAGES)
+STAGE = pytest.mark.parametrize("name", [name for name in STAGES if name != "code"])
+KINDS = {
+    "cpo", "cpo-s", "ddspo", "dpo", "mapo", "npo", "sdpo", "spo-measured"
+}  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -21,30 +26,54 @@ def _at_the_root(monkeypatch):
 
 
 @pytest.fixture(scope="session")
-def graph():
-    return code_deps.import_graph()
-
-
-def test_each_stage_depends_on_what_it_imports():
-    changes = code_deps.differences()
-
-    assert not changes, "run `make deps`, which does this:\n" + "\n".join(changes)
+def packages():
+    return Packages(ROOT)
 
 
 @STAGE
-def test_what_only_tells_places_or_checks_does_not_run_a_stage_again(name):
-    without = code_deps.TELLING | code_deps.PLACING | code_deps.CHECKING
+def test_a_stage_depends_on_what_its_code_does_and_on_no_file_of_code(name):
+    listed = STAGES[name]["deps"]
 
-    assert not {f"{module.replace('.', '/')}.py" for module in without} & set(
-        STAGES[name]["deps"]
-    )
+    assert (paths.CODE / f"{name}.json").as_posix() in listed
+    assert not {Path(path).parts[0] for path in listed} & set(code_tree.PACKAGES)
+
+
+def test_the_stage_code_reads_the_packages_and_writes_a_file_for_each_other_stage():
+    assert list(STAGES) == ["code", *code.STAGES]
+    assert sorted(STAGES["code"]["deps"]) == sorted(code_tree.PACKAGES)
+    assert {Path(out) for out in STAGES["code"]["outs"]} == set(code.contents())
+
+
+@STAGE
+def test_what_only_tells_places_or_checks_is_no_part_of_a_stage(name, packages):
+    common, objectives = packages.modules(name, KINDS)
+
+    for module in code.TELLING | code.PLACING | code.CHECKING:
+        assert (ROOT / f"{module.replace('.', '/')}.py").is_file(), f"{module} has moved"
+        assert module not in common.union(*objectives.values())
+
+
+def test_only_stages_that_read_the_objectives_have_their_code(packages):
+    asking = [name for name in code.STAGES if packages.modules(name, KINDS)[1]]
+
+    assert asking == ["cpo", "evaluate"]
+
+
+def test_a_data_file_of_a_package_belongs_to_the_module_beside_it():
+    files = [file for name in ("atelier", "tasks") for file in (ROOT / name).rglob("*")]
+    data = [file for file in files if file.suffix not in {".py", ".pyc", ".typed", ""}]
+
+    assert data
+    for file in data:
+        assert file.with_name(f"{file.name.partition('.')[0]}.py").is_file(), file
 
 
 def test_params_hold_no_computation_that_a_stage_would_have_to_depend_on():
-    tree = ast.parse((ROOT / "atelier/config/profile.py").read_text())
+    files = [ROOT / f"atelier/config/{name}.py" for name in ("objectives", "profile")]
     methods = [
         node
-        for owner in ast.walk(tree)
+        for file in files
+        for owner in ast.walk(ast.parse(file.read_text()))
         if isinstance(owner, ast.ClassDef)
         for node in owner.body
         if isinstance(node, ast.FunctionDef)
@@ -56,20 +85,20 @@ def test_params_hold_no_computation_that_a_stage_would_have_to_depend_on():
 
 
 @STAGE
-def test_a_stage_lists_the_params_that_it_reads(name, graph):
+def test_a_stage_lists_the_params_that_it_reads(name, packages):
     (listed,) = STAGES[name]["params"]
     (sections,) = listed.values()
 
     assert list(listed) == ["params/${profile}.yaml"]
-    assert sorted(sections) == sorted(set(read_by(name, graph)))
+    assert sorted(sections) == sorted(set(read_by(name, packages)))
 
 
-def read_by(name, graph):
+def read_by(name, packages):
     """What a stage reads of a profile, as `sft` (all of it) or `annotate.criteria`."""
     found = set()
-    for path in code_deps.needed(name, graph):
-        if path.startswith("tasks/"):
-            for node in ast.walk(ast.parse((ROOT / path).read_text())):
+    for path in packages.trees(name, KINDS):
+        if path.is_relative_to(ROOT / "tasks"):
+            for node in ast.walk(ast.parse(path.read_text())):
                 if isinstance(node, ast.FunctionDef):
                     found |= set(reads(node))
     return {field for field in found if field.partition(".")[0] not in found - {field}}

@@ -16,7 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from flows.dvc.stages import Stage
+from flows.dvc.stages import CODE, Stage
+from tasks import code
+from tasks.run import paths
 from tasks.tracking.mlflow_runs import flat
 
 if TYPE_CHECKING:
@@ -78,7 +80,8 @@ def _prospect(
 ) -> Prospect:
     stage = known[seen.name]
     before = [found[need] for need in seen.needs if need in found]
-    open_ends = [one.stage for one in before if one.verdict in {"run", "depends"}]
+    running = [one.stage for one in before if one.verdict in {"run", "depends"}]
+    open_ends = [name for name in running if name != CODE]
     unsure = [out for name in open_ends for out in known[name].outs]
     changed = list(_changes(stage, made, unsure))
     if open_ends:
@@ -93,6 +96,7 @@ def _prospect(
     if not changed:
         restored = _there(repo, stage, pull)
     if restored is None:
+        made |= _coded() if seen.name == CODE else {}
         return Prospect(seen.name, "run", reasons, made_of)
     made |= restored
     return Prospect(seen.name, "restore", reasons)
@@ -112,9 +116,9 @@ def _changes(
             continue
         if str(dep) in made:
             if made[str(dep)][0] != dep.hash_info:
-                yield f"{dep} will be another one"
+                yield from _code_of(dep) or [f"{dep} will be another one"]
         else:
-            yield from _changes_of(dep)
+            yield from (dep.status() and _code_of(dep)) or _changes_of(dep)
 
 
 def _changes_of(dep: "Dependency") -> Iterator[str]:
@@ -123,6 +127,32 @@ def _changes_of(dep: "Dependency") -> Iterator[str]:
             yield from _settings(dep, how)
         else:
             yield f"{name} is {how}"
+
+
+def _code_of(dep: "Dependency") -> list[str]:
+    """Name the files of code that changed, where ``dep`` stands for a stage's code."""
+    file = Path(str(dep))
+    if file.parent != paths.CODE or not dep.hash_info:
+        return []
+    before = Path(dep.cache.oid_to_path(dep.hash_info.value))
+    if not before.is_file():
+        return []
+    return [
+        f"code: {path}"
+        for path in code.changed(file.stem, json.loads(before.read_text(encoding="utf-8")))
+    ]
+
+
+def _coded() -> dict[str, Any]:
+    """Return the hashes of what the stage ``code`` will write: that takes less than asking."""
+    from dvc_data.hashfile.hash_info import HashInfo
+    from dvc_data.hashfile.meta import Meta
+
+    found = {}
+    for file, content in code.contents().items():
+        md5 = hashlib.md5(content.encode(), usedforsecurity=False).hexdigest()
+        found[file.as_posix()] = (HashInfo("md5", md5), Meta(size=len(content.encode())))
+    return found
 
 
 def _settings(dep: Any, changed: Mapping[str, str]) -> Iterator[str]:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from dvc.stage import PipelineStage
 
 
+CODE = "code"  # the stage that says what the code of the others does; it takes a second
 _DVC_YAML = Path("dvc.yaml")
 
 
@@ -97,6 +98,17 @@ def read(targets: Sequence[str] = ()) -> list[Stage]:
             )
         wanted = graph.with_needs(targets or names)
         return [_stage(stage, graph) for stage in order if stage in wanted]
+
+
+def alone(*names: str) -> list[Stage]:
+    """Return stages without those that they need, but with ``code``, if they need that.
+
+    Without it they would be taken for up to date after a change of their code.
+
+    Raises:
+        ParamsError: As for ``read``.
+    """
+    return [stage for stage in read(names) if stage.name in {CODE, *names}]
 
 
 def _stage(stage: "PipelineStage", graph: _Graph) -> Stage:

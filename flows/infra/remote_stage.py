@@ -221,7 +221,7 @@ def _bring_up(
 def _restore(stage: Stage, prospect: plan.Prospect, tell: Callable[[str], None]) -> None:
     if prospect.verdict == "up to date":
         return
-    if prospect.verdict != "restore":
+    if prospect.verdict != "restore" and stage.name != stages.CODE:
         raise ArtifactError(
             f"{stage.name} is not in the run cache of DVC's remote ({prospect.reasons[0]}); "
             "run it first, as `python -m flows reproduce` does"

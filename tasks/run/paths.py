@@ -12,6 +12,7 @@ CRITERIA = PARAMS / "criteria"  # `annotate.criteria` names a file in it
 LABELS = Path("labels")  # what people and other judges said; `annotate.recorded` names files
 BASE = Path("base")  # base/<profile>: the model that is taught, in diffusers' layout
 ARTIFACTS = Path("artifacts")
+CODE = ARTIFACTS / "code"  # what each stage's code does, as hashes
 ANNOTATE = ARTIFACTS / "annotate"
 JUDGED_BY = ANNOTATE / "criteria.yaml"  # the copy that all later stages read
 SPLIT = ARTIFACTS / "split"

@@ -28,7 +28,7 @@ STAGES = ("annotate", "split", "sft", "cpo", "evaluate")
 PAINTINGS = 40
 STEPS = 12
 DONE = "undisturbed.json"
-_CODE = ("atelier", "tasks", "flows", "labels", "params/criteria", "base/starter")
+_CODE = ("atelier", "survey", "tasks", "flows", "labels", "params/criteria", "base/starter")
 
 
 def build(folder, vlm=None):
@@ -47,7 +47,12 @@ def build(folder, vlm=None):
     shutil.rmtree(folder / "artifacts")
     python(folder, "-m", "dvc", "init", "-q", "--no-scm")
     # MLflow's tables take seconds to make, and no stage is about that.
-    python(folder, "-c", "from tasks import tracking; tracking.client().search_experiments()")
+    python(
+        folder,
+        "-c",
+        "from tasks.tracking import mlflow_runs; mlflow_runs.client().search_experiments()",
+    )
+    repro("code", folder)
     return folder
 
 

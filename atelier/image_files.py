@@ -1,0 +1,94 @@
+"""Picture files as Pillow can read them: without the metadata that it stumbles over.
+
+Pillow gives up a whole picture for a wrong checksum of a comment, a workflow of two megabytes
+in a text, or EXIF that is none. What decides pixels, colors and orientation stays.
+"""
+
+import io
+import re
+import struct
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+_PIXELS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
+_ABOUT = (b"iCCP", b"eXIf")  # color profile and orientation
+_TEXTS = (b"tEXt", b"zTXt", b"iTXt")
+_ORIENTATION_IN_TEXT = (b"XML:com.adobe.xmp\0", b"Raw profile type exif\0")
+_GREY, _RGB = 0, 2  # color types of PNG that may name one transparent value
+# The entry of an AVIF's table of items that says: this one is EXIF.
+_EXIF_ITEM = re.compile(rb"(infe[\x02\x03]\0\0.{4,7}?)Exif", re.DOTALL)
+
+
+def readings(path: Path) -> Iterator[Path | io.BytesIO]:
+    """Yield what to give to Pillow, one after the other until it can read the picture.
+
+    Raises:
+        OSError: The file cannot be opened.
+    """
+    with path.open("rb") as file:
+        head = file.read(16)
+        if head.startswith(_PNG):
+            content = head + file.read()
+            yield io.BytesIO(_png(content, (*_PIXELS, *_ABOUT, *_TEXTS)))
+            yield io.BytesIO(_png(content, _PIXELS))
+            return
+        yield path
+        if head[4:12] in {b"ftypavif", b"ftypavis", b"ftypmif1"}:
+            yield io.BytesIO(_EXIF_ITEM.sub(rb"\1skip", head + file.read()))
+
+
+def _png(content: bytes, kept: tuple[bytes, ...]) -> bytes:
+    """The file with the chunks of ``kept`` alone, transparency as Pillow's modes count it.
+
+    An animation's other frames go, too. What follows a torn chunk is left as it is.
+    """
+    parts, at, header = [_PNG], len(_PNG), b""
+    while at + 12 <= len(content):
+        length, kind = struct.unpack_from(">I4s", content, at)
+        end = at + 12 + length
+        if end > len(content):
+            break
+        body = content[at + 8 : end - 4]
+        if kind == b"IHDR":
+            header = body
+        if kind == b"tRNS":
+            body = _transparent(body, header)
+            parts.append(_chunk(kind, body))
+        elif kind in _PIXELS or (kind in kept and _is_sound(kind, body, content[at:end])):
+            parts.append(content[at:end])
+        at = end
+    return b"".join([*parts, content[at:]])
+
+
+def _is_sound(kind: bytes, body: bytes, chunk: bytes) -> bool:
+    if kind in _TEXTS and not body.startswith(_ORIENTATION_IN_TEXT):
+        return False
+    return chunk == _chunk(kind, body)
+
+
+def _chunk(kind: bytes, body: bytes) -> bytes:
+    return (
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+    )
+
+
+def _transparent(body: bytes, header: bytes) -> bytes:
+    """The transparent value in the range of the pixels that Pillow makes.
+
+    It spreads grey of 2 and 4 bits over 0 to 255, and keeps the upper half of RGB of 16 bits;
+    the values in ``tRNS`` it leaves as they are, so that none would be found.
+    """
+    if len(header) < 10 or len(body) % 2:
+        return body
+    depth, color = header[8], header[9]
+    values = struct.unpack(f">{len(body) // 2}H", body)
+    if color == _GREY and depth in {2, 4}:
+        most = 2**depth - 1
+        values = tuple((one & most) * 255 // most for one in values)
+    elif color == _RGB and depth == 16:
+        values = tuple(one >> 8 for one in values)
+    else:
+        return body
+    return struct.pack(f">{len(values)}H", *values)

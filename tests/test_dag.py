@@ -1,0 +1,100 @@
+"""Which stages run again after a change: dvc.yaml and its stage `code` are real, work is not.
+
+Every other stage only notes that it ran, and writes something into each of its outs.
+"""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.conftest import small_profile
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("atelier", "survey", "tasks")
+WORK = """
+import sys
+from pathlib import Path
+
+name, *outs = sys.argv[1:]
+with Path("ran.txt").open("a") as ran:
+    ran.write(name + "\\n")
+for out in map(Path, outs):
+    out = out if out.suffix else out / "result.txt"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(name)
+"""
+
+
+@pytest.fixture
+def house(tmp_path, monkeypatch):
+    """The repository's code and dvc.yaml with a toy profile, everything up to date."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DVC_NO_ANALYTICS", "1")
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:/usr/bin:/bin")
+    for name in PACKAGES:
+        shutil.copytree(ROOT / name, name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / ".dvcignore", ".")
+    Path("work.py").write_text(WORK)
+    Path("dvc.yaml").write_text(yaml.safe_dump(_without_work(), sort_keys=False))
+    for folder in ("data", "labels", "params/criteria", "base/toy", "base/starter/features"):
+        Path(folder).mkdir(parents=True)
+        Path(folder, "input.txt").write_text("an input")
+    Path("params/profile.yaml").write_text("profile: toy\n")
+    Path("params/toy.yaml").write_text(yaml.safe_dump(small_profile()))
+    subprocess.run([sys.executable, "-m", "dvc", "init", "-q", "--no-scm"], check=True)
+    assert repro() == [name for name in _without_work()["stages"] if name != "code"]
+    return tmp_path
+
+
+def _without_work():
+    content = yaml.safe_load((ROOT / "dvc.yaml").read_text())
+    stages = content["stages"]
+    for name, stage in stages.items():
+        outs = [*stage.get("outs", []), *stage.get("metrics", [])]
+        if name != "code":
+            stage["cmd"] = f"python work.py {name} {' '.join(outs)}"
+    return {"vars": content["vars"], "stages": stages}
+
+
+def repro():
+    """Bring everything up to date as `dvc repro` does; return which stages worked."""
+    from dvc.repo import Repo
+
+    Path("ran.txt").unlink(missing_ok=True)
+    with Repo(".") as repo:
+        repo.reproduce()
+    with Repo(".") as repo:
+        assert repo.status() == {}
+    ran = Path("ran.txt")
+    return ran.read_text().split() if ran.exists() else []
+
+
+def replace(file, old, new):
+    text = Path(file).read_text()
+    assert old in text
+    Path(file).write_text(text.replace(old, new, 1))
+
+
+def test_words_and_places_run_nothing_and_a_changed_line_runs_the_stages_that_use_it(house):
+    replace("atelier/criteria/tree.py", '"""', '"""A new word. ')
+    replace("atelier/training/loop.py", "\nimport ", "\n# A comment.\nimport ")
+    assert repro() == []
+
+    Path("atelier/elsewhere").mkdir()
+    Path("atelier/elsewhere/__init__.py").write_text('"""Another room."""\n')
+    shutil.move("atelier/training/optimizers.py", "atelier/elsewhere")
+    replace(
+        "atelier/training/loop.py",
+        "from atelier.training import checkpoints, optimizers",
+        "from atelier.elsewhere import optimizers\nfrom atelier.training import checkpoints",
+    )
+    assert repro() == []
+
+    replace("atelier/criteria/splits.py", "def ", "_NEW = 1\n\n\ndef ")
+    assert repro() == ["split"]
