@@ -52,7 +52,8 @@ def run(profile: Profile, tracked: StageRun) -> None:
     if judge is not None:
         painter.pipeline().register_modules(vae=codec)
     for name, objective in params.objectives.items():
-        corpus, pairs, counts = encoded, None, {}
+        corpus, pairs = encoded, None
+        counts: dict[str, float] = {}
         contrasts = objective.contrasts()
         if contrasts is not None:
             corpus, counts = materials.contrasted(name, contrasts, encoded, records, criteria)

@@ -4,6 +4,7 @@ An objective's own settings stand in its file, ``atelier/objectives/``; the unio
 all of them.
 """
 
+from collections.abc import Mapping
 from typing import Annotated
 
 from pydantic import Field, model_validator
@@ -25,6 +26,11 @@ Objective = Annotated[
 ]
 
 
+def on_negative_branches(objectives: Mapping[str, Objective]) -> list[str]:
+    """Return the names of objectives whose θ stands on the negative branch of others."""
+    return [name for name, one in objectives.items() if one.negative_branch() is not None]
+
+
 class CPOParams(Params):
     """``cpo:`` the base learns, from captions alone, what θ1 tells apart; a θ an objective."""
 
@@ -36,17 +42,13 @@ class CPOParams(Params):
     lora: Learns
     training: Training
 
-    def on_negative_branches(self) -> list[str]:
-        """Return the objectives whose θ stands on the negative branch of others."""
-        return [n for n, one in self.objectives.items() if one.negative_branch() is not None]
-
     @model_validator(mode="after")
     def _featured_is_trained(self) -> "CPOParams":
         if self.featured not in self.objectives:
             raise ValueError(
                 f"featured should be one of {sorted(self.objectives)}, got {self.featured!r}"
             )
-        if self.featured in self.on_negative_branches():
+        if self.featured in on_negative_branches(self.objectives):
             raise ValueError(
                 f"featured cannot be {self.featured!r}: "
                 f"{self.objectives[self.featured].objective} only supplies the negative "
@@ -71,7 +73,7 @@ class CPOParams(Params):
 
     @model_validator(mode="after")
     def _company_exists(self) -> "CPOParams":
-        branches = self.on_negative_branches()
+        branches = on_negative_branches(self.objectives)
         models = {"base", "theta1", *self.objectives} - set(branches)
         for name in branches:
             branch = self.objectives[name].negative_branch()

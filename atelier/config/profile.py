@@ -16,7 +16,7 @@ from atelier.config.evaluation import EvaluateParams
 from atelier.config.fields import Name, Params
 from atelier.config.messages import explain
 from atelier.config.model import ModelParams
-from atelier.config.objectives import CPOParams
+from atelier.config.objectives import CPOParams, on_negative_branches
 from atelier.config.study import StudyParams
 from atelier.config.survey import SurveyParams
 from atelier.config.training import SFTParams
@@ -54,7 +54,7 @@ class Profile(Params):
                 f"{full[0]}.lora 'full' trains the base's own weights, which model.quantise "
                 f"{self.model.quantise!r} holds in too few bits; set it to null, or give a LoRA"
             )
-        negative = self.cpo.on_negative_branches()
+        negative = on_negative_branches(self.cpo.objectives)
         if full and negative:
             raise ValueError(
                 f"{full[0]}.lora 'full' does not go with cpo.objectives.{negative[0]}: its "
@@ -65,7 +65,7 @@ class Profile(Params):
 
     @model_validator(mode="after")
     def _negative_branches_are_painted(self) -> "Profile":
-        negative = self.cpo.on_negative_branches()
+        negative = on_negative_branches(self.cpo.objectives)
         if negative and self.evaluate.guidance <= 1:
             raise ValueError(
                 f"evaluate.guidance should be above 1 for cpo.objectives.{negative[0]}: "
