@@ -8,7 +8,7 @@ DVC's run cache.
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from atelier import atomic
 from atelier.config.fields import Count, NonNegative, Positive, Seed
 from atelier.config.messages import explain
-from atelier.config.profile import Profile, read_switch
+from atelier.config.profile import Profile, read_profile, read_switch
 from atelier.errors import ParamsError
 from tasks.run import paths
 
@@ -48,22 +48,9 @@ class Changes(BaseModel):
         """Return a profile's values with the changes in place; not checked yet.
 
         Raises:
-            ParamsError: A name in ``others`` is none of the profile.
+            ParamsError: A name in ``others`` is not a setting of the profile.
         """
-        # Through JSON: what YAML anchors share must not change together.
-        changed: dict[str, Any] = json.loads(json.dumps(values))
-        for name, value in self._by_name(changed).items():
-            *above, last = name.split(".")
-            section: Any = changed
-            for part in above:
-                section = section.get(part) if isinstance(section, dict) else None
-            if not isinstance(section, dict) or last not in section:
-                raise ParamsError(
-                    f"changes.others: {name} is no setting of the profile; a name is what "
-                    "stands in its file, joined by dots, such as cpo.training.batch_images"
-                )
-            section[last] = value
-        return changed
+        return changed(values, self._by_name(values), "--set (changes.others)")
 
     def _by_name(self, values: dict[str, Any]) -> dict[str, Any]:
         objectives: dict[str, dict[str, Any]] = values["cpo"]["objectives"]
@@ -94,6 +81,63 @@ class Changes(BaseModel):
 AS_WRITTEN = Changes()
 
 
+def changed(
+    values: Mapping[str, Any], changes: Mapping[str, Any], field: str
+) -> dict[str, Any]:
+    """Return a profile's values with other settings in place; not checked yet.
+
+    Args:
+        values: Of the profile.
+        changes: Settings by dotted names.
+        field: Where a person wrote the names, for the message.
+
+    Raises:
+        ParamsError: A name is not a setting of the profile.
+    """
+    # Through JSON: what YAML anchors share must not change together.
+    copied: dict[str, Any] = json.loads(json.dumps(values))
+    for name, value in changes.items():
+        *above, last = name.split(".")
+        section: Any = copied
+        for part in above:
+            section = _below(section, part, f"{field}: {name!r}")
+        _below(section, last, f"{field}: {name!r}")
+        section[last] = value
+    return copied
+
+
+def parse(settings: Iterable[str]) -> Changes:
+    """Return the changes that ``name=value`` of the command line asks for; values are YAML.
+
+    Raises:
+        ParamsError: One is not ``name=value``, or its value is no YAML.
+    """
+    others = {}
+    for setting in settings:
+        name, sign, value = setting.partition("=")
+        if not name or not sign:
+            raise ParamsError(f"--set {setting}: give name=value, as cpo.training.steps=40")
+        try:
+            others[name] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise ParamsError(
+                f"--set {setting}: {value!r} is not a YAML value; quote text with special "
+                "characters"
+            ) from None
+    return Changes(others=others)
+
+
+def check(changes: Changes) -> None:
+    """Prove that the profile in force fits with the changes; nothing is written.
+
+    Raises:
+        ParamsError: A name is no setting, or a value does not fit.
+    """
+    file = paths.profile(read_switch(paths.SWITCH))
+    if changes != AS_WRITTEN:
+        _changed(file, changes)
+
+
 @contextlib.contextmanager
 def in_force(changes: Changes) -> Iterator[None]:
     """Let the profile's file say what ``changes`` say, for as long as this lasts.
@@ -107,17 +151,34 @@ def in_force(changes: Changes) -> Iterator[None]:
         return
     file = paths.profile(read_switch(paths.SWITCH))
     before = file.read_bytes()
-    values = changes.applied(yaml.safe_load(before))
-    try:
-        Profile.model_validate(values)
-    except ValidationError as error:
-        raise ParamsError(f"{file} with the changes does not fit:\n{explain(error)}") from None
+    values = _changed(file, changes)
     atomic.write(_KEPT / file.name, before)
     atomic.write(file, yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
     try:
         yield
     finally:
         put_back()
+
+
+def _changed(file: Path, changes: Changes) -> dict[str, Any]:
+    """Return the values of a profile's file with the changes, checked."""
+    read_profile(file)
+    values = changes.applied(yaml.safe_load(file.read_bytes()))
+    try:
+        Profile.model_validate(values)
+    except ValidationError as error:
+        raise ParamsError(f"{file} with the changes does not fit:\n{explain(error)}") from None
+    return values
+
+
+def _below(section: Any, part: str, setting: str) -> Any:
+    """Return what a section of the profile holds under ``part`` of a setting's name."""
+    if isinstance(section, dict) and part in section:
+        return section[part]
+    known = ", ".join(section) if isinstance(section, dict) else "no section"
+    raise ParamsError(
+        f"{setting} is not a setting of the profile: in the place of {part!r} it has {known}"
+    )
 
 
 def put_back() -> None:

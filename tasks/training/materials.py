@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import torch
 
-from atelier import annotators
+from atelier.annotators import measured
 from atelier.config.objectives import Objective
 from atelier.config.pairs import TablePairs
 from atelier.config.profile import Profile
@@ -57,12 +57,11 @@ def judge(profile: Profile, criteria: Tree) -> Judge | None:
             f"cpo.objectives.{needing[0]} judges thousands of pictures in training, which only "
             f"annotate.annotator 'measured' can, not {profile.annotate.annotator!r}"
         )
-    annotator = annotators.load("measured", criteria)
 
     def negatives(pixels: torch.Tensor) -> torch.Tensor:
         pictures = sampling.to_bytes(pixels)
-        said = [annotator.judge("0" * 64, picture) for picture in pictures]
-        return torch.tensor([sum(one.pole == "negative" for one in row) for row in said])
+        said = [measured.judge(picture, criteria) for picture in pictures]
+        return torch.tensor([sum(pole == "negative" for _, pole, _ in row) for row in said])
 
     return negatives
 

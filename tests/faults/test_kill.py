@@ -74,15 +74,15 @@ def test_the_agents_answers_are_paid_for_once(shared, tmp_path, vlm, model_serve
 
     assert hits == BY_THE_AGENT
     _expect_the_same(folder, reference, "annotate")
-    (ledger,) = (folder / "artifacts/cache/answers").glob("*.jsonl")
-    answers = [json.loads(line) for line in ledger.read_text().splitlines()]
+    (cache,) = (folder / "artifacts/cache/answers").glob("*.jsonl")
+    answers = [json.loads(line) for line in cache.read_text().splitlines()]
     twice = Counter((one["image"], one["asked"]) for one in answers if one["unfit"] is None)
     assert set(twice.values()) == {1}
     figure(
         "Kill",
         "`annotate` by the agent against a model server",
         hits,
-        f"{SAME}; {len(answers)} answers in the ledger, none twice",
+        f"{SAME}; {len(answers)} answers in the response cache, none twice",
     )
 
 
@@ -116,7 +116,7 @@ def test_a_whole_flow_run(undisturbed, tmp_path, figure):
 
     folder, hits = _killed(
         lambda to: workshop.copied(undisturbed, "annotate", to),
-        ["-m", "flows", "reproduce"],
+        ["-m", "cli", "run"],
         20 + took,  # its server starts first
         [chance.uniform(0.4, 0.8) for _ in range(4 * OF_THE_FLOW)],
         OF_THE_FLOW,
@@ -126,7 +126,7 @@ def test_a_whole_flow_run(undisturbed, tmp_path, figure):
 
     assert hits == OF_THE_FLOW
     _expect_the_same(folder, undisturbed, *workshop.STAGES)
-    figure("Kill", "the whole pipeline, `python -m flows reproduce`", hits, SAME)
+    figure("Kill", "the whole pipeline, `atelier run`", hits, SAME)
 
 
 def _killed(make, words, took, moments, kills, tmp_path, *, keep=None, **more):
