@@ -8,6 +8,7 @@ from atelier.config.model import ModelParams
 from atelier.config.training import LoRA, Training
 from atelier.objectives.cpo import CPO
 from atelier.objectives.cpo_s import CPOS
+from tests.atelier.double import double
 from tests.conftest import TOY_NETWORKS, small_profile
 
 
@@ -36,6 +37,13 @@ def family(request):
 def painter(family):
     """A real pipeline of each family with 60 to 260 thousand weights, fresh for each test."""
     return tiny(family)
+
+
+@pytest.fixture
+def float64():
+    """Asked for first, it makes the fixtures after it, and the test, compute in float64."""
+    with double():
+        yield
 
 
 @pytest.fixture

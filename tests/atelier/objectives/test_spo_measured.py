@@ -66,9 +66,9 @@ def test_an_untrained_policy_costs_log_two_for_each_pair_of_outcomes(pair, corpu
 
     # The first image's outcomes tie; the three others are pairs.
     assert judged == [4, 4]
-    assert loss.item() == pytest.approx(0.6931472 * 3 / 4, abs=1e-5)
+    assert loss.item() == pytest.approx(0.6931472 * 3 / 4, abs=1e-3)
     assert values["pairs"] == 0.75
-    assert values["gradient_factor"] == pytest.approx(0.5, abs=1e-5)
+    assert values["gradient_factor"] == pytest.approx(0.5, abs=1e-3)
 
 
 @pytest.mark.parametrize("family", ["flux"])

