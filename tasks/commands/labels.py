@@ -92,6 +92,8 @@ def count() -> None:
     _say(f"{summary['images']} pictures, {summary['quarantined']} set aside")
     for name, judgements in summary["annotators"].items():
         _say(f"{name}: {judgements} judgements")
+    for name, answers in summary.get("answered_by", {}).items():
+        _say(f"the server answered as {name}: {answers} times")
     settled = (f"{how.replace('_', ' ')} {n}" for how, n in summary["adjudication"].items())
     _say(f"{summary['judgements']} count: {', '.join(settled)}")
     table = Table()

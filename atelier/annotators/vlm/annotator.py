@@ -19,6 +19,9 @@ from atelier.criteria.tree import Tree
 from atelier.reporting import Report
 
 
+_VERSION = re.compile(r"[-@:](latest|\d{4}-\d\d-\d\d|\d{8}|\d{3,4})$")
+
+
 @dataclass(frozen=True)
 class VLM:
     """A vision-language model that judges by a tree.
@@ -86,7 +89,36 @@ class VLM:
                 "cost": spent.price,
             },
             answered_by=answered_by,
+            warnings=self._warnings(answered_by),
         )
+
+    def _warnings(self, answered_by: Counter[str]) -> list[str]:
+        """Say so where a server answered with another model than it was asked for."""
+        asked = self.params.model
+        others = {one: n for one, n in answered_by.items() if not same_model(asked, one)}
+        if not others:
+            return []
+        listed = ", ".join(f"{one!r} ({n})" for one, n in sorted(others.items()))
+        return [
+            f"Warning: {sum(others.values())} of {answered_by.total()} answers are by "
+            f"{listed}, as {self.params.base_url} says, and annotate.vlm.model asks for "
+            f"{asked!r}; the judgements are signed {self.name!r}. Load that model at the "
+            "server, or let annotate.vlm.model be the name that it gives"
+        ]
+
+
+def same_model(asked: str, answered: str) -> bool:
+    """Say whether two names are of one model, but for folders, a file's suffix or a date.
+
+    Servers answer as ``/models/NAME`` or ``NAME.gguf``, and as ``NAME-2024-08-06`` where the
+    name stands for the latest version.
+    """
+    first, second = (name.lower().removesuffix(".gguf") for name in (asked, answered))
+    dated = _VERSION.sub("", second)
+    return any(
+        one == first or one.endswith(f"/{first}") or first.endswith(f"/{one}")
+        for one in (second, dated)
+    )
 
 
 def _requests(pictures: Sequence[Picture], seen: Sequence[Answer]) -> dict[str, VLMRequest]:
