@@ -69,7 +69,7 @@ def advice(url: str, error: BaseException) -> str:
     if certificate:
         return _about_certificate(certificate[-1])
     host = urlsplit(url).hostname or ""
-    if urllib.request.proxy_bypass_environment(host):
+    if urllib.request.proxy_bypass(host):
         return ""
     wanted = (f"{urlsplit(url).scheme}_proxy", "all_proxy")
     for variable in _proxy_variables():

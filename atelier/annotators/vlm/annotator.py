@@ -12,14 +12,12 @@ from atelier.annotators.inspection import Inspector, Limits
 from atelier.annotators.protocol import Answer, Answers, Picture, answer
 from atelier.annotators.vlm import walk
 from atelier.annotators.vlm.agent import Agent, criteria_name
+from atelier.annotators.vlm.client import same_model
 from atelier.annotators.vlm.response_cache import ResponseCache
 from atelier.annotators.vlm.walk import VLMRequest, VLMResult
 from atelier.config.annotation import VLMParams
 from atelier.criteria.tree import Tree
 from atelier.reporting import Report
-
-
-_VERSION = re.compile(r"[-@:](latest|\d{4}-\d\d-\d\d|\d{8}|\d{3,4})$")
 
 
 @dataclass(frozen=True)
@@ -105,20 +103,6 @@ class VLM:
             f"{asked!r}; the judgements are signed {self.name!r}. Load that model at the "
             "server, or let annotate.vlm.model be the name that it gives"
         ]
-
-
-def same_model(asked: str, answered: str) -> bool:
-    """Say whether two names are of one model, but for folders, a file's suffix or a date.
-
-    Servers answer as ``/models/NAME`` or ``NAME.gguf``, and as ``NAME-2024-08-06`` where the
-    name stands for the latest version.
-    """
-    first, second = (name.lower().removesuffix(".gguf") for name in (asked, answered))
-    dated = _VERSION.sub("", second)
-    return any(
-        one == first or one.endswith(f"/{first}") or first.endswith(f"/{one}")
-        for one in (second, dated)
-    )
 
 
 def _requests(pictures: Sequence[Picture], seen: Sequence[Answer]) -> dict[str, VLMRequest]:

@@ -36,6 +36,7 @@ _ONLY_THINKING = (
     "all that the model wrote is its thinking, {} characters in a field of its own "
     "(reasoning_content); turn thinking off, or raise annotate.vlm.max_tokens"
 )
+_VERSION = re.compile(r"[-@:](latest|\d{4}-\d\d-\d\d|\d{8}|\d{3,4})$")
 _CONNECT_SECONDS = 10.0  # for the connection alone, at most
 _KEY = re.compile(r"[\x21-\x7e]+")
 
@@ -354,3 +355,17 @@ def _until(date: str) -> float:
         return email.utils.parsedate_to_datetime(date).timestamp() - time.time()
     except (ValueError, TypeError, IndexError, OverflowError):
         return math.nan
+
+
+def same_model(asked: str, answered: str) -> bool:
+    """Say whether two names are of one model, but for folders, a file's suffix or a date.
+
+    Servers answer as ``/models/NAME`` or ``NAME.gguf``, and as ``NAME-2024-08-06`` where the
+    name stands for the latest version.
+    """
+    first, second = (name.lower().removesuffix(".gguf") for name in (asked, answered))
+    dated = _VERSION.sub("", second)
+    return any(
+        one == first or one.endswith(f"/{first}") or first.endswith(f"/{one}")
+        for one in (second, dated)
+    )

@@ -11,6 +11,7 @@ from typing import Any
 
 from atelier.reading import UnreadableError
 
+_MOST_TOKENS = 10**9
 _THINKING = ("reasoning_content", "reasoning", "thinking")  # by llama.cpp and others, vLLM, …
 
 
@@ -106,5 +107,6 @@ def _whole(text: str) -> str:
 def _count(usage: Any, name: str) -> int | None:
     """A number of tokens; no request and no answer has none."""
     value = usage.get(name) if isinstance(usage, dict) else None
-    whole = isinstance(value, int | float) and not isinstance(value, bool)
-    return int(value) if whole and 0 < value < 10**9 else None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return int(value) if 0 < value < _MOST_TOKENS else None

@@ -51,9 +51,9 @@ def unwrapped(answer: str) -> str:
 
 def _without_thinking(text: str) -> str:
     """Return what follows the last end of thinking; all, if there is no thinking."""
-    *_, last = [None, *_CLOSED.finditer(text)]
-    if last is not None:
-        return text[last.end() :].strip()
+    closed = list(_CLOSED.finditer(text))
+    if closed:
+        return text[closed[-1].end() :].strip()
     opened, brace = _OPENED.search(text), text.find("{")
     if opened and not 0 <= brace < opened.start():
         raise UnreadableError(
