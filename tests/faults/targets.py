@@ -24,7 +24,7 @@ from PIL import Image, ImageCms
 from pydantic import BaseModel
 
 from atelier import images
-from atelier.annotators import human
+from atelier.annotators import human, label_studio
 from atelier.annotators.inspection import Limits
 from atelier.annotators.recorded import Recorded
 from atelier.annotators.vlm import client, prompts
@@ -142,7 +142,7 @@ def _criteria(case: bytes, folder: Path) -> bool:
         assert all(tree.criterion(alias) is leaf for alias in leaf.aliases)
     shown = criteria_page.html(tree)
     assert shown.count("<script") == 1, "words of the tree became a script"
-    ElementTree.fromstring(human.interface(tree))
+    ElementTree.fromstring(label_studio.interface(tree))
     list(wording.objections(tree))
     return _again(tree, yaml_values(case.decode()), trees.parse, path)
 
@@ -193,9 +193,9 @@ def _judgements(case: bytes, folder: Path, name: str) -> bool:
     known = {"a.png": _HASH, _HASH: _HASH}
     try:
         if name.endswith(".json"):
-            found = human.read_label_studio(path, tree, known)
+            found = label_studio.read(path, tree, known).judgements
         else:
-            found = human.read_csv(path, tree, known, "ann")
+            found = human.read_csv(path, tree, known, "ann").judgements
     except AtelierError as error:
         return _refused(error)
     kept = folder / "kept.jsonl"
