@@ -2,12 +2,14 @@
 
 import os
 import re
-import ssl
-import urllib.request
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from atelier.errors import ParamsError
+
+if TYPE_CHECKING:
+    import ssl
 
 _LONGEST = 300  # characters of a cause
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy")
@@ -30,6 +32,29 @@ def refuse_environment() -> None:
         raise _certificates(error) from None
     except (ImportError, ValueError, httpx2.InvalidURL):
         raise _proxy() from None
+
+
+def refuse_address(variable: str) -> None:
+    """Refuse a variable of the environment that is set to no address of a server.
+
+    Raises:
+        ParamsError: Names the variable.
+    """
+    value = os.environ.get(variable)
+    if value and not is_address(value):
+        raise ParamsError(
+            f"the environment variable {variable} is {_without_password(value)!r}, and should "
+            "be an address, as https://host:port; correct it, or unset it"
+        )
+
+
+def is_address(url: str) -> bool:
+    """Return whether ``url`` is an address of HTTP with a host and a port that can exist."""
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
 
 
 def _proxy() -> ParamsError:
@@ -65,6 +90,9 @@ def cause(error: BaseException) -> str:
 
 def advice(url: str, error: BaseException) -> str:
     """Return what of the environment a failed connection to ``url`` hangs on; often nothing."""
+    import ssl
+    import urllib.request
+
     certificate = [one for one in _chain(error) if isinstance(one, ssl.SSLError)]
     if certificate:
         return _about_certificate(certificate[-1])
@@ -80,7 +108,7 @@ def advice(url: str, error: BaseException) -> str:
     return ""
 
 
-def _about_certificate(error: ssl.SSLError) -> str:
+def _about_certificate(error: "ssl.SSLError") -> str:
     if getattr(error, "verify_code", None) in _UNTRUSTED:
         now = os.environ.get("SSL_CERT_FILE")
         return (
@@ -88,7 +116,7 @@ def _about_certificate(error: ssl.SSLError) -> str:
             f"environment variable SSL_CERT_FILE{f', now {now},' if now else ''} name a PEM "
             "file with it or with its authority"
         )
-    if isinstance(error, ssl.SSLCertVerificationError):
+    if hasattr(error, "verify_code"):
         return ""
     return "; does the server speak http where the address says https?"
 

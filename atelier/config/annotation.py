@@ -2,10 +2,10 @@
 
 import re
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
+from atelier import connections
 from atelier.config.fields import (
     Count,
     Fraction,
@@ -21,14 +21,6 @@ _VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")
 
 
 _URL = re.compile(r"https?://[^\s/?#@]+(/[^\s?#@]*)?")
-
-
-def _has_port(url: str) -> bool:
-    """Whether what stands for a port in an address can be one; none is one as well."""
-    try:
-        return urlsplit(url).port != 0
-    except ValueError:
-        return False
 
 
 class VLMParams(Params):
@@ -71,7 +63,7 @@ class VLMParams(Params):
     @field_validator("base_url")
     @classmethod
     def _holds_no_key(cls, url: str) -> str:
-        if not _URL.fullmatch(url) or not _has_port(url):
+        if not _URL.fullmatch(url) or not connections.is_address(url):
             raise ValueError(
                 "should be http(s)://host:port/path without a user, a password or a query; the "
                 "key belongs into the environment variable that key_variable names"

@@ -166,11 +166,12 @@ def expect_server() -> None:
     from prefect.settings import PREFECT_API_URL
 
     url = PREFECT_API_URL.value()
-    if url and not local_services.answers(f"{url}/health", _PATIENCE):
+    why = local_services.failure(f"{url}/health", _PATIENCE) if url else None
+    if why is not None:
         raise ArtifactError(
-            f"Prefect's server at {mlflow_runs.without_password(url)} (PREFECT_API_URL) does "
-            "not answer; `make up` starts one on this machine. Without PREFECT_API_URL each "
-            "flow run starts one for itself, and `dvc repro` needs none"
+            f"Prefect's server at {mlflow_runs.without_password(str(url))} (PREFECT_API_URL) "
+            f"does not answer ({why}); `make up` starts one on this machine. Without "
+            "PREFECT_API_URL each flow run starts one for itself, and `dvc repro` needs none"
         )
 
 
@@ -185,7 +186,7 @@ def _prefect() -> Iterator[Finding]:
             "no server is set, so each flow run starts one for itself: `make up`, or "
             "`prefect server start` and PREFECT_API_URL=http://127.0.0.1:4200/api",
         )
-    elif local_services.answers(f"{url}/health"):
+    elif (why := local_services.failure(f"{url}/health")) is None:
         from flows.infra import prefect_setup
 
         missing = prefect_setup.missing()
@@ -194,7 +195,8 @@ def _prefect() -> Iterator[Finding]:
             text += f"; it lacks {', '.join(missing)}: `python -m flows setup`"
         yield Finding("Prefect", "missing" if missing else "good", text)
     else:
-        yield Finding("Prefect", "missing", f"{url} does not answer; `make up` starts one")
+        text = f"{url} does not answer ({why}); `make up` starts one"
+        yield Finding("Prefect", "missing", text)
 
 
 def _mlflow() -> Iterator[Finding]:
@@ -203,13 +205,13 @@ def _mlflow() -> Iterator[Finding]:
     late = f"; {waiting} stage run(s) wait to be delivered" if waiting else ""
     if not uri.startswith("http"):
         yield Finding("MLflow", "good", f"runs are kept in {paths.MLFLOW}/{late}")
-    elif local_services.answers(f"{uri}/health"):
+    elif (why := local_services.failure(f"{uri}/health")) is None:
         yield Finding("MLflow", "good", f"{uri} answers{late}")
     else:
         yield Finding(
             "MLflow",
             "note",
-            f"{uri} does not answer: what stages say is kept and delivered later{late}",
+            f"{uri} does not answer ({why}): what stages say is kept and delivered later{late}",
         )
 
 

@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 from aiohttp import web
+from pydantic import ValidationError
 
 from atelier.annotators.vlm import client
 from atelier.annotators.vlm.client import Client, FailedError, same_model
@@ -201,6 +202,12 @@ def test_https_asked_of_a_server_that_speaks_http_is_said(params, model_server):
 def test_a_port_on_which_nothing_listens_is_said(params):
     with pytest.raises(FailedError, match=r"connection failed: .*127\.0\.0\.1.*9"):
         ask(params(base_url="http://127.0.0.1:9/v1"))
+
+
+@pytest.mark.parametrize("url", ["http://h:port/v1", "http://h:99999/v1", "http://[::1/v1"])
+def test_an_address_without_a_possible_port_is_refused_with_the_settings(params, url):
+    with pytest.raises(ValidationError, match="should be http"):
+        params(base_url=url)
 
 
 def test_a_failing_proxy_is_named_without_its_password(params, monkeypatch):
