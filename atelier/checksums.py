@@ -15,16 +15,17 @@ def write(path: Path, at: Path) -> None:
     Raises:
         DiskError: It cannot be written.
     """
-    atomic.write(at, f"{_sha256(path)}  {path.name}\n")
+    atomic.write(at, f"{sha256(path)}  {path.name}\n")
 
 
 def damaged(path: Path, at: Path) -> bool:
     """Say whether a file is not what the checksum at ``at`` says; without one, nobody knows."""
     if not at.is_file():
         return False
-    return at.read_text(encoding="utf-8", errors="replace").split(" ")[0] != _sha256(path)
+    return at.read_text(encoding="utf-8", errors="replace").split(" ")[0] != sha256(path)
 
 
-def _sha256(path: Path) -> str:
+def sha256(path: Path) -> str:
+    """Return the sha256 of a file's bytes."""
     with path.open("rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()
