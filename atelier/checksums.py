@@ -1,4 +1,4 @@
-"""Checksums beside files: what the disk gives back is what was written, or is known not to be.
+"""Checksums of files, written next to them: a corrupted file is detected when it is read.
 
 They are written as ``sha256sum`` writes them, which can check them, too.
 """
@@ -10,7 +10,7 @@ from atelier import atomic
 
 
 def write(path: Path, at: Path) -> None:
-    """Write the checksum of a file to ``at``. Remove that before ``path`` is written anew.
+    """Write the checksum of a file to ``at``. Remove that before ``path`` is written again.
 
     Raises:
         DiskError: It cannot be written.
@@ -19,7 +19,7 @@ def write(path: Path, at: Path) -> None:
 
 
 def damaged(path: Path, at: Path) -> bool:
-    """Say whether a file is not what the checksum at ``at`` says; without one, nobody knows."""
+    """Say whether a file differs from its checksum at ``at``; False if there is none."""
     if not at.is_file():
         return False
     return at.read_text(encoding="utf-8", errors="replace").split(" ")[0] != sha256(path)

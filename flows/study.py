@@ -14,10 +14,11 @@ from prefect.states import Completed, Failed
 from pydantic import Field
 
 from atelier.errors import AtelierError
+from atelier.reports.study.results import Found
 from flows import pipeline
-from flows.dvc import stages, study_document
+from flows.dvc import stages
 from flows.dvc import study_runs as grid
-from flows.dvc.study_runs import Attempt, Found
+from flows.dvc.study_runs import Attempt
 from flows.infra import gpus
 
 # Prefect's pages offer the studies that params/ holds, and the server refuses any other.
@@ -48,7 +49,7 @@ def study(name: Name = "study") -> State[Any]:
         grid.run(name, shown.line, have)
     except AtelierError as error:
         return Failed(message=str(error))
-    page = study_document.document(name)
+    page = grid.document(name)
     create_markdown_artifact(markdown=page.read_text(encoding="utf-8"), key=f"study-{name}")
     ran = outcomes.count("Ran")
     return Completed(

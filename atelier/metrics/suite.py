@@ -68,7 +68,7 @@ def needed(names: Sequence[str], *, features: str) -> list[str]:
 def _entry(about: About, folder: Path, compute: Compute, features: str) -> Entry:
     wanted = _weights(about, features)
     reason = weights.absent(wanted, folder) if wanted else None
-    files = weights.checksums(wanted, folder) if wanted and reason is None else {}
+    files = weights.recorded(wanted, folder) if wanted and reason is None else {}
     dtype = compute.dtype if about.name in BY_PICTURE else "float32"
     return Entry(about, files, dtype, reason)
 

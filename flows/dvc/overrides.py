@@ -8,7 +8,7 @@ DVC's run cache.
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,22 +48,9 @@ class Changes(BaseModel):
         """Return a profile's values with the changes in place; not checked yet.
 
         Raises:
-            ParamsError: A name in ``others`` is none of the profile.
+            ParamsError: A name in ``others`` is not a setting of the profile.
         """
-        # Through JSON: what YAML anchors share must not change together.
-        changed: dict[str, Any] = json.loads(json.dumps(values))
-        for name, value in self._by_name(changed).items():
-            *above, last = name.split(".")
-            section: Any = changed
-            for part in above:
-                section = section.get(part) if isinstance(section, dict) else None
-            if not isinstance(section, dict) or last not in section:
-                raise ParamsError(
-                    f"changes.others: {name} is no setting of the profile; a name is what "
-                    "stands in its file, joined by dots, such as cpo.training.batch_images"
-                )
-            section[last] = value
-        return changed
+        return changed(values, self._by_name(values), "changes.others")
 
     def _by_name(self, values: dict[str, Any]) -> dict[str, Any]:
         objectives: dict[str, dict[str, Any]] = values["cpo"]["objectives"]
@@ -92,6 +79,35 @@ class Changes(BaseModel):
 
 
 AS_WRITTEN = Changes()
+
+
+def changed(
+    values: Mapping[str, Any], changes: Mapping[str, Any], field: str
+) -> dict[str, Any]:
+    """Return a profile's values with other settings in place; not checked yet.
+
+    Args:
+        values: Of the profile.
+        changes: Settings by dotted names.
+        field: Where a person wrote the names, for the message.
+
+    Raises:
+        ParamsError: A name is not a setting of the profile.
+    """
+    # Through JSON: what YAML anchors share must not change together.
+    copied: dict[str, Any] = json.loads(json.dumps(values))
+    for name, value in changes.items():
+        *above, last = name.split(".")
+        section: Any = copied
+        for part in above:
+            section = section.get(part) if isinstance(section, dict) else None
+        if not isinstance(section, dict) or last not in section:
+            raise ParamsError(
+                f"{field}: {name!r} is not a setting of the profile; a name is what stands in "
+                "its file, joined by dots, such as cpo.training.batch_images"
+            )
+        section[last] = value
+    return copied
 
 
 @contextlib.contextmanager

@@ -93,17 +93,26 @@ def run(
 def command(
     name: str,
     words: list[str],
-    meta: Meta,
+    meta: Meta | None,
     *,
     more: Mapping[str, str],
     tell: Callable[[str], None],
+    folder: Path | None = None,
 ) -> None:
     """Run any command as supervised as a stage.
+
+    Args:
+        name: Of the command, for messages.
+        words: The command.
+        meta: Its limits of time; None: it has none.
+        more: Variables that it sees as well as ours.
+        tell: Called with each line that it prints.
+        folder: Where it is run; None: here.
 
     Raises:
         StageFailedError: It ended with an error, took too long, or was stopped.
     """
-    code, tail = _supervise(words, meta, more, tell)
+    code, tail = _supervise(words, meta, more, tell, folder)
     if code:
         raise StageFailedError(name, code, tail)
 
@@ -126,11 +135,15 @@ def _try(
 
 
 def _supervise(
-    words: list[str], meta: Meta, more: Mapping[str, str], tell: Callable[[str], None]
+    words: list[str],
+    meta: Meta | None,
+    more: Mapping[str, str],
+    tell: Callable[[str], None],
+    folder: Path | None = None,
 ) -> tuple[int, list[str]]:
     """Run a command; return its exit code and its last lines."""
     tail: list[str] = []
-    with _supervised(words, meta, more) as process:
+    with _supervised(words, meta, more, folder) as process:
         for line in _lines(process):
             tail = [*tail, line][-_TAIL_LINES:]
             tell(line)
@@ -182,10 +195,12 @@ def dvc(*words: str) -> list[str]:
 
 @contextmanager
 def _supervised(
-    words: list[str], meta: Meta, more: Mapping[str, str]
+    words: list[str], meta: Meta | None, more: Mapping[str, str], folder: Path | None
 ) -> Iterator[subprocess.Popen[str]]:
+    timeout, silence = (meta.timeout, meta.silence) if meta else (None, None)
     process = subprocess.Popen(
-        supervise.command(words, timeout_seconds=meta.timeout, silence_seconds=meta.silence),
+        supervise.command(words, timeout_seconds=timeout, silence_seconds=silence),
+        cwd=folder,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

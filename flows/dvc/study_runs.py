@@ -1,9 +1,8 @@
-"""``python -m flows study [NAME]``: the grid of params/NAME.yaml, from tuning to docs/NAME.md.
+"""Experiments of a study, run through DVC: ``python -m flows study [NAME]``.
 
 An experiment is ``dvc repro evaluate`` with a few settings changed, in a workspace: a clone of
 this repository at HEAD that shares DVC's cache, so that what one experiment made another takes
-from the run cache (θ1 is trained once). All methods of one seed are one experiment, for the
-stage ``cpo`` trains every entry of ``cpo.objectives`` on one encoding.
+from the run cache (θ1 is trained once). All methods of one seed are one experiment.
 
 What an experiment found is kept under ``artifacts/NAME/``, under a key of its settings and of
 the code, so that the same command goes on where it was stopped and repeats nothing.
@@ -14,7 +13,6 @@ import json
 import os
 import re
 import shutil
-import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import yaml
 
 from atelier import atomic, images
@@ -30,52 +29,31 @@ from atelier.config.study import StudyParams
 from atelier.criteria import annotations
 from atelier.criteria.annotations import Judgement
 from atelier.errors import ArtifactError, ParamsError
-from flows.dvc import runner, supervise
+from atelier.reports.study import design, figures, report
+from atelier.reports.study.design import Experiment
+from atelier.reports.study.results import Found, Results
+from atelier.starter import feature_network
+from flows.dvc import runner
+from flows.dvc.overrides import changed
 from tasks.run import paths
 from tasks.tracking import mlflow_runs, outbox
 
 _CODE = ("atelier", "tasks", "dvc.yaml", "params/criteria", "data.dvc", "base")
-_SAID = 12  # last lines of a failed experiment that are shown
+_CURVE = ["step", "gradient_norm", "drift"]
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]*")  # it becomes that of a folder and of a page
 Tell = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Experiment:
-    """One run of the pipeline with changed settings.
-
-    Attributes:
-        name: Of its folder: what it varies, then the seed.
-        changes: Settings of the profile, by dotted names.
-    """
-
-    name: str
-    changes: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Found:
-    """What an experiment left.
-
-    Attributes:
-        metrics: What evaluate measured, by painter.
-        negatives: For each judge and painter, the bad criteria of each picture, in order.
-        trained: What each objective's training said at its end, and its curve's columns.
-    """
-
-    metrics: Mapping[str, Mapping[str, float]]
-    negatives: Mapping[str, Mapping[str, Sequence[Sequence[str]]]]
-    trained: Mapping[str, Mapping[str, Any]]
+DOCUMENTS = Path("docs")
+README = Path("README.md")
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """An experiment that is to be had, one way or the other.
+    """An experiment to run, unless its result is known.
 
     Attributes:
         name: Of the experiment.
-        known: Returns what it found when it was run before with all the same, or None.
-        perform: Runs it, with these variables beside ours.
+        known: Returns what it found when it was run before with the same settings and code.
+        perform: Runs it, with these variables added to ours.
     """
 
     name: str
@@ -94,7 +72,7 @@ def names() -> list[str]:
 
 
 def directly(attempt: Attempt) -> Found:
-    """Have an experiment in this process, with the devices that it sees."""
+    """Run an experiment in this process, with the devices that it sees, unless it is known."""
     return attempt.known() or attempt.perform({})
 
 
@@ -104,34 +82,32 @@ def run(name: str, tell: Tell, have: Callable[[Attempt], Found] = directly) -> N
     Args:
         name: Of params/NAME.yaml.
         tell: Called with each line.
-        have: Has an experiment: a flow makes a task of each.
+        have: Returns an experiment's result: a flow makes a task of each.
 
     Raises:
         ParamsError: params/NAME.yaml, or the profile with a change, does not fit.
         ArtifactError: An experiment failed; says its last lines.
     """
-    from flows.dvc import study_document
-
     if not _NAME.fullmatch(name):
         raise ParamsError(
-            f"{name!r} is no name for a study: lower-case letters, digits and hyphens, of a "
-            f"file {paths.PARAMS}/NAME.yaml"
+            f"{name!r} cannot be a study's name: a name has lower-case letters, digits and "
+            f"hyphens, as its file {paths.PARAMS}/NAME.yaml"
         )
     file = paths.PARAMS / f"{name}.yaml"
     study = read_study(file)
     values = yaml.safe_load(paths.profile(study.profile).read_text(encoding="utf-8"))
-    tuning = tuning_run(study)
-    values = changed(values, study.settings)
-    _check(file, values, [tuning, *final_runs(study, dict.fromkeys(study.methods, 1))])
+    tuning = design.tuning_run(study)
+    values = changed(values, study.settings, f"{file}, settings")
+    _check(file, values, [tuning, *design.final_runs(study, dict.fromkeys(study.methods, 1))])
     here = _Place(name, study, values, tell)
     with (
         runner.alone(here.kept / "lock", f"another run of {name}", tell),
         mlflow_runs.study(here.key, study.model_dump(mode="json"), tell) as tracked,
     ):
         tuned = have(here.attempt(tuning))
-        chosen = {method: choose(method, study, tuned) for method in study.methods}
+        chosen = {method: design.choose(method, study, tuned) for method in study.methods}
         tracked.tags({f"chosen.{method}": str(number) for method, number in chosen.items()})
-        experiments = final_runs(study, chosen)
+        experiments = design.final_runs(study, chosen)
         profile = Profile.model_validate(values)
         results: dict[str, Found] = {}
         for place, one in enumerate(experiments, start=1):
@@ -140,26 +116,57 @@ def run(name: str, tell: Tell, have: Callable[[Attempt], Found] = directly) -> N
             new = attempt.known() is None
             results[one.name] = have(attempt)
             if new or place == len(experiments):
-                study_document.write(
-                    name, study, chosen, tuned, results, profile, len(experiments)
-                )
-            tracked.metrics(_means(study, results), place)
+                write(name, study, chosen, tuned, results, profile, len(experiments))
+            tracked.metrics(_means(results), place)
             tell(f"study: step {place}/{len(experiments)} · {one.name}")
-        tracked.file(study_document.document(name))
+        tracked.file(document(name))
         here.deliver()
-    tell(f"study: {study_document.document(name)} is written")
+    tell(f"study: {document(name)} is written")
 
 
-def _means(study: StudyParams, results: Mapping[str, Found]) -> dict[str, float]:
+def document(name: str) -> Path:
+    """Return where a study is written up; its figures lie in the folder of the same name."""
+    return DOCUMENTS / f"{name}.md"
+
+
+def write(
+    name: str,
+    study: StudyParams,
+    chosen: Mapping[str, int],
+    tuned: Found,
+    found: Mapping[str, Found],
+    profile: Profile,
+    planned: int,
+) -> None:
+    """Write docs/NAME.md and its figures from what there is, and the README's table."""
+    results = Results(found, len(study.seeds), study.bootstrap, feature_network.NAME)
+    folder = DOCUMENTS / name
+    reading = folder / "reading.md"
+    page = report.render(
+        name, study, chosen, tuned, results, profile,
+        planned=planned,
+        commit=_git("rev-parse", "--short", "HEAD"),
+        reading=reading.read_text(encoding="utf-8") if reading.is_file() else "",
+    )  # fmt: skip
+    figures.write(folder, study, results)
+    atomic.write(document(name), page)
+    if name == "study" and README.is_file():
+        text = README.read_text(encoding="utf-8")
+        atomic.write(README, report.shown_in(text, study, results))
+
+
+def _means(found: Mapping[str, Found]) -> dict[str, float]:
     """Return #A_neg and FID of each painter of the main comparison, over the seeds so far."""
-    rows = [
-        found.metrics for name, found in results.items() if name.rpartition("-")[0] == "methods"
+    runs = [
+        pd.DataFrame(one.metrics).T.astype(float)
+        for name, one in found.items()
+        if name.rpartition("-")[0] == design.MAIN
     ]
+    means = pd.concat(runs).groupby(level=0).mean()
     return {
-        f"{measure}/{painter}": statistics.fmean(row[painter][measure] for row in rows)
+        f"{measure}/{painter}": mean
         for measure in ("negatives", "fid")
-        for painter in (rows[0] if rows else ())
-        if all(row[painter].get(measure) is not None for row in rows)
+        for painter, mean in means.get(measure, pd.Series(dtype=float)).items()
     }
 
 
@@ -183,8 +190,8 @@ class _Place:
         return f"{self.name}/{settings.hexdigest()[:12]}"
 
     def attempt(self, one: Experiment) -> Attempt:
-        """Return an experiment as it is to be had here."""
-        settings = changed(self.values, one.changes)
+        """Return an experiment as it is run here."""
+        settings = changed(self.values, one.changes, f"{paths.PARAMS}/{self.name}.yaml")
         file = self.kept / one.name / "found.json"
         key = _key(settings)
 
@@ -220,141 +227,6 @@ class _Place:
             subprocess.run(words, cwd=workspace, env=more, capture_output=True, check=False)
 
 
-def tuning_run(study: StudyParams) -> Experiment:
-    """Return the run in which every configuration of every method paints for validation."""
-    entries = {
-        f"{name}-{number}": entry.model_dump(mode="json")
-        for name, candidates in study.methods.items()
-        for number, entry in enumerate(candidates, start=1)
-    }
-    return Experiment(
-        "tuning",
-        {
-            **_objectives(entries),
-            **_seeded(study.tuning_seed),
-            "evaluate.part": "validation",
-            "evaluate.prompts": study.tuning_prompts,
-        },
-    )
-
-
-def choose(name: str, study: StudyParams, tuned: Found) -> int:
-    """Return the configuration of a method, from 1, that did best on validation.
-
-    The lowest #A_neg among those whose FID is no worse than the base's; where there is none,
-    the lowest of all. Of equals, the first.
-    """
-    numbers = range(1, len(study.methods[name]) + 1)
-    rows = {number: tuned.metrics[f"{name}-{number}"] for number in numbers}
-    worst = tuned.metrics["base"].get("fid", float("inf"))
-    sound = [number for number in numbers if rows[number].get("fid", 0.0) <= worst]
-    return min(sound or numbers, key=lambda number: (rows[number]["negatives"], number))
-
-
-def final_runs(study: StudyParams, chosen: Mapping[str, int]) -> list[Experiment]:
-    """Return every run on the test part, the main comparison first."""
-    methods = {
-        name: study.methods[name][number - 1].model_dump(mode="json")
-        for name, number in chosen.items()
-    }
-    own = methods[study.proposed]
-    runs = [
-        Experiment(f"methods-{seed}", {**_objectives(methods), **_seeded(seed)})
-        for seed in study.seeds
-    ]
-    if study.guided is not None:
-        guided = {name: methods[name] for name in study.guided.methods}
-        guided["npo"] = study.guided.npo.model_dump(mode="json")
-        for label, dropout in (
-            ("guided", 0.0),
-            ("guided-dropout", study.guided.caption_dropout),
-        ):
-            runs += [
-                Experiment(
-                    f"{label}-{seed}",
-                    {
-                        **_objectives(guided),
-                        **_seeded(seed),
-                        "evaluate.guidance": study.guided.guidance,
-                        "cpo.caption_dropout": dropout,
-                    },
-                )
-                for seed in study.seeds
-            ]
-    if study.steps is not None:
-        shorter = {name: methods[name] for name in study.steps.methods}
-        runs += [
-            Experiment(
-                f"steps{steps}-{seed}",
-                {**_objectives(shorter), **_seeded(seed), "cpo.training.steps": steps},
-            )
-            for steps in study.steps.values
-            for seed in study.seeds
-        ]
-    if study.sweep is not None:
-        strengths = {
-            name: {**own, study.sweep.field: value} for name, value in swept(study).items()
-        }
-        runs += [
-            Experiment(f"sweep-{seed}", {**_objectives(strengths), **_seeded(seed)})
-            for seed in study.seeds
-        ]
-    if study.variants:
-        variants = {name: {**own, **change} for name, change in study.variants.items()}
-        runs += [
-            Experiment(f"variants-{seed}", {**_objectives(variants), **_seeded(seed)})
-            for seed in study.seeds
-        ]
-    return runs + [
-        Experiment(
-            f"volume{round(100 * share)}-{seed}",
-            {
-                **_objectives({study.proposed: own}),
-                **_seeded(seed),
-                "split.train_share": share,
-            },
-        )
-        for share in study.volumes
-        for seed in study.seeds
-    ]
-
-
-def swept(study: StudyParams) -> dict[str, Any]:
-    """Return the values of the sweep by the names of their objectives."""
-    if study.sweep is None:
-        return {}
-    field = study.sweep.field.replace("_", "-")
-    return {f"{field}-{value}".replace(".", "-"): value for value in study.sweep.values}
-
-
-def changed(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a profile's values with the given ones by dotted names.
-
-    Raises:
-        ParamsError: A name is of no setting.
-    """
-    # By JSON: what YAML's anchors share is parted.
-    copied: dict[str, Any] = json.loads(json.dumps(values))
-    for name, value in changes.items():
-        *above, last = name.split(".")
-        section: Any = copied
-        for key in above:
-            section = section.get(key) if isinstance(section, dict) else None
-        if not isinstance(section, dict) or last not in section:
-            raise ParamsError(f"the study's settings have {name!r}, which no profile has")
-        section[last] = value
-    return copied
-
-
-def _objectives(entries: Mapping[str, Any]) -> dict[str, Any]:
-    return {"cpo.objectives": dict(entries), "cpo.featured": next(iter(entries))}
-
-
-def _seeded(seed: int) -> dict[str, Any]:
-    """θ1 keeps its own seed: it is the same teacher for every method and seed."""
-    return {"cpo.training.seed": seed, "evaluate.seed": seed}
-
-
 def _check(file: Path, values: Mapping[str, Any], experiments: Sequence[Experiment]) -> None:
     """Refuse a setting that does not fit before hours of work, not after."""
     from pydantic import ValidationError
@@ -363,7 +235,7 @@ def _check(file: Path, values: Mapping[str, Any], experiments: Sequence[Experime
 
     for one in experiments:
         try:
-            Profile.model_validate(changed(values, one.changes))
+            Profile.model_validate(changed(values, one.changes, str(file)))
         except ValidationError as error:
             raise ParamsError(
                 f"{file}, experiment {one.name}, does not fit:\n{explain(error)}"
@@ -443,38 +315,19 @@ def _git(*words: str) -> str:
 
 def _reproduce(workspace: Path, name: str, more: Mapping[str, str], tell: Tell) -> None:
     """Run the pipeline there, supervised: it ends with us."""
-    words = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "evaluate"]
-    here = str(Path(sys.executable).parent)
-    environment = {
-        **os.environ,
-        "PATH": os.pathsep.join([here, os.environ.get("PATH", os.defpath)]),
-        "PYTHONPATH": str(workspace.absolute()),
-        "PYTHONUNBUFFERED": "1",
-        **more,
-    }
-    process = subprocess.Popen(
-        supervise.command(words, timeout_seconds=None, silence_seconds=None),
-        cwd=workspace,
-        env=environment,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    last: list[str] = []
-    with process, process.stdin, process.stdout:
-        for line in process.stdout:
-            last = [*last, line.rstrip("\n")][-_SAID:]
-            tell(f"{name}: {line.rstrip()}")
-    if process.returncode:
-        said = "\n".join(f"  {line}" for line in last)
-        raise ArtifactError(
-            f"experiment {name} ended with exit code {process.returncode}; it said last:\n"
-            f"{said}\nThe same command goes on from here"
+    try:
+        runner.command(
+            "evaluate",
+            runner.dvc("repro", "evaluate"),
+            None,
+            more={"PYTHONPATH": str(workspace.absolute()), **more},
+            tell=lambda line: tell(f"{name}: {line}"),
+            folder=workspace,
         )
+    except runner.StageFailedError as error:
+        raise ArtifactError(
+            f"experiment {name}: {error}\nThe same command goes on from here"
+        ) from None
 
 
 def collect(workspace: Path) -> Found:
@@ -508,10 +361,5 @@ def collect(workspace: Path) -> Found:
 
 def _curve(file: Path) -> dict[str, list[float]]:
     """The columns of a training's curve that the study shows."""
-    heading, *lines = file.read_text(encoding="utf-8").splitlines()
-    names = heading.split("\t")
-    columns: dict[str, list[float]] = {}
-    for name in ("step", "gradient_norm", "drift"):
-        cells = [line.split("\t")[names.index(name)] for line in lines]
-        columns[name] = [float(cell) for cell in cells if cell]
-    return columns
+    curve = pd.read_csv(file, sep="\t", usecols=_CURVE, dtype=float)
+    return {name: curve[name].dropna().tolist() for name in _CURVE}

@@ -77,7 +77,7 @@ def _show(wanted: Sequence[str], found: Sequence[Status], folder: Path) -> None:
         one = weights.MANIFEST[name]
         console.print(
             f"\n[bold]{escape(name)}[/bold]  {escape(one.about)} · {one.megabytes:,.1f} MB\n"
-            f"  licence  {escape(one.licence)}"
+            f"  license  {escape(one.license)}"
         )
         for source in dict.fromkeys(file.source.rpartition("/")[0] for file in one.files):
             console.print(f"  from     {source}", markup=False)

@@ -4,7 +4,8 @@ import pytest
 import yaml
 
 from atelier.config.profile import Profile, read_profile, read_study
-from flows.dvc import study_runs as grid
+from atelier.reports.study import design
+from flows.dvc.overrides import changed
 
 PARAMS = Path(__file__).parents[2] / "params"
 STUDIES = sorted(PARAMS.glob("study*.yaml"))
@@ -24,12 +25,14 @@ def test_every_profile_says_all_that_is_asked(file):
 @pytest.mark.parametrize("file", STUDIES, ids=lambda file: file.stem)
 def test_every_study_fits_its_profile(file):
     study = read_study(file)
-    values = grid.changed(
-        yaml.safe_load((PARAMS / f"{study.profile}.yaml").read_text()), study.settings
+    values = changed(
+        yaml.safe_load((PARAMS / f"{study.profile}.yaml").read_text()),
+        study.settings,
+        "settings",
     )
 
     for one in [
-        grid.tuning_run(study),
-        *grid.final_runs(study, dict.fromkeys(study.methods, 1)),
+        design.tuning_run(study),
+        *design.final_runs(study, dict.fromkeys(study.methods, 1)),
     ]:
-        Profile.model_validate(grid.changed(values, one.changes))
+        Profile.model_validate(changed(values, one.changes, "changes"))

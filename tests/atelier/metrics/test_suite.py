@@ -49,9 +49,9 @@ def test_inceptions_absence_takes_its_four_metrics_with_it(tmp_path):
 
 
 def test_with_weights_their_checksums_stand_beside_the_score(tmp_path, monkeypatch):
-    toy = weights.Weights("aesthetic", "", "", (weights.File("a/head.pth", "https://x", 1),))
+    toy = weights.Weights("", "", (weights.File("a/head.pth", "https://x", 1),))
     monkeypatch.setitem(weights.MANIFEST, "aesthetic", toy)
-    monkeypatch.setitem(weights.MANIFEST, "clip-l", weights.Weights("clip-l", "", "", ()))
+    monkeypatch.setitem(weights.MANIFEST, "clip-l", weights.Weights("", "", ()))
     (tmp_path / "a").mkdir()
     (tmp_path / "a/head.pth").write_bytes(b"a head")
     weights.check(["aesthetic"], tmp_path, silent)

@@ -1,6 +1,9 @@
 import functools
 import hashlib
 import http.server
+import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -36,21 +39,29 @@ def server(shelf):
 
 
 class Ranges(http.server.SimpleHTTPRequestHandler):
-    """A file server that can go on in the middle, and cut off when it is told to."""
+    """A file server that can go on in the middle, ignore that, or end early."""
 
-    cut = None
+    cut = None  # bytes of an answer after which the connection ends
+    refuses = None  # bytes of a file from which on it answers 404
+    ranges = True
 
     def do_GET(self):
         whole = Path(self.directory + self.path).read_bytes()
-        start = int(self.headers["Range"].removeprefix("bytes=").removesuffix("-"))
-        self.asked.append((self.path, start))
+        asked = self.headers.get("Range", "bytes=0-").removeprefix("bytes=").removesuffix("-")
+        start = int(asked) if Ranges.ranges else 0
+        self.asked.append((self.path, int(asked)))
         if start >= len(whole):
             self.send_error(416)
             return
-        self.send_response(206)
+        if Ranges.refuses is not None and start >= Ranges.refuses:
+            self.send_error(404)
+            return
+        self.send_response(206 if start else 200)
         self.send_header("Content-Length", str(len(whole) - start))
+        if start:
+            self.send_header("Content-Range", f"bytes {start}-{len(whole) - 1}/{len(whole)}")
         self.end_headers()
-        self.wfile.write(whole[start : Ranges.cut])
+        self.wfile.write(whole[start:][: Ranges.cut])
 
     def log_message(self, *words):
         pass
@@ -64,9 +75,11 @@ def manifest(server, monkeypatch):
     one = File("one.bin", f"{at}/one.bin", 0.006, known)
     two = File("deep/two.pt", f"{at}/deep/two.pt", 0.001)
     monkeypatch.setattr(File, "url", property(lambda file: file.source))
-    monkeypatch.setitem(weights.MANIFEST, "toy", Weights("toy", "a toy", "none", (one, two)))
+    monkeypatch.setitem(weights.MANIFEST, "toy", Weights("a toy", "none", (one, two)))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda seconds: None)
     yield
-    Ranges.cut = None
+    Ranges.cut, Ranges.refuses, Ranges.ranges = None, None, True
 
 
 @pytest.mark.usefixtures("manifest")
@@ -79,22 +92,40 @@ def test_what_is_absent_is_fetched_once_and_known_from_then_on(tmp_path, server)
 
     assert [path for path, _ in server.asked] == ["/one.bin", "/deep/two.pt"]
     assert weights.absent(["toy"], folder) is None
-    sums = weights.checksums(["toy"], folder)
+    sums = weights.recorded(["toy"], folder)
     assert sums == {name: hashlib.sha256(data).hexdigest() for name, data in CONTENT.items()}
     assert not list(folder.rglob("*.partial"))
 
 
 @pytest.mark.usefixtures("manifest")
-def test_a_download_that_breaks_off_goes_on_where_it_stopped(tmp_path, server):
-    folder, Ranges.cut = tmp_path / "here", 100
+def test_a_download_that_breaks_off_goes_on_where_it_stopped(tmp_path, server, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 50)
+    folder, told = tmp_path / "here", []
+    Ranges.cut, Ranges.refuses = 100, 300
 
-    with pytest.raises(ArtifactError, match=r"100 of 6000 bytes arrived.*goes on"):
+    with pytest.raises(ArtifactError, match=r"404.*what arrived is kept.*goes on"):
         weights.fetch(["toy"], folder, silent)
+    broken, server.asked[:] = list(server.asked), []
     assert weights.absent(["toy"], folder) is not None
-    Ranges.cut = None
+    Ranges.cut = Ranges.refuses = None
+    weights.fetch(["toy"], folder, lambda done, values: told.append(done))
+
+    assert broken == [("/one.bin", start) for start in (0, 100, 200, 300)]
+    assert server.asked[0] == ("/one.bin", 300)
+    assert (folder / "one.bin").read_bytes() == CONTENT["one.bin"]
+    assert told == sorted(told)
+
+
+@pytest.mark.usefixtures("manifest")
+@pytest.mark.parametrize("kept", [300, 6000])
+def test_a_server_that_sends_all_again_and_a_file_that_was_whole(tmp_path, kept):
+    folder = tmp_path / "here"
+    folder.mkdir()
+    (folder / "one.bin.partial").write_bytes(CONTENT["one.bin"][:kept])
+    Ranges.ranges = kept == 6000  # it answers 416 then
+
     weights.fetch(["toy"], folder, silent)
 
-    assert server.asked[:2] == [("/one.bin", 0), ("/one.bin", 100)]
     assert (folder / "one.bin").read_bytes() == CONTENT["one.bin"]
 
 
@@ -127,7 +158,7 @@ def test_what_the_folder_does_not_hold_is_named(tmp_path, shelf):
     missing = weights.bring(["toy"], tmp_path / "here", shelf, silent)
 
     assert [file.path for file in missing] == ["one.bin"]
-    with pytest.raises(ArtifactError, match="is no folder"):
+    with pytest.raises(ArtifactError, match="is not a folder"):
         weights.bring(["toy"], tmp_path / "here", tmp_path / "nowhere", silent)
 
 
@@ -149,7 +180,7 @@ def test_a_change_after_first_sight_is_damage(shelf):
     (damaged,) = [one for one in weights.check(["toy"], shelf, silent) if one.state != "whole"]
 
     assert damaged.file.path == "deep/two.pt"
-    assert "what was first seen here says" in damaged.reason
+    assert "the record of its first sight says" in damaged.reason
     (shelf / "one.bin").write_bytes(b"short")
     assert "has 5 bytes and had 6000" in weights.absent(["toy"], shelf)
 
@@ -166,14 +197,16 @@ def test_too_small_a_disk_is_said_before_anything_is_fetched(tmp_path, server, m
 
 def test_without_a_network_the_way_round_it_is_named(tmp_path, monkeypatch):
     file = File("x.bin", "nobody/nothing@abc/x.bin", 0.1)
-    monkeypatch.setitem(weights.MANIFEST, "far", Weights("far", "", "", (file,)))
-    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setitem(weights.MANIFEST, "far", Weights("", "", (file,)))
+    monkeypatch.setattr(File, "url", "http://127.0.0.1:9/x.bin")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda seconds: None)
 
     with pytest.raises(ArtifactError, match="--fetch --from FOLDER"):
         weights.fetch(["far"], tmp_path, silent)
 
 
-def test_hub_files_are_pinned_to_a_commit_and_mirrors_are_heeded(monkeypatch):
+def test_hub_files_are_pinned_to_a_commit():
     files = [file for one in weights.MANIFEST.values() for file in one.files]
 
     for file in files:
@@ -184,16 +217,30 @@ def test_hub_files_are_pinned_to_a_commit_and_mirrors_are_heeded(monkeypatch):
         assert file.sha256 is None or len(file.sha256) == 64
         assert file.megabytes > 0
     assert len({file.path for file in files}) == len(files)
-    monkeypatch.setenv("HF_ENDPOINT", "https://mirror.example/")
-    clip = weights.MANIFEST["clip-l"].files[1]
-    assert clip.url == (
-        "https://mirror.example/openai/clip-vit-large-patch14/resolve/"
-        "32bd64288804d66eefd0ccbe215aa642df71cc41/config.json"
+
+
+def test_addresses_are_encoded_and_a_mirror_of_the_hub_is_used():
+    address = (
+        "[weights.MANIFEST[name].files[n].url for name, n in (('clip-l', 1), ('aesthetic', 0))]"
     )
+    done = subprocess.run(
+        [sys.executable, "-c", f"from atelier.metrics import weights; print(*{address})"],
+        env=os.environ | {"HF_ENDPOINT": "https://mirror.example/"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert done.stdout.split() == [
+        "https://mirror.example/openai/clip-vit-large-patch14/resolve/"
+        "32bd64288804d66eefd0ccbe215aa642df71cc41/config.json",
+        "https://github.com/christophschuhmann/improved-aesthetic-predictor/raw/main/"
+        "sac%2Blogos%2Bava1-l14-linearMSE.pth",
+    ]
 
 
 def test_a_damaged_record_is_named(tmp_path):
     (tmp_path / weights.RECORD).write_text('["nonsense"]')
 
-    with pytest.raises(ArtifactError, match=r"weights\.json is no record"):
+    with pytest.raises(ArtifactError, match=r"weights\.json is not a record"):
         weights.absent(["aesthetic"], tmp_path)

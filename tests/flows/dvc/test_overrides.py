@@ -57,7 +57,7 @@ def test_any_other_setting_by_its_name(written, tmp_path):
 @pytest.mark.parametrize(
     ("others", "words"),
     [
-        ({"cpo.training.stepps": 4}, "cpo.training.stepps is no setting of the profile"),
+        ({"cpo.training.stepps": 4}, "'cpo.training.stepps' is not a setting of the profile"),
         ({"sft.lora.rank": 0}, "sft.lora.rank: input should be greater than 0, got 0"),
         ({"sft": 3}, "sft: input should be"),
     ],

@@ -18,7 +18,7 @@ def shelf(tmp_path, monkeypatch, profile):
     monkeypatch.chdir(tmp_path)
     shelf = tmp_path / "shelf"
     monkeypatch.setenv("ATELIER_WEIGHTS", str(shelf))
-    toy = Weights("pickscore", "a toy", "MIT", (File("pickscore/model.bin", "https://x", 1),))
+    toy = Weights("a toy", "MIT", (File("pickscore/model.bin", "https://x", 1),))
     monkeypatch.setitem(library.MANIFEST, "pickscore", toy)
     write(tmp_path, profile, ["pickscore"])
     return shelf / "pickscore"
@@ -72,7 +72,7 @@ def test_a_record_that_cannot_be_read_is_told_as_missing(shelf):
     (one,) = doctor._guarded(doctor._weights)
 
     assert one.state == "missing"
-    assert "is no record of weights; delete it" in one.said
+    assert "is not a record of weights; delete it" in one.said
 
 
 def test_no_flow_begins_while_prefects_server_is_away():

@@ -14,7 +14,7 @@ def shelf(tmp_path, monkeypatch):
     shelf = tmp_path / "shelf"
     (shelf / "pickscore").mkdir(parents=True)
     (shelf / "pickscore/model.bin").write_bytes(b"weights")
-    toy = Weights("pickscore", "a toy", "MIT", (File("pickscore/model.bin", "https://x", 1),))
+    toy = Weights("a toy", "MIT", (File("pickscore/model.bin", "https://x", 1),))
     monkeypatch.setitem(library.MANIFEST, "pickscore", toy)
     return shelf
 
