@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -28,9 +28,9 @@ from atelier.models.denoiser import Denoiser
 from atelier.objectives import steps
 from atelier.training import drift, loop, ranks
 from atelier.training.ranks import Ranks
-from tasks.run import paths, resume
+from tasks.run import kept, paths, resume
 from tasks.tracking.mlflow_runs import StageRun
-from tasks.training import encoded_dataset, trainer
+from tasks.training import encoded_dataset, keys, trainer
 from tasks.training.prompts import Prompts
 from tasks.training.validation_images import Grids
 
@@ -48,6 +48,10 @@ def run(profile: Profile, tracked: StageRun) -> None:
         ArtifactError: An input is absent, or belongs to another base model.
     """
     together = ranks.join()
+    made_of = keys.objectives(profile)
+    profile = _without_kept(profile, made_of, together, tracked)
+    if not profile.cpo.objectives:
+        return
     full_teacher = adapters.file(paths.SFT).name == adapters.FULL
     trainer.check(
         together,
@@ -105,17 +109,34 @@ def run(profile: Profile, tracked: StageRun) -> None:
                 teacher=_TEACHER, policy=name, caption_dropout=profile.cpo.caption_dropout,
             )  # fmt: skip
         metrics = _align(
-            name, objective, step, painter, encoded, profile, tracked, together, grids
-        )
+            name, objective, step, painter, encoded, profile, tracked, together, grids,
+            work=resume.folder(f"cpo-{name}", made_of[name]),
+        )  # fmt: skip
         if not together.first:
             continue
         metrics |= prompts.tally() | counts
         atomic.write(paths.CPO / name / "metrics.json", json.dumps(metrics, indent=2) + "\n")
         tracked.metrics({f"{name}/{key}": value for key, value in metrics.items()})
+        kept.seal(paths.CPO / name, made_of[name])
     if not together.first:
         return
-    for name in profile.cpo.objectives:
-        resume.done(_work(name, profile))
+    for name, key in made_of.items():
+        resume.done(resume.folder(f"cpo-{name}", key))
+
+
+def _without_kept(
+    profile: Profile, made_of: Mapping[str, str], together: Ranks, tracked: StageRun
+) -> Profile:
+    """Keep the θs that are made of the same; return the profile with the other objectives."""
+    found = kept.take(paths.CPO, made_of) if together.first else set()
+    found = together.gather(found)[0]
+    for name in sorted(found) if together.first else ():
+        metrics = json.loads((paths.CPO / name / "metrics.json").read_text(encoding="utf-8"))
+        tracked.metrics({f"{name}/{key}": value for key, value in metrics.items()})
+    wanted = {name: one for name, one in profile.cpo.objectives.items() if name not in found}
+    return profile.model_copy(
+        update={"cpo": profile.cpo.model_copy(update={"objectives": wanted})}
+    )
 
 
 def _judge(profile: Profile, criteria: Tree) -> steps.Judge | None:
@@ -256,11 +277,12 @@ def _align(
     tracked: StageRun,
     together: Ranks,
     grids: Grids,
+    *,
+    work: Path,
 ) -> dict[str, float]:
     """Train one θ, or take the rest of its way; return what the monitor said last."""
     params = profile.cpo
     adapters.add(painter.network, name, params.lora, seed=params.training.seed)
-    work = _work(name, profile)
     with adapters.learning(painter.network, name):
         curve = trainer.teach(
             name,
@@ -286,19 +308,3 @@ def _align(
         for key in ("loss", "accuracy", "drift", "win_error", "lose_error")
         if key in last
     } | {"drifting": float(drift.drifted(curve.rows()))}
-
-
-def _work(name: str, profile: Profile) -> Path:
-    return resume.folder(
-        f"cpo-{name}",
-        profile.cpo.objectives[name],
-        str(profile.cpo.pairs),
-        f"{profile.cpo.caption_dropout} {profile.cpo.attribute_draws}",
-        profile.cpo.lora,
-        profile.cpo.training,
-        profile.model,
-        paths.SPLIT / "train.jsonl",
-        adapters.file(paths.SFT),
-        paths.JUDGED_BY,
-        encoded_dataset.weights_of(profile),
-    )

@@ -11,7 +11,7 @@ from atelier.objectives import steps
 from atelier.training import ranks
 from tasks.run import paths, resume
 from tasks.tracking.mlflow_runs import StageRun
-from tasks.training import encoded_dataset, trainer
+from tasks.training import encoded_dataset, keys, trainer
 from tasks.training.prompts import Prompts
 from tasks.training.validation_images import Grids
 
@@ -42,14 +42,7 @@ def run(profile: Profile, tracked: StageRun) -> None:
     roles = {"labelled": labelled, **grids.roles()}
     encoded = encoded_dataset.encode(painter, records, roles, profile)
     adapters.add(painter.network, _ADAPTER, params.lora, seed=params.training.seed)
-    work = resume.folder(
-        "sft",
-        params,
-        profile.model,
-        paths.SPLIT / "train.jsonl",
-        paths.JUDGED_BY,
-        encoded_dataset.weights_of(profile),
-    )
+    work = resume.folder("sft", keys.sft(profile))
     with adapters.learning(painter.network, _ADAPTER):
         curve = trainer.teach(
             "sft",

@@ -1,11 +1,12 @@
 """Parts of a stage's result that are kept, because nothing that made them changed.
 
-A part is a folder in a stage's out: the θ of an objective, the pictures of a candidate. Its file
-``made_of.json`` holds the key of everything that made it, and the sha256 of each of its files.
+A part is a folder in a stage's out: the θ of an objective, the pictures of a candidate. Its
+file ``made_of.json`` holds the key of everything that made it, and the sha256 of each of its
+files.
 
-DVC removes a stage's outs before it runs the stage. So a part is looked for where it lies, which
-helps a stage that was started by hand, and then in DVC's cache, where dvc.lock has the result
-before this one. Outs that are ``persist: true`` would stay, but DVC's run cache leaves out stages
+DVC removes a stage's outs before it runs the stage. So a part is looked for where it lies,
+which helps a stage that was started by hand, and then in DVC's cache, where dvc.lock has the
+last result. Outs that are ``persist: true`` would stay, but DVC's run cache leaves out stages
 that have such: a former result, or that of another machine, could not be restored any more.
 """
 
@@ -91,8 +92,14 @@ def _here(folder: Path) -> dict[str, Any]:
 
 def _there(outs: Any, folder: Path) -> dict[str, Any]:
     """The same of a part in DVC's cache."""
-    file = str(folder / MADE_OF)
-    return _parsed(outs.cat_file(file)) if outs is not None and outs.isfile(file) else {}
+    if outs is None:
+        return {}
+    from dvc_data.index import DataIndexError
+
+    try:
+        return _parsed(outs.cat_file(str(folder / MADE_OF)))
+    except (OSError, DataIndexError):
+        return {}
 
 
 def _parsed(content: bytes) -> dict[str, Any]:
