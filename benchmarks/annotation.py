@@ -1,4 +1,4 @@
-"""The measured annotator on one core, and the agent against what its endpoint can answer."""
+"""Speed of the measured annotator on one core, and of the agent against its server."""
 
 import json
 import subprocess
@@ -16,9 +16,9 @@ from skimage.color import rgb2lab
 
 from atelier import images
 from atelier.annotators import measured
-from atelier.annotators.vlm import agent as vlm
-from atelier.annotators.vlm.agent import Agent, VLMRequest
+from atelier.annotators.vlm.agent import Agent, criteria_name
 from atelier.annotators.vlm.response_cache import ResponseCache
+from atelier.annotators.vlm.walk import VLMRequest
 from atelier.config.annotation import VLMParams
 from atelier.criteria.tree import parse
 from atelier.reporting import silent
@@ -77,17 +77,17 @@ def _agent(size: Size) -> Line:
     tree = parse(_ROOT / "params" / "criteria" / "starter.yaml")
     with tempfile.TemporaryDirectory() as name, _server() as address:
         folder = Path(name)
-        sights = []
+        requests = []
         for number, pixels in enumerate(measures.pictures(_ASKED[size], side=64)):
             file = folder / f"{number}.png"
             file.write_bytes(images.png(pixels))
-            sights.append(VLMRequest(images.sha256(file), file, None))
+            requests.append(VLMRequest(images.sha256(file), file, None))
         _call(f"{address}/script", {"latency": latency})
         params = VLMParams.model_validate(_PARAMS | {"base_url": f"{address}/v1"})
-        with ResponseCache(folder / "answers.jsonl", vlm.criteria_name(tree)) as ledger:
-            agent = Agent(tree, params, ledger, largest_pixels=10**8)
+        with ResponseCache(folder / "answers.jsonl", criteria_name(tree)) as cache:
+            agent = Agent(tree, params, cache, largest_pixels=10**8)
             start = time.perf_counter()
-            agent.consult(sights, silent)
+            agent.consult(requests, silent)
             seconds = time.perf_counter() - start
         told = _call(f"{address}/asked", None)
     rate, limit = told["asked"] / seconds, _AT_ONCE / latency

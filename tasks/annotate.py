@@ -1,85 +1,76 @@
 """Stage ``annotate``: every picture of ``data/`` judged by the criteria."""
 
 import json
-import os
+import sys
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from atelier import annotators, atomic, parallel
-from atelier.annotators import Annotator, annotate_images, measured
-from atelier.annotators.annotate_images import Examination, ImageAnnotator
-from atelier.annotators.recorded import Recorded
-from atelier.annotators.vlm import agent as vlm
-from atelier.annotators.vlm.agent import Agent, Rationale
+from atelier import atomic
+from atelier.annotators.inspection import Inspector
+from atelier.annotators.protocol import Answer
 from atelier.config.annotation import Adjudication
 from atelier.config.profile import Profile
 from atelier.criteria import aggregation, annotations, dataset
 from atelier.criteria.aggregation import Settled
-from atelier.criteria.annotations import Judgement, Quarantined
+from atelier.criteria.annotations import Image, Judgement, Quarantined, Rationale
 from atelier.criteria.dataset import Entry
 from atelier.criteria.tree import Tree, parse
-from atelier.errors import AnnotationError, ParamsError
-from tasks.annotation import agent
+from atelier.errors import AnnotationError
+from tasks.annotation import annotator
 from tasks.run import paths, progress, resume
 from tasks.tracking.mlflow_runs import StageRun
+
+JOURNAL = "journal.jsonl"  # of the pictures that an interrupted run has inspected
+_FORMER = ("voices.jsonl", "evidence.jsonl")  # names of outputs of earlier versions
+
+
+@dataclass(frozen=True)
+class Annotated:
+    """The whole dataset, in its order."""
+
+    images: list[Image] = field(default_factory=list)
+    judgements: list[Judgement] = field(default_factory=list)
+    rationales: list[Rationale] = field(default_factory=list)
+    quarantined: list[Quarantined] = field(default_factory=list)
 
 
 def run(profile: Profile, tracked: StageRun) -> None:
     """Judge the pictures, and set aside those that cannot be used, with the reason.
 
-    Reads ``paths.DATA``, ``paths.LABELS`` and the criteria; writes images, what each annotator
-    said (voices), what of it counts (judgements), evidence, quarantine, summary and the
-    criteria it judged by under ``paths.ANNOTATE``. An interrupted run goes on
-    from ``paths.RESUME``; what an agent answered is in ``paths.ANSWERS`` for ever.
+    Reads ``paths.DATA``, ``paths.LABELS`` and the criteria; writes under ``paths.ANNOTATE`` the
+    images, the judgements of each annotator (raw), the judgements that count, the rationales,
+    the quarantine, a summary and the criteria. An interrupted run goes on from
+    ``paths.RESUME``; what a model answered stays in ``paths.ANSWERS``.
 
     Raises:
         ArtifactError: There is no picture that can be used.
-        AnnotationError: The annotators said nothing about any picture, or cannot go on.
-        ParamsError: ``annotate.recorded`` or ``annotate.adjudication`` names what is not there.
+        AnnotationError: There is no judgement of any picture, or the annotator cannot go on.
+        ParamsError: ``annotate.recorded`` or ``annotate.adjudication`` names what is absent.
     """
     params = profile.annotate
     criteria = paths.CRITERIA / params.criteria
     tree = parse(criteria)
-    asks = params.annotator == "vlm"
-    examiner = examiner_in_force(profile, tree)
+    judge = annotator.of_data(profile, tree)
     found = corpus_in_force(profile)
-    work = work_of(examiner)
-    examined = _examine(found.entries, examiner, work, "look" if asks else "annotate")
-    if params.annotator == "measured":
-        examined = annotate_images.within_captions(examined, tree)
-    evidence: list[Rationale] = []
-    said: dict[str, float] = {}
-    if asks:
-        with agent.opened(tree, params.vlm, params.largest_pixels) as expert:
-            examined, evidence = _consult(expert, examined, found.entries)
-            said = _spending(expert)
-    examined.quarantined.extend(found.quarantined)
-    examined.quarantined.sort(key=lambda one: (one.file, one.reason))
-    _refuse_nothing(examined, params.annotator)
-    settled = _settle(examined, tree, params.adjudication)
-    summary = _summary(examined, settled, tree) | said
-    _write(examined, settled, evidence, summary)
+    work = work_of(judge.inspector)
+    with progress.bar("annotate", total=len(found.entries), unit="images") as report:
+        pictures = annotator.pictures(found.entries)
+        answers = judge.judge_many(pictures, report, work / JOURNAL)
+    annotated = _gathered(found, answers.each)
+    _refuse_nothing(annotated, params.annotator)
+    settled = _settle(annotated, tree, params.adjudication)
+    summary = _summary(annotated, settled, tree) | dict(answers.spent)
+    if answers.answered_by:
+        summary["answered_by"] = dict(sorted(answers.answered_by.items()))
+    _write(annotated, settled, summary)
     atomic.write(paths.JUDGED_BY, criteria.read_bytes())
     resume.done(work)
-    tracked.metrics({name: summary[name] for name in (*_HEADLINES, *said)})
+    tracked.metrics({name: summary[name] for name in (*_HEADLINES, *answers.spent)})
     tracked.file(paths.ANNOTATE / "summary.json")
-
-
-JOURNAL = "journal.jsonl"  # in the folder of the work: what is judged already
-
-
-def examiner_in_force(profile: Profile, tree: Tree) -> ImageAnnotator:
-    """Return what is done to each picture."""
-    return ImageAnnotator(
-        data=paths.DATA,
-        tree=tree,
-        annotator=_annotator(profile, tree),
-        pixels=profile.model.pixels,
-        smallest_side_pixels=profile.annotate.smallest_side_pixels,
-        largest_pixels=profile.annotate.largest_pixels,
-    )
+    sys.stdout.writelines(f"{warning}\n" for warning in answers.warnings)
 
 
 def corpus_in_force(profile: Profile) -> dataset.Corpus:
@@ -93,88 +84,43 @@ def corpus_in_force(profile: Profile) -> dataset.Corpus:
     )
 
 
-def work_of(examiner: ImageAnnotator) -> Path:
+def work_of(inspector: Inspector) -> Path:
     """Return the folder that an interrupted run goes on from; it is made if absent."""
-    work = resume.folder("annotate", examiner.fingerprint())
+    work = resume.folder("annotate", inspector.fingerprint())
     with atomic.clear_disk_errors(work):
         work.mkdir(parents=True, exist_ok=True)
     return work
 
 
-def _annotator(profile: Profile, tree: Tree) -> Annotator:
-    """Everybody who judges a picture at once, in one."""
-    params = profile.annotate
-    recordings = [Recorded.read(_label_file(name), tree) for name in params.recorded or ()]
-    names = {name for one in recordings for name in one.names}
-    judges: list[Annotator] = list(recordings)
-    if params.annotator != "recorded":
-        judges.append(annotators.load(params.annotator, tree))
-    if params.annotator == "measured":
-        names.add(measured.NAME)
-    if params.vlm is not None and params.annotator == "vlm":
-        names.add(vlm.name(params.vlm))
-    aggregation.refuse_idle(params.adjudication, names)
-    return judges[0] if len(judges) == 1 else annotators.Several(tuple(judges))
+def _gathered(found: dataset.Corpus, answers: Sequence[Answer]) -> Annotated:
+    """Return what is kept; of files with the same bytes the first."""
+    first: dict[str, str] = {}
+    gathered = Annotated(quarantined=list(found.quarantined))
+    for entry, answer in zip(found.entries, answers, strict=True):
+        reason = answer.unanswered
+        if answer.image is None or reason is not None:
+            gathered.quarantined.append(Quarantined(file=entry.file, reason=str(reason)))
+        elif answer.image in first:
+            reason = f"has the same bytes as {first[answer.image]}"
+            gathered.quarantined.append(Quarantined(file=entry.file, reason=reason))
+        else:
+            first[answer.image] = entry.file
+            gathered.images.append(_image(entry, answer.image, answer))
+            gathered.judgements.extend(answer.judgements)
+            gathered.rationales.extend(answer.rationales)
+    gathered.quarantined.sort(key=lambda one: (one.file, one.reason))
+    return gathered
 
 
-def _label_file(name: str) -> Path:
-    """A file of judgements; elsewhere DVC would not see it change, and rerun nothing."""
-    path = Path(os.path.normpath(name))
-    if path.is_absolute() or path.parts[:1] != paths.LABELS.parts:
-        raise ParamsError(
-            f"annotate.recorded should name files inside {paths.LABELS}/, whose changes DVC "
-            f"sees, is {name!r}; move it there"
-        )
-    return path
-
-
-def _examine(
-    entries: Sequence[Entry], examiner: ImageAnnotator, work: Path, title: str
-) -> Examination:
-    with progress.bar(title, total=len(entries), unit="images") as report:
-        return annotate_images.examine(
-            entries,
-            examiner,
-            work / JOURNAL,
-            processes=parallel.cores(),
-            report=report,
-        )
-
-
-def _consult(
-    expert: Agent, seen: Examination, entries: Sequence[Entry]
-) -> tuple[Examination, list[Rationale]]:
-    """Add to the pictures what the agent says of them; set aside those it cannot judge."""
-    by_file = {entry.file: entry for entry in entries}
-    sights = [agent.sight(one.image, by_file[one.file]) for one in seen.images]
-    with progress.bar("annotate", total=len(sights), unit="images") as report:
-        failed = expert.consult(sights, report)
-    judged, evidence = Examination([], [], list(seen.quarantined)), []
-    before: dict[str, list[Judgement]] = {}
-    for one in seen.judgements:
-        before.setdefault(one.image, []).append(one)
-    for image, sight in zip(seen.images, sights, strict=True):
-        opinion = expert.recall(sight)
-        if opinion is None:
-            reason = failed[image.image]
-            judged.quarantined.append(Quarantined(file=image.file, reason=reason))
-            continue
-        judged.images.append(
-            image.model_copy(update={"caption": opinion.caption or image.caption})
-        )
-        judged.judgements.extend(before.get(image.image, []) + opinion.judgements)
-        evidence.extend(opinion.evidence)
-    return judged, evidence
-
-
-def _spending(expert: Agent) -> dict[str, float]:
-    """What the answers that stand behind the judgements cost, former runs included."""
-    spent = expert.spent()
-    return {
-        "prompt_tokens": spent.prompt_tokens,
-        "completion_tokens": spent.completion_tokens,
-        "cost": spent.price,
-    }
+def _image(entry: Entry, image: str, answer: Answer) -> Image:
+    return Image(
+        image=image,
+        file=entry.file,
+        width=answer.width,
+        height=answer.height,
+        caption=answer.caption or entry.caption,
+        artwork=entry.artwork,
+    )
 
 
 _HEADLINES = (
@@ -186,28 +132,28 @@ _HEADLINES = (
 )
 
 
-def _refuse_nothing(examined: Examination, annotator: str) -> None:
-    if not examined.images:
-        raise dataset.nothing_usable(paths.DATA, examined.quarantined)
-    if not examined.judgements:
+def _refuse_nothing(annotated: Annotated, annotator: str) -> None:
+    if not annotated.images:
+        raise dataset.nothing_usable(paths.DATA, annotated.quarantined)
+    if not annotated.judgements:
         raise AnnotationError(
             f"the annotator {annotator!r} said nothing about any of the "
-            f"{len(examined.images)} pictures in {paths.DATA}; are annotate.criteria and "
+            f"{len(annotated.images)} pictures in {paths.DATA}; are annotate.criteria and "
             "annotate.recorded meant for these pictures?"
         )
 
 
-def _settle(examined: Examination, tree: Tree, rule: Adjudication) -> Settled:
+def _settle(annotated: Annotated, tree: Tree, rule: Adjudication) -> Settled:
     """What counts, image by image in the order of the tree."""
     rank = {path: rank for rank, path in enumerate(tree.leaves())}
-    place = {one.image: place for place, one in enumerate(examined.images)}
-    said = sorted(examined.judgements, key=lambda one: (place[one.image], rank[one.criterion]))
+    place = {one.image: place for place, one in enumerate(annotated.images)}
+    said = sorted(annotated.judgements, key=lambda one: (place[one.image], rank[one.criterion]))
     return aggregation.settle(said, rule)
 
 
-def _summary(examined: Examination, settled: Settled, tree: Tree) -> dict[str, Any]:
-    """Counts of the whole corpus and of each criterion; a coverage is a fraction of images."""
-    images = len(examined.images)
+def _summary(annotated: Annotated, settled: Settled, tree: Tree) -> dict[str, Any]:
+    """Counts of the whole dataset and of each criterion; a coverage is a fraction of images."""
+    images = len(annotated.images)
     poles = Counter((one.criterion, one.pole) for one in settled.judgements)
     covered = Counter(one.criterion for one in settled.judgements)
     totals = Counter(one.pole for one in settled.judgements)
@@ -215,10 +161,10 @@ def _summary(examined: Examination, settled: Settled, tree: Tree) -> dict[str, A
         "domain": tree.domain,
         "version": tree.version,
         "images": images,
-        "quarantined": len(examined.quarantined),
+        "quarantined": len(annotated.quarantined),
         "judgements": len(settled.judgements),
         "annotators": dict(
-            sorted(Counter(one.annotator for one in examined.judgements).items())
+            sorted(Counter(one.annotator for one in annotated.judgements).items())
         ),
         "adjudication": dict(settled.outcomes),
         "mean_positive_per_image": totals["positive"] / images,
@@ -235,19 +181,16 @@ def _summary(examined: Examination, settled: Settled, tree: Tree) -> dict[str, A
     }
 
 
-def _write(
-    examined: Examination,
-    settled: Settled,
-    evidence: Sequence[Rationale],
-    summary: dict[str, Any],
-) -> None:
+def _write(annotated: Annotated, settled: Settled, summary: dict[str, Any]) -> None:
     for name, rows in (
-        ("images", examined.images),
-        ("voices", examined.judgements),
+        ("images", annotated.images),
+        ("raw_judgements", annotated.judgements),
         ("judgements", settled.judgements),
-        ("evidence", evidence),
-        ("quarantine", examined.quarantined),
+        ("rationale", annotated.rationales),
+        ("quarantine", annotated.quarantined),
     ):
         atomic.write(paths.ANNOTATE / f"{name}.jsonl", annotations.lines(rows))
     text = json.dumps(summary, ensure_ascii=False, indent=2) + "\n"
     atomic.write(paths.ANNOTATE / "summary.json", text)
+    for former in _FORMER:
+        (paths.ANNOTATE / former).unlink(missing_ok=True)  # stale beside the new ones

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import torch
 
-from atelier import annotators, atomic
+from atelier import atomic
+from atelier.annotators import measured
 from atelier.config.objectives import (
     CPO,
     CPOS,
@@ -148,12 +149,11 @@ def _judge(profile: Profile, criteria: Tree) -> steps.Judge | None:
             "cpo.objectives: spo-measured judges thousands of pictures in training, which only "
             f"annotate.annotator 'measured' can, not {profile.annotate.annotator!r}"
         )
-    annotator = annotators.load("measured", criteria)
 
     def negatives(pixels: torch.Tensor) -> torch.Tensor:
         pictures = sampling.to_bytes(pixels)
-        said = [annotator.judge("0" * 64, picture) for picture in pictures]
-        return torch.tensor([sum(one.pole == "negative" for one in row) for row in said])
+        said = [measured.judge(picture, criteria) for picture in pictures]
+        return torch.tensor([sum(pole == "negative" for _, pole, _ in row) for row in said])
 
     return negatives
 

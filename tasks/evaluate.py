@@ -1,28 +1,23 @@
 """Stage ``evaluate``: base, θ1 and each θ paint the test captions, and are compared."""
 
-import contextlib
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from atelier import annotators, atomic, images, parallel
-from atelier.annotators import Annotator, measured
-from atelier.annotators.vlm.agent import Agent, VLMRequest
+from atelier import atomic, images
+from atelier.annotators.protocol import Annotator
 from atelier.config.profile import Profile
 from atelier.criteria import annotations, tree
 from atelier.criteria.annotations import Judgement, Record
 from atelier.criteria.tree import Tree
-from atelier.errors import AnnotationError, ParamsError
 from atelier.images import Pixels
 from atelier.metrics import comparison, negatives
 from atelier.metrics.comparison import Painted, Real
-from atelier.reporting import Report
 from atelier.starter import feature_network
 from atelier.starter.feature_network import Network
-from tasks.annotation import agent
+from tasks.annotation import painted_pictures
 from tasks.commands import features, table
 from tasks.evaluation import candidates, generation, results, scoring
 from tasks.evaluation.generation import GenerationJob
@@ -30,8 +25,6 @@ from tasks.run import paths, progress, resume
 from tasks.tracking import registry
 from tasks.tracking.mlflow_runs import StageRun
 from tasks.training import encoded_dataset
-
-FirstJudge = Callable[[Sequence[Path], Report], list[Judgement]]
 
 
 def run(profile: Profile, tracked: StageRun) -> None:
@@ -46,15 +39,14 @@ def run(profile: Profile, tracked: StageRun) -> None:
         ParamsError: The annotator cannot judge pictures that it has never seen.
     """
     criteria = tree.parse(paths.JUDGED_BY)
-    annotator = annotator_in_force(profile, criteria)
+    judge = painted_pictures.annotator(profile, criteria)
     entries = scoring.survey(profile)
     extractor, second = scoring.extractor(profile, entries), _second_judge(profile)
     asked = generation.of(profile)
     compared = asked.compared
     generation.take_kept(asked)
     generation.paint_missing(asked)
-    with first_judge(profile, annotator, criteria) as (judge_name, judge):
-        painted = _judge(asked, (judge_name, judge), second)
+    painted = _judge(asked, judge, second)
     wanted = [record.caption for record in asked.records]
     test = annotations.read(generation.part_examined(profile), Record)
     scores, entries = scoring.by_picture(
@@ -82,7 +74,7 @@ def run(profile: Profile, tracked: StageRun) -> None:
             wanted,
             criteria,
             entries,
-            annotator=judge_name,
+            annotator=judge.name,
             second=None if second is None else feature_network.NAME,
             extractor=None if extractor is None else extractor.name,
             unseen=scoring.unseen(real, extractor, len(wanted), profile),
@@ -96,34 +88,6 @@ def run(profile: Profile, tracked: StageRun) -> None:
     table.run()
 
 
-def annotator_in_force(profile: Profile, criteria: Tree) -> Annotator:
-    """Return who judged the corpus, if he can judge pictures that were just painted.
-
-    Raises:
-        ParamsError: He replays judgements.
-    """
-    if profile.annotate.annotator == "recorded":
-        raise ParamsError(
-            "annotate.annotator 'recorded' replays judgements and has none of pictures that "
-            "were not painted yet; evaluate needs one that sees pixels. Let annotator be "
-            "'measured' or 'vlm', leave the files under recorded, and say by "
-            "annotate.adjudication whose judgements are learned from"
-        )
-    return annotators.load(profile.annotate.annotator, criteria)
-
-
-@contextlib.contextmanager
-def first_judge(
-    profile: Profile, annotator: Annotator, criteria: Tree
-) -> Iterator[tuple[str, FirstJudge]]:
-    """Yield who judged the paintings that were learned from, by name: it judges these too."""
-    if profile.annotate.annotator == "vlm":
-        with agent.opened(criteria, profile.annotate.vlm, _NO_LIMIT) as expert:
-            yield expert.name, partial(_experts_opinion, expert)
-    else:
-        yield measured.NAME, partial(_first_opinion, annotator)
-
-
 def _second_judge(profile: Profile) -> Network | None:
     """The independent judge, which knows the starter's drawings and nothing else."""
     if profile.evaluate.second_judge is None:
@@ -132,18 +96,17 @@ def _second_judge(profile: Profile) -> Network | None:
 
 
 def _judge(
-    asked: GenerationJob, first: tuple[str, FirstJudge], second: Network | None
+    asked: GenerationJob, judge: Annotator, second: Network | None
 ) -> dict[str, Painted]:
     """Judge every picture by what its file holds; keep the judgements."""
     painted = {}
-    name, judge = first
     count = len(asked.records)
     with progress.bar("judge", len(asked.compared) * count, "pictures") as report:
         for place, one in enumerate(asked.compared):
             files = [asked.file(one.name, index) for index in range(count)]
+            said = painted_pictures.judge(judge, files, progress.after(place * count, report))
             seen = [np.array(images.read(file, _NO_LIMIT)) for file in files]
             hashes = [images.sha256(file) for file in files]
-            said = judge(files, progress.after(place * count, report))
             also = (
                 [] if second is None else _second_opinion(second, hashes, seen, asked.criteria)
             )
@@ -151,7 +114,7 @@ def _judge(
             atomic.write(paths.EVALUATE / "judgements" / f"{one.name}.jsonl", judgements)
             painted[one.name] = Painted(
                 images=seen,
-                found=negatives.verdicts(said, hashes, name),
+                found=negatives.verdicts(said, hashes, judge.name),
                 second=negatives.verdicts(also, hashes, feature_network.NAME)
                 if second is not None
                 else None,
@@ -160,39 +123,6 @@ def _judge(
 
 
 _NO_LIMIT = 2**31  # pixels; these pictures are our own
-
-
-def _experts_opinion(expert: Agent, files: Sequence[Path], report: Report) -> list[Judgement]:
-    """What the agent says; it is asked about each picture once, whoever painted it."""
-    hashes = {images.sha256(file): file for file in files}
-    requests = [VLMRequest(image, file, None) for image, file in hashes.items()]
-    failed = expert.consult(requests, report)
-    if failed:
-        raise AnnotationError(
-            f"{len(failed)} painted pictures got no usable answer, without which painters "
-            f"cannot be compared; the first: {next(iter(failed.values()))}\nThe same command "
-            "asks about them again; all other answers are kept"
-        )
-    opinions = [expert.recall(request) for request in requests]
-    return [one for opinion in opinions if opinion for one in opinion.judgements]
-
-
-def _first_opinion(
-    annotator: Annotator, files: Sequence[Path], report: Report
-) -> list[Judgement]:
-    said: list[Judgement] = []
-    judge = partial(_judge_file, annotator)
-    with parallel.results(judge, files, parallel.cores()) as answers:
-        for done, judgements in enumerate(answers, start=1):
-            said += judgements
-            report(done, {})
-    return said
-
-
-def _judge_file(annotator: Annotator, file: Path) -> list[Judgement]:
-    """What the annotator says of one file. Runs in a worker."""
-    pixels = np.array(images.read(file, _NO_LIMIT))
-    return annotator.judge(images.sha256(file), pixels)
 
 
 def _second_opinion(

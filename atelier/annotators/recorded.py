@@ -1,81 +1,125 @@
-"""Judgements given before, by anyone, replayed from a file for the images that they name."""
+"""Recorded judgements: replayed from JSONL files, alone or beside another annotator's."""
 
-import hashlib
-from collections.abc import Iterable
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from atelier.annotators.inspection import Inspector, Limits
+from atelier.annotators.protocol import Annotator, Answer, Answers, Picture, answer
 from atelier.criteria import annotations
 from atelier.criteria.annotations import Judgement
-from atelier.criteria.tree import Pole, Tree
+from atelier.criteria.tree import Tree
 from atelier.errors import AnnotationError, ArtifactError
-from atelier.images import Pixels
 from atelier.reading import short
+from atelier.reporting import Report
 
 _SHOWN = 20  # unknown criteria that one message lists
-# Criterion, annotator, pole, confidence: small, for they are sent to every process.
-_Said = tuple[str, str, Pole, float]
 
 
 @dataclass(frozen=True)
 class Recorded:
-    """An annotator that has already answered.
+    """The annotator of ``recorded``: what files say of the pictures that they name.
 
     Attributes:
-        said: Judgements by image, in the order of the tree.
-        identity: Hash of the file and of what the tree calls its criteria.
+        said: Judgements by image: file by file, each in the order of the tree.
+        limits: Which pictures can be used.
     """
 
-    said: dict[str, list[_Said]]
-    identity: str
+    said: Mapping[str, list[Judgement]]
+    limits: Limits
 
     @classmethod
-    def read(cls, path: Path, tree: Tree) -> "Recorded":
-        """Read a JSONL file of judgements; a later line replaces an earlier one on the same.
+    def read(cls, files: Iterable[Path], tree: Tree, limits: Limits) -> "Recorded":
+        """Read JSONL files of judgements; in a file a later line replaces an earlier one.
 
         Former paths of renamed criteria are taken for the present ones.
 
         Raises:
-            ArtifactError: The file is absent.
+            ArtifactError: A file is absent.
             AnnotationError: A line does not fit, or names criteria that the tree lacks.
         """
-        if not path.is_file():
-            raise ArtifactError(
-                f"{path} is absent; annotate.recorded names a JSONL file of judgements"
-            )
-        present = _present_paths(tree)
-        judgements = annotations.read(path, Judgement)
-        _refuse_unknown(judgements, present, path)
-        rank = {criterion: rank for rank, criterion in enumerate(tree.leaves())}
-        latest: dict[str, dict[tuple[int, str], _Said]] = {}
-        for one in judgements:
-            criterion = present[one.criterion]
-            said = (criterion, one.annotator, one.pole, one.confidence)
-            latest.setdefault(one.image, {})[rank[criterion], one.annotator] = said
-        content = hashlib.sha256(path.read_bytes()).hexdigest()
-        return cls(
-            {image: [said[key] for key in sorted(said)] for image, said in latest.items()},
-            f"recorded {content} {sorted(present.items())}",
-        )
+        said: dict[str, list[Judgement]] = {}
+        for file in files:
+            for image, judgements in _read(file, tree).items():
+                said.setdefault(image, []).extend(judgements)
+        return cls(said, limits)
+
+    @property
+    def name(self) -> str:
+        """The name in settings; each judgement keeps the name that signed it."""
+        return "recorded"
 
     @property
     def names(self) -> set[str]:
-        """Who speaks in the file."""
-        return {annotator for said in self.said.values() for _, annotator, _, _ in said}
+        """The annotators in the files."""
+        return {one.annotator for judgements in self.said.values() for one in judgements}
 
-    def judge(self, image: str, pixels: Pixels) -> list[Judgement]:
-        """Return what was said of ``image``; nothing, if it is not in the file."""
-        del pixels
-        return [
-            Judgement(
-                image=image,
-                criterion=criterion,
-                pole=pole,
-                annotator=annotator,
-                confidence=confidence,
-            )
-            for criterion, annotator, pole, confidence in self.said.get(image, [])
-        ]
+    @property
+    def inspector(self) -> Inspector:
+        """Opens and checks each picture."""
+        return Inspector(self.limits)
+
+    def judge_many(
+        self, pictures: Sequence[Picture], report: Report, journal: Path | None = None
+    ) -> Answers:
+        """Look each picture up; one that no file names has no judgement."""
+        files = [one.file for one in pictures]
+        return self.added(
+            Answers([answer(s) for s in self.inspector.inspect_many(files, report, journal)])
+        )
+
+    def added(self, answers: Answers) -> Answers:
+        """Return ``answers`` with what the files say put first, where a picture was judged."""
+        return dataclasses.replace(answers, each=[self._add(one) for one in answers.each])
+
+    def _add(self, given: Answer) -> Answer:
+        if given.image is None or given.unanswered is not None:
+            return given
+        said = self.said.get(given.image, [])
+        return dataclasses.replace(given, judgements=[*said, *given.judgements])
+
+
+@dataclass(frozen=True)
+class WithRecorded:
+    """An annotator beside which recorded judgements count as well."""
+
+    annotator: Annotator
+    recorded: Recorded
+
+    @property
+    def name(self) -> str:
+        """That of the annotator."""
+        return self.annotator.name
+
+    @property
+    def inspector(self) -> Inspector:
+        """That of the annotator."""
+        return self.annotator.inspector
+
+    def judge_many(
+        self, pictures: Sequence[Picture], report: Report, journal: Path | None = None
+    ) -> Answers:
+        """Let the annotator judge, and add the recorded judgements of the same pictures."""
+        return self.recorded.added(self.annotator.judge_many(pictures, report, journal))
+
+
+def _read(path: Path, tree: Tree) -> dict[str, list[Judgement]]:
+    """Return the judgements of one file by image, in the order of the tree."""
+    if not path.is_file():
+        raise ArtifactError(
+            f"{path} is absent; annotate.recorded names a JSONL file of judgements"
+        )
+    present = _present_paths(tree)
+    judgements = annotations.read(path, Judgement)
+    _refuse_unknown(judgements, present, path)
+    rank = {criterion: rank for rank, criterion in enumerate(tree.leaves())}
+    latest: dict[str, dict[tuple[int, str], Judgement]] = {}
+    for one in judgements:
+        criterion = present[one.criterion]
+        now = one.model_copy(update={"criterion": criterion})
+        latest.setdefault(one.image, {})[rank[criterion], one.annotator] = now
+    return {image: [said[key] for key in sorted(said)] for image, said in latest.items()}
 
 
 def _present_paths(tree: Tree) -> dict[str, str]:

@@ -25,6 +25,15 @@ class Judgement(Params):
     confidence: Fraction
 
 
+class Rationale(Params):
+    """What the annotator of one judgement saw, in one line."""
+
+    image: Hash
+    criterion: str
+    annotator: str
+    evidence: str
+
+
 class Image(Params):
     """A picture of the corpus that annotate accepted."""
 

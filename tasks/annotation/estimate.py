@@ -1,17 +1,23 @@
-"""``python -m tasks annotate --dry-run``: what the agent would ask, before it asks anything."""
+"""Estimate of ``annotate``: calls, tokens and cost of the agent before anything is sent."""
 
 import functools
+from collections.abc import Iterable
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from atelier.annotators.vlm.agent import Agent, Cost
+from atelier import images
+from atelier.annotators.vlm.agent import Agent
+from atelier.annotators.vlm.annotator import VLM
+from atelier.annotators.vlm.cost import Cost
+from atelier.annotators.vlm.walk import VLMRequest
 from atelier.config.annotation import VLMParams
 from atelier.config.profile import Profile
 from atelier.criteria import dataset
+from atelier.criteria.dataset import Entry
 from atelier.criteria.tree import parse
-from tasks.annotation import agent
+from tasks.annotation import annotator
 from tasks.run import paths
 
 _SHOWN = ("calls", "tokens sent", "tokens answered", "cost")
@@ -20,27 +26,28 @@ _SHOWN = ("calls", "tokens sent", "tokens answered", "cost")
 def run(profile: Profile) -> None:
     """Print calls, tokens and cost of the pictures in ``paths.DATA``; nothing is sent.
 
-    The upper line is true if every criterion were judged in every picture. The middle one goes
-    by what was asked for the pictures that were judged before, if there are any. What is in the
-    ledger costs nothing again.
+    The upper line assumes that every criterion is judged in every picture. The middle one goes
+    by the pictures that were judged before, if there are any. What is in the response cache
+    costs nothing again.
 
     Raises:
         ArtifactError: There are no pictures.
-        AnnotationError: A run is at work, or the ledger is damaged.
+        AnnotationError: A run is at work, or the response cache is damaged.
     """
     params = profile.annotate
     console = Console()
     if params.annotator != "vlm" or params.vlm is None:
-        console.print(f"The annotator {params.annotator!r} asks nobody: it costs nothing.")
+        console.print(f"The annotator {params.annotator!r} asks no server: it costs nothing.")
         return
     tree = parse(paths.CRITERIA / params.criteria)
     found = dataset.find(paths.DATA, params.captions, captionless=params.vlm.write_captions)
-    with agent.opened(tree, params.vlm, params.largest_pixels) as expert:
-        sights = agent.sights(found.entries)
-        judged = [one for one in map(expert.cost, sights) if one is not None]
-        left = len(sights) - len(judged)
-        captions = sum(one.title is not None for one in sights) / len(sights)
-        table = Table(title=f"{left} of {len(sights)} pictures, {escape(params.vlm.model)}")
+    limits = annotator.of_settings(params, profile.model.pixels)
+    with VLM(tree, params.vlm, limits, paths.ANSWERS).opened() as expert:
+        requests = _requests(found.entries)
+        judged = [one for one in map(expert.cost, requests) if one is not None]
+        left = len(requests) - len(judged)
+        captions = sum(one.title is not None for one in requests) / len(requests)
+        table = Table(title=f"{left} of {len(requests)} pictures, {escape(params.vlm.model)}")
         table.add_column("")
         for name in _SHOWN:
             table.add_column(name, justify="right")
@@ -52,6 +59,16 @@ def run(profile: Profile) -> None:
         terms = _terms(params.vlm, expert.schema_tokens() * left)
     console.print(table)
     console.print(terms, highlight=False, markup=False)
+
+
+def _requests(entries: Iterable[Entry]) -> list[VLMRequest]:
+    """Return what would be asked, of files with the same bytes about the first."""
+    found: dict[str, VLMRequest] = {}
+    for picture in annotator.pictures(entries):
+        if picture.file.is_file():
+            image = images.sha256(picture.file)
+            found.setdefault(image, VLMRequest(image, picture.file, picture.title))
+    return list(found.values())
 
 
 def _most(expert: Agent, pictures: int, captions: float) -> Cost:

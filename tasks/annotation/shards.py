@@ -1,9 +1,9 @@
-"""``annotate``'s pictures parted among workers; what they find is where the stage goes on from.
+"""Shards of ``annotate``: its pictures inspected by several workers.
 
-Judging one picture is a pure function of its bytes and of what judges, and the stage keeps a
-journal of it under ``paths.RESUME``. Workers fill that journal, the stage finds every picture
-in it and puts the rest together, as after an interruption: byte for byte what one process
-makes. A worker has a clone of its own and says so when it is not the same one.
+Inspecting one picture is a pure function of its bytes and of the annotator, and the stage
+keeps a journal of it under ``paths.RESUME``. Workers fill that journal, and the stage goes on
+from it as after an interruption: byte for byte what one process makes. A worker has a clone of
+its own and refuses a shard if that clone differs.
 """
 
 import hashlib
@@ -15,8 +15,8 @@ from pathlib import Path
 
 import atelier
 from atelier import images
-from atelier.annotators import annotate_images
-from atelier.annotators.annotate_images import Examined, ImageAnnotator
+from atelier.annotators import inspection
+from atelier.annotators.inspection import Inspected, Inspector
 from atelier.config.fields import Params
 from atelier.config.profile import Profile, read_profile, read_switch
 from atelier.criteria import annotations
@@ -25,10 +25,11 @@ from atelier.criteria.dataset import Entry
 from atelier.criteria.tree import parse
 from atelier.errors import ArtifactError
 from tasks import annotate
+from tasks.annotation import annotator
 from tasks.run import paths
 
 
-class Picture(Params):
+class ShardPicture(Params):
     """One picture, and what its file must hold where it is judged."""
 
     file: str
@@ -40,7 +41,7 @@ class Shard(Params):
 
     Attributes:
         name: Its place among the others, as 3/8.
-        judge: ``ImageAnnotator.fingerprint``: criteria, annotator and limits.
+        judge: ``Inspector.fingerprint``: criteria, annotator and limits.
         code: ``code()`` of who asks.
         pictures: Those that the journal does not know.
     """
@@ -48,7 +49,7 @@ class Shard(Params):
     name: str
     judge: str
     code: str
-    pictures: list[Picture]
+    pictures: list[ShardPicture]
 
 
 def plan(count: int) -> list[Shard]:
@@ -62,15 +63,15 @@ def plan(count: int) -> list[Shard]:
         ParamsError: The profile or what it names does not fit.
     """
     profile = _profile()
-    examiner = _examiner(profile)
+    inspector = _inspector(profile)
     entries = annotate.corpus_in_force(profile).entries
-    known = annotate_images.judged(annotate.work_of(examiner) / annotate.JOURNAL)
+    known = inspection.known_images(annotate.work_of(inspector) / annotate.JOURNAL)
     waiting = [one for one in _pictures(entries) if one.image not in known]
     parts = [part for part in (waiting[start::count] for start in range(count)) if part]
     return [
         Shard(
             name=f"{number}/{len(parts)}",
-            judge=examiner.fingerprint(),
+            judge=inspector.fingerprint(),
             code=code(),
             pictures=part,
         )
@@ -84,16 +85,16 @@ def judge(shard: Shard) -> str:
     Raises:
         ArtifactError: This clone has other code, settings or pictures than who asks.
     """
-    examiner = _examiner(_profile())
-    _refuse_another_clone(shard, examiner)
-    return annotations.lines(_judged(one, examiner) for one in shard.pictures)
+    inspector = _inspector(_profile())
+    _refuse_another_clone(shard, inspector)
+    return annotations.lines(_judged(one, inspector) for one in shard.pictures)
 
 
 def take_in(lines: str) -> int:
     """Put what a worker found into the stage's journal; return how many pictures."""
-    found = [Examined.model_validate_json(line) for line in lines.splitlines()]
-    work = annotate.work_of(_examiner(_profile()))
-    annotate_images.note(work / annotate.JOURNAL, found)
+    found = [Inspected.model_validate_json(line) for line in lines.splitlines()]
+    work = annotate.work_of(_inspector(_profile()))
+    inspection.add(work / annotate.JOURNAL, found)
     return len(found)
 
 
@@ -115,25 +116,24 @@ def _profile() -> Profile:
     return read_profile(paths.profile(read_switch(paths.SWITCH)))
 
 
-def _examiner(profile: Profile) -> ImageAnnotator:
-    return annotate.examiner_in_force(
-        profile, parse(paths.CRITERIA / profile.annotate.criteria)
-    )
+def _inspector(profile: Profile) -> Inspector:
+    tree = parse(paths.CRITERIA / profile.annotate.criteria)
+    return annotator.of_data(profile, tree).inspector
 
 
-def _pictures(entries: Sequence[Entry]) -> list[Picture]:
+def _pictures(entries: Sequence[Entry]) -> list[ShardPicture]:
     """The corpus, each bytes once; what cannot be opened is the stage's own to tell."""
-    found: dict[str, Picture] = {}
+    found: dict[str, ShardPicture] = {}
     for entry in entries:
         try:
             image = images.sha256(paths.DATA / entry.file)
         except OSError:
             continue
-        found.setdefault(image, Picture(file=entry.file, image=image))
+        found.setdefault(image, ShardPicture(file=entry.file, image=image))
     return list(found.values())
 
 
-def _refuse_another_clone(shard: Shard, examiner: ImageAnnotator) -> None:
+def _refuse_another_clone(shard: Shard, inspector: Inspector) -> None:
     where = f"the worker in {platform.node()}:{Path.cwd()}"
     if shard.code != code():
         raise ArtifactError(
@@ -141,15 +141,15 @@ def _refuse_another_clone(shard: Shard, examiner: ImageAnnotator) -> None:
             "and might judge otherwise; bring it to the same commit, `pip install -c "
             "constraints.txt -e '.[scale]'`, and start it again"
         )
-    if shard.judge != examiner.fingerprint():
+    if shard.judge != inspector.fingerprint():
         raise ArtifactError(
-            f"{where} has other settings, criteria or labels than the clone that asks it; "
-            f"bring {paths.PARAMS}/ and {paths.LABELS}/ to the same commit, and start it again"
+            f"{where} has other settings or criteria than the clone that asks it; bring "
+            f"{paths.PARAMS}/ to the same commit, and start it again"
         )
 
 
-def _judged(one: Picture, examiner: ImageAnnotator) -> Examined:
-    path = examiner.data / one.file
+def _judged(one: ShardPicture, inspector: Inspector) -> Inspected:
+    path = paths.DATA / one.file
     try:
         image = images.sha256(path)
     except OSError as error:
@@ -162,4 +162,4 @@ def _judged(one: Picture, examiner: ImageAnnotator) -> Examined:
             f"{platform.node()}:{path.absolute()} is not the picture that was asked about; run "
             "`dvc pull data` in the clone of this worker"
         )
-    return examiner.examine(one.file, image)
+    return inspector.inspect(path, image)

@@ -11,7 +11,6 @@ The base is called ``base``; a model ``theta@champion``, ``theta/3``, ``theta1/1
 whole address, ``models:/…``.
 """
 
-import contextlib
 import dataclasses
 import json
 import sys
@@ -36,6 +35,7 @@ from atelier.metrics.comparison import Painted, Result
 from atelier.metrics.fid import Distance
 from atelier.models import adapters, loading, sampling
 from tasks import evaluate
+from tasks.annotation import painted_pictures
 from tasks.evaluation import generation, scoring
 from tasks.run import paths, progress
 from tasks.tracking import registry
@@ -209,17 +209,16 @@ def _judged(
     criteria: Tree,
     profile: Profile,
 ) -> dict[str, Painted]:
-    annotator = evaluate.annotator_in_force(profile, criteria)
+    judge = painted_pictures.annotator(profile, criteria)
     painted: dict[str, Painted] = {}
     count = len(files["A"])
-    with contextlib.ExitStack() as opened:
-        name, judge = opened.enter_context(evaluate.first_judge(profile, annotator, criteria))
-        report = opened.enter_context(progress.bar("judge", 2 * count, "pictures"))
+    with progress.bar("judge", 2 * count, "pictures") as report:
         for letter, _ in _lettered(sides):
-            said = judge(files[letter], progress.after(len(painted) * count, report))
+            told = progress.after(len(painted) * count, report)
+            said = painted_pictures.judge(judge, files[letter], told)
             pictures = [np.array(images.read(file, _NO_LIMIT)) for file in files[letter]]
             hashes = [images.sha256(file) for file in files[letter]]
-            found = negatives.verdicts(said, hashes, name)
+            found = negatives.verdicts(said, hashes, judge.name)
             painted[letter] = Painted(images=pictures, found=found, second=None)
     return painted
 

@@ -59,6 +59,8 @@ def compare(files: Sequence[Path], leaves: bool) -> None:
     Raises:
         AnnotationError: There are not two, or a line does not fit.
     """
+    for file in files:
+        _refuse_former(file)
     judgements = [one for file in files for one in annotations.read(file, Judgement)]
     compared = agreement.pairs(judgements)
     if not compared:
@@ -68,6 +70,12 @@ def compare(files: Sequence[Path], leaves: bool) -> None:
     for (first, second), by_leaf in compared.items():
         rows = by_leaf if leaves else agreement.by_root(by_leaf)
         Console().print(_table(f"{first} and {second}", rows))
+
+
+def _refuse_former(file: Path) -> None:
+    """Name the new file to those who ask for the one of an earlier version."""
+    if file.name == "voices.jsonl" and not file.exists():
+        raise ArtifactError(f"{file} is called {file.with_name('raw_judgements.jsonl')} now")
 
 
 def count() -> None:

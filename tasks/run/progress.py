@@ -59,7 +59,8 @@ class _Pace:
 
     def update(self, done: int, values: Mapping[str, float]) -> None:
         # A resumed run reports step 201 first; counted from 0 it would look far too fast.
-        self._first = self._first or (done, time.monotonic())
+        if self._first is None and done:
+            self._first = (done, time.monotonic())
         self.done = done
         self._values = dict(values) or self._values  # most steps report none
 

@@ -25,6 +25,7 @@ from pydantic import BaseModel
 
 from atelier import images
 from atelier.annotators import human
+from atelier.annotators.inspection import Limits
 from atelier.annotators.recorded import Recorded
 from atelier.annotators.vlm import client, prompts
 from atelier.config.annotation import VLMParams
@@ -174,12 +175,11 @@ def _recorded(case: bytes, folder: Path) -> bool:
     path.write_bytes(case)
     tree = _starter()
     try:
-        recorded = Recorded.read(path, tree)
+        recorded = Recorded.read([path], tree, Limits(1, LARGEST_PIXELS, None))
     except AtelierError as error:
         return _refused(error)
     leaves = tree.leaves()
-    for image in recorded.said:
-        said = recorded.judge(image, None)  # type: ignore[arg-type]
+    for said in recorded.said.values():
         assert said
         assert all(one.criterion in leaves for one in said)
         assert len({(one.criterion, one.annotator) for one in said}) == len(said)
@@ -255,7 +255,7 @@ def _pairs(case: bytes, folder: Path) -> bool:
 
 
 @functools.cache
-def _questions() -> list[prompts.Question[Any]]:
+def _prompts() -> list[prompts.Prompt[Any]]:
     tree = _starter()
     names = list(prompts.groups(tree))
     return [
@@ -267,13 +267,13 @@ def _questions() -> list[prompts.Question[Any]]:
 
 
 def _answer(case: bytes, folder: Path) -> bool:
-    """Read an answer to each kind of question; what is taken must be what JSON holds."""
+    """Read an answer to each kind of prompt; what is taken must be what JSON holds."""
     del folder
     taken = False
     text = case.decode(errors="replace")
-    for question in _questions():
+    for prompt in _prompts():
         try:
-            said = prompts.read(question, text)
+            said = prompts.read(prompt, text)
         except prompts.UnfitError as error:
             _refused(error)
             # It goes to the model again, in a request's body.
@@ -281,7 +281,7 @@ def _answer(case: bytes, folder: Path) -> bool:
             continue
         taken = True
         json.dumps(said, default=str, ensure_ascii=False).encode()
-        if question.topic == "judging":
+        if prompt.topic == "judging":
             assert set(said) == set(_starter().leaves())
     return taken
 
@@ -298,13 +298,13 @@ def _body(case: bytes, folder: Path) -> bool:
         return _refused(error)
     if reply.unfit is None:
         with contextlib.suppress(prompts.UnfitError):
-            prompts.read(_questions()[0], reply.text)
+            prompts.read(_prompts()[0], reply.text)
     return True
 
 
 @functools.cache
-def _server() -> client.Endpoint:
-    return client.Endpoint(_vlm())
+def _server() -> client.Client:
+    return client.Client(_vlm())
 
 
 async def _said(case: bytes) -> str:
@@ -417,7 +417,7 @@ def _labels_csv() -> list[bytes]:
 
 
 def _sound_answers() -> list[Any]:
-    return [fill(question.schema, random.Random(0)) for question in _questions()]
+    return [fill(prompt.schema, random.Random(0)) for prompt in _prompts()]
 
 
 def _answers() -> list[bytes]:

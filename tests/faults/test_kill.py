@@ -74,15 +74,15 @@ def test_the_agents_answers_are_paid_for_once(shared, tmp_path, vlm, model_serve
 
     assert hits == BY_THE_AGENT
     _expect_the_same(folder, reference, "annotate")
-    (ledger,) = (folder / "artifacts/cache/answers").glob("*.jsonl")
-    answers = [json.loads(line) for line in ledger.read_text().splitlines()]
+    (cache,) = (folder / "artifacts/cache/answers").glob("*.jsonl")
+    answers = [json.loads(line) for line in cache.read_text().splitlines()]
     twice = Counter((one["image"], one["asked"]) for one in answers if one["unfit"] is None)
     assert set(twice.values()) == {1}
     figure(
         "Kill",
         "`annotate` by the agent against a model server",
         hits,
-        f"{SAME}; {len(answers)} answers in the ledger, none twice",
+        f"{SAME}; {len(answers)} answers in the response cache, none twice",
     )
 
 

@@ -16,7 +16,7 @@ from tests.faults.proxy import Proxy
 SECTION = "Servers away"
 CRITERIA = Path(__file__).parents[2] / "params" / "criteria"
 PICTURES = 12
-OUTPUTS = ("images", "voices", "judgements", "evidence", "quarantine")
+OUTPUTS = ("images", "raw_judgements", "judgements", "rationale", "quarantine")
 FATES = ("down", "500", "drop", "lost", "slow", "hang", "dribble")
 POINTS = (0, 18, 33)  # requests that pass before; an undisturbed run makes 36
 

@@ -203,7 +203,7 @@ def _stage():
 
 
 def _outputs():
-    names = ("images", "voices", "judgements", "quarantine", "evidence")
+    names = ("images", "raw_judgements", "judgements", "quarantine", "rationale")
     return [(paths.ANNOTATE / f"{name}.jsonl").read_bytes() for name in names]
 
 

@@ -24,7 +24,7 @@ from tests.conftest import Notebook
 
 OUTPUTS = (
     "images.jsonl",
-    "voices.jsonl",
+    "raw_judgements.jsonl",
     "judgements.jsonl",
     "quarantine.jsonl",
     "summary.json",
@@ -304,8 +304,8 @@ def test_several_recordings_are_settled_by_the_rule_in_params(studio, paint):
             ("edges", "positive", "human bob"),
         ],
     }
-    voices = annotations.read(paths.ANNOTATE / "voices.jsonl", Judgement)
-    assert len(voices) == 4
+    raw = annotations.read(paths.ANNOTATE / "raw_judgements.jsonl", Judgement)
+    assert len(raw) == 4
     summary = json.loads((paths.ANNOTATE / "summary.json").read_text())
     assert summary["annotators"] == {"human ann": 2, "human bob": 2}
     assert summary["adjudication"] == dict.fromkeys(
@@ -331,6 +331,36 @@ def test_people_are_heard_beside_a_measuring_annotator(studio, paint):
     by = {one.criterion: one.annotator for one in said}
     assert by[criterion] == "human ann"
     assert {name.partition("-")[0] for name in by.values()} == {"human ann", "measured"}
+
+
+def test_a_person_may_judge_what_the_caption_rules_out_for_a_measure(studio, paint):
+    criteria = yaml.safe_load((paths.CRITERIA / "starter.yaml").read_text())
+    criteria["vocabulary"] = {"genre": ["landscape", "portrait"]}
+    criteria["criteria"]["edges"] |= {
+        "applies": ["portrait"],
+        "measure": {"name": "clutter", "positive_at": 1.5, "negative_at": 1.2},
+    }
+    (paths.CRITERIA / "starter.yaml").write_text(yaml.safe_dump(criteria, sort_keys=False))
+    paint(paths.DATA / "landscape.png")
+    say("ann.jsonl", "human ann", [("landscape.png", "edges", "positive")])
+    studio["annotate"] |= {"annotator": "measured", "recorded": "labels/ann.jsonl"}
+
+    run(studio)
+
+    (said,) = annotations.read(paths.ANNOTATE / "raw_judgements.jsonl", Judgement)
+    assert (said.criterion, said.annotator) == ("edges", "human ann")
+
+
+def test_outputs_of_an_earlier_version_do_not_stay_beside_the_new_ones(studio, paint):
+    paint(paths.DATA / "a.png")
+    record(**{"a.png": "+-"})
+    paths.ANNOTATE.mkdir(parents=True)
+    for former in ("voices.jsonl", "evidence.jsonl"):
+        (paths.ANNOTATE / former).write_text("{}\n")
+
+    run(studio)
+
+    assert not list(paths.ANNOTATE.glob("voices*")) + list(paths.ANNOTATE.glob("evidence*"))
 
 
 def test_a_trusted_name_that_nobody_bears_is_refused_at_once(studio, paint):
@@ -435,27 +465,24 @@ def test_the_bytes_do_not_depend_on_the_number_of_processes(studio, paint, monke
 
 
 SLOW_RUN = """
-import sys, time
+import functools, sys, time
 from pathlib import Path
 import yaml
 from atelier import parallel
+from atelier.annotators import recorded
 from atelier.config.profile import Profile
 from tasks import annotate
 
-class Slow:
-    def __init__(self, recorded):
-        self.recorded, self.identity = recorded, recorded.identity
-    def judge(self, image, pixels):
-        time.sleep(0.03)
-        return self.recorded.judge(image, pixels)
+def slowly(image, pixels):
+    time.sleep(0.03)
+    return []
 
 class Nobody:
     def metrics(self, values, step=None): ...
     def file(self, path): ...
 
 if __name__ == "__main__":
-    load = annotate._annotator
-    annotate._annotator = lambda *given: Slow(load(*given))
+    recorded.Inspector = functools.partial(recorded.Inspector, judge=slowly)
     parallel._FEW, parallel.cores = 8, lambda: 2
     profile = yaml.safe_load(Path("profile.yaml").read_text())
     annotate.run(Profile.model_validate(profile), Nobody())

@@ -12,11 +12,10 @@ import pytest
 import yaml
 
 from atelier import images
-from atelier.annotators.vlm.agent import Rationale
-from atelier.annotators.vlm.response_cache import Answer
+from atelier.annotators.vlm.response_cache import Response
 from atelier.config.profile import Profile
 from atelier.criteria import annotations
-from atelier.criteria.annotations import Image, Judgement, Quarantined, Record
+from atelier.criteria.annotations import Image, Judgement, Quarantined, Rationale, Record
 from atelier.errors import AnnotationError
 from tasks import annotate, split
 from tasks.annotation import estimate
@@ -25,7 +24,8 @@ from tests.conftest import Notebook
 
 CRITERIA = Path(__file__).parents[2] / "params" / "criteria"
 OUTPUTS = (
-    "images.jsonl", "voices.jsonl", "judgements.jsonl", "evidence.jsonl", "quarantine.jsonl",
+    "images.jsonl", "raw_judgements.jsonl", "judgements.jsonl", "rationale.jsonl",
+    "quarantine.jsonl",
 )  # fmt: skip
 RUN = """
 import sys
@@ -71,7 +71,7 @@ def outputs():
 
 
 def answers():
-    return annotations.read(paths.ANSWERS / "toy-vl.jsonl", Answer)
+    return annotations.read(paths.ANSWERS / "toy-vl.jsonl", Response)
 
 
 def test_the_agent_judges_by_a_change_of_params_only(studio, paint):
@@ -81,11 +81,11 @@ def test_the_agent_judges_by_a_change_of_params_only(studio, paint):
 
     notebook = run(studio)
 
-    judgements, evidence = rows("judgements", Judgement), rows("evidence", Rationale)
+    judgements, rationale = rows("judgements", Judgement), rows("rationale", Rationale)
     assert len(rows("images", Image)) == 5
     assert judgements
     assert [(one.image, one.criterion) for one in judgements] == [
-        (one.image, one.criterion) for one in evidence
+        (one.image, one.criterion) for one in rationale
     ]
     assert {one.caption for one in rows("images", Image)} <= {
         "a boat on the left",
@@ -178,7 +178,9 @@ def test_people_are_heard_before_the_agent(studio, paint):
 
     assert persons.image == images.sha256(file)
     assert rows("judgements", Judgement) == [persons, *agents[1:]]
-    assert sorted(rows("voices", Judgement), key=lambda one: one.annotator)[1:] == agents
+    assert (
+        sorted(rows("raw_judgements", Judgement), key=lambda one: one.annotator)[1:] == agents
+    )
 
 
 def test_an_estimate_sends_nothing(studio, paint, model_server, capsys):
@@ -207,7 +209,7 @@ def test_an_annotator_that_asks_nobody_costs_nothing(studio, capsys):
 
     estimate.run(Profile.model_validate(studio))
 
-    assert "asks nobody: it costs nothing" in capsys.readouterr().out
+    assert "asks no server: it costs nothing" in capsys.readouterr().out
 
 
 def test_the_cap_ends_a_run_and_the_next_one_goes_on(studio, paint, model_server):

@@ -1,4 +1,4 @@
-"""The measured annotator: attributes read back from pixels by image statistics.
+"""The measured annotator: image statistics of the pixels, compared with thresholds.
 
 Each measure is one function of a ``View`` that returns one number, or NaN where the criterion
 does not apply to what is seen. The criteria file says at which numbers a pole is spoken
@@ -9,19 +9,30 @@ Measures are relative where they can be: a recession, a spot, a stroke is compar
 picture's own range of values, so that neither saturating nor clipping colours moves them.
 """
 
+import dataclasses
+import hashlib
 import inspect
+import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from atelier.annotators.inspection import Inspector, Limits
 from atelier.annotators.measured import brushwork, color, composition, form, light, space
 from atelier.annotators.measured.view import View
+from atelier.annotators.protocol import Answer, Answers, Picture, answer
+from atelier.criteria.annotations import Judgement
 from atelier.criteria.tree import Measure, Pole, Tree
 from atelier.errors import CriteriaError
+from atelier.reporting import Report
 
 NAME = "measured-1"
+_FOLDER = Path(__file__).parent
 
 MEASURES: dict[str, Callable[[View], float]] = {
     measure.__name__: measure
@@ -85,6 +96,59 @@ MEASURES: dict[str, Callable[[View], float]] = {
         form.shape_tautness,
     )
 }
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The annotator of ``measured``, which judges by the pixels alone.
+
+    Attributes:
+        tree: The criteria; those without a measure get no judgement.
+        limits: Which pictures can be used.
+    """
+
+    tree: Tree
+    limits: Limits
+
+    @property
+    def name(self) -> str:
+        """The version of the measures."""
+        return NAME
+
+    @cached_property
+    def inspector(self) -> Inspector:
+        """Measures each picture; another source or another tree has another fingerprint."""
+        sources = b"".join(file.read_bytes() for file in sorted(_FOLDER.glob("*.py")))
+        content = sources + json.dumps(self.tree.model_dump()).encode()
+        identity = f"{NAME} {hashlib.sha256(content).hexdigest()}"
+        return Inspector(self.limits, partial(_judgements, self.tree), identity)
+
+    def judge_many(
+        self, pictures: Sequence[Picture], report: Report, journal: Path | None = None
+    ) -> Answers:
+        """Judge pictures, those criteria left out that a caption rules out."""
+        files = [one.file for one in pictures]
+        inspected = self.inspector.inspect_many(files, report, journal)
+        return Answers(
+            [
+                self._within(answer(seen), picture.caption)
+                for picture, seen in zip(pictures, inspected, strict=True)
+            ]
+        )
+
+    def _within(self, given: Answer, caption: str | None) -> Answer:
+        if caption is None:
+            return given
+        within = self.tree.conceivable(caption)
+        kept = [one for one in given.judgements if one.criterion in within]
+        return dataclasses.replace(given, judgements=kept)
+
+
+def _judgements(tree: Tree, image: str, pixels: NDArray[np.uint8]) -> list[Judgement]:
+    return [
+        Judgement(image=image, criterion=path, pole=pole, annotator=NAME, confidence=confidence)
+        for path, pole, confidence in judge(pixels, tree)
+    ]
 
 
 def judge(pixels: NDArray[np.uint8], tree: Tree) -> list[tuple[str, Pole, float]]:

@@ -69,6 +69,7 @@ class Reply:
         text: Its words.
         unfit: Why they cannot be an answer, whatever they are: refused, cut off, empty.
         cut: Whether ``max_tokens`` ended them.
+        model: The model as the server names it; None if it does not.
     """
 
     text: str
@@ -76,6 +77,7 @@ class Reply:
     cut: bool
     prompt_tokens: int
     completion_tokens: int
+    model: str | None
 
 
 class _Message(BaseModel):
@@ -96,9 +98,10 @@ class _Usage(BaseModel):
 class _Completion(BaseModel):
     choices: list[_Choice] = Field(min_length=1)
     usage: _Usage | None = None
+    model: Any = None
 
 
-class Endpoint:
+class Client:
     """One model at one server.
 
     Attributes:
@@ -122,7 +125,7 @@ class Endpoint:
             max_retries=0,
         )
 
-    async def __aenter__(self) -> "Endpoint":
+    async def __aenter__(self) -> "Client":
         return self
 
     async def __aexit__(
@@ -229,7 +232,10 @@ class Endpoint:
         usage = completion.usage or _Usage(
             prompt_tokens=request.tokens, completion_tokens=tokens(text)
         )
-        return Reply(text or refusal, unfit, cut, usage.prompt_tokens, usage.completion_tokens)
+        model = completion.model if isinstance(completion.model, str) else None
+        return Reply(
+            text or refusal, unfit, cut, usage.prompt_tokens, usage.completion_tokens, model
+        )
 
     def _clean(self, text: str) -> str:
         words = " ".join(self._without_key(text).split())

@@ -67,7 +67,7 @@ class Activation:
 
 
 @dataclass(frozen=True)
-class Question(Generic[Value]):
+class Prompt(Generic[Value]):
     """One question about one picture.
 
     Attributes:
@@ -121,14 +121,14 @@ def _large(group: str) -> str:
     return "/".join(group.split("/")[:2])
 
 
-def closer(tree: Tree, names: Sequence[str]) -> Question[tuple[str, ...]]:
+def closer(tree: Tree, names: Sequence[str]) -> Prompt[tuple[str, ...]]:
     """Ask which of the groups ``names`` matter: the second of two rounds."""
     text = f"Now look closer, at what matters in this picture.\n{_matters(tree, names)}"
 
     def read(values: Any) -> tuple[str, ...]:
         return tuple(_chosen(_fields(values, ("matters",))["matters"], names, "matters"))
 
-    return Question("closer", text, _object({"matters": _several(names)}), read)
+    return Prompt("closer", text, _object({"matters": _several(names)}), read)
 
 
 def _matters(tree: Tree, names: Sequence[str]) -> str:
@@ -141,7 +141,7 @@ def _matters(tree: Tree, names: Sequence[str]) -> str:
     )
 
 
-def activation(tree: Tree, names: Sequence[str]) -> Question[Activation]:
+def activation(tree: Tree, names: Sequence[str]) -> Prompt[Activation]:
     """Ask of what kind the picture is, and which of ``names`` matter for it.
 
     Args:
@@ -165,9 +165,7 @@ def activation(tree: Tree, names: Sequence[str]) -> Question[Activation]:
         ]
         return Activation(tuple(words), tuple(_chosen(fields["matters"], names, "matters")))
 
-    return Question(
-        "activation", text, _object({"kind": kind, "matters": _several(names)}), read
-    )
+    return Prompt("activation", text, _object({"kind": kind, "matters": _several(names)}), read)
 
 
 def judged(tree: Tree, active: Activation) -> list[str]:
@@ -186,7 +184,7 @@ def parts(paths: Sequence[str], per_call: int) -> list[list[str]]:
     ]
 
 
-def judging(tree: Tree, paths: Sequence[str]) -> Question[dict[str, Verdict]]:
+def judging(tree: Tree, paths: Sequence[str]) -> Prompt[dict[str, Verdict]]:
     """Ask which pole of each criterion is seen in the picture."""
     leaves = tree.leaves()
     listed = "\n".join(_pair(path, leaves[path]) for path in paths)
@@ -202,10 +200,10 @@ def judging(tree: Tree, paths: Sequence[str]) -> Question[dict[str, Verdict]]:
         fields = _fields(values, paths)
         return {path: _verdict(path, fields[path]) for path in paths}
 
-    return Question("judging", text, _object(dict.fromkeys(paths, _VERDICT)), read)
+    return Prompt("judging", text, _object(dict.fromkeys(paths, _VERDICT)), read)
 
 
-def describing(tree: Tree, title: str) -> Question[str]:
+def describing(tree: Tree, title: str) -> Prompt[str]:
     """Ask for a caption in words that do not leak a judgement; ``title`` is data."""
     forbidden = _phrases(tree)
     text = (
@@ -223,20 +221,20 @@ def describing(tree: Tree, title: str) -> Question[str]:
             raise UnfitError("caption: should be a sentence, has control characters")
         return _plain(" ".join(caption.split()), forbidden)
 
-    return Question("caption", text, _object({"caption": {"type": "string"}}), read)
+    return Prompt("caption", text, _object({"caption": {"type": "string"}}), read)
 
 
-def read(question: Question[Value], answer: str) -> Value:
+def read(prompt: Prompt[Value], answer: str) -> Value:
     """Return what ``answer`` says.
 
     Raises:
-        UnfitError: It is no JSON, or does not fit the question; every mistake that is seen.
+        UnfitError: It is no JSON, or does not fit the prompt; every mistake that is seen.
     """
     try:
         values = reading.json_values(_unfenced(answer.strip()), _without_twins)
     except reading.UnreadableError as error:
         raise UnfitError(str(error)) from None
-    return question.read(values)
+    return prompt.read(values)
 
 
 def _unfenced(text: str) -> str:

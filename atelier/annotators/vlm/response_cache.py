@@ -1,11 +1,11 @@
-"""Answers that were paid for: append-only JSONL that outlives runs, success and ``kill -9``.
+"""Response cache: paid answers of a model in append-only JSONL that no run deletes.
 
-A line is one answer of a model, fit or not, with what it cost. Fit answers are found again by
-picture and by a hash of all that was asked (words, schema, model, temperature, vote), so what
-is asked in the same words is never asked twice, and one criterion that is worded anew asks
-only the questions in which it stands.
+A line is one answer of a model, fit or not, with its tokens. Fit answers are found again by
+picture and by a hash of all that was asked (text, schema, model, temperature, vote). So
+nothing is asked twice in the same words, and a reworded criterion asks only the prompts that
+contain it.
 
-Lines stay on the disk; the memory holds where they begin.
+Lines stay on the disk; the memory holds their offsets.
 """
 
 import fcntl
@@ -26,25 +26,26 @@ from atelier.criteria.annotations import Hash
 from atelier.errors import AnnotationError
 
 
-class Answer(Params):
-    """One answer of a model to one question about one picture."""
+class Response(Params):
+    """One answer of a model to one prompt about one picture."""
 
     image: Hash
-    asked: str  # hash of the question and of who was asked
+    asked: str  # hash of the prompt and of the model that was asked for
     topic: str
     criteria: str  # domain, version and hash of the tree; for sums and for people
     text: str
-    unfit: str | None  # why it was not taken
+    unfit: str | None  # why it cannot be used
     prompt_tokens: int
     completion_tokens: int
+    answered_by: str | None = None  # the model as the server named it; older lines lack it
 
 
 class ResponseCache:
-    """The file of answers of one model; one process writes to it at a time.
+    """The responses of one model in a file; one process writes to it at a time.
 
     Args:
         path: The file; it is made if absent, and a torn last line is cut off.
-        criteria: Of which tree the spending is summed, as ``Answer.criteria``.
+        criteria: The tree of which tokens are summed, as ``Response.criteria``.
 
     Raises:
         AnnotationError: Another process writes to it, or a line in its midst is damaged.
@@ -77,27 +78,27 @@ class ResponseCache:
     ) -> None:
         self._file.close()
 
-    def of(self, image: str) -> dict[str, str]:
-        """Return the fit answers about ``image``, by what was asked."""
+    def of(self, image: str) -> dict[str, Response]:
+        """Return the fit responses about ``image`` by the hash of what was asked."""
         places = self._places.get(bytes.fromhex(image))
         if places is None:
             return {}
         with self.path.open("rb") as file:
-            answers = [_at(file, place) for place in places]
-        return {answer.asked: answer.text for answer in answers}
+            responses = [_at(file, place) for place in places]
+        return {response.asked: response for response in responses}
 
-    def add(self, answer: Answer) -> None:
-        """Write down an answer before anything is made of it.
+    def add(self, response: Response) -> None:
+        """Append a response, before anything is made of it.
 
         Raises:
             DiskError: It cannot be written.
         """
         with atomic.clear_disk_errors(self.path):
             place = self._file.seek(0, os.SEEK_END)
-            line = annotations.line(answer).encode()
+            line = annotations.line(response).encode()
             while line:
                 line = line[self._file.write(line) :]
-        self._note(answer, place)
+        self._note(response, place)
 
     def _lock(self) -> None:
         try:
@@ -111,36 +112,36 @@ class ResponseCache:
     def _load(self) -> None:
         place = 0
         with self.path.open("rb") as file:
-            for line, answer in self._whole(file):
-                self._note(answer, place)
+            for line, response in self._whole(file):
+                self._note(response, place)
                 place += len(line)
         self._file.truncate(place)
 
-    def _whole(self, file: BinaryIO) -> Iterator[tuple[bytes, Answer]]:
+    def _whole(self, file: BinaryIO) -> Iterator[tuple[bytes, Response]]:
         """Yield the whole lines; only the last may be torn."""
         for number, line in enumerate(file, start=1):
             if not line.endswith(b"\n"):
                 return
             try:
-                yield line, Answer.model_validate_json(line)
+                yield line, Response.model_validate_json(line)
             except ValidationError:
                 raise AnnotationError(
-                    f"{self.path}, line {number} is damaged; remove that line (its question is "
-                    "asked again), or move the file away to ask all of them again"
+                    f"{self.path}, line {number} is damaged; remove that line (its prompt is "
+                    "sent again), or move the file away to send all of them again"
                 ) from None
 
-    def _note(self, answer: Answer, place: int) -> None:
-        if answer.criteria == self.criteria:
-            self.prompt_tokens += answer.prompt_tokens
-            self.completion_tokens += answer.completion_tokens
-        if answer.unfit is None:
+    def _note(self, response: Response, place: int) -> None:
+        if response.criteria == self.criteria:
+            self.prompt_tokens += response.prompt_tokens
+            self.completion_tokens += response.completion_tokens
+        if response.unfit is None:
             # An offset of eight bytes: ten thousand pictures are a few megabytes.
-            self._places.setdefault(bytes.fromhex(answer.image), array("Q")).append(place)
+            self._places.setdefault(bytes.fromhex(response.image), array("Q")).append(place)
 
 
-def _at(file: BinaryIO, place: int) -> Answer:
+def _at(file: BinaryIO, place: int) -> Response:
     file.seek(place)
-    return Answer.model_validate_json(file.readline())
+    return Response.model_validate_json(file.readline())
 
 
 def digest(*parts: str) -> str:

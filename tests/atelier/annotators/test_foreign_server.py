@@ -16,9 +16,9 @@ import pytest
 import yaml
 
 from atelier import images
-from atelier.annotators.vlm import agent as vlm
-from atelier.annotators.vlm.agent import Agent, VLMRequest
-from atelier.annotators.vlm.response_cache import Answer, ResponseCache
+from atelier.annotators.vlm.agent import Agent, criteria_name
+from atelier.annotators.vlm.response_cache import Response, ResponseCache
+from atelier.annotators.vlm.walk import VLMRequest
 from atelier.config.annotation import VLMParams
 from atelier.criteria.tree import Tree
 from atelier.errors import AnnotationError
@@ -195,13 +195,13 @@ def open_agent(tmp_path, server):
 
     yield open_agent
     for agent in agents:
-        agent.ledger.__exit__(None, None, None)
+        agent.cache.__exit__(None, None, None)
 
 
 def make_agent(tmp_path, values):
     tree = Tree.model_validate(yaml.safe_load(CRITERIA))
-    ledger = ResponseCache(tmp_path / "answers.jsonl", vlm.criteria_name(tree))
-    return Agent(tree, VLMParams.model_validate(values), ledger, largest_pixels=10**6)
+    cache = ResponseCache(tmp_path / "answers.jsonl", criteria_name(tree))
+    return Agent(tree, VLMParams.model_validate(values), cache, largest_pixels=10**6)
 
 
 def look(paint, folder, count):
@@ -210,8 +210,8 @@ def look(paint, folder, count):
 
 
 def answers(agent):
-    lines = agent.ledger.path.read_text().splitlines()
-    return [Answer.model_validate_json(line) for line in lines]
+    lines = agent.cache.path.read_text().splitlines()
+    return [Response.model_validate_json(line) for line in lines]
 
 
 @pytest.mark.parametrize("changes", [{}, {"max_tokens_name": "max_completion_tokens"}])
@@ -220,15 +220,15 @@ def test_an_answer_that_fits_is_taken_and_its_tokens_are_counted(
 ):
     model = save_model(tmp_path / "fixed", says=NOTHING_MATTERS)
     agent = open_agent(model, **changes)
-    sights = look(paint, tmp_path, 3)
+    requests = look(paint, tmp_path, 3)
 
-    assert agent.consult(sights, silent) == {}
+    assert agent.consult(requests, silent) == {}
 
-    assert [agent.recall(one).criteria for one in sights] == [0, 0, 0]
+    assert [agent.recall(one).criteria for one in requests] == [0, 0, 0]
     taken = answers(agent)
     assert [one.text for one in taken] == [NOTHING_MATTERS] * 3
     assert {one.unfit for one in taken} == {None}
-    words = agent._prompt_tokens(agent._activation)
+    words = agent._prices.of_prompts([agent.walker.activation]).prompt_tokens
     assert all(one.prompt_tokens > words for one in taken)  # it counts bytes, we guess words
     assert all(1 <= one.completion_tokens <= 2 for one in taken)
 
@@ -239,11 +239,11 @@ def test_rubbish_is_refused_and_set_aside_with_what_was_said(
 ):
     model = save_model(tmp_path / "random")
     agent = open_agent(model, answers=answers_by)
-    sights = look(paint, tmp_path, 3)
+    requests = look(paint, tmp_path, 3)
 
-    failed = agent.consult(sights, silent)
+    failed = agent.consult(requests, silent)
 
-    assert failed.keys() == {one.image for one in sights}
+    assert failed.keys() == {one.image for one in requests}
     assert all("no usable answer to 'activation'" in reason for reason in failed.values())
     said = answers(agent)
     assert len(said) >= 3

@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from atelier import images
+from atelier.annotators import inspection
 from atelier.config.profile import Profile
 from atelier.errors import ArtifactError
 from tasks import annotate
@@ -21,7 +22,7 @@ criteria:
           negative_means: "Grey.", applies: any, sources: [],
           measure: {name: value_range, positive_at: 70, negative_at: 68.5}}
 """
-OUTPUTS = ("images", "voices", "judgements", "quarantine", "evidence")
+OUTPUTS = ("images", "raw_judgements", "judgements", "quarantine", "rationale")
 
 
 @pytest.fixture
@@ -60,7 +61,7 @@ def test_the_stage_makes_of_shards_what_it_makes_alone(stage, monkeypatch, count
     random.Random(count).shuffle(parts)
 
     assert sum(shards.take_in(shards.judge(part)) for part in parts) == 12
-    monkeypatch.setattr(annotate.ImageAnnotator, "examine", None)  # nothing is left to judge
+    monkeypatch.setattr(inspection.Inspector, "inspect", None)  # nothing is left to judge
     assert stage() == alone
     assert b"broken.png" in alone["quarantine"]
     assert b"03.png" in alone["quarantine"]
@@ -112,5 +113,5 @@ def test_a_worker_says_how_its_clone_differs(corpus, paint, monkeypatch):
 
     switched = CRITERIA.replace("positive_at: 70", "positive_at: 71")
     (paths.CRITERIA / "starter.yaml").write_text(switched)
-    with pytest.raises(ArtifactError, match="other settings, criteria or labels"):
+    with pytest.raises(ArtifactError, match="other settings or criteria"):
         shards.judge(part)

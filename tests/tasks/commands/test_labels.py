@@ -94,3 +94,10 @@ def test_a_name_with_brackets_is_shown_as_it_is(judged, tmp_path, capsys):
     labels.compare([file], leaves=True)
 
     assert "human [/b] and human [red]" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_former_file_of_judgements_is_called_by_its_new_name(tmp_path):
+    with pytest.raises(
+        ArtifactError, match=r"voices.jsonl is called .*raw_judgements.jsonl now"
+    ):
+        labels.compare([tmp_path / "voices.jsonl"], leaves=False)

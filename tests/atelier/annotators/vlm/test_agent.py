@@ -11,11 +11,11 @@ import yaml
 from PIL import Image, ImageDraw
 
 from atelier import images
-from atelier.annotators.vlm import agent as vlm
-from atelier.annotators.vlm import client, prompts
-from atelier.annotators.vlm.agent import Agent, VLMRequest
+from atelier.annotators.vlm import client, prompts, walk
+from atelier.annotators.vlm.agent import Agent, criteria_name
 from atelier.annotators.vlm.prompts import Verdict
-from atelier.annotators.vlm.response_cache import Answer, ResponseCache
+from atelier.annotators.vlm.response_cache import Response, ResponseCache
+from atelier.annotators.vlm.walk import VLMRequest
 from atelier.config.annotation import VLMParams
 from atelier.criteria.tree import parse
 from atelier.errors import AnnotationError, ParamsError
@@ -36,41 +36,37 @@ def look(tmp_path, paint):
 
     def look(count, title=None):
         return [
-            sight(paint(tmp_path / "data" / f"{seed}.png", seed), title)
+            request_for(paint(tmp_path / "data" / f"{seed}.png", seed), title)
             for seed in range(count)
         ]
 
     return look
 
 
-def sight(file, title=None):
+def request_for(file, title=None):
     return VLMRequest(images.sha256(file), file, title)
 
 
 @pytest.fixture
 def open_agent(tmp_path, tree, vlm):
-    """A function that opens an agent of some params over the test's ledger."""
-    ledgers = []
+    """A function that opens an agent of some params over the test's response cache."""
+    caches = []
 
     def open_agent(criteria=tree, **changes):
-        while ledgers:
-            ledgers.pop().__exit__(None, None, None)
+        while caches:
+            caches.pop().__exit__(None, None, None)
         params = VLMParams.model_validate(vlm | changes)
-        ledgers.append(ResponseCache(tmp_path / "answers.jsonl", module_name(criteria)))
-        return Agent(criteria, params, ledgers[-1], largest_pixels=10**8)
+        caches.append(ResponseCache(tmp_path / "answers.jsonl", criteria_name(criteria)))
+        return Agent(criteria, params, caches[-1], largest_pixels=10**8)
 
     yield open_agent
-    while ledgers:
-        ledgers.pop().__exit__(None, None, None)
-
-
-def module_name(tree):
-    return vlm.criteria_name(tree)
+    while caches:
+        caches.pop().__exit__(None, None, None)
 
 
 def answers(tmp_path):
     lines = (tmp_path / "answers.jsonl").read_text().splitlines()
-    return [Answer.model_validate_json(line) for line in lines]
+    return [Response.model_validate_json(line) for line in lines]
 
 
 def test_a_few_questions_judge_a_picture_by_the_criteria_that_matter(
@@ -82,19 +78,19 @@ def test_a_few_questions_judge_a_picture_by_the_criteria_that_matter(
 
     assert agent.consult([one], silent) == {}
 
-    opinion = agent.recall(one)
+    result = agent.recall(one)
     bodies = [asked["body"] for asked in model_server.asked()["bodies"]]
     assert 3 <= len(bodies) <= 7
     schemas = [body["response_format"]["json_schema"]["schema"] for body in bodies]
     assert list(schemas[0]["properties"]) == ["kind", "matters"]
     asked = [path for schema in schemas[1:] for path in schema["properties"]]
-    assert len(asked) == len(set(asked)) == opinion.criteria < 246
-    assert {one.criterion for one in opinion.judgements} < set(asked)
-    assert {one.annotator for one in opinion.judgements} == {"vlm-1 toy-vl"}
-    assert [one.criterion for one in opinion.evidence] == [
-        one.criterion for one in opinion.judgements
+    assert len(asked) == len(set(asked)) == result.criteria < 246
+    assert {one.criterion for one in result.judgements} < set(asked)
+    assert {one.annotator for one in result.judgements} == {"vlm-1 toy-vl"}
+    assert [one.criterion for one in result.rationales] == [
+        one.criterion for one in result.judgements
     ]
-    assert all(one.evidence.startswith("a ") for one in opinion.evidence)
+    assert all(one.evidence.startswith("a ") for one in result.rationales)
 
 
 def test_only_criteria_that_apply_to_the_kind_of_picture_are_asked(tree):
@@ -117,17 +113,17 @@ def test_the_key_is_sent_and_stands_nowhere_else(
 ):
     monkeypatch.setenv("STUDIO_KEY", KEY)
     caplog.set_level("DEBUG")
-    sights = look(2)
+    requests = look(2)
     model_server.follow(keep=True)
-    open_agent(key_variable="STUDIO_KEY").consult(sights, silent)
+    open_agent(key_variable="STUDIO_KEY").consult(requests, silent)
     sent = {asked["key"] for asked in model_server.asked()["bodies"]}
 
     model_server.follow(status=400)  # whose body repeats the header
     changed = open_agent(key_variable="STUDIO_KEY", temperature=0.5, tries=1)
-    failed = changed.consult(sights, silent)
+    failed = changed.consult(requests, silent)
     model_server.follow(status=401)
     with pytest.raises(AnnotationError, match="set STUDIO_KEY in the environment") as caught:
-        open_agent(key_variable="STUDIO_KEY", temperature=0.6).consult(sights, silent)
+        open_agent(key_variable="STUDIO_KEY", temperature=0.6).consult(requests, silent)
 
     assert sent == {f"Bearer {KEY}"}
     assert all("[key]" in reason for reason in failed.values())
@@ -161,48 +157,48 @@ def test_a_key_in_params_is_refused_without_showing_it(vlm, profile, tmp_path, f
 
 
 def test_what_is_answered_is_never_asked_again(open_agent, look, model_server):
-    sights = look(3, "a title")
-    open_agent().consult(sights, silent)
+    requests = look(3, "a title")
+    open_agent().consult(requests, silent)
     first = model_server.asked()["asked"]
 
     again = open_agent()
-    again.consult(sights, silent)
+    again.consult(requests, silent)
 
     assert model_server.asked()["asked"] == first
-    assert all(again.recall(one).caption for one in sights)
+    assert all(again.recall(one).caption for one in requests)
 
 
 def test_a_criterion_worded_anew_asks_only_where_it_stands(
     open_agent, look, model_server, tree, tmp_path
 ):
-    sights = look(1)
+    requests = look(1)
     agent = open_agent(criteria_per_call=10)
-    agent.consult(sights, silent)
+    agent.consult(requests, silent)
     first = model_server.asked()["asked"]
     values = yaml.safe_load((CRITERIA / "painting.yaml").read_text())
     node = {"branches": values["criteria"]}
-    for key in agent.recall(sights[0]).judgements[0].criterion.split("/"):
+    for key in agent.recall(requests[0]).judgements[0].criterion.split("/"):
         node = node["branches"][key]
     node["positive_means"] = "Another sentence."
     (tmp_path / "changed.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
 
     agent = open_agent(parse(tmp_path / "changed.yaml"), criteria_per_call=10)
-    agent.consult(sights, silent)
+    agent.consult(requests, silent)
 
     assert first > 4
     assert model_server.asked()["asked"] == first + 1
-    assert agent.recall(sights[0]) is not None
+    assert agent.recall(requests[0]) is not None
 
 
 @pytest.mark.parametrize("change", [{"model": "other"}, {"temperature": 0.3}, {"pixels": 16}])
 def test_another_model_or_another_way_of_asking_is_another_answer(
     open_agent, look, model_server, change
 ):
-    sights = look(1)
-    open_agent().consult(sights, silent)
+    requests = look(1)
+    open_agent().consult(requests, silent)
     first = model_server.asked()["asked"]
 
-    open_agent(**change).consult(sights, silent)
+    open_agent(**change).consult(requests, silent)
 
     assert model_server.asked()["asked"] > first
 
@@ -220,20 +216,20 @@ def test_another_model_or_another_way_of_asking_is_another_answer(
 def test_a_picture_is_not_set_aside_because_the_server_was_away(
     open_agent, look, model_server, fault, told
 ):
-    sights = look(2)
+    requests = look(2)
     model_server.follow(share=1.0, faults=[fault])
 
     with pytest.raises(AnnotationError, match=f"2 pictures got no answer.*{told}"):
-        open_agent(tries=3).consult(sights, silent)
+        open_agent(tries=3).consult(requests, silent)
 
-    assert model_server.asked()["asked"] == len(sights) * 3 * 2  # once more at the end
+    assert model_server.asked()["asked"] == len(requests) * 3 * 2  # once more at the end
     model_server.follow()
-    assert open_agent(tries=3).consult(sights, silent) == {}
+    assert open_agent(tries=3).consult(requests, silent) == {}
 
 
 def test_a_server_that_is_back_in_the_end_is_asked_again(open_agent, look, monkeypatch):
-    sights, agent = look(2), open_agent(tries=1)
-    complete, calls = client.Endpoint.complete, []
+    requests, agent = look(2), open_agent(tries=1)
+    complete, calls = client.Client.complete, []
 
     async def away_at_first(self, request):
         calls.append(request)
@@ -241,19 +237,19 @@ def test_a_server_that_is_back_in_the_end_is_asked_again(open_agent, look, monke
             raise client.FailedError("the connection failed", again=True, away=True)
         return await complete(self, request)
 
-    monkeypatch.setattr(client.Endpoint, "complete", away_at_first)
+    monkeypatch.setattr(client.Client, "complete", away_at_first)
 
-    assert agent.consult(sights, silent) == {}
-    assert all(agent.recall(one) is not None for one in sights)
+    assert agent.consult(requests, silent) == {}
+    assert all(agent.recall(one) is not None for one in requests)
 
 
 def test_a_picture_at_which_a_server_fails_is_set_aside_where_others_are_answered(
     open_agent, look, monkeypatch
 ):
-    sights = look(3)
-    complete = client.Endpoint.complete
+    requests = look(3)
+    complete = client.Client.complete
     agent = open_agent(tries=2, concurrency=1)
-    poison = agent._picture(sights[0]).encode()
+    poison = agent._picture(requests[0]).encode()
 
     async def fails_at_one(self, request):
         if poison in request.body:
@@ -261,9 +257,9 @@ def test_a_picture_at_which_a_server_fails_is_set_aside_where_others_are_answere
             raise client.FailedError("the server answered 500", again=True, away=True)
         return await complete(self, request)
 
-    monkeypatch.setattr(client.Endpoint, "complete", fails_at_one)
+    monkeypatch.setattr(client.Client, "complete", fails_at_one)
 
-    assert agent.consult(sights, silent).keys() == {sights[0].image}
+    assert agent.consult(requests, silent).keys() == {requests[0].image}
 
 
 @pytest.mark.parametrize(
@@ -273,16 +269,16 @@ def test_a_picture_at_which_a_server_fails_is_set_aside_where_others_are_answere
 def test_each_fault_is_tried_again_then_set_aside_with_what_was_said(
     open_agent, look, model_server, fault
 ):
-    sights = look(2)
+    requests = look(2)
     model_server.follow(share=1.0, faults=[fault])
     agent = open_agent(tries=3)
 
-    failed = agent.consult(sights, silent)
+    failed = agent.consult(requests, silent)
 
     repairs = fault in {"torn", "prose", "wrong label", "missing"}
-    assert model_server.asked()["asked"] == len(sights) * 3 * (1 + repairs)
-    assert failed.keys() == {one.image for one in sights}
-    reason = failed[sights[0].image]
+    assert model_server.asked()["asked"] == len(requests) * 3 * (1 + repairs)
+    assert failed.keys() == {one.image for one in requests}
+    reason = failed[requests[0].image]
     assert reason.startswith("no usable answer to 'activation' by toy-vl: ")
     told = {
         "garbage": 'no chat completion: {"choi',
@@ -297,7 +293,7 @@ def test_each_fault_is_tried_again_then_set_aside_with_what_was_said(
     assert told in reason
 
     model_server.follow()
-    assert agent.consult(sights, silent) == {}
+    assert agent.consult(requests, silent) == {}
 
 
 def test_a_server_that_hangs_is_left(open_agent, look, model_server):
@@ -355,7 +351,7 @@ def test_what_stands_in_a_picture_or_its_title_gives_no_orders(
     picture.save(file)
     model_server.follow(keep=True, behaviour="obedient")  # a model that does what it reads
     agent = open_agent()
-    ordered = sight(file, order)
+    ordered = request_for(file, order)
 
     assert agent.consult([ordered], silent) == {}
 
@@ -375,9 +371,9 @@ def test_what_stands_in_a_picture_or_its_title_gives_no_orders(
     refused = [one for one in answers(tmp_path) if one.unfit]
     assert len(refused) == len(bodies) / 2
     assert {one.unfit for one in refused} == {"not asked for: 'everything'"}
-    opinion = agent.recall(ordered)
-    assert {one.criterion for one in opinion.judgements} <= set(tree.leaves())
-    assert all("everything" not in one.criterion for one in opinion.judgements)
+    result = agent.recall(ordered)
+    assert {one.criterion for one in result.judgements} <= set(tree.leaves())
+    assert all("everything" not in one.criterion for one in result.judgements)
 
 
 def schema_of(body):
@@ -404,12 +400,12 @@ def test_votes_are_counted():
     def votes(*poles):
         return [Verdict(evidence=f"{n}", pole=p, confidence=0.4) for n, p in enumerate(poles)]
 
-    assert vlm.majority(votes("positive")) == vlm.Elected("positive", 0.4, "0")
-    assert vlm.majority(votes("abstain")) is None
-    two = vlm.majority(votes("abstain", "negative", "negative"))
-    assert two == vlm.Elected("negative", pytest.approx(2 / 3), "1")
-    assert vlm.majority(votes("positive", "negative")) is None
-    assert vlm.majority(votes("positive", "abstain", "abstain")) is None
+    assert walk.majority(votes("positive")) == walk.Won("positive", 0.4, "0")
+    assert walk.majority(votes("abstain")) is None
+    two = walk.majority(votes("abstain", "negative", "negative"))
+    assert two == walk.Won("negative", pytest.approx(2 / 3), "1")
+    assert walk.majority(votes("positive", "negative")) is None
+    assert walk.majority(votes("positive", "abstain", "abstain")) is None
 
 
 def test_each_vote_is_a_question_of_its_own(open_agent, look, model_server):
@@ -425,16 +421,16 @@ def test_each_vote_is_a_question_of_its_own(open_agent, look, model_server):
 
 
 def test_the_cap_stops_cleanly_and_goes_on_where_it_was(open_agent, look, model_server):
-    sights = look(10)  # an answer costs 1000 / 1e6 + 100 * 10 / 1e6 = 0.002
+    requests = look(10)  # an answer costs 1000 / 1e6 + 100 * 10 / 1e6 = 0.002
     agent = open_agent(cost_cap=0.04)
 
     with pytest.raises(AnnotationError, match=r"cost_cap, 0.04, is reached") as caught:
-        agent.consult(sights, silent)
+        agent.consult(requests, silent)
 
     first = model_server.asked()
     assert 0 < agent.spent().price <= 0.045
     assert f"{agent.spent().price:.4g} is spent" in str(caught.value)
-    assert open_agent().consult(sights, silent) == {}
+    assert open_agent().consult(requests, silent) == {}
     good = model_server.asked()["good"]
     assert first["good"].items() <= good.items()
     assert set(good.values()) == {1}
@@ -459,16 +455,16 @@ def test_no_more_requests_are_on_their_way_than_allowed(open_agent, look, model_
 
 
 def test_faults_at_thirty_percent_lose_nothing(open_agent, look, model_server):
-    sights = look(30)
+    requests = look(30)
     model_server.follow(share=0.3, seed=5)
     agent = open_agent(timeout_seconds=2.0)
 
-    failed = agent.consult(sights, silent)
+    failed = agent.consult(requests, silent)
 
     asked = model_server.asked()
     assert len(asked["faults"]) == 14
     assert failed == {}
-    assert all(agent.recall(one) is not None for one in sights)
+    assert all(agent.recall(one) is not None for one in requests)
     assert max(asked["good"].values()) == 1
 
 
@@ -579,13 +575,13 @@ def test_what_a_judged_picture_is_said_to_cost_is_what_was_sent(
     open_agent, look, model_server, activation
 ):
     model_server.follow(behaviour="usage unknown")
-    sights = look(4, "a title")
+    requests = look(4, "a title")
     agent = open_agent(activation=activation, votes=2, temperature=0.5)
-    assert agent.cost(sights[0]) is None
+    assert agent.cost(requests[0]) is None
 
-    agent.consult(sights, silent)
+    agent.consult(requests, silent)
 
-    told = [agent.cost(one) for one in sights]
+    told = [agent.cost(one) for one in requests]
     assert sum(one.calls for one in told) == model_server.asked()["asked"]
     sent = sum(one.prompt_tokens for one in told)
     assert sent == pytest.approx(agent.spent().prompt_tokens, rel=0.001)
@@ -707,12 +703,12 @@ def test_a_field_that_the_server_refuses_ends_the_run_with_the_cure(
 @pytest.mark.timeout(900)
 def test_a_slow_server_is_kept_busy(open_agent, look, model_server, capsys):
     latency, concurrency = 3.0, 8  # as long as a model takes; a busy machine adds 0.1 s
-    sights = look(400)  # so many that the first requests and the last weigh little
+    requests = look(400)  # so many that the first requests and the last weigh little
     agent = open_agent(parse(CRITERIA / "starter.yaml"), concurrency=concurrency)
     model_server.follow(latency=latency)
 
     began = time.monotonic()
-    agent.consult(sights, silent)
+    agent.consult(requests, silent)
     seconds = time.monotonic() - began
 
     asked = model_server.asked()
@@ -730,7 +726,7 @@ def test_a_slow_server_is_kept_busy(open_agent, look, model_server, capsys):
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_memory_does_not_grow_with_the_pictures(open_agent, look, capsys):
-    sights = look(10_000)
+    requests = look(10_000)
     agent = open_agent(parse(CRITERIA / "starter.yaml"), concurrency=16)
     process = psutil.Process()
     held = {}
@@ -740,7 +736,7 @@ def test_memory_does_not_grow_with_the_pictures(open_agent, look, capsys):
             gc.collect()
             held[done] = round(process.memory_info().rss / 2**20, 1)
 
-    assert agent.consult(sights, report) == {}
+    assert agent.consult(requests, report) == {}
 
     with capsys.disabled():
         sys.stdout.write(f"\nMiB after so many pictures: {held}\n")

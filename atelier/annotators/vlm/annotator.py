@@ -1,0 +1,115 @@
+"""The annotator of ``vlm``: opens the pictures, asks the agent, and tells who answered."""
+
+import contextlib
+import dataclasses
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from atelier.annotators.inspection import Inspector, Limits
+from atelier.annotators.protocol import Answer, Answers, Picture, answer
+from atelier.annotators.vlm import walk
+from atelier.annotators.vlm.agent import Agent, criteria_name
+from atelier.annotators.vlm.response_cache import ResponseCache
+from atelier.annotators.vlm.walk import VLMRequest, VLMResult
+from atelier.config.annotation import VLMParams
+from atelier.criteria.tree import Tree
+from atelier.reporting import Report
+
+
+@dataclass(frozen=True)
+class VLM:
+    """A vision-language model that judges by a tree.
+
+    Attributes:
+        tree: The criteria.
+        params: Which model, where, and how it is asked.
+        limits: Which pictures can be used.
+        responses: Folder of response caches, one file for each model.
+    """
+
+    tree: Tree
+    params: VLMParams
+    limits: Limits
+    responses: Path
+
+    @property
+    def name(self) -> str:
+        """The version of the prompts, and the model."""
+        return walk.name(self.params)
+
+    @property
+    def inspector(self) -> Inspector:
+        """Opens and checks each picture; the model sees it later."""
+        return Inspector(self.limits)
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[Agent]:
+        """Yield the agent with its response cache.
+
+        Raises:
+            AnnotationError: The cache is in use, or damaged.
+        """
+        name = re.sub(r"[^\w.-]+", "-", self.params.model)
+        path = self.responses / f"{name}.jsonl"
+        with ResponseCache(path, criteria_name(self.tree)) as cache:
+            yield Agent(
+                self.tree, self.params, cache, largest_pixels=self.limits.largest_pixels
+            )
+
+    def judge_many(
+        self, pictures: Sequence[Picture], report: Report, journal: Path | None = None
+    ) -> Answers:
+        """Open and check the pictures, then ask about each that the cache does not know."""
+        files = [one.file for one in pictures]
+
+        def opened(done: int, values: Mapping[str, float]) -> None:
+            report(0, {"opened": done, **values})
+
+        with self.opened() as agent:
+            seen = [answer(s) for s in self.inspector.inspect_many(files, opened, journal)]
+            requests = _requests(pictures, seen)
+            more = len(pictures) - len(requests)  # not usable, or the same bytes again
+            failed = agent.consult(
+                list(requests.values()), lambda done, values: report(more + done, values)
+            )
+            results = {image: agent.recall(one) for image, one in requests.items()}
+            spent = agent.spent()
+        answered_by = sum((one.answered_by for one in results.values() if one), Counter[str]())
+        return Answers(
+            [_answer(one, results, failed) for one in seen],
+            spent={
+                "prompt_tokens": spent.prompt_tokens,
+                "completion_tokens": spent.completion_tokens,
+                "cost": spent.price,
+            },
+            answered_by=answered_by,
+        )
+
+
+def _requests(pictures: Sequence[Picture], seen: Sequence[Answer]) -> dict[str, VLMRequest]:
+    """Return what is asked, by image; of files with the same bytes, about the first."""
+    requests: dict[str, VLMRequest] = {}
+    for picture, one in zip(pictures, seen, strict=True):
+        if one.image is not None and one.unanswered is None:
+            request = VLMRequest(one.image, picture.file, picture.title)
+            requests.setdefault(one.image, request)
+    return requests
+
+
+def _answer(
+    seen: Answer, results: Mapping[str, VLMResult | None], failed: Mapping[str, str]
+) -> Answer:
+    if seen.image is None or seen.unanswered is not None:
+        return seen
+    result = results[seen.image]
+    if result is None:
+        return dataclasses.replace(seen, unanswered=failed[seen.image])
+    return dataclasses.replace(
+        seen,
+        judgements=result.judgements,
+        rationales=result.rationales,
+        caption=result.caption,
+    )
