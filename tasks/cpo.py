@@ -31,7 +31,7 @@ from atelier.training import drift, loop, ranks
 from atelier.training.ranks import Ranks
 from tasks.run import kept, paths, resume
 from tasks.tracking.mlflow_runs import StageRun
-from tasks.training import encoded_dataset, keys, trainer
+from tasks.training import encoded_dataset, objective_keys, trainer
 from tasks.training.prompts import Prompts
 from tasks.training.validation_images import Grids
 
@@ -49,7 +49,7 @@ def run(profile: Profile, tracked: StageRun) -> None:
         ArtifactError: An input is absent, or belongs to another base model.
     """
     together = ranks.join()
-    made_of = keys.objectives(profile)
+    made_of = objective_keys.of(profile)
     profile = _without_kept(profile, made_of, together, tracked)
     if not profile.cpo.objectives:
         return

@@ -162,12 +162,12 @@ def _coded() -> dict[str, Any]:
 
 def _parts(stage: str) -> tuple[str, ...]:
     """Say which parts of a stage's result would be made, and which are kept."""
-    from tasks.training import keys
+    from tasks.training import objective_keys
 
     if stage != "cpo":
         return ()
     try:
-        wanted = keys.objectives(read_profile(paths.profile(read_switch(paths.SWITCH))))
+        wanted = objective_keys.of(read_profile(paths.profile(read_switch(paths.SWITCH))))
     except AtelierError:  # the stage will tell
         return ()
     making = kept.to_make(paths.CPO, wanted)

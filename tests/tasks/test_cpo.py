@@ -11,7 +11,7 @@ from atelier.errors import ArtifactError, ParamsError
 from atelier.models import adapters
 from tasks import cpo, sft
 from tasks.run import paths
-from tasks.training import keys
+from tasks.training import objective_keys
 
 
 @pytest.fixture
@@ -92,20 +92,20 @@ def test_damaged_weights_are_trained_again(taught, notebook):
 
 
 def test_what_an_objective_is_made_of_decides_which_are_trained(taught):
-    before = keys.objectives(taught)
+    before = objective_keys.of(taught)
     params = taught.cpo
     for update, changed in (
         ({"pairs": None}, set()),  # no objective learns from pairs
         ({"featured": "cpo"}, set()),
         ({"caption_dropout": 0.5}, {"cpo", "cpo-s"}),
     ):
-        now = keys.objectives(
+        now = objective_keys.of(
             taught.model_copy(update={"cpo": params.model_copy(update=update)})
         )
         assert {name for name in before if now[name] != before[name]} == changed
     file = paths.SPLIT / "train.jsonl"
     file.write_text("".join(file.read_text().splitlines(keepends=True)[1:]))
-    assert not set(keys.objectives(taught).values()) & set(before.values())
+    assert not set(objective_keys.of(taught).values()) & set(before.values())
 
 
 def test_objectives_differ_in_what_they_teach(taught, notebook):
