@@ -34,7 +34,6 @@ import math
 import os
 import re
 import socket
-import subprocess
 import sys
 import tempfile
 import threading
@@ -50,7 +49,7 @@ import psutil
 import yaml
 
 from atelier.config.profile import Profile, read_switch
-from tasks.run import paths
+from tasks.run import git, paths
 from tasks.tracking import outbox
 from tasks.tracking.outbox import Outbox
 
@@ -466,10 +465,10 @@ def alone() -> Iterator[None]:
 def provenance() -> dict[str, str]:
     """Return tags that say from which code and data a run comes."""
     tags: dict[str, str] = {}
-    revision = _git("rev-parse", "HEAD")
+    revision = git.answer("rev-parse", "HEAD")
     if revision:
         # dvc.lock changes while the stages run; it is a result, not a cause.
-        changes = _git("status", "--porcelain", "--untracked-files=no", ".", ":!dvc.lock")
+        changes = git.answer(*git.CHANGES)
         tags |= {"mlflow.source.git.commit": revision, "git.dirty": str(bool(changes)).lower()}
     if paths.DATA_PIN.is_file():
         outs = yaml.safe_load(paths.DATA_PIN.read_text(encoding="utf-8"))["outs"]
@@ -789,17 +788,6 @@ def _lives(ident: str) -> bool:
         return _ident(psutil.Process(int(ident.split("/")[1]))) == ident
     except psutil.Error:
         return False
-
-
-def _git(*words: str) -> str:
-    """Return what git says, or nothing outside of a repository."""
-    try:
-        said = subprocess.run(
-            ["git", *words], capture_output=True, text=True, timeout=10, check=True
-        )
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return said.stdout.strip()
 
 
 def _md5(file: Path) -> str:

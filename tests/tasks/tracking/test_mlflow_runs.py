@@ -18,9 +18,11 @@ from tasks.tracking import mlflow_runs, outbox, registry
 
 WAITING = """
 import time
-from tasks import tracking, __main__ as main
+from tasks.commands.stage import checked_profile
+from tasks.run import operator_errors
+from tasks.tracking import mlflow_runs
 
-with main._clear_errors(), tracking.stage("cpo", main._checked_profile()) as run:
+with operator_errors.shown(), mlflow_runs.stage("cpo", checked_profile()) as run:
     run.metrics({"loss": 1.0}, step=1)
     print("started", flush=True)
     time.sleep(300)
@@ -190,11 +192,12 @@ def test_a_run_whose_process_is_gone_is_ended_by_the_next(checked, runs):
 
 KILLED_BETWEEN = """
 import os, signal
-from tasks import tracking, __main__ as main
+from tasks.commands.stage import checked_profile
+from tasks.tracking import mlflow_runs
 
 # The pipeline's run is made, the stage's own is not.
-tracking._params = lambda *words: os.kill(os.getpid(), signal.SIGKILL)
-with tracking.stage("cpo", main._checked_profile()):
+mlflow_runs._params = lambda *words: os.kill(os.getpid(), signal.SIGKILL)
+with mlflow_runs.stage("cpo", checked_profile()):
     pass
 """
 
@@ -402,7 +405,8 @@ def test_where_a_run_comes_from(workspace, monkeypatch):
 
 
 def test_all_stages_of_one_dvc_process_know_each_other(workspace):
-    say = f"{sys.executable} -c 'from tasks import tracking; print(tracking._pipeline())'"
+    code = "from tasks.tracking import mlflow_runs; print(mlflow_runs._pipeline())"
+    say = f"{sys.executable} -c '{code}'"
     (workspace / "dvc.yaml").write_text(
         f'stages:\n  a: {{cmd: "{say} > a", outs: [a]}}\n'
         f'  b: {{cmd: "{say} > b", deps: [a], outs: [b]}}\n'
