@@ -9,6 +9,7 @@ from atelier.criteria.annotations import Record
 from atelier.models import adapters, loading
 from atelier.objectives import denoising
 from atelier.training import ranks
+from tasks import code
 from tasks.run import paths, resume
 from tasks.tracking.mlflow_runs import StageRun
 from tasks.training import encoded_dataset, keys, trainer
@@ -42,7 +43,15 @@ def run(profile: Profile, tracked: StageRun) -> None:
     roles = {"labelled": labelled, **grids.roles()}
     encoded = encoded_dataset.encode(painter, records, roles, profile)
     adapters.add(painter.network, _ADAPTER, params.lora, seed=params.training.seed)
-    work = resume.folder("sft", keys.sft(profile))
+    work = resume.folder(
+        "sft",
+        params,
+        profile.model,
+        paths.SPLIT / "train.jsonl",
+        paths.JUDGED_BY,
+        keys.base(profile),
+        json.dumps(code.now("sft")),
+    )
     with adapters.learning(painter.network, _ADAPTER):
         curve = trainer.teach(
             "sft",
