@@ -7,11 +7,12 @@ from atelier.config.profile import Profile
 from atelier.criteria import annotations, tree
 from atelier.criteria.annotations import Record
 from atelier.models import adapters, loading
-from atelier.objectives import steps
+from atelier.objectives import denoising
 from atelier.training import ranks
+from tasks import code
 from tasks.run import paths, resume
 from tasks.tracking.mlflow_runs import StageRun
-from tasks.training import encoded_dataset, trainer
+from tasks.training import encoded_dataset, keys, trainer
 from tasks.training.prompts import Prompts
 from tasks.training.validation_images import Grids
 
@@ -48,14 +49,15 @@ def run(profile: Profile, tracked: StageRun) -> None:
         profile.model,
         paths.SPLIT / "train.jsonl",
         paths.JUDGED_BY,
-        encoded_dataset.weights_of(profile),
+        keys.base(profile),
+        json.dumps(code.now("sft")),
     )
     with adapters.learning(painter.network, _ADAPTER):
         curve = trainer.teach(
             "sft",
             painter,
             adapters.weights(painter.network, _ADAPTER),
-            steps.denoising(
+            denoising.step(
                 painter,
                 encoded,
                 params.training,

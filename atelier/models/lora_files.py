@@ -154,11 +154,7 @@ def _load(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def _refuse_endless(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    odd = [
-        key
-        for key, one in tensors.items()
-        if not (one.float().abs() < _LARGEST).all()
-    ]
+    odd = [key for key, one in tensors.items() if not (one.float().abs() < _LARGEST).all()]
     if odd:
         raise ArtifactError(
             f"{path} holds numbers that are none (NaN, infinite or above {_LARGEST:g}) in "

@@ -1,4 +1,4 @@
-"""MLflow's model registry follows dvc.lock: ``python -m tasks registry``.
+"""MLflow's model registry follows dvc.lock: ``atelier registry``.
 
 A stage that DVC skips, restores or pulls says nothing to MLflow, so the registry is not
 written by the stages but reconciled with dvc.lock, as often as one likes:
@@ -13,7 +13,6 @@ written by the stages but reconciled with dvc.lock, as often as one likes:
   back where it was.
 """
 
-import contextlib
 import dataclasses
 import hashlib
 import importlib.metadata
@@ -32,7 +31,7 @@ import yaml
 from atelier.config.model import ModelParams, recorded_model
 from atelier.config.profile import Profile, read_profile, read_switch
 from atelier.errors import ArtifactError
-from tasks.run import paths
+from tasks.run import locked_outs, paths
 from tasks.tracking import mlflow_runs
 
 if TYPE_CHECKING:
@@ -136,7 +135,7 @@ def fetch(address: str) -> tuple[ModelParams, Path]:
         base, root = recorded_model(config["model"], address), Path(config["root"])
     except (OSError, KeyError, TypeError):
         raise ArtifactError(
-            f"{address} is no model that `python -m tasks registry` made: its file MLmodel "
+            f"{address} is no model that `atelier registry` made: its file MLmodel "
             "names no base and no LoRA"
         ) from None
     beside = root / base.source
@@ -168,7 +167,7 @@ def known(address: str) -> tuple[str, str]:
         except (MlflowException, KeyError, TypeError) as error:
             raise ArtifactError(
                 mlflow_runs.without_password(
-                    f"{address} is no model that `python -m tasks registry` made, in MLflow at "
+                    f"{address} is no model that `atelier registry` made, in MLflow at "
                     f"{mlflow_runs.tracking_uri()}: {error}"
                 )
             ) from None
@@ -301,7 +300,7 @@ def log_comparison(profile: str, said: Mapping[str, Any], file: Path) -> None:
             "comparison": f"{said['B']['model']} against {said['A']['model']}",
             "better": str(said["better"]).lower(),
             "mlflow.note.content": str(said["why"]),
-            "mlflow.source.name": "python -m tasks compare",
+            "mlflow.source.name": "atelier compare",
         }
         made = mlflow.create_run(at, run_name=f"compare: {tags['comparison']}", tags=tags)
         run = made.info.run_id
@@ -350,7 +349,7 @@ def _weights(lock: Mapping[str, Any]) -> Iterator[Weights]:
     """Yield the LoRAs that dvc.lock knows, as far as their bytes are here."""
     if not {"sft", "cpo"} & lock.keys():
         return
-    with _outs() as outs:
+    with locked_outs.opened() as outs:
         places = [(THETA1, paths.SFT)] if "sft" in lock else []
         if "cpo" in lock and outs.isdir(str(paths.CPO)):
             found = sorted(Path(name).name for name in outs.ls(str(paths.CPO), detail=False))
@@ -360,16 +359,6 @@ def _weights(lock: Mapping[str, Any]) -> Iterator[Weights]:
                 if not outs.isfile(str(file)):
                     continue
                 yield Weights(painter, str(outs.info(str(file))["md5"]), file)
-
-
-@contextlib.contextmanager
-def _outs() -> Iterator[Any]:
-    """DVC's outs as dvc.lock has them, whatever lies in the working copy: a file system."""
-    from dvc.fs.data import DataFileSystem
-    from dvc.repo import Repo
-
-    with Repo(os.curdir) as repo:
-        yield DataFileSystem(index=repo.index.data["repo"])
 
 
 def _measured(lock: Mapping[str, Any], evaluating: bool) -> Measured | None:
@@ -503,7 +492,7 @@ def _save(folder: Path, one: Weights, profile: Profile) -> None:
 
     evaluate = profile.evaluate
     with tempfile.TemporaryDirectory() as lora:
-        with _outs() as outs:
+        with locked_outs.opened() as outs:
             beside = [one.file.with_name("config.json")] if one.file.name == FULL else []
             for file in (one.file, *beside):
                 outs.get_file(str(file), str(Path(lora) / file.name))
@@ -643,7 +632,7 @@ def _say_what_is_absent(mlflow: "MlflowClient", registered: str, version: str) -
     if paths.SUITE.is_file():
         entries = json.loads(paths.SUITE.read_text(encoding="utf-8"))
         absent = [name for name, entry in entries.items() if not entry["available"]]
-        value = f"{', '.join(absent)}: python -m tasks weights --fetch" if absent else "none"
+        value = f"{', '.join(absent)}: atelier weights --fetch" if absent else "none"
         mlflow.set_model_version_tag(registered, version, "unavailable", value)
 
 
