@@ -19,7 +19,7 @@ from rich.table import Table
 from atelier.config.profile import read_profile, read_switch
 from atelier.errors import ArtifactError, AtelierError
 from tasks.run import paths
-from tasks.tracking import mlflow_runs, outbox
+from tasks.tracking import connection, sync
 
 _PACKAGES = ("torch", "diffusers", "transformers", "peft", "dvc", "prefect", "mlflow")
 _FREE_GIB = 10.0  # of disk; a stage's outs lie there twice, in artifacts/ and in DVC's cache
@@ -174,7 +174,7 @@ def expect_server() -> None:
     url = PREFECT_API_URL.value()
     if url and not _answers(f"{url}/health", _PATIENCE):
         raise ArtifactError(
-            f"Prefect's server at {mlflow_runs.without_password(url)} (PREFECT_API_URL) does "
+            f"Prefect's server at {connection.without_password(url)} (PREFECT_API_URL) does "
             "not answer; `make up` starts one on this machine. Without PREFECT_API_URL each "
             "flow run starts one for itself, and `dvc repro` needs none"
         )
@@ -204,8 +204,8 @@ def _prefect() -> Iterator[Finding]:
 
 
 def _mlflow() -> Iterator[Finding]:
-    uri = mlflow_runs.tracking_uri()
-    waiting = len(outbox.waiting())
+    uri = connection.tracking_uri()
+    waiting = len(sync.waiting())
     late = f"; {waiting} stage run(s) wait to be delivered" if waiting else ""
     if not uri.startswith("http"):
         yield Finding("MLflow", "good", f"runs are kept in {paths.MLFLOW}/{late}")

@@ -12,7 +12,7 @@ from rich.table import Table
 from atelier.errors import ArtifactError
 from tasks.evaluation import candidates, results
 from tasks.run import paths
-from tasks.tracking import mlflow_runs
+from tasks.tracking import connection
 
 _WIDTH = 118  # columns where the output is no terminal
 
@@ -37,7 +37,7 @@ def run() -> None:
         )
         console.print(escape(said), style="dim", highlight=False)
     console.print(f"Report      {results.REPORT}")
-    console.print(f"MLflow      {mlflow_runs.ui_command()}", soft_wrap=True)
+    console.print(f"MLflow      {connection.ui_command()}", soft_wrap=True)
     console.print("Prefect     prefect server start & python -m flows serve", soft_wrap=True)
 
 

@@ -17,7 +17,7 @@ from PIL import Image
 
 from atelier.config.profile import read_profile
 from tasks.run import paths
-from tasks.tracking import mlflow_runs, outbox, registry
+from tasks.tracking import connection, mlflow_runs, registry, sync
 from tests.faults.proxy import Proxy
 
 SECTION = "Servers away"
@@ -135,8 +135,8 @@ def work(name, pipeline, monkeypatch, *, trouble=lambda point: None):
 
 def known(pipeline):
     """All that MLflow has of a pipeline, without names that chance or time gave."""
-    mlflow = mlflow_runs.client()
-    at = mlflow_runs.experiment(mlflow, "starter")
+    mlflow = connection.client()
+    at = connection.experiment(mlflow, "starter")
     parents = mlflow.search_runs([at], f"tags.`atelier.pipeline` = '{pipeline}'")
     found = []
     for parent in parents:
@@ -173,10 +173,10 @@ def of_run(mlflow, run):
 def deliver_all():
     for _ in range(20):
         with contextlib.suppress(Exception):
-            mlflow_runs.deliver()
-        if not outbox.waiting():
+            sync.deliver()
+        if not sync.waiting():
             return
-    raise AssertionError(f"{outbox.waiting()} were never delivered")
+    raise AssertionError(f"{sync.waiting()} were never delivered")
 
 
 @pytest.mark.timeout(400)
@@ -270,8 +270,8 @@ def trained(place):
 
 def registered():
     """Versions by painter, the champion, and how many models were logged."""
-    mlflow = mlflow_runs.client()
-    at = mlflow_runs.experiment(mlflow, "starter")
+    mlflow = connection.client()
+    at = connection.experiment(mlflow, "starter")
     theta = "atelier-starter-theta"
     return {
         "versions": sorted(
