@@ -34,7 +34,7 @@ def lines(size: Size) -> Iterator[Line]:
 
 def _help(size: Size) -> Line:
     def said() -> None:
-        _python("-m", "tasks", "--help")
+        _python("-m", "cli", "--help")
 
     def typer() -> None:
         _python("-c", "import typer, typer.rich_utils")

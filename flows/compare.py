@@ -38,7 +38,7 @@ def run(first: str, second: str, *, slack: float, promote: bool) -> State[Any]:
     """Compare, as part of whichever flow calls this; the state says who is better."""
     log = get_run_logger()
     (painting,) = [stage for stage in stages.read(["evaluate"]) if stage.name == "evaluate"]
-    words = [sys.executable, "-m", "tasks", "compare", first, second]
+    words = [sys.executable, "-m", "cli", "compare", first, second]
     words += ["--slack", str(slack), *["--promote"] * promote]
     shown = pipeline.Shown(_KEY)
     with gpus.slot(painting, gpus.limit(), log.info) as devices:

@@ -235,7 +235,7 @@ def reconcile_registry() -> None:
     known = _RECONCILED.is_file() and not sync.waiting()
     if known and _RECONCILED.read_text(encoding="utf-8") == now:
         return
-    words = [sys.executable, "-m", "tasks", "registry"]
+    words = [sys.executable, "-m", "cli", "registry"]
     said = subprocess.run(words, capture_output=True, text=True, check=False)
     log = get_run_logger()
     for line in (said.stdout + said.stderr).splitlines():

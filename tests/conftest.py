@@ -400,3 +400,13 @@ def stage():
         )
 
     return start
+
+
+@pytest.fixture(scope="session")
+def mlflow_tables(tmp_path_factory):
+    """An MLflow database without a run, made once: its migrations take seconds."""
+    import mlflow
+
+    file = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    mlflow.MlflowClient(tracking_uri=f"sqlite:///{file}").search_experiments()
+    return file

@@ -89,6 +89,15 @@ def read_profile(path: Path) -> Profile:
     return _read(path, Profile)
 
 
+def read_in_force(params: Path) -> Profile:
+    """Read and check the profile that ``profile.yaml`` of the folder ``params`` names.
+
+    Raises:
+        ParamsError: As for ``read_profile``.
+    """
+    return read_profile(params / f"{read_switch(params / 'profile.yaml')}.yaml")
+
+
 def read_study(path: Path) -> StudyParams:
     """Read and check ``params/study.yaml``.
 

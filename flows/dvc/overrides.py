@@ -8,7 +8,7 @@ DVC's run cache.
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from atelier import atomic
 from atelier.config.fields import Count, NonNegative, Positive, Seed
 from atelier.config.messages import explain
-from atelier.config.profile import Profile, read_switch
+from atelier.config.profile import Profile, read_profile, read_switch
 from atelier.errors import ParamsError
 from tasks.run import paths
 
@@ -50,7 +50,7 @@ class Changes(BaseModel):
         Raises:
             ParamsError: A name in ``others`` is not a setting of the profile.
         """
-        return changed(values, self._by_name(values), "changes.others")
+        return changed(values, self._by_name(values), "--set (changes.others)")
 
     def _by_name(self, values: dict[str, Any]) -> dict[str, Any]:
         objectives: dict[str, dict[str, Any]] = values["cpo"]["objectives"]
@@ -100,14 +100,42 @@ def changed(
         *above, last = name.split(".")
         section: Any = copied
         for part in above:
-            section = section.get(part) if isinstance(section, dict) else None
-        if not isinstance(section, dict) or last not in section:
-            raise ParamsError(
-                f"{field}: {name!r} is not a setting of the profile; a name is what stands in "
-                "its file, joined by dots, such as cpo.training.batch_images"
-            )
+            section = _below(section, part, f"{field}: {name!r}")
+        _below(section, last, f"{field}: {name!r}")
         section[last] = value
     return copied
+
+
+def parse(settings: Iterable[str]) -> Changes:
+    """Return the changes that ``name=value`` of the command line asks for; values are YAML.
+
+    Raises:
+        ParamsError: One is not ``name=value``, or its value is no YAML.
+    """
+    others = {}
+    for setting in settings:
+        name, sign, value = setting.partition("=")
+        if not name or not sign:
+            raise ParamsError(f"--set {setting}: give name=value, as cpo.training.steps=40")
+        try:
+            others[name] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise ParamsError(
+                f"--set {setting}: {value!r} is not a YAML value; quote text with special "
+                "characters"
+            ) from None
+    return Changes(others=others)
+
+
+def check(changes: Changes) -> None:
+    """Prove that the profile in force fits with the changes; nothing is written.
+
+    Raises:
+        ParamsError: A name is no setting, or a value does not fit.
+    """
+    file = paths.profile(read_switch(paths.SWITCH))
+    if changes != AS_WRITTEN:
+        _changed(file, changes)
 
 
 @contextlib.contextmanager
@@ -123,17 +151,34 @@ def in_force(changes: Changes) -> Iterator[None]:
         return
     file = paths.profile(read_switch(paths.SWITCH))
     before = file.read_bytes()
-    values = changes.applied(yaml.safe_load(before))
-    try:
-        Profile.model_validate(values)
-    except ValidationError as error:
-        raise ParamsError(f"{file} with the changes does not fit:\n{explain(error)}") from None
+    values = _changed(file, changes)
     atomic.write(_KEPT / file.name, before)
     atomic.write(file, yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
     try:
         yield
     finally:
         put_back()
+
+
+def _changed(file: Path, changes: Changes) -> dict[str, Any]:
+    """Return the values of a profile's file with the changes, checked."""
+    read_profile(file)
+    values = changes.applied(yaml.safe_load(file.read_bytes()))
+    try:
+        Profile.model_validate(values)
+    except ValidationError as error:
+        raise ParamsError(f"{file} with the changes does not fit:\n{explain(error)}") from None
+    return values
+
+
+def _below(section: Any, part: str, setting: str) -> Any:
+    """Return what a section of the profile holds under ``part`` of a setting's name."""
+    if isinstance(section, dict) and part in section:
+        return section[part]
+    known = ", ".join(section) if isinstance(section, dict) else "no section"
+    raise ParamsError(
+        f"{setting} is not a setting of the profile: in the place of {part!r} it has {known}"
+    )
 
 
 def put_back() -> None:

@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Iterable, Sequence
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -12,9 +11,9 @@ from flows.dvc import overrides, plan, stages
 from flows.dvc.overrides import Changes
 from flows.dvc.plan import Prospect
 from tasks.run import paths
+from tasks.run.console import console
 from tasks.tracking import connection
 
-_WIDTH = 118  # columns where the output is no terminal
 _WORDS = {
     "up to date": "up to date",
     "restore": "restored from the run cache",
@@ -36,11 +35,9 @@ def run(targets: Sequence[str], wanted: Changes) -> None:
     with overrides.in_force(wanted):
         prospects = plan.look(order)
     minutes = _minutes(profile)
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=_WIDTH)
-    console.print(_table(prospects.values(), minutes))
-    console.print(_total(list(prospects.values()), minutes))
+    out = console()
+    out.print(_table(prospects.values(), minutes))
+    out.print(_total(list(prospects.values()), minutes))
 
 
 def _minutes(profile: str) -> dict[str, float]:

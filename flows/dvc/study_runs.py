@@ -35,7 +35,7 @@ from atelier.reports.study.results import Found, Results
 from atelier.starter import feature_network
 from flows.dvc import runner
 from flows.dvc.overrides import changed
-from tasks.run import paths
+from tasks.run import git, paths
 from tasks.tracking import connection, mlflow_runs, sync
 
 _CODE = ("atelier", "tasks", "dvc.yaml", "params/criteria", "data.dvc", "base")
@@ -145,7 +145,7 @@ def write(
     page = report.render(
         name, study, chosen, tuned, results, profile,
         planned=planned,
-        commit=_git("rev-parse", "--short", "HEAD"),
+        commit=git.run("rev-parse", "--short", "HEAD"),
         reading=reading.read_text(encoding="utf-8") if reading.is_file() else "",
     )  # fmt: skip
     figures.write(folder, study, results)
@@ -222,7 +222,7 @@ class _Place:
         """Tell MLflow what the workspace's stages could not while it was away."""
         workspace = self.kept / "workspace"
         if any((workspace / sync.FOLDER).glob("*.json")):
-            words = [sys.executable, "-m", "tasks", "registry"]
+            words = [sys.executable, "-m", "cli", "registry"]
             more = {**os.environ, **self._told(""), "PYTHONPATH": str(workspace.absolute())}
             subprocess.run(words, cwd=workspace, env=more, capture_output=True, check=False)
 
@@ -273,13 +273,13 @@ def _key(settings: Mapping[str, Any]) -> str:
 
 def _workspace(place: Path, profile: str, settings: Mapping[str, Any]) -> Path:
     """A clone at HEAD that shares DVC's cache and the paintings, with these settings."""
-    head = _git("rev-parse", "HEAD")
+    head = git.run("rev-parse", "HEAD")
     if not (place / ".git").is_dir():
         shutil.rmtree(place, ignore_errors=True)
         place.parent.mkdir(parents=True, exist_ok=True)
-        _git("clone", "--quiet", "--shared", ".", str(place))
-    _git("-C", str(place), "fetch", "--quiet", "origin", "HEAD")
-    _git("-C", str(place), "checkout", "--quiet", "--force", "--detach", head)
+        git.run("clone", "--quiet", "--shared", ".", str(place))
+    git.run("-C", str(place), "fetch", "--quiet", "origin", "HEAD")
+    git.run("-C", str(place), "checkout", "--quiet", "--force", "--detach", head)
     cache = Path(".dvc/cache").absolute()
     atomic.write(place / ".dvc/config.local", f"[cache]\n    dir = {cache}\n")
     for folder in (paths.DATA, paths.BASE / profile):
@@ -304,13 +304,6 @@ def _share(source: Path, target: Path) -> None:
         if not there.exists():
             there.parent.mkdir(parents=True, exist_ok=True)
             os.link(file, there)
-
-
-def _git(*words: str) -> str:
-    done = subprocess.run(["git", *words], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise ArtifactError(f"git {' '.join(words)} failed: {done.stderr.strip()}")
-    return done.stdout.strip()
 
 
 def _reproduce(workspace: Path, name: str, more: Mapping[str, str], tell: Tell) -> None:

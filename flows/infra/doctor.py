@@ -5,28 +5,25 @@ import os
 import shutil
 import subprocess
 import sys
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from atelier.config.profile import read_profile, read_switch
+from atelier.config.profile import read_in_force, read_switch
 from atelier.errors import ArtifactError, AtelierError
+from flows.infra import local_services
 from tasks.run import paths
+from tasks.run.console import console
 from tasks.tracking import connection, sync
 
 _PACKAGES = ("torch", "diffusers", "transformers", "peft", "dvc", "prefect", "mlflow")
 _FREE_GIB = 10.0  # of disk; a stage's outs lie there twice, in artifacts/ and in DVC's cache
 _GIB = 2**30
-_SECONDS = 5.0
 _PATIENCE = 20.0  # seconds, where a run depends on the answer
-_WIDTH = 118
 
 
 @dataclass(frozen=True)
@@ -57,10 +54,7 @@ def run() -> int:
     }
     for one in findings:
         table.add_row(marks[one.state], one.what, escape(one.said))
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=_WIDTH)
-    console.print(table)
+    console().print(table)
     return int(any(one.state == "missing" for one in findings))
 
 
@@ -97,7 +91,7 @@ def _versions() -> Iterator[Finding]:
 
 def _profile() -> Iterator[Finding]:
     name = read_switch(paths.SWITCH)
-    read_profile(paths.profile(name))
+    read_in_force(paths.PARAMS)
     yield Finding("profile", "good", f"{paths.profile(name)} is in force and fits")
 
 
@@ -172,7 +166,7 @@ def expect_server() -> None:
     from prefect.settings import PREFECT_API_URL
 
     url = PREFECT_API_URL.value()
-    if url and not _answers(f"{url}/health", _PATIENCE):
+    if url and not local_services.answers(f"{url}/health", _PATIENCE):
         raise ArtifactError(
             f"Prefect's server at {connection.without_password(url)} (PREFECT_API_URL) does "
             "not answer; `make up` starts one on this machine. Without PREFECT_API_URL each "
@@ -191,7 +185,7 @@ def _prefect() -> Iterator[Finding]:
             "no server is set, so each flow run starts one for itself: `make up`, or "
             "`prefect server start` and PREFECT_API_URL=http://127.0.0.1:4200/api",
         )
-    elif _answers(f"{url}/health"):
+    elif local_services.answers(f"{url}/health"):
         from flows.infra import prefect_setup
 
         missing = prefect_setup.missing()
@@ -209,7 +203,7 @@ def _mlflow() -> Iterator[Finding]:
     late = f"; {waiting} stage run(s) wait to be delivered" if waiting else ""
     if not uri.startswith("http"):
         yield Finding("MLflow", "good", f"runs are kept in {paths.MLFLOW}/{late}")
-    elif _answers(f"{uri}/health"):
+    elif local_services.answers(f"{uri}/health"):
         yield Finding("MLflow", "good", f"{uri} answers{late}")
     else:
         yield Finding(
@@ -220,7 +214,7 @@ def _mlflow() -> Iterator[Finding]:
 
 
 def _base() -> Iterator[Finding]:
-    model = read_profile(paths.profile(read_switch(paths.SWITCH))).model
+    model = read_in_force(paths.PARAMS).model
     folder = Path(model.source)
     if folder.is_dir():
         yield Finding("base", "good", f"{folder} is there")
@@ -241,7 +235,7 @@ def _weights() -> Iterator[Finding]:
     """What metrics ask: by presence, size and recorded checksum, as checksums take minutes."""
     from atelier.metrics import suite, weights
 
-    evaluate = read_profile(paths.profile(read_switch(paths.SWITCH))).evaluate
+    evaluate = read_in_force(paths.PARAMS).evaluate
     names = suite.needed(evaluate.metrics, features=evaluate.features)
     if not names:
         yield Finding("metrics", "good", "none of the profile's needs weights of others")
@@ -270,11 +264,3 @@ def _weights() -> Iterator[Finding]:
 def _said(*words: str) -> str | None:
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     return done.stdout.strip() if done.returncode == 0 else None
-
-
-def _answers(url: str, seconds: float = _SECONDS) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=seconds) as answer:  # noqa: S310
-            return bool(answer.status == 200)
-    except (OSError, urllib.error.URLError):
-        return False

@@ -1,4 +1,4 @@
-"""``python -m flows up`` and ``down``: the servers of docker-compose.yaml, without Docker.
+"""``atelier up`` and ``down``: the servers of docker-compose.yaml, without Docker.
 
 A Prefect server, an MLflow server and a worker of this clone, on this machine alone. Both
 servers keep what they know in files, or in PostgreSQL where ``ATELIER_POSTGRES`` names one
@@ -68,7 +68,8 @@ def up(prefect_port: int, mlflow_port: int) -> Iterator[str]:
             continue
         _start(server)
         if server.name == _PREFECT:
-            yield from _tell_the_server(addresses)
+            _deploy(addresses)
+            yield "work pools, limits and the deployments of prefect.yaml are there"
         yield f"{server.name} runs; what it says is in {_FOLDER / server.name}.log"
     yield "In each shell that should use them:"
     yield from (f"  export {name}={value}" for name, value in addresses.items())
@@ -123,24 +124,17 @@ def _servers(
     ]
 
 
-def _tell_the_server(addresses: Mapping[str, str]) -> Iterator[str]:
-    """Create pools and limits, and the deployments of prefect.yaml."""
-    for words in (
-        ["-m", "flows", "setup"],
-        ["-m", "prefect", "--no-prompt", "deploy", "--all"],
-    ):
-        said = subprocess.run(
-            [sys.executable, *words],
-            env={**os.environ, **addresses, "DO_NOT_TRACK": "1"},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if said.returncode:
-            raise ParamsError(
-                f"{' '.join(words[1:])} failed:\n{(said.stdout + said.stderr)[-1500:]}"
-            )
-    yield "work pools, limits and the deployments of prefect.yaml are there"
+def _deploy(addresses: Mapping[str, str]) -> None:
+    """Create pools and limits on the new server, and the deployments of prefect.yaml."""
+    done = subprocess.run(
+        [sys.executable, "-m", "cli", "deploy"],
+        env={**os.environ, **addresses, "DO_NOT_TRACK": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise ParamsError(f"`atelier deploy` failed:\n{(done.stdout + done.stderr)[-1500:]}")
 
 
 def _start(server: Server) -> None:
@@ -160,7 +154,7 @@ def _start(server: Server) -> None:
     started = psutil.Process(process.pid).create_time()
     (_FOLDER / f"{server.name}.pid").write_text(f"{process.pid} {started}", encoding="utf-8")
     end = time.monotonic() + _PATIENCE_SECONDS
-    while server.health is not None and not _answers(server.health):
+    while server.health is not None and not answers(server.health):
         if process.poll() is not None or time.monotonic() > end:
             tail = "\n".join(
                 log.read_text(encoding="utf-8", errors="replace").split("\n")[-12:]
@@ -180,9 +174,10 @@ def _process(name: str) -> psutil.Process | None:
         return None
 
 
-def _answers(url: str) -> bool:
+def answers(url: str, seconds: float = 5.0) -> bool:
+    """Return whether an address answers with status 200 in time."""
     try:
-        with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310
+        with urllib.request.urlopen(url, timeout=seconds) as answer:  # noqa: S310
             return bool(answer.status == 200)
     except OSError:
         return False

@@ -1,6 +1,8 @@
 """What the Prefect server must know: pools, limits, the watch over dead runs, deployments."""
 
 import importlib
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -19,6 +21,7 @@ from prefect.events.schemas.events import ResourceSpecification
 from prefect.exceptions import ObjectNotFound
 from prefect.schedules import Schedule
 
+from atelier.errors import ParamsError
 from flows.infra import gpus
 
 PREFECT_YAML = Path("prefect.yaml")
@@ -44,6 +47,20 @@ def setup() -> Iterator[str]:
     yield f"limit {gpus.ensure_limit()}: a slot for each of {len(gpus.devices())} device(s)"
     for name, trigger, message in _watches():
         yield f"automation “{name}”: {_ensure_watch(name, trigger, message)}"
+
+
+def deploy() -> Iterator[str]:
+    """Register the deployments of prefect.yaml on the server; yield a line.
+
+    Raises:
+        ParamsError: Prefect refused them.
+    """
+    words = ["-m", "prefect", "--no-prompt", "deploy", "--all"]
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, check=False)
+    if done.returncode:
+        said = (done.stdout + done.stderr)[-1500:]
+        raise ParamsError(f"`{' '.join(words[1:])}` failed:\n{said}")
+    yield "the deployments of prefect.yaml are registered"
 
 
 def missing() -> list[str]:

@@ -28,6 +28,7 @@ from flows.dvc import overrides as changes
 from flows.dvc.overrides import AS_WRITTEN, Changes
 from flows.dvc.stages import Stage
 from flows.infra import gpus
+from tasks.run import git
 from tasks.tracking import mlflow_runs
 
 FLOW = "on-worker"
@@ -45,14 +46,14 @@ def commit_to_send() -> str:
     Raises:
         ParamsError: Workers would not see what lies here.
     """
-    changed = _git("status", "--porcelain", "--untracked-files=no", ".", ":!dvc.lock")
+    changed = git.run(*git.CHANGES)
     if changed:
         raise ParamsError(
             f"workers see only what is committed and pushed; here is changed:\n{changed}\n"
             "Commit and push it, or run it on this machine (where: here)"
         )
-    commit = _git("rev-parse", "HEAD")
-    if not _git("branch", "--remotes", "--contains", commit):
+    commit = git.run("rev-parse", "HEAD")
+    if not git.run("branch", "--remotes", "--contains", commit):
         raise ParamsError(
             f"commit {commit[:9]} is on no git remote, from which workers fetch it; `git push`"
         )
@@ -179,13 +180,13 @@ def _refuse_the_sender(pipeline: str) -> None:
 def _checked_out(commit: str, wanted: Changes) -> Iterator[None]:
     with runner.repository_alone(get_run_logger().info):
         changes.put_back()
-        changed = _git("status", "--porcelain", "--untracked-files=no", ".", ":!dvc.lock")
+        changed = git.run(*git.CHANGES)
         if changed:
             raise ParamsError(
                 f"a worker needs a clone of its own; in this one is changed:\n{changed}"
             )
-        _git("fetch", "--quiet", "--all")
-        _git("checkout", "--quiet", "--force", "--detach", commit)
+        git.run("fetch", "--quiet", "--all")
+        git.run("checkout", "--quiet", "--force", "--detach", commit)
         with changes.in_force(wanted):
             yield
 
@@ -227,13 +228,6 @@ def _restore(stage: Stage, prospect: plan.Prospect, tell: Callable[[str], None])
             "run it first, as `python -m flows reproduce` does"
         )
     runner.run(stage, force=False, more={}, tell=tell)
-
-
-def _git(*words: str) -> str:
-    said = subprocess.run(["git", *words], capture_output=True, text=True, check=False)
-    if said.returncode:
-        raise ArtifactError(f"git {' '.join(words)}: {said.stderr.strip()}")
-    return said.stdout.strip()
 
 
 def _dvc(*words: str) -> None:

@@ -3,7 +3,6 @@
 import functools
 from collections.abc import Iterable
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -19,6 +18,7 @@ from atelier.criteria.dataset import Entry
 from atelier.criteria.tree import parse
 from tasks.annotation import annotator
 from tasks.run import paths
+from tasks.run.console import console, say
 
 _SHOWN = ("calls", "tokens sent", "tokens answered", "cost")
 
@@ -35,9 +35,8 @@ def run(profile: Profile) -> None:
         AnnotationError: A run is at work, or the response cache is damaged.
     """
     params = profile.annotate
-    console = Console()
     if params.annotator != "vlm" or params.vlm is None:
-        console.print(f"The annotator {params.annotator!r} asks no server: it costs nothing.")
+        say(f"The annotator {params.annotator!r} asks no server: it costs nothing.")
         return
     tree = parse(paths.CRITERIA / params.criteria)
     found = dataset.find(paths.DATA, params.captions, captionless=params.vlm.write_captions)
@@ -57,8 +56,8 @@ def run(profile: Profile) -> None:
             _row(table, "likely", total.times(left / len(judged)))
         _row(table, "spent so far", expert.spent())
         terms = _terms(params.vlm, expert.schema_tokens() * left)
-    console.print(table)
-    console.print(terms, highlight=False, markup=False)
+    console().print(table)
+    say(terms)
 
 
 def _requests(entries: Iterable[Entry]) -> list[VLMRequest]:

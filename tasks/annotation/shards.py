@@ -18,7 +18,7 @@ from atelier import images
 from atelier.annotators import inspection
 from atelier.annotators.inspection import Inspected, Inspector
 from atelier.config.fields import Params
-from atelier.config.profile import Profile, read_profile, read_switch
+from atelier.config.profile import Profile, read_in_force
 from atelier.criteria import annotations
 from atelier.criteria.annotations import Hash
 from atelier.criteria.dataset import Entry
@@ -62,7 +62,7 @@ def plan(count: int) -> list[Shard]:
         ArtifactError: There is no picture in ``paths.DATA``.
         ParamsError: The profile or what it names does not fit.
     """
-    profile = _profile()
+    profile = read_in_force(paths.PARAMS)
     inspector = _inspector(profile)
     entries = annotate.corpus_in_force(profile).entries
     known = inspection.known_images(annotate.work_of(inspector) / annotate.JOURNAL)
@@ -85,7 +85,7 @@ def judge(shard: Shard) -> str:
     Raises:
         ArtifactError: This clone has other code, settings or pictures than who asks.
     """
-    inspector = _inspector(_profile())
+    inspector = _inspector(read_in_force(paths.PARAMS))
     _refuse_another_clone(shard, inspector)
     return annotations.lines(_judged(one, inspector) for one in shard.pictures)
 
@@ -93,7 +93,7 @@ def judge(shard: Shard) -> str:
 def take_in(lines: str) -> int:
     """Put what a worker found into the stage's journal; return how many pictures."""
     found = [Inspected.model_validate_json(line) for line in lines.splitlines()]
-    work = annotate.work_of(_inspector(_profile()))
+    work = annotate.work_of(_inspector(read_in_force(paths.PARAMS)))
     inspection.add(work / annotate.JOURNAL, found)
     return len(found)
 
@@ -110,10 +110,6 @@ def code() -> str:
     for file in sorted(root.rglob("*.py")):
         digest.update(file.relative_to(root).as_posix().encode() + b"\0" + file.read_bytes())
     return digest.hexdigest()[:16]
-
-
-def _profile() -> Profile:
-    return read_profile(paths.profile(read_switch(paths.SWITCH)))
 
 
 def _inspector(profile: Profile) -> Inspector:

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
 from rich.table import Table
 
 from atelier.annotators import measured
@@ -17,6 +16,7 @@ from atelier.criteria.agreement import Agreement, Verdicts, compare
 from atelier.starter import drawings as starter
 from atelier.starter.drawings import Drawing
 from tasks.run import paths, progress
+from tasks.run.console import console
 
 PROFILE = "starter"
 DRAWINGS = 600
@@ -35,12 +35,11 @@ def run() -> None:
     drawings = list(starter.paintings(DRAWINGS, SEED))
     pixels = [drawing.pixels for drawing in drawings]
     coded, psnr = through_codec(pixels)
-    console = Console()
     for title, pictures in (
         ("as drawn", pixels),
         (f"after the starter's codec, {psnr:.1f} dB", coded),
     ):
-        console.print(_table(title, measure(drawings, pictures)))
+        console().print(_table(title, measure(drawings, pictures)))
 
 
 def measure(drawings: Sequence[Drawing], pictures: Pictures) -> dict[str, Agreement]:

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -38,11 +37,11 @@ from tasks import evaluate
 from tasks.annotation import painted_pictures
 from tasks.evaluation import generation, scoring
 from tasks.run import paths, progress
+from tasks.run.console import console
 from tasks.tracking import registry
 from tasks.training.prompts import Prompts
 
 SERVING = "serving"
-_WIDTH = 118
 _NO_LIMIT = 2**31  # pixels; these pictures are our own
 
 
@@ -98,9 +97,8 @@ def run(profile: Profile, first: str, second: str, *, promote: bool, slack: floa
     verdict = judge(results["A"], results["B"], slack)
     said = _said(sides, results, verdict)
     atomic.write(paths.COMPARISON, json.dumps(said, ensure_ascii=False, indent=2) + "\n")
-    console = Console() if Console().is_terminal else Console(width=_WIDTH)
-    console.print(_table(sides, results))
-    console.print(escape(verdict.why))
+    console().print(_table(sides, results))
+    console().print(escape(verdict.why))
     registry.log_comparison(profile_name, said, paths.COMPARISON)
     if promote and verdict.better and sides[1].address is not None:
         registry.point(SERVING, sides[1].address, verdict.why)

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from rich.console import Console
 from rich.table import Table
 
 from atelier import atomic
@@ -24,6 +23,7 @@ from atelier.models.denoiser import Denoiser
 from atelier.objectives.steps import Corpus
 from atelier.training.loop import draw_times, generator
 from tasks.run import paths, progress
+from tasks.run.console import console
 from tasks.training import encoded_dataset
 from tasks.training.prompts import Prompts
 
@@ -189,10 +189,7 @@ def _print(rows: Sequence[Met]) -> None:
             str(value.count),
             style="bold" if row.fights else None,
         )
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=118)
-    console.print(table)
+    console().print(table)
     fights = sum(row.fights for row in rows)
     sys.stdout.write(f"{fights} of {len(rows)} pairs fight\nTable       {FOLDER}/cosines.csv\n")
     sys.stdout.write(f"Heat map    {FOLDER}/cosines.png\n")

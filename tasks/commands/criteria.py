@@ -3,17 +3,17 @@
 import re
 from pathlib import Path
 
-from rich.console import Console
 from rich.markup import escape
 from rich.tree import Tree as Drawing
 
 from atelier import atomic
-from atelier.config.profile import read_profile, read_switch
+from atelier.config.profile import read_in_force
 from atelier.criteria import tree, wording
 from atelier.criteria.tree import Branch, Criterion, Tree
 from atelier.errors import CriteriaError
 from atelier.reports import criteria_page
 from tasks.run import paths
+from tasks.run.console import console, say
 
 _BLOCK = re.compile(
     r"(<!-- (criteria|measures): (\S+) -->\n).*?(<!-- end of \2 -->)", re.DOTALL
@@ -28,10 +28,10 @@ def show(file: Path | None, html: Path | None) -> None:
     """
     criteria = tree.parse(file or in_force())
     if html is None:
-        Console().print(drawing(criteria))
+        console().print(drawing(criteria))
     else:
         atomic.write(html, criteria_page.html(criteria))
-        _say(f"{html} shows {_summary(criteria)}")
+        say(f"{html} shows {_summary(criteria)}")
 
 
 def check(file: Path | None) -> None:
@@ -43,8 +43,8 @@ def check(file: Path | None) -> None:
     file = file or in_force()
     criteria = tree.parse(file)
     for objection in wording.objections(criteria):
-        _say(f"  {objection}")
-    _say(f"{file} fits: {_summary(criteria)}")
+        say(f"  {objection}")
+    say(f"{file} fits: {_summary(criteria)}")
 
 
 def document(guide: Path) -> None:
@@ -102,10 +102,6 @@ def _grow(trunk: Drawing, key: str, node: Branch | Criterion) -> None:
         )
 
 
-def _say(text: str) -> None:
-    Console().print(text, soft_wrap=True, markup=False, highlight=False)
-
-
 def _summary(criteria: Tree) -> str:
     return (
         f"{len(criteria.leaves())} pairs, {len(criteria.roots())} roots, "
@@ -115,5 +111,5 @@ def _summary(criteria: Tree) -> str:
 
 def in_force() -> Path:
     """Return the criteria file of the profile in force."""
-    profile = read_profile(paths.profile(read_switch(paths.SWITCH)))
+    profile = read_in_force(paths.PARAMS)
     return paths.CRITERIA / profile.annotate.criteria

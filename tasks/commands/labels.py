@@ -4,7 +4,6 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -17,9 +16,11 @@ from atelier.criteria.annotations import Image, Judgement
 from atelier.criteria.tree import Pole, parse
 from atelier.errors import AnnotationError, ArtifactError
 from tasks.run import paths
+from tasks.run.console import console, say
 
 INTERFACE = "interface.xml"
 TASKS = "tasks.json"
+_LINES = 10  # of rows without a pole, that are named
 
 
 def export(profile: Profile, folder: Path, prefix: str) -> None:
@@ -32,7 +33,7 @@ def export(profile: Profile, folder: Path, prefix: str) -> None:
     pictures = _pictures()
     atomic.write(folder / INTERFACE, human.interface(tree))
     atomic.write(folder / TASKS, human.tasks(pictures, prefix))
-    _say(f"{folder}: {INTERFACE} and {TASKS}, {len(pictures)} pictures")
+    say(f"{folder}: {INTERFACE} and {TASKS}, {len(pictures)} pictures")
 
 
 def read(profile: Profile, file: Path, out: Path, annotator: str | None) -> None:
@@ -44,13 +45,18 @@ def read(profile: Profile, file: Path, out: Path, annotator: str | None) -> None
     """
     tree = parse(paths.CRITERIA / profile.annotate.criteria)
     images = human.known(_pictures())
-    if file.suffix == ".json":
+    silent: list[int] = []
+    if file.suffix.lower() == ".json":
         judgements = human.read_label_studio(file, tree, images)
     else:
         judgements = human.read_csv(file, tree, images, annotator)
+        silent = human.silent_rows(file)
     atomic.write(out, annotations.lines(judgements))
     people = {one.annotator for one in judgements}
-    _say(f"{out}: {len(judgements)} judgements by {', '.join(sorted(people))}")
+    say(f"{out}: {len(judgements)} judgements by {', '.join(sorted(people))}")
+    if silent:
+        lines = ", ".join(map(str, silent[:_LINES])) + ", …" * (len(silent) > _LINES)
+        say(f"{file}: {len(silent)} rows have no pole and say nothing (lines {lines})")
 
 
 def compare(files: Sequence[Path], leaves: bool) -> None:
@@ -69,7 +75,7 @@ def compare(files: Sequence[Path], leaves: bool) -> None:
         )
     for (first, second), by_leaf in compared.items():
         rows = by_leaf if leaves else agreement.by_root(by_leaf)
-        Console().print(_table(f"{first} and {second}", rows))
+        console().print(_table(f"{first} and {second}", rows))
 
 
 def _refuse_former(file: Path) -> None:
@@ -89,11 +95,11 @@ def count() -> None:
         summary = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ArtifactError(f"{path} is absent; run `python -m tasks annotate`") from None
-    _say(f"{summary['images']} pictures, {summary['quarantined']} set aside")
+    say(f"{summary['images']} pictures, {summary['quarantined']} set aside")
     for name, judgements in summary["annotators"].items():
-        _say(f"{name}: {judgements} judgements")
+        say(f"{name}: {judgements} judgements")
     settled = (f"{how.replace('_', ' ')} {n}" for how, n in summary["adjudication"].items())
-    _say(f"{summary['judgements']} count: {', '.join(settled)}")
+    say(f"{summary['judgements']} count: {', '.join(settled)}")
     table = Table()
     table.add_column("criterion", no_wrap=True)
     for column in ("good pole", "bad pole", "silent"):
@@ -101,7 +107,7 @@ def count() -> None:
     for criterion, one in summary["criteria"].items():
         counts = (str(one[name]) for name in ("positive", "negative", "abstained"))
         table.add_row(escape(criterion), *counts)
-    Console().print(table)
+    console().print(table)
 
 
 def _pictures() -> list[Image]:
@@ -131,7 +137,3 @@ def _f1(one: Agreement, pole: Pole) -> str:
 def _within(value: float, interval: tuple[float, float]) -> str:
     low, high = interval
     return "–" if value != value else f"{value:.2f} ({low:.2f} to {high:.2f})"
-
-
-def _say(text: str) -> None:
-    Console().print(text, soft_wrap=True, highlight=False, markup=False)

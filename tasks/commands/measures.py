@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
-from rich.console import Console
 from rich.table import Table
 
 from atelier import atomic, images, parallel
@@ -18,6 +17,7 @@ from atelier.criteria.tree import Criterion, Measure, Tree, parse
 from atelier.errors import CriteriaError
 from tasks.commands.criteria import in_force
 from tasks.run import progress
+from tasks.run.console import console, say
 
 LARGEST_PIXELS = 100_000_000
 ALIKE = 0.7  # rank correlation from which two measures are told
@@ -47,12 +47,12 @@ def calibrate(
     tree = parse(file)
     readings = _read(folder, tree, captions, pixels)
     standings = calibration.standings(readings, tree)
-    Console().print(_proposals(standings, share))
+    console().print(_proposals(standings, share))
     if write:
         text = file.read_text(encoding="utf-8")
         atomic.write(file, rewritten(text, standings, share))
         parse(file)
-        Console().print(f"{file} has the proposed thresholds", highlight=False, markup=False)
+        say(f"{file} has the proposed thresholds")
 
 
 def sheets(
@@ -74,9 +74,7 @@ def sheets(
             report(done, {})
     text = "\n".join([*_coverage(standings), "", *_likenesses(readings, standings), ""])
     atomic.write(out / "measures.md", text)
-    Console().print(
-        f"{out} has {len(standings)} sheets and measures.md", highlight=False, markup=False
-    )
+    say(f"{out} has {len(standings)} sheets and measures.md")
 
 
 def rewritten(text: str, standings: Sequence[Standing], share: float) -> str:

@@ -5,16 +5,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from atelier.errors import ArtifactError
 from tasks.evaluation import candidates, results
 from tasks.run import paths
+from tasks.run.console import console
 from tasks.tracking import connection
-
-_WIDTH = 118  # columns where the output is no terminal
 
 
 def run() -> None:
@@ -26,19 +24,17 @@ def run() -> None:
     if not results.METRICS.is_file():
         raise ArtifactError(f"{results.METRICS} is absent; run `dvc repro evaluate`")
     metrics = json.loads(results.METRICS.read_text(encoding="utf-8"))
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=_WIDTH)
-    console.print(_table(metrics, _roots(results.PLOTS / "roots.csv")))
+    out = console()
+    out.print(_table(metrics, _roots(results.PLOTS / "roots.csv")))
     absent = [entry["label"] for entry in _suite().values() if not entry["available"]]
     if absent:
         said = (
             f"Unavailable: {', '.join(absent)}; `python -m tasks weights` says what they need"
         )
-        console.print(escape(said), style="dim", highlight=False)
-    console.print(f"Report      {results.REPORT}")
-    console.print(f"MLflow      {connection.ui_command()}", soft_wrap=True)
-    console.print("Prefect     prefect server start & python -m flows serve", soft_wrap=True)
+        out.print(escape(said), style="dim", highlight=False)
+    out.print(f"Report      {results.REPORT}")
+    out.print(f"MLflow      {connection.ui_command()}", soft_wrap=True)
+    out.print("Prefect     atelier up", soft_wrap=True)
 
 
 def _table(metrics: dict[str, dict[str, float]], roots: dict[str, dict[str, float]]) -> Table:

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from atelier.config.fields import Count, Params
-from atelier.config.profile import Profile, read_profile, read_switch
+from atelier.config.profile import read_in_force
 from atelier.errors import ArtifactError
 from atelier.models.denoiser import Denoiser
 from atelier.reporting import silent
@@ -59,7 +59,7 @@ def plan(count: int) -> list[Shard]:
         ArtifactError: What a stage before ``evaluate`` makes is absent.
         ParamsError: The profile or what it names does not fit.
     """
-    asked = generation.of(_profile())
+    asked = generation.of(read_in_force(paths.PARAMS))
     generation.take_kept(asked)
     waiting = asked.missing()
     parts = [part for part in (waiting[start::count] for start in range(count)) if part]
@@ -82,7 +82,7 @@ def paint(shard: Shard) -> list[tuple[str, int, bytes]]:
     Raises:
         ArtifactError: This clone has other code, settings, weights or data than who asks.
     """
-    asked = generation.of(_profile())
+    asked = generation.of(read_in_force(paths.PARAMS))
     _refuse_another_clone(shard, asked)
     before = torch.get_num_threads()
     torch.set_num_threads(shard.threads)
@@ -95,7 +95,7 @@ def paint(shard: Shard) -> list[tuple[str, int, bytes]]:
 
 def take_in(painted: Sequence[tuple[str, int, bytes]]) -> int:
     """Put what a worker painted where the stage finds it; return how many pictures."""
-    return generation.keep(generation.of(_profile()), painted)
+    return generation.keep(generation.of(read_in_force(paths.PARAMS)), painted)
 
 
 def code() -> str:
@@ -115,17 +115,13 @@ def code() -> str:
 def _painter(clone: Path, work: str) -> Denoiser:
     """Load the painters once a worker, not once a shard; another job replaces them."""
     del clone, work  # what they are made of; here they are only the key
-    return generation.load(generation.of(_profile()))
+    return generation.load(generation.of(read_in_force(paths.PARAMS)))
 
 
 def _processor() -> str:
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
     return f"cpu {torch.backends.cpu.get_cpu_capability()}"
-
-
-def _profile() -> Profile:
-    return read_profile(paths.profile(read_switch(paths.SWITCH)))
 
 
 def _refuse_another_clone(shard: Shard, asked: GenerationJob) -> None:

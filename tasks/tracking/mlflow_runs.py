@@ -33,7 +33,6 @@ import logging
 import math
 import os
 import re
-import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -43,7 +42,7 @@ import psutil
 import yaml
 
 from atelier.config.profile import Profile, read_switch
-from tasks.run import paths
+from tasks.run import git, paths
 from tasks.tracking import connection, sync
 
 if TYPE_CHECKING:
@@ -276,10 +275,10 @@ class StageRun:
 def provenance() -> dict[str, str]:
     """Return tags that say from which code and data a run comes."""
     tags: dict[str, str] = {}
-    revision = _git("rev-parse", "HEAD")
+    revision = git.answer("rev-parse", "HEAD")
     if revision:
         # dvc.lock changes while the stages run; it is a result, not a cause.
-        changes = _git("status", "--porcelain", "--untracked-files=no", ".", ":!dvc.lock")
+        changes = git.answer(*git.CHANGES)
         tags |= {"mlflow.source.git.commit": revision, "git.dirty": str(bool(changes)).lower()}
     if paths.DATA_PIN.is_file():
         outs = yaml.safe_load(paths.DATA_PIN.read_text(encoding="utf-8"))["outs"]
@@ -426,17 +425,6 @@ def _is_dvc(process: psutil.Process) -> bool:
     except psutil.Error:
         return False
     return "dvc" in [Path(word).name for word in words[:2]] or words[1:] == ["-m", "dvc"]
-
-
-def _git(*words: str) -> str:
-    """Return what git says, or nothing outside of a repository."""
-    try:
-        said = subprocess.run(
-            ["git", *words], capture_output=True, text=True, timeout=10, check=True
-        )
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return said.stdout.strip()
 
 
 def _md5(file: Path) -> str:

@@ -14,7 +14,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -25,6 +24,7 @@ from atelier.config.training import SFTParams
 from atelier.criteria import annotations
 from atelier.criteria.annotations import Record
 from tasks.run import machine, paths
+from tasks.run.console import console
 from tasks.tracking.mlflow_runs import StageRun
 
 Stage = Literal["sft", "cpo"]
@@ -32,7 +32,6 @@ _STEPS = 6  # of a check: two reports of three steps, the second of which is tim
 _APART = 3
 _CORPORA = (10_277, 1_000_000)  # pictures: the paper's corpus, and a hundred of them
 _DEVICES = (1, 8, 64)
-_WIDTH = 110  # columns where the output is no terminal
 
 
 class _Measured(StageRun):
@@ -64,26 +63,24 @@ def run(stage: Stage, profile: Profile, *, check: bool) -> None:
     _schedule(table, section, len(records))
     room = machine.room(paths.ARTIFACTS)
     an_image = _measured(table, stage, profile, records, room) if check else None
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=_WIDTH)
-    console.print(table)
-    console.print(
+    out = console()
+    out.print(table)
+    out.print(
         f"This machine: {room.device}, {_size(room.memory)} memory of which "
         f"{_size(room.free_memory)} free, {_size(room.disk)} disk free; "
         f"{os.environ.get('ATELIER_PROCESSES', '1')} process(es).",
         highlight=False,
     )
     if an_image is not None:
-        console.print(planned(stage, an_image))
+        out.print(planned(stage, an_image))
     if least > room.memory:
-        console.print(
+        out.print(
             f"It will not fit: {_size(least)} before any pass. Set model.quantise or a smaller "
             "model.dtype, or take a larger device.",
             highlight=False,
         )
     if not check:
-        console.print(f"Step time and memory of passes: `python -m tasks {stage} --check`.")
+        out.print(f"Step time and memory of passes: `python -m tasks {stage} --check`.")
 
 
 def _section(stage: Stage, profile: Profile) -> SFTParams | CPOParams:

@@ -164,15 +164,15 @@ def memory_until_its_end(process):
 
 
 ELSEWHERE = (
-    ["tasks", "survey", "status", "../../x"],
-    ["tasks", "survey", "make", "/etc"],
-    ["flows", "study", "../../x"],
-    ["flows", "study", "/etc/passwd"],
-    ["tasks", "criteria", "check", "/dev/null"],
-    ["tasks", "criteria", "check", "/etc"],
-    ["tasks", "weights", "--fetch", "--from", "/etc/passwd"],
-    ["flows", "plan", "--set", "annotate.criteria=../../../etc/passwd"],
-    ["flows", "plan", "--set", "cpo.pairs.table=../x", "--set", "nonsense.at.all=1"],
+    ["cli", "survey", "status", "../../x"],
+    ["cli", "survey", "make", "/etc"],
+    ["cli", "study", "../../x"],
+    ["cli", "study", "/etc/passwd"],
+    ["cli", "criteria", "check", "/dev/null"],
+    ["cli", "criteria", "check", "/etc"],
+    ["cli", "weights", "--fetch", "--from", "/etc/passwd"],
+    ["cli", "plan", "--set", "annotate.criteria=../../../etc/passwd"],
+    ["cli", "plan", "--set", "cpo.pairs.table=../x", "--set", "nonsense.at.all=1"],
 )
 
 

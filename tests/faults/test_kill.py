@@ -116,7 +116,7 @@ def test_a_whole_flow_run(undisturbed, tmp_path, figure):
 
     folder, hits = _killed(
         lambda to: workshop.copied(undisturbed, "annotate", to),
-        ["-m", "flows", "reproduce"],
+        ["-m", "cli", "run"],
         20 + took,  # its server starts first
         [chance.uniform(0.4, 0.8) for _ in range(4 * OF_THE_FLOW)],
         OF_THE_FLOW,
@@ -126,7 +126,7 @@ def test_a_whole_flow_run(undisturbed, tmp_path, figure):
 
     assert hits == OF_THE_FLOW
     _expect_the_same(folder, undisturbed, *workshop.STAGES)
-    figure("Kill", "the whole pipeline, `python -m flows reproduce`", hits, SAME)
+    figure("Kill", "the whole pipeline, `atelier run`", hits, SAME)
 
 
 def _killed(make, words, took, moments, kills, tmp_path, *, keep=None, **more):

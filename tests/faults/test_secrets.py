@@ -101,7 +101,7 @@ def house(tmp_path, vlm):
         who = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
         subprocess.run(["git", *who, *words], cwd=folder, check=True, capture_output=True)
     yield house
-    house.run("-m", "flows", "down")
+    house.run("-m", "cli", "down")
 
 
 def listening(folder):
@@ -161,7 +161,7 @@ def test_a_run_with_keys_in_its_environment_leaves_none_of_them_behind(
     for _ in range(
         3
     ):  # on a busy machine a server takes longer than `up` waits; it goes on then
-        if house.run("-m", "flows", "up", *ports).returncode == 0:
+        if house.run("-m", "cli", "up", *ports).returncode == 0:
             break
     assert house.codes[-1] == 0, house.said[-1]
     house.codes.clear()
@@ -175,15 +175,15 @@ def test_a_run_with_keys_in_its_environment_leaves_none_of_them_behind(
 
     # A whole run, by Prefect, with a model that wants its key, registered in MLflow.
     model_server.follow(keep=True)
-    house.good("-m", "flows", "reproduce")
+    house.good("-m", "cli", "run")
     asked = model_server.asked()["bodies"]
     assert {one["key"] for one in asked} == {f"Bearer {KEYS['ATELIER_TOY_KEY']}"}
     house.good("-m", "dvc", "push", "-q")
-    house.run("-m", "tasks", "table")
-    house.run("-m", "flows", "doctor")
-    house.good("-m", "tasks", "survey", "make", "trial")
+    house.run("-m", "cli", "results")
+    house.run("-m", "cli", "doctor")
+    house.good("-m", "cli", "survey", "make", "trial")
     invited = house.good(
-        "-m", "tasks", "survey", "invite", "trial", "--group", "experts", "--count", "2"
+        "-m", "cli", "survey", "invite", "trial", "--group", "experts", "--count", "2"
     )
     tokens = [line.rpartition("/")[2] for line in invited.stdout.splitlines()]
     assert len(tokens) == 2
@@ -200,13 +200,13 @@ def test_a_run_with_keys_in_its_environment_leaves_none_of_them_behind(
     house.refused("-m", "tasks", "annotate", ATELIER_TOY_KEY="")
     away = f"http://ann:{PASSWORD}@127.0.0.1:9"
     for words in (
-        ["tasks", "split"], ["tasks", "registry"], ["flows", "doctor"],
-        ["tasks", "paint", "a sea", "--model", "models:/toy-cpo-s@champion"],
-        ["tasks", "compare", "models:/toy-cpo-s/1", "models:/toy-cpo/1", "--slack", "0"],
+        ["tasks", "split"], ["cli", "registry"], ["cli", "doctor"],
+        ["cli", "generate", "a sea", "--model", "models:/toy-cpo-s@champion"],
+        ["cli", "compare", "models:/toy-cpo-s/1", "models:/toy-cpo/1", "--slack", "0"],
     ):  # fmt: skip
         done = house.run("-m", *words, MLFLOW_TRACKING_URI=away)
         assert "Traceback" not in done.stdout + done.stderr, house.said[-1][-3000:]
-    house.refused("-m", "tasks", "survey", "status", "trial", ATELIER_SURVEY_DATABASE=DATABASE)
+    house.refused("-m", "cli", "survey", "status", "trial", ATELIER_SURVEY_DATABASE=DATABASE)
     profile = house.folder / "params/toy.yaml"
     before = profile.read_text()
     for name, value in (
@@ -218,7 +218,7 @@ def test_a_run_with_keys_in_its_environment_leaves_none_of_them_behind(
         profile.write_text(yaml.safe_dump(values))
         house.refused("-m", "tasks", "annotate")
     profile.write_text(before)
-    house.good("-m", "flows", "down")
+    house.good("-m", "cli", "down")
 
     # Every byte that is left, and every word that was said.
     secrets = [*KEYS.values(), PASSWORD, f"{MARK}-database", *tokens]

@@ -102,9 +102,7 @@ def place(tmp_path, monkeypatch, profile):
 def hasty(monkeypatch):
     """Patience at a fifth, so that many hangs fit into a test."""
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
-    for name in ("_ANSWER_SECONDS", "_POINT_SECONDS", "_DELIVERY_SECONDS"):
-        monkeypatch.setattr(mlflow_runs, name, getattr(mlflow_runs, name) / 5)
-    monkeypatch.setattr(mlflow_runs, "_UPLOAD_SECONDS", 10.0)
+    monkeypatch.setattr(sync, "_ANSWER_SECONDS", sync._ANSWER_SECONDS / 5)
 
 
 def break_down(proxy, fate):

@@ -120,7 +120,7 @@ def reproduce(trouble=None, at=None):
     """Run the flow; once the stage ``at`` has begun, cause trouble. Returns output, seconds."""
     began = time.monotonic()
     with subprocess.Popen(
-        [sys.executable, "-m", "flows", "reproduce"],
+        [sys.executable, "-m", "cli", "run"],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

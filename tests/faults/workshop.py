@@ -28,7 +28,8 @@ STAGES = ("annotate", "split", "sft", "cpo", "evaluate")
 PAINTINGS = 40
 STEPS = 12
 DONE = "undisturbed.json"
-_CODE = ("atelier", "survey", "tasks", "flows", "labels", "params/criteria", "base/starter")
+_PACKAGES = ("atelier", "cli", "flows", "survey", "tasks")
+_CODE = (*_PACKAGES, "labels", "params/criteria", "base/starter")
 
 
 def build(folder, vlm=None):

@@ -63,6 +63,7 @@ def study(tmp_path, monkeypatch, profile, wanted, paint):
     for variable in ("MLFLOW_TRACKING_URI", votes.DATABASE):
         monkeypatch.delenv(variable, raising=False)
     (tmp_path / "params/criteria").mkdir(parents=True)
+    (tmp_path / "dvc.yaml").write_text("stages: {}\n")
     (tmp_path / "params/profile.yaml").write_text("profile: starter\n")
     (tmp_path / "params/starter.yaml").write_text(yaml.safe_dump(profile))
     (tmp_path / "params/criteria/starter.yaml").write_text(CRITERIA)
@@ -105,7 +106,7 @@ class Server:
 
     def start(self):
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tasks", "survey", "serve", NAME, "--port", str(self.port)],
+            [sys.executable, "-m", "cli", "survey", "serve", NAME, "--port", str(self.port)],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
         )

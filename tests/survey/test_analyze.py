@@ -5,15 +5,15 @@ import re
 import pytest
 from typer.testing import CliRunner
 
+from cli.app import app
 from survey import analyze, files
 from survey import results as outcome
 from survey.method.analysis import EVERYBODY, OVERALL
-from tasks.__main__ import app
 from tasks.run import paths
 
 
 def analyse(name):
-    said = CliRunner().invoke(app, ["survey", "analyse", name])
+    said = CliRunner().invoke(app, ["survey", "analyze", name])
     assert said.exit_code == 0, said.output
     return said.stdout
 

@@ -9,8 +9,8 @@ from atelier import images
 from atelier.config.profile import Profile
 from atelier.criteria import annotations
 from atelier.criteria.annotations import Record
+from cli.app import app
 from survey import files, painters
-from tasks.__main__ import app
 from tasks.run import paths
 from tasks.tracking import registry
 
@@ -183,7 +183,7 @@ def test_a_key_of_another_study_is_refused(evaluated):
     key = files.folder("two") / "key.json"
     (files.folder("one") / "key.json").write_text(key.read_text())
 
-    refused = CliRunner().invoke(app, ["survey", "analyse", "one"])
+    refused = CliRunner().invoke(app, ["survey", "analyze", "one"])
 
     assert refused.exit_code == 2
     assert "of another study" in refused.stderr

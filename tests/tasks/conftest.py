@@ -30,20 +30,11 @@ def workspace(tmp_path, monkeypatch, profile):
         monkeypatch.setenv(variable, "")  # absent again afterwards: MLflow sets one
         monkeypatch.delenv(variable)
     (tmp_path / "params/criteria").mkdir(parents=True)
+    (tmp_path / "dvc.yaml").write_text("stages: {}\n")
     (tmp_path / "params/profile.yaml").write_text("profile: starter\n")
     (tmp_path / "params/starter.yaml").write_text(yaml.safe_dump(profile))
     (tmp_path / "params/criteria/starter.yaml").write_text(CRITERIA)
     return tmp_path
-
-
-@pytest.fixture(scope="session")
-def mlflow_tables(tmp_path_factory):
-    """An MLflow database without a run, made once: its migrations take seconds."""
-    import mlflow
-
-    file = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    mlflow.MlflowClient(tracking_uri=f"sqlite:///{file}").search_experiments()
-    return file
 
 
 @pytest.fixture

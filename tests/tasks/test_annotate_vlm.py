@@ -33,14 +33,14 @@ from pathlib import Path
 import yaml
 from atelier.config.profile import Profile
 from tasks import annotate
-from tasks.__main__ import _clear_errors
+from tasks.run import operator_errors
 
 class Nobody:
     def metrics(self, values, step=None): ...
     def file(self, path): ...
 
 if __name__ == "__main__":
-    with _clear_errors():
+    with operator_errors.shown():
         profile = yaml.safe_load(Path("profile.yaml").read_text())
         annotate.run(Profile.model_validate(profile), Nobody())
 """

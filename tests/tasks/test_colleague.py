@@ -109,11 +109,11 @@ def test_a_clone_that_pulled_prints_the_same_table_and_registers_the_same_weight
     assert not (clone / "store").exists()
 
     theirs, ours = (
-        run("-m", "tasks", "table", cwd=author),
-        run("-m", "tasks", "table", cwd=clone),
+        run("-m", "cli", "results", cwd=author),
+        run("-m", "cli", "results", cwd=clone),
     )
-    first = run("-m", "tasks", "registry", cwd=clone)
-    second = run("-m", "tasks", "registry", cwd=clone)
+    first = run("-m", "cli", "registry", cwd=clone)
+    second = run("-m", "cli", "registry", cwd=clone)
 
     assert without_places(ours) == without_places(theirs)
     assert "1.50 [1.20, 1.80]" in ours

@@ -80,11 +80,11 @@ def test_one_whose_outs_were_touched_since_is_repeated(finished, repository):
 
 
 def test_a_stage_leaves_a_receipt_only_where_it_is_asked_for(tmp_path, monkeypatch):
-    from tasks import __main__ as main
+    from tasks.commands import stage as command
 
     monkeypatch.delenv(paths.RECEIPT, raising=False)
-    main._leave_receipt()
+    command._leave_receipt()
     monkeypatch.setenv(paths.RECEIPT, str(tmp_path / "sft.finished"))
-    main._leave_receipt()
+    command._leave_receipt()
 
     assert [path.name for path in tmp_path.iterdir()] == ["sft.finished"]

@@ -153,7 +153,7 @@ def running(request, repository, tmp_path_factory, monkeypatch):
 
 def flows(*words):
     return subprocess.run(
-        [sys.executable, "-m", "flows", *words], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "cli", *words], capture_output=True, text=True, check=False
     )
 
 

@@ -18,6 +18,7 @@ from atelier.errors import ParamsError
 from flows.infra import remote_stage
 
 ROOT = Path(__file__).parents[3]
+SETUP = "from flows.infra import prefect_setup as s; print(*s.setup())"
 # Trains slowly, with a checkpoint a step outside of DVC's outs; says where it ran.
 SLOW_WORK = """
 import os, time
@@ -179,11 +180,11 @@ def test_two_clones_share_the_work_and_a_killed_ones_stage_is_taken_up(
     git("push", "-q", "origin", "main")
     alone = clone_of(shared, tmp_path_factory, "alone")
     one, two, three = (clone_of(shared, tmp_path_factory, n) for n in ("one", "two", "three"))
-    setup = run("-m", "flows", "setup", cwd=shared)
+    setup = run("-c", SETUP, cwd=shared)
     assert setup.returncode == 0, setup.stderr
     deploy(shared)
     log = shared.with_suffix(".log")
-    words = ["-m", "flows", "reproduce", "--on-workers"]
+    words = ["-m", "cli", "run", "--on-workers"]
     with worker(one, "cpu"), started(words, shared, log) as coordinator:
         with worker(two, "gpu") as doomed:
             await_that((two / "checkpoint").exists, 240)
@@ -208,14 +209,14 @@ def test_two_clones_share_the_work_and_a_killed_ones_stage_is_taken_up(
 @pytest.mark.timeout(600)
 def test_a_run_whose_worker_dies_before_it_begins_is_taken_up(shared, server, tmp_path_factory):
     doomed, other = (clone_of(shared, tmp_path_factory, name) for name in ("doomed", "other"))
-    soon = "import datetime as d; from flows import server; "
-    soon += "server._START = d.timedelta(seconds=20); print(*server.setup())"
-    setup = run("-c", soon, cwd=shared)
+    soon = "import datetime as d; from flows.infra import prefect_setup; "
+    soon += "prefect_setup._START = d.timedelta(seconds=20); "
+    setup = run("-c", soon + SETUP, cwd=shared)
     assert setup.returncode == 0, setup.stderr
     assert "a run that does not begin is dead”: created" in setup.stdout
     deploy(shared)
     log = shared.with_suffix(".log")
-    words = ["-m", "flows", "reproduce", "draw", "--on-workers"]
+    words = ["-m", "cli", "run", "draw", "--on-workers"]
     with started(words, shared, log) as coordinator:
         taken = doomed.with_suffix(".cpu.log")
         with worker(doomed, "cpu") as process:
@@ -268,11 +269,11 @@ def test_a_killed_workers_training_is_taken_up_and_learns_the_same(
     alone, first, other = (
         clone_of(school, tmp_path_factory, name) for name in ("alone", "first", "other")
     )
-    setup = run("-m", "flows", "setup", cwd=school)
+    setup = run("-c", SETUP, cwd=school)
     assert setup.returncode == 0, setup.stderr
     deploy(school)
     log = school.with_name(f"{school.name}.log")
-    with started(["-m", "flows", "reproduce", "--on-workers"], school, log) as coordinator:
+    with started(["-m", "cli", "run", "--on-workers"], school, log) as coordinator:
         with worker(first, "gpu") as doomed:
             await_that(lambda: checkpoints(first), 400)
             kill_all(doomed)  # with the flow run, the supervisor, DVC and the training

@@ -6,8 +6,8 @@ import time
 import pytest
 from typer.testing import CliRunner
 
+from cli.app import app
 from survey import files
-from tasks.__main__ import app
 
 CHOICES = ("left", "same", "right")
 

@@ -4,7 +4,7 @@ import pytest
 from typer.testing import CliRunner
 
 from atelier.errors import CriteriaError
-from tasks.__main__ import app
+from cli.app import app
 from tasks.commands import criteria
 
 ROOT = Path(__file__).parents[3]

@@ -6,7 +6,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from atelier.criteria.tree import parse
-from tasks.__main__ import app
+from cli.app import app
 from tasks.commands import criteria, measures
 
 ROOT = Path(__file__).parents[3]
@@ -40,6 +40,8 @@ def gallery(tmp_path, monkeypatch):
     """A criteria file and a folder of 24 pictures, the value range of each wider by 8."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "tree.yaml").write_text(TREE)
+    (tmp_path / "dvc.yaml").write_text("stages: {}\n")
+    (tmp_path / "params").mkdir()
     (tmp_path / "pictures").mkdir()
     for index in range(24):
         grey = np.full((64, 64, 3), 20, np.uint8)

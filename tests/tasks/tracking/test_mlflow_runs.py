@@ -15,10 +15,11 @@ from tasks.tracking import connection, mlflow_runs, registry, sync
 
 WAITING = """
 import time
-from tasks import __main__ as main
+from tasks.commands.stage import checked_profile
+from tasks.run import operator_errors
 from tasks.tracking import mlflow_runs
 
-with main._clear_errors(), mlflow_runs.stage("cpo", main._checked_profile()) as run:
+with operator_errors.shown(), mlflow_runs.stage("cpo", checked_profile()) as run:
     run.metrics({"loss": 1.0}, step=1)
     print("started", flush=True)
     time.sleep(300)
@@ -177,12 +178,12 @@ def test_a_run_whose_process_is_gone_is_ended_by_the_next(checked, runs):
 
 KILLED_BETWEEN = """
 import os, signal
-from tasks import __main__ as main
+from tasks.commands.stage import checked_profile
 from tasks.tracking import mlflow_runs, sync
 
 # The pipeline's run is made, the stage's own is not.
 sync.log_params = lambda *words: os.kill(os.getpid(), signal.SIGKILL)
-with mlflow_runs.stage("cpo", main._checked_profile()):
+with mlflow_runs.stage("cpo", checked_profile()):
     pass
 """
 
@@ -257,7 +258,7 @@ def test_where_a_run_comes_from(workspace, monkeypatch):
 
 
 def test_all_stages_of_one_dvc_process_know_each_other(workspace):
-    code = "from tasks.tracking import mlflow_runs as m; print(m._pipeline())"
+    code = "from tasks.tracking import mlflow_runs; print(mlflow_runs._pipeline())"
     say = f"{sys.executable} -c '{code}'"
     (workspace / "dvc.yaml").write_text(
         f'stages:\n  a: {{cmd: "{say} > a", outs: [a]}}\n'

@@ -18,10 +18,10 @@ from tasks.tracking import connection, mlflow_runs, sync
 
 WAITING = """
 import time
-from tasks import __main__ as main
+from tasks.commands.stage import checked_profile
 from tasks.tracking import mlflow_runs
 
-with mlflow_runs.stage("cpo", main._checked_profile()) as run:
+with mlflow_runs.stage("cpo", checked_profile()) as run:
     run.metrics({"loss": 1.0}, step=1)
     print("started", flush=True)
     time.sleep(300)

@@ -1,0 +1,1 @@
+"""The command line `atelier`: one module for each group of commands."""

@@ -1,0 +1,142 @@
+"""Commands for trained models: generate images, compare, export, register."""
+
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli import clone
+from cli.commands import Command
+
+app = typer.Typer()
+command = partial(app.command, cls=Command, rich_help_panel="Models")
+
+
+@command()
+def generate(
+    prompts: Annotated[
+        list[str], typer.Argument(help="Prompts, one column of the grid for each.")
+    ],
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            parser=clone.model,
+            metavar="MODEL",
+            help="base, theta1, an objective's name, a folder with a LoRA (./lora), or an "
+            "address in the registry (models:/…@champion); one row of the grid for each.",
+            show_default="base and the profile's featured objective",
+        ),
+    ] = None,
+    promote: Annotated[
+        list[str] | None,
+        typer.Option(help="A criterion or branch: add its good pole to the prompt."),
+    ] = None,
+    suppress: Annotated[
+        list[str] | None,
+        typer.Option(help="A criterion or branch: guide away from its bad pole."),
+    ] = None,
+    seed: Annotated[
+        list[int] | None, typer.Option(help="Seed of the noise.", show_default="0")
+    ] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(min=1, help="Sampling steps.", show_default="as `evaluate` has"),
+    ] = None,
+    guidance: Annotated[
+        float | None,
+        typer.Option(min=1, help="Classifier-free guidance.", show_default="as `evaluate` has"),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            parser=clone.path,
+            help="Folder for the grid and the images.",
+            show_default="artifacts/paint",
+        ),
+    ] = None,
+) -> None:
+    """Generate images with several models side by side, steered by criteria."""
+    from tasks.commands import paint
+    from tasks.commands.stage import checked_profile
+
+    profile = checked_profile()
+    wish = paint.Wish(
+        prompts=prompts,
+        models=model or ["base", profile.cpo.featured],
+        promote=promote or [],
+        suppress=suppress or [],
+        seeds=seed or [0],
+        steps=steps,
+        guidance=guidance,
+        out=out or Path("artifacts/paint"),
+    )
+    typer.echo(paint.run(profile, wish))
+
+
+@command()
+def compare(
+    first: Annotated[str, typer.Argument(help="The model to beat, as serving or theta/2.")],
+    second: Annotated[str, typer.Argument(help="The model that may replace it.")],
+    slack: Annotated[
+        float, typer.Option(min=0, help="By which share the second's FID may be worse.")
+    ],
+    promote: Annotated[
+        bool, typer.Option("--promote", help="Move the alias `serving` if the rule allows it.")
+    ] = False,
+    as_flow: Annotated[
+        bool,
+        typer.Option("--as-flow", help="Run as a Prefect flow, which waits for a free GPU."),
+    ] = False,
+) -> None:
+    """Compare two registered models on the same captions and noise."""
+    if as_flow:
+        from cli import flow
+
+        flow.compare(first, second, slack, promote)
+    from tasks.commands import compare as comparison
+    from tasks.commands.stage import checked_profile
+
+    comparison.run(checked_profile(), first, second, promote=promote, slack=slack)
+
+
+@command()
+def export(
+    model: Annotated[
+        str,
+        typer.Argument(
+            parser=clone.model,
+            metavar="MODEL",
+            help="theta1, an objective's name, a folder (./lora), or models:/…",
+        ),
+    ],
+    file: Annotated[
+        Path, typer.Argument(parser=clone.path, help="The file to write, *.safetensors.")
+    ],
+) -> None:
+    """Write a LoRA of SDXL or FLUX in kohya's layout, for ComfyUI and AUTOMATIC1111."""
+    from tasks.commands import export as exporting
+    from tasks.commands.stage import checked_profile
+
+    exporting.run(checked_profile(), model, file)
+    typer.echo(file)
+
+
+@command()
+def registry() -> None:
+    """Bring MLflow's model registry up to date with dvc.lock."""
+    from tasks.tracking import registry as models
+
+    models.run()
+
+
+@command()
+def conflicts(
+    images: Annotated[int, typer.Option(min=5, help="Training images to measure on.")] = 64,
+    times: Annotated[int, typer.Option(min=1, help="Noisy latents per image.")] = 4,
+) -> None:
+    """Measure which criteria conflict: the angles between their directions in θ1."""
+    from tasks.commands import conflicts as measuring
+    from tasks.commands.stage import checked_profile
+
+    measuring.run(checked_profile(), measuring.Look(images, times))

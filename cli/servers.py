@@ -1,0 +1,63 @@
+"""Commands for servers and machine: doctor, up, down, deploy, serve."""
+
+import sys
+from collections.abc import Iterable
+from functools import partial
+from typing import Annotated
+
+import typer
+
+from cli.commands import Command
+
+app = typer.Typer()
+command = partial(app.command, cls=Command, rich_help_panel="Machine and servers")
+
+
+@command()
+def doctor() -> None:
+    """Check this machine, and print a cure for each thing that is missing."""
+    from flows.infra import doctor as checks
+
+    raise typer.Exit(checks.run())
+
+
+@command()
+def up(
+    prefect_port: Annotated[int, typer.Option(help="Port of Prefect's server.")] = 4200,
+    mlflow_port: Annotated[int, typer.Option(help="Port of MLflow's server.")] = 5000,
+) -> None:
+    """Start Prefect's and MLflow's servers and a worker, reachable from this machine only."""
+    from flows.infra import local_services
+
+    _show(local_services.up(prefect_port, mlflow_port))
+
+
+@command()
+def down() -> None:
+    """Stop what `atelier up` started."""
+    from flows.infra import local_services
+
+    _show(local_services.down())
+
+
+@command()
+def deploy() -> None:
+    """Create pools, limits and automations on Prefect's server, and deploy prefect.yaml."""
+    from flows.infra import prefect_setup
+
+    _show(prefect_setup.setup())
+    _show(prefect_setup.deploy())
+
+
+@command()
+def serve() -> None:
+    """Run the deployments of prefect.yaml in this process, without a worker, until Ctrl-C."""
+    from flows.infra import prefect_setup
+
+    prefect_setup.serve()
+
+
+def _show(lines: Iterable[str]) -> None:
+    for line in lines:
+        sys.stdout.write(line + "\n")
+        sys.stdout.flush()

@@ -1,0 +1,97 @@
+"""Commands in a subfolder of a clone, outside of any, and in a second clone."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from cli import clone
+from cli.app import app
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def below(tmp_path, monkeypatch, profile):
+    """A clone's folder ``notes/``: the working directory."""
+    import yaml
+
+    (tmp_path / "params/criteria").mkdir(parents=True)
+    shutil.copy(ROOT / "params/criteria/starter.yaml", tmp_path / "params/criteria")
+    (tmp_path / "params/profile.yaml").write_text("profile: toy\n")
+    (tmp_path / "params/toy.yaml").write_text(yaml.safe_dump(profile))
+    (tmp_path / "dvc.yaml").write_text("stages: {}\n")
+    (tmp_path / "notes").mkdir()
+    monkeypatch.chdir(tmp_path / "notes")
+    return tmp_path
+
+
+def invoke(*words):
+    return CliRunner().invoke(app, words)
+
+
+def test_a_command_works_in_a_subfolder(below):
+    result = invoke("criteria", "check")
+
+    assert result.exit_code == 0, result.stderr
+    assert result.output.startswith("params/criteria/starter.yaml fits: ")
+
+
+def test_typed_paths_are_relative_to_the_users_folder(below):
+    result = invoke(
+        "criteria", "show", "../params/criteria/starter.yaml", "--html", "tree.html"
+    )
+
+    assert result.exit_code == 0, result.stderr
+    assert (below / "notes/tree.html").is_file()
+    assert result.output.startswith("notes/tree.html shows ")
+
+
+def test_outside_of_a_clone_one_sentence_says_so(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    result = invoke("criteria", "check")
+
+    assert result.exit_code == 2
+    assert result.stderr.count("\n") == 1
+    assert result.stderr.startswith(f"Error: {tmp_path} is not inside a clone of atelier")
+
+
+def test_help_needs_no_clone(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    assert invoke("run", "--help").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("typed", "seen"),
+    [
+        ("theta1", "theta1"),
+        ("models:/atelier-starter-theta@champion", "models:/atelier-starter-theta@champion"),
+        ("./lora", "notes/lora"),
+        ("../artifacts/cpo/cpo-s", "artifacts/cpo/cpo-s"),
+        ("/elsewhere/lora", "/elsewhere/lora"),
+    ],
+)
+def test_a_models_name_stays_and_a_folder_is_seen_from_the_root(below, typed, seen):
+    assert clone.model(typed) == seen
+
+
+def test_the_code_of_the_clone_wins_over_the_installed_one(below):
+    (below / "cli").mkdir()
+    (below / "cli/__init__.py").write_text("")
+    (below / "cli/__main__.py").write_text("import sys; print('its own', *sys.argv[1:])\n")
+
+    done = subprocess.run(
+        [sys.executable, "-c", "from cli.app import main; main()", "plan", "--set", "a=1"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+
+    assert done.stdout == "its own plan --set a=1\n"
