@@ -385,7 +385,9 @@ def test_shipped_bases_name_their_licence_and_retrain_nothing_by_it(name, monkey
     monkeypatch.chdir(Path(__file__).parents[3])
     profile = read_profile(paths.profile(name))
 
-    assert registry._base(profile)["licence"] == "made here, no third-party data"
+    assert registry._base(profile)["licence"] == (
+        "Apache-2.0; trained here from nothing, no third-party data"
+    )
     with Repo() as repo:
         assert repo.dvcignore.is_ignored_file(str(Path(profile.model.source, "README.md")))
 
