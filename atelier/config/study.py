@@ -5,7 +5,8 @@ from typing import Annotated, Any
 from pydantic import Field, model_validator
 
 from atelier.config.fields import Count, Fraction, Name, Params, Real, Seed
-from atelier.config.objectives import NPO, Objective
+from atelier.config.objectives import Objective
+from atelier.objectives.npo import NPO
 
 
 class Guided(Params):
