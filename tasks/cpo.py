@@ -15,6 +15,7 @@ from atelier.training import drift, loop, ranks
 from atelier.training.corpus import Corpus
 from atelier.training.ranks import Ranks
 from tasks.run import paths, resume
+from tasks.tracking import registry
 from tasks.tracking.mlflow_runs import StageRun
 from tasks.training import encoded_dataset, materials, trainer
 from tasks.training.prompts import Prompts
@@ -63,13 +64,16 @@ def run(profile: Profile, tracked: StageRun) -> None:
             painter, corpus, params.training, _TEACHER, name, params.caption_dropout,
             pairs=pairs, judge=judge,
         )  # fmt: skip
-        metrics = _align(
-            name, objective, objective.step(setup), painter, encoded, profile, tracked,
-            together, grids,
-        )  # fmt: skip
+        settings = registry.trained_by(name, profile)
+        with tracked.part(name, settings, paths.CPO / name) as own:
+            metrics = _align(
+                name, objective, objective.step(setup), painter, encoded, profile, own,
+                together, grids,
+            )  # fmt: skip
+            metrics |= prompts.tally() | counts
+            own.metrics(metrics)
         if not together.first:
             continue
-        metrics |= prompts.tally() | counts
         atomic.write(paths.CPO / name / "metrics.json", json.dumps(metrics, indent=2) + "\n")
         tracked.metrics({f"{name}/{key}": value for key, value in metrics.items()})
     if not together.first:
@@ -104,7 +108,6 @@ def _align(
             work=work,
             tracked=tracked,
             ranks=together,
-            curve_name=name,
             look=lambda done: grids.look(name, encoded, done, tracked),
         )
     if not together.first:

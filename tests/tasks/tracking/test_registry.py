@@ -175,6 +175,31 @@ def test_a_version_comes_from_the_run_that_wrote_its_bytes(workspace, mlflow_fol
     assert source.data.tags["stage"] == "sft"
 
 
+def test_versions_of_one_stage_are_compared_by_their_own_runs(workspace, mlflow_folder):
+    profile = read_profile(paths.profile("starter"))
+    track_with_dvc()
+    with mlflow_runs.stage("cpo", profile) as tracked:
+        for name, omega in (("cpo", None), ("cpo-s", 4.0)):
+            with tracked.part(name, {"omega": omega}, paths.CPO / name) as own:
+                train(**{name.replace("-", "_"): name})
+                own.metrics({"drift": 0.25 if omega is None else 0.5})
+    evaluate()
+
+    registry.run()
+
+    client = connection.client()
+    found = {
+        version.tags["painter"]: client.get_run(version.run_id)
+        for version in client.search_model_versions(f"name = '{THETA}'")
+    }
+    assert found["cpo"].info.run_id != found["cpo-s"].info.run_id
+    for name, run in found.items():
+        assert run.data.tags["objective"] == name
+        assert run.data.metrics.items() >= SUITES[name].items()
+    assert found["cpo-s"].data.params["omega"] == "4.0"
+    assert found["cpo"].data.metrics["drift"] == 0.25
+
+
 def test_before_the_first_training_there_is_nothing_to_do(workspace, capsys):
     registry.run()
 
