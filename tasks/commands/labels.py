@@ -1,4 +1,4 @@
-"""``python -m tasks labels``: what people say, asked for, read and compared."""
+"""``atelier labels``: what people say, asked for, read and compared."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -94,7 +94,7 @@ def count() -> None:
     try:
         summary = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ArtifactError(f"{path} is absent; run `python -m tasks annotate`") from None
+        raise ArtifactError(f"{path} is absent; run `dvc repro annotate`") from None
     say(f"{summary['images']} pictures, {summary['quarantined']} set aside")
     for name, judgements in summary["annotators"].items():
         say(f"{name}: {judgements} judgements")

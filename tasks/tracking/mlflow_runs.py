@@ -337,7 +337,7 @@ def _parent(
 ) -> str:
     """Return the run of the pipeline, made if need be, below that of its study."""
     key = _pipeline()
-    command = "python -m flows reproduce" if PIPELINE in os.environ else "dvc repro"
+    command = "atelier run" if PIPELINE in os.environ else "dvc repro"
     tags = {**common, sync.PIPELINE: key, _SOURCE: command}
     name = f"pipeline {time.strftime('%Y-%m-%d %H:%M:%S')}"
     if study_key:
@@ -355,7 +355,7 @@ def _whole_study(mlflow: "MlflowClient", key: str, settings: Mapping[str, Any]) 
 def _known_study(mlflow: "MlflowClient", at: str, key: str, settings: Mapping[str, str]) -> str:
     """Return the run of a study: its settings are params, the plain ones also tags."""
     plain = {name: value[:_TAG] for name, value in settings.items() if "." not in name}
-    tags = provenance() | {sync.STUDY: key, _SOURCE: "python -m flows study"} | plain
+    tags = provenance() | {sync.STUDY: key, _SOURCE: "atelier study"} | plain
     name = key.partition("/")[0]
     return _known_or_made(mlflow, at, (sync.STUDY, key), name, tags, settings)
 
