@@ -10,7 +10,6 @@ from pathlib import Path
 
 from atelier import atomic, images
 from atelier.config.profile import Profile
-from atelier.criteria import annotations
 from atelier.criteria.annotations import Record
 from atelier.criteria.tree import Tree
 from atelier.errors import ArtifactError, ParamsError
@@ -39,7 +38,7 @@ def records(profile: Profile) -> list[Record]:
     """
     from tasks.evaluation import generation
 
-    test = annotations.read(generation.part_examined(profile), Record)
+    test = generation.examined(profile)
     return generation.painted_records(test, profile.evaluate.prompts)
 
 

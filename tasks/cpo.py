@@ -7,15 +7,14 @@ from pathlib import Path
 from atelier import atomic
 from atelier.config.objectives import Objective
 from atelier.config.profile import Profile
-from atelier.criteria import annotations, tree
-from atelier.criteria.annotations import Record
+from atelier.criteria import tree
 from atelier.models import adapters, loading
 from atelier.models.denoiser import Denoiser
 from atelier.objectives.objective import Setup
 from atelier.training import drift, loop, ranks
 from atelier.training.corpus import Corpus
 from atelier.training.ranks import Ranks
-from tasks.run import kept, paths, resume
+from tasks.run import kept, paths, resume, split_parts
 from tasks.tracking import registry
 from tasks.tracking.mlflow_runs import StageRun
 from tasks.training import encoded_dataset, materials, objective_keys, trainer
@@ -44,7 +43,7 @@ def run(profile: Profile, tracked: StageRun) -> None:
     trainer.check(
         together, profile.model, params.training, params.lora, full_teacher=full_teacher
     )
-    records = annotations.read(paths.SPLIT / "train.jsonl", Record)
+    records = split_parts.read("train", "cpo")
     criteria = tree.parse(paths.JUDGED_BY)
     painter = loading.load(profile.model)
     adapters.attach(painter, _TEACHER, paths.SFT)

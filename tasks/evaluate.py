@@ -48,7 +48,7 @@ def run(profile: Profile, tracked: StageRun) -> None:
     generation.paint_missing(asked)
     painted = _judge(asked, judge, second)
     wanted = [record.caption for record in asked.records]
-    test = annotations.read(generation.part_examined(profile), Record)
+    test = generation.examined(profile)
     scores, entries = scoring.by_picture(
         entries, {name: one.images for name, one in painted.items()}, wanted, profile
     )

@@ -25,7 +25,7 @@ from rich.table import Table
 
 from atelier import atomic, images
 from atelier.config.profile import Profile, read_switch
-from atelier.criteria import annotations, tree
+from atelier.criteria import tree
 from atelier.criteria.annotations import Record
 from atelier.criteria.tree import Tree
 from atelier.errors import ParamsError
@@ -79,7 +79,7 @@ def run(profile: Profile, first: str, second: str, *, promote: bool, slack: floa
     if promote and sides[1].address is None:
         raise ParamsError(f"{second} is no registered model, so it cannot be promoted")
     criteria = tree.parse(paths.JUDGED_BY)
-    test = annotations.read(generation.part_examined(profile), Record)
+    test = generation.examined(profile)
     examined = generation.painted_records(test, profile.evaluate.prompts)
     files = _paint(sides, examined, criteria, profile)
     results = comparison.compare(

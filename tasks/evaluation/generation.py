@@ -18,7 +18,7 @@ from atelier import atomic, checksums, images
 from atelier.config.evaluation import EvaluateParams
 from atelier.config.fields import Params, Whole
 from atelier.config.profile import Profile
-from atelier.criteria import annotations, captions, tree
+from atelier.criteria import captions, tree
 from atelier.criteria.annotations import Record
 from atelier.criteria.tree import Tree
 from atelier.models import adapters, loading, sampling
@@ -26,7 +26,7 @@ from atelier.models.denoiser import Denoiser
 from atelier.reporting import Report
 from tasks.evaluation import candidates
 from tasks.evaluation.candidates import Candidate
-from tasks.run import paths, progress, resume
+from tasks.run import paths, progress, resume, split_parts
 from tasks.training import keys, prompts
 from tasks.training.prompts import Prompts
 
@@ -90,7 +90,7 @@ def of(profile: Profile) -> GenerationJob:
         ArtifactError: What a stage before this one makes is absent.
     """
     compared = candidates.of(profile)
-    test = annotations.read(part_examined(profile), Record)
+    test = examined(profile)
     return GenerationJob(
         compared,
         painted_records(test, profile.evaluate.prompts),
@@ -98,6 +98,15 @@ def of(profile: Profile) -> GenerationJob:
         profile,
         _work(profile, compared),
     )
+
+
+def examined(profile: Profile) -> list[Record]:
+    """Return the records of the part whose captions are painted.
+
+    Raises:
+        ArtifactError: It is absent or empty.
+    """
+    return split_parts.read(profile.evaluate.part, "evaluate.part")
 
 
 def part_examined(profile: Profile) -> Path:
