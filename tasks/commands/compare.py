@@ -90,8 +90,8 @@ def run(profile: Profile, first: str, second: str, *, promote: bool, slack: floa
         metrics=["fid", "kid"],
         learned=None,
         scores={},
+        captions=[record.caption for record in examined],
         reference="A",
-        resamples=profile.evaluate.bootstrap,
         seed=profile.evaluate.seed,
     )
     verdict = judge(results["A"], results["B"], slack)
