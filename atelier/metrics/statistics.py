@@ -64,7 +64,7 @@ def mean(values: ArrayLike, captions: ArrayLike) -> Interval:
     """
     numbers = _numbers(values)
     center = float(numbers.mean())
-    half = math.sqrt(squared_margin(_parts(numbers - center, captions)))
+    half = math.sqrt(squared_margin(parts((numbers - center) / len(numbers), captions)))
     return Interval(center, center - half, center + half, len(numbers))
 
 
@@ -86,7 +86,13 @@ def difference(values: ArrayLike, reference: ArrayLike, captions: ArrayLike) -> 
     return mean(ours - theirs, captions)
 
 
-def count(values: ArrayLike, captions: ArrayLike, *, most: float = math.inf) -> Interval:
+def count(
+    values: ArrayLike,
+    captions: ArrayLike,
+    raters: ArrayLike | None = None,
+    *,
+    most: float = math.inf,
+) -> Interval:
     """Return the mean of counts between 0 and ``most`` with its score interval over captions.
 
     The variance between captions is estimated as for ``mean``; ``bounded`` then lets it change
@@ -96,6 +102,8 @@ def count(values: ArrayLike, captions: ArrayLike, *, most: float = math.inf) -> 
     Args:
         values: One count an image, ``[N]``.
         captions: As for ``mean``.
+        raters: Who gave each answer, ``[N]``, where the values are people's answers: the
+            interval is then about other captions and other people together.
         most: Largest count that an image can have.
 
     Raises:
@@ -105,16 +113,16 @@ def count(values: ArrayLike, captions: ArrayLike, *, most: float = math.inf) -> 
     if numbers.min() < 0 or numbers.max() > most:
         raise ValueError(f"counts between 0 and {most:g}; got {numbers!r}")
     center = float(numbers.mean())
-    parts = _parts(numbers - center, captions)
-    squared = squared_margin(parts)
+    cells = parts((numbers - center) / len(numbers), captions, raters)
+    squared = squared_margin(cells)
     if most == 1:  # images of one caption are hardly less alike than independent ones
         chance = center * (1 - center) / len(numbers)
-        squared = max(squared, _quantile_squared(parts.shape[1]) * chance)
-    low, high = bounded(center, squared, most=most, units=parts.shape[1])
+        squared = max(squared, quantile_squared(cells.shape[1]) * chance)
+    low, high = bounded(center, squared, most=most, units=units(cells))
     return Interval(center, low, high, len(numbers))
 
 
-def share(hits: ArrayLike, captions: ArrayLike) -> Interval:
+def share(hits: ArrayLike, captions: ArrayLike, raters: ArrayLike | None = None) -> Interval:
     """Return the share of hits: a count of at most 1.
 
     With a caption for each image this is Wilson's interval, with t in place of z.
@@ -122,6 +130,7 @@ def share(hits: ArrayLike, captions: ArrayLike) -> Interval:
     Args:
         hits: Whether each image is one, ``[N]``.
         captions: As for ``mean``.
+        raters: As for ``count``.
 
     Raises:
         ValueError: As for ``mean``.
@@ -130,7 +139,7 @@ def share(hits: ArrayLike, captions: ArrayLike) -> Interval:
         Wilson, Probable Inference, the Law of Succession, and Statistical Inference,
         JASA 22 (1927) 209-212.
     """
-    return count(hits, captions, most=1)
+    return count(hits, captions, raters, most=1)
 
 
 def wins(values: ArrayLike, reference: ArrayLike, captions: ArrayLike) -> Interval | None:
@@ -156,33 +165,61 @@ def wins(values: ArrayLike, reference: ArrayLike, captions: ArrayLike) -> Interv
     return share((ours > theirs)[differing], np.asarray(captions)[differing])
 
 
-def squared_margin(parts: Numbers, residuals: Numbers | None = None) -> float:
+def parts(
+    contributions: Numbers, captions: ArrayLike, raters: ArrayLike | None = None
+) -> Numbers:
+    """Return contributions summed by rater (one row without any) and caption, ``[R, G]``.
+
+    Args:
+        contributions: Of each image or answer to an estimate's deviation from the truth,
+            ``[N]``; they sum to 0.
+        captions: As for ``mean``.
+        raters: As for ``count``.
+
+    Raises:
+        ValueError: The shapes differ.
+    """
+    rows = np.zeros(len(contributions), np.int64) if raters is None else _labels(raters)
+    columns = _labels(captions)
+    if not len(rows) == len(columns) == len(contributions):
+        raise ValueError(f"captions {columns.shape} and values {contributions.shape} differ")
+    cells = np.zeros((int(rows.max()) + 1, int(columns.max()) + 1))
+    np.add.at(cells, (rows, columns), contributions)
+    return cells
+
+
+def units(cells: Numbers) -> int:
+    """Return how many independent units stand behind ``parts``: the scarcer of its sources."""
+    rows, columns = cells.shape
+    return min(rows, columns) if rows > 1 else columns
+
+
+def squared_margin(cells: Numbers, residuals: Numbers | None = None) -> float:
     """Return the square of half a t-interval's width, for one or two crossed sources.
 
-    An estimate's deviation from the truth is the sum of ``parts``. With
-    ``V = n/(n-1) Σ (sum of a row's, or a column's, parts)²`` the result is
+    With ``V = n/(n-1) Σ (sum of a row, or of a column)²`` the result is
     ``t²_{G-1} V_columns + t²_{R-1} max(V_rows - V_cells, 0)``: each source enters with the
     quantile of its own number of units, and what the cells do alone is counted once.
     (A crossed bootstrap counts it three times: Owen, The Pigeonhole Bootstrap, Annals of
     Applied Statistics 1 (2007) 386-411.)
 
     Args:
-        parts: Contribution of each row (rater, seed) and column (caption), ``[R, G]``; one row
-            for captions alone.
+        cells: Contribution of each row (rater, seed) and column (caption) to the estimate's
+            deviation from the truth, ``[R, G]``, as from ``parts``.
         residuals: Contributions without what row and column explain, of which ``V_cells`` is
-            the sum of squares; ``parts`` themselves where cells are too few to tell.
+            the sum of squares; ``cells`` themselves where most of them are empty.
 
     Returns:
         In squared units of the estimate; infinite with one column.
     """
-    rows, columns = parts.shape
+    rows, columns = cells.shape
     if columns < 2:
         return math.inf
-    squared = _quantile_squared(columns) * _variance(parts.sum(axis=0))
+    squared = quantile_squared(columns) * _variance(cells.sum(axis=0))
     if rows > 1:
-        cells = float(np.square(parts if residuals is None else residuals).sum())
-        own = max(_variance(parts.sum(axis=1)) - cells, 0.0)
-        squared += _quantile_squared(rows) * own
+        alone = float(np.square(cells if residuals is None else residuals).sum())
+        own = max(_variance(cells.sum(axis=1)) - alone, 0.0)
+        squared += quantile_squared(rows) * own
     return squared
 
 
@@ -205,12 +242,17 @@ def bounded(
         return 0.0, most
     scale = 1 / most  # 0 without an upper end
     worth = estimate * (1 - estimate * scale)
-    ratio = squared / worth if squared and worth > 0 else _quantile_squared(units) / units
+    ratio = squared / worth if squared and worth > 0 else quantile_squared(units) / units
     middle = estimate + ratio / 2
     spread = math.sqrt(max(middle**2 - (1 + ratio * scale) * estimate**2, 0.0))
     low, high = ((middle + sign * spread) / (1 + ratio * scale) for sign in (-1, 1))
     # Rounding would leave 1e-17 where the formula says 0, and the mean outside at the ends.
     return (0.0 if estimate == 0 else low), (most if estimate == most else high)
+
+
+def quantile_squared(count: int) -> float:
+    """Return the square of Student's 97.5% quantile with ``count - 1`` degrees of freedom."""
+    return float(special.stdtrit(count - 1, (1 + LEVEL) / 2)) ** 2 if count > 1 else math.inf
 
 
 def _numbers(values: ArrayLike) -> Numbers:
@@ -227,21 +269,10 @@ def _pair(values: ArrayLike, reference: ArrayLike) -> tuple[Numbers, Numbers]:
     return ours, theirs
 
 
-def _parts(deviations: Numbers, captions: ArrayLike) -> Numbers:
-    """Contribution of each caption to the mean, ``[1, G]``."""
-    labels = np.asarray(captions)
-    if labels.shape != deviations.shape:
-        raise ValueError(f"captions {labels.shape} and values {deviations.shape} differ")
-    of = np.unique(labels, return_inverse=True)[1]
-    return np.bincount(of, deviations)[None] / len(deviations)
+def _labels(names: ArrayLike) -> NDArray[np.int64]:
+    """Names as numbers from 0."""
+    return np.unique(np.asarray(names), return_inverse=True)[1].ravel().astype(np.int64)
 
 
 def _variance(sums: Numbers) -> float:
     return float(len(sums) / (len(sums) - 1) * (sums @ sums))
-
-
-def _quantile_squared(units: int) -> float:
-    """Square of Student's 97.5% quantile with ``units - 1`` degrees of freedom."""
-    if units < 2:
-        return math.inf
-    return float(special.stdtrit(units - 1, (1 + LEVEL) / 2)) ** 2

@@ -60,9 +60,7 @@ def test_one_caption_says_nothing_of_others():
 
 def repeated(random, images, captions):
     """Captions as a test part has them: some are painted often, some once."""
-    return np.repeat(
-        np.arange(captions), random.multinomial(images, [1 / captions] * captions)
-    )
+    return np.repeat(np.arange(captions), random.multinomial(images, [1 / captions] * captions))
 
 
 @pytest.mark.parametrize("captions", [12, 24])

@@ -34,13 +34,14 @@ def test_what_people_preferred_has_its_section_and_is_escaped(page):
         )
     ]
     study = analysis.analyse(
-        votes, ["cpo-s", "base"], ["colour"], ["experts"], checks_passed=1, resamples=50, seed=0
+        votes, ["cpo-s", "base"], ["colour"], ["experts"], list("abcd"), checks_passed=1
     )
     people = survey.Page(
         name="spring",
         painters={"base": "base", "cpo-s": "<script>θ</script>"},
         dimensions={"colour": "Colour <i>"},
         pairs=4,
+        captions=4,
         coverage={"experts": survey.Coverage(invited=1, wanted=1, least=1, reached=1.0)},
         checks_passed=1,
         study=study,
@@ -82,8 +83,9 @@ def test_the_finding_by_hand(page):
     said = evaluation_page.finding(page)
 
     assert said.startswith(
-        "On 4 test captions, cpo-s shows 0.50 negative attributes an image where base shows "
-        "1.50 (67% fewer); the 95% intervals overlap."
+        "On 4 pictures of 4 test captions, cpo-s shows 0.50 negative attributes an image where "
+        "base shows 1.50 (67% fewer). The paired difference is −1.00, its 95% interval over "
+        "captions −2.84 to 0.84."
     )
 
 
