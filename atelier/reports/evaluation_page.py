@@ -5,6 +5,7 @@ import importlib.resources
 import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 import jinja2
@@ -13,7 +14,7 @@ from PIL import Image
 
 from atelier.criteria.tree import Branch, Tree
 from atelier.images import Pixels
-from atelier.metrics import negatives
+from atelier.metrics import judges, negatives
 from atelier.metrics.comparison import Result, Score
 from atelier.metrics.negatives import Verdicts
 from atelier.metrics.statistics import Interval
@@ -193,6 +194,12 @@ def _shown(page: Page) -> dict[str, Any]:
         "studies": [survey.section(study) for study in page.studies],
         "copies": [copy(name, pair) for name, pairs in page.pairs.items() for pair in pairs],
         "lines": _lines(page),
+        "judges": judges.compare(
+            {name: painter.painted for name, painter in page.painters.items()}, page.prompts
+        )
+        if page.second
+        else {},
+        "turned": _turned(page),
         **_charts(page),
     }
 
@@ -241,6 +248,20 @@ def _phrases(found: Verdicts, tree: Tree) -> list[str]:
 def _root_name(tree: Tree, root: str) -> str:
     node = tree.criteria[root]
     return node.name if isinstance(node, Branch) else root
+
+
+def _turned(page: Page) -> list[str]:
+    """Painters that the two judges rank the other way round, two by two."""
+    counted = [
+        (painter.label, painter.result.attributes.negatives.estimate, second.estimate)
+        for painter in page.painters.values()
+        if (second := painter.result.second) is not None
+    ]
+    return [
+        f"{one} and {other}"
+        for (one, mine, theirs), (other, mine_too, theirs_too) in combinations(counted, 2)
+        if (mine - mine_too) * (theirs - theirs_too) < 0
+    ]
 
 
 _IN_THE_FIRST_TABLE = {"fid", "kid"}
