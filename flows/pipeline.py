@@ -229,7 +229,7 @@ def reconcile_registry() -> None:
     """Make the registry follow dvc.lock, also where every stage was cached and said nothing.
 
     MLflow takes seconds to import, so what was reconciled is noted and not done again;
-    ``python -m tasks registry`` always does it.
+    ``atelier registry`` always does it.
     """
     now = _reconciled_with()
     known = _RECONCILED.is_file() and not outbox.waiting()
@@ -241,7 +241,7 @@ def reconcile_registry() -> None:
     for line in (said.stdout + said.stderr).splitlines():
         log.info(line)
     if said.returncode:
-        log.warning("the registry was not brought up to date; `python -m tasks registry` does")
+        log.warning("the registry was not brought up to date; `atelier registry` does")
     elif "the registry is as it was" not in said.stdout:
         _RECONCILED.parent.mkdir(parents=True, exist_ok=True)
         _RECONCILED.write_text(now, encoding="utf-8")

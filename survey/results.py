@@ -37,5 +37,5 @@ def _read(file: Path) -> Results:
     except ValidationError:
         raise ArtifactError(
             f"{file} was written by another version, or is damaged; run "
-            f"`python -m tasks survey analyse {file.parent.name}`, which writes it again"
+            f"`atelier survey analyze {file.parent.name}`, which writes it again"
         ) from None

@@ -7,7 +7,7 @@ from atelier.config.profile import Profile
 from atelier.criteria import annotations, tree
 from atelier.criteria.annotations import Record
 from atelier.models import adapters, loading
-from atelier.objectives import steps
+from atelier.objectives import denoising
 from atelier.training import ranks
 from tasks.run import paths, resume
 from tasks.tracking.mlflow_runs import StageRun
@@ -55,7 +55,7 @@ def run(profile: Profile, tracked: StageRun) -> None:
             "sft",
             painter,
             adapters.weights(painter.network, _ADAPTER),
-            steps.denoising(
+            denoising.step(
                 painter,
                 encoded,
                 params.training,

@@ -129,7 +129,7 @@ class AnnotateParams(Params):
         if self.annotator == "recorded" and not self.recorded:
             raise ValueError(
                 "recorded should be a JSONL file of judgements, or several, when annotator is "
-                "'recorded', is null; `python -m tasks labels read` makes one"
+                "'recorded', is null; `atelier labels read` makes one"
             )
         return self
 

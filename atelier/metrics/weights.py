@@ -197,12 +197,12 @@ def absent(names: Sequence[str], folder: Path) -> str | None:
         return None
     first = folder / wrong[0].file.path
     if all(one.state == "unchecked" for one in wrong):
-        command = f"python -m tasks weights --check {' '.join(names)}"
+        command = f"atelier weights --check {' '.join(names)}"
         return f"{first} is there, but its checksum was never taken; run `{command}`"
     size = _size(sum(one.file.megabytes for one in wrong))
     others = f", and {len(wrong) - 1} more files are not usable" if len(wrong) > 1 else ""
     return (
-        f"{first} {wrong[0].reason or 'is absent'}{others}; run `python -m tasks weights "
+        f"{first} {wrong[0].reason or 'is absent'}{others}; run `atelier weights "
         f"--fetch {' '.join(names)}` ({size}), or add `--from FOLDER` where there is no network"
     )
 
@@ -272,7 +272,7 @@ def _record(folder: Path) -> dict[str, dict[str, str]]:
         assert all({"sha256", "bytes"} <= entry.keys() for entry in content.values())
     except (ValueError, AttributeError, AssertionError):
         raise ArtifactError(
-            f"{path} is not a record of weights; delete it, and `python -m tasks weights "
+            f"{path} is not a record of weights; delete it, and `atelier weights "
             "--check` takes the checksums again"
         ) from None
     return content
@@ -340,5 +340,5 @@ def _unreachable(file: File, error: Exception) -> ArtifactError:
     return ArtifactError(
         f"{file.url} could not be fetched ({reason}); what arrived is kept, and the same "
         "command goes on. On a machine without a network, bring the file in a folder, as "
-        f"{file.path}, and run `python -m tasks weights --fetch --from FOLDER`"
+        f"{file.path}, and run `atelier weights --fetch --from FOLDER`"
     )

@@ -1,4 +1,4 @@
-"""``python -m tasks weights``: what metrics need that is not shipped, and how it gets here."""
+"""``atelier weights``: what metrics need that is not shipped, and how it gets here."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -106,6 +106,6 @@ def _refuse_what_is_wrong(found: Sequence[Status], folder: Path) -> None:
     if absent:
         raise ArtifactError(
             f"{len(absent)} of {len(found)} files are absent from {folder}/: "
-            f"{', '.join(absent)}; `python -m tasks weights --fetch` downloads them, `--fetch "
+            f"{', '.join(absent)}; `atelier weights --fetch` downloads them, `--fetch "
             "--from FOLDER` takes them from a folder laid out like this one"
         )

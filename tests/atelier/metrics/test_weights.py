@@ -164,7 +164,7 @@ def test_what_the_folder_does_not_hold_is_named(tmp_path, shelf):
 
 @pytest.mark.usefixtures("manifest")
 def test_files_that_lie_there_unrecorded_are_trusted_when_they_are_checked(shelf):
-    assert "run `python -m tasks weights --check toy`" in weights.absent(["toy"], shelf)
+    assert "run `atelier weights --check toy`" in weights.absent(["toy"], shelf)
 
     states = {one.file.path: one.state for one in weights.check(["toy"], shelf, silent)}
 
