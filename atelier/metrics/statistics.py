@@ -190,7 +190,7 @@ def parts(
 
 def units(cells: Numbers) -> int:
     """Return how many independent units stand behind ``parts``: the scarcer of its sources."""
-    rows, columns = cells.shape
+    rows, columns = len(cells), len(cells.T)
     return min(rows, columns) if rows > 1 else columns
 
 
