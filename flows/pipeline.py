@@ -28,6 +28,7 @@ from prefect.futures import PrefectFuture, wait
 from prefect.states import Completed, Failed
 from prefect.tasks import Task
 
+from atelier import connections
 from atelier.config.profile import read_switch
 from flows.dvc import completion, overrides, plan, runner
 from flows.dvc.overrides import AS_WRITTEN, Changes
@@ -200,8 +201,8 @@ class Shown:
             took = time.monotonic() - began
             if not self._patience:
                 self._log.warning(
-                    f"Prefect's server did not answer ({type(error).__name__}): the stage goes "
-                    "on, and its bars stand still meanwhile"
+                    f"Prefect's server did not answer ({connections.cause(error)}): the stage "
+                    "goes on, and its bars stand still meanwhile"
                 )
             # The stage waits when too many of its lines do.
             self._patience = time.monotonic() + _SECONDS_WITHOUT_BARS + 10 * took

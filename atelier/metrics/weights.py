@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 import yaml
 
-from atelier import atomic, checksums
+from atelier import atomic, checksums, connections
 from atelier.errors import ArtifactError
 from atelier.reporting import Report
 
@@ -313,6 +313,8 @@ def _download(file: File, target: Path, before: float, report: Report) -> None:
     The next call goes on from there. ``hf_hub_download`` would begin again: it deletes its
     partial file, and only its own request loop, used here, can resume one.
     """
+    connections.refuse_environment()
+    connections.refuse_address("HF_ENDPOINT")
     import httpx2
     from huggingface_hub.errors import HfHubHTTPError
     from huggingface_hub.file_download import http_get
@@ -336,7 +338,7 @@ def _download(file: File, target: Path, before: float, report: Report) -> None:
 
 
 def _unreachable(file: File, error: Exception) -> ArtifactError:
-    reason = " ".join(str(error).split())[:300]
+    reason = connections.cause(error) + connections.advice(file.url, error)
     return ArtifactError(
         f"{file.url} could not be fetched ({reason}); what arrived is kept, and the same "
         "command goes on. On a machine without a network, bring the file in a folder, as "

@@ -172,11 +172,12 @@ def expect_server() -> None:
     from prefect.settings import PREFECT_API_URL
 
     url = PREFECT_API_URL.value()
-    if url and not local_services.answers(f"{url}/health", _PATIENCE):
+    why = local_services.failure(f"{url}/health", _PATIENCE) if url else None
+    if why is not None:
         raise ArtifactError(
-            f"Prefect's server at {mlflow_runs.without_password(url)} (PREFECT_API_URL) does "
-            "not answer; `atelier up` starts one on this machine. Without PREFECT_API_URL each "
-            "flow run starts one for itself, and `dvc repro` needs none"
+            f"Prefect's server at {mlflow_runs.without_password(str(url))} (PREFECT_API_URL) "
+            f"does not answer ({why}); `atelier up` starts one on this machine. Without "
+            "PREFECT_API_URL each flow run starts one for itself, and `dvc repro` needs none"
         )
 
 
@@ -191,7 +192,7 @@ def _prefect() -> Iterator[Finding]:
             "no server is set, so each flow run starts one for itself: `atelier up`, or "
             "`prefect server start` and PREFECT_API_URL=http://127.0.0.1:4200/api",
         )
-    elif local_services.answers(f"{url}/health"):
+    elif (why := local_services.failure(f"{url}/health")) is None:
         from flows.infra import prefect_setup
 
         missing = prefect_setup.missing()
@@ -200,7 +201,8 @@ def _prefect() -> Iterator[Finding]:
             text += f"; it lacks {', '.join(missing)}: `atelier deploy`"
         yield Finding("Prefect", "missing" if missing else "good", text)
     else:
-        yield Finding("Prefect", "missing", f"{url} does not answer; `atelier up` starts one")
+        text = f"{url} does not answer ({why}); `atelier up` starts one"
+        yield Finding("Prefect", "missing", text)
 
 
 def _mlflow() -> Iterator[Finding]:
@@ -209,13 +211,13 @@ def _mlflow() -> Iterator[Finding]:
     late = f"; {waiting} stage run(s) wait to be delivered" if waiting else ""
     if not uri.startswith("http"):
         yield Finding("MLflow", "good", f"runs are kept in {paths.MLFLOW}/{late}")
-    elif local_services.answers(f"{uri}/health"):
+    elif (why := local_services.failure(f"{uri}/health")) is None:
         yield Finding("MLflow", "good", f"{uri} answers{late}")
     else:
         yield Finding(
             "MLflow",
             "note",
-            f"{uri} does not answer: what stages say is kept and delivered later{late}",
+            f"{uri} does not answer ({why}): what stages say is kept and delivered later{late}",
         )
 
 

@@ -13,7 +13,6 @@ written by the stages but reconciled with dvc.lock, as often as one likes:
   back where it was.
 """
 
-import contextlib
 import dataclasses
 import hashlib
 import importlib.metadata
@@ -32,7 +31,7 @@ import yaml
 from atelier.config.model import ModelParams, recorded_model
 from atelier.config.profile import Profile, read_profile, read_switch
 from atelier.errors import ArtifactError
-from tasks.run import paths
+from tasks.run import locked_outs, paths
 from tasks.tracking import mlflow_runs
 
 if TYPE_CHECKING:
@@ -350,7 +349,7 @@ def _weights(lock: Mapping[str, Any]) -> Iterator[Weights]:
     """Yield the LoRAs that dvc.lock knows, as far as their bytes are here."""
     if not {"sft", "cpo"} & lock.keys():
         return
-    with _outs() as outs:
+    with locked_outs.opened() as outs:
         places = [(THETA1, paths.SFT)] if "sft" in lock else []
         if "cpo" in lock and outs.isdir(str(paths.CPO)):
             found = sorted(Path(name).name for name in outs.ls(str(paths.CPO), detail=False))
@@ -360,16 +359,6 @@ def _weights(lock: Mapping[str, Any]) -> Iterator[Weights]:
                 if not outs.isfile(str(file)):
                     continue
                 yield Weights(painter, str(outs.info(str(file))["md5"]), file)
-
-
-@contextlib.contextmanager
-def _outs() -> Iterator[Any]:
-    """DVC's outs as dvc.lock has them, whatever lies in the working copy: a file system."""
-    from dvc.fs.data import DataFileSystem
-    from dvc.repo import Repo
-
-    with Repo(os.curdir) as repo:
-        yield DataFileSystem(index=repo.index.data["repo"])
 
 
 def _measured(lock: Mapping[str, Any], evaluating: bool) -> Measured | None:
@@ -503,7 +492,7 @@ def _save(folder: Path, one: Weights, profile: Profile) -> None:
 
     evaluate = profile.evaluate
     with tempfile.TemporaryDirectory() as lora:
-        with _outs() as outs:
+        with locked_outs.opened() as outs:
             beside = [one.file.with_name("config.json")] if one.file.name == FULL else []
             for file in (one.file, *beside):
                 outs.get_file(str(file), str(Path(lora) / file.name))

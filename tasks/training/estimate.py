@@ -204,7 +204,7 @@ def _elsewhere(records: list[Record]) -> Iterator[None]:
     here = Path.cwd()
     with tempfile.TemporaryDirectory() as name, contextlib.chdir(name):
         for path in here.iterdir():
-            if path.name != paths.ARTIFACTS.name:
+            if path.name not in {paths.ARTIFACTS.name, paths.DVC_LOCK.name}:
                 Path(path.name).symlink_to(path)
         paths.SPLIT.mkdir(parents=True)
         for folder in (paths.ANNOTATE, paths.SFT):

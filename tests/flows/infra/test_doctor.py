@@ -9,7 +9,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from atelier.errors import ArtifactError
 from atelier.metrics import weights as library
 from atelier.metrics.weights import File, Weights
-from flows.infra import doctor
+from flows.infra import doctor, local_services
 
 CONTENT = b"weights"
 
@@ -79,13 +79,21 @@ def test_a_record_that_cannot_be_read_is_told_as_missing(shelf):
 
 def test_no_flow_begins_while_prefects_server_is_away():
     away = {PREFECT_API_URL: "http://ann:secret@127.0.0.1:9/api"}
-    words = "does not answer; `atelier up` starts"
+    words = r"does not answer \(\[Errno 111\] Connection refused\); `atelier up` starts"
     with temporary_settings(away), pytest.raises(ArtifactError, match=words) as refused:
         doctor.expect_server()
     assert "secret" not in str(refused.value)
 
     with temporary_settings({PREFECT_API_URL: None}):
         doctor.expect_server()  # the run starts one for itself
+
+
+@pytest.mark.parametrize("address", ["http://[::1", "http://h:port", "x", "http://a:secret@h"])
+def test_an_address_that_is_none_is_a_failure_and_shows_no_password(address):
+    said = local_services.failure(f"{address}/health")
+
+    assert said
+    assert "secret" not in said
 
 
 def git(*words):
