@@ -92,6 +92,8 @@ def _align(
     """Train one θ, or take the rest of its way; return what the monitor said last."""
     params = profile.cpo
     adapters.add(painter.network, name, params.lora, seed=params.training.seed)
+    if objective.init == "sft":
+        adapters.copy(painter.network, _TEACHER, name)
     work = _work(name, profile)
     with adapters.learning(painter.network, name):
         curve = trainer.teach(
