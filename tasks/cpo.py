@@ -107,7 +107,13 @@ def _align(
             tracked=tracked,
             ranks=together,
             curve_name=name,
-            look=lambda done: grids.look(name, encoded, done, tracked),
+            look=lambda done: grids.look(
+                name,
+                encoded,
+                done,
+                tracked,
+                guided=not objective.sampled_without_guidance(),
+            ),
         )
     if not together.first:
         return {}
