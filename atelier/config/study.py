@@ -33,7 +33,7 @@ class Shorter(Params):
 
 
 class StudyParams(Params):
-    """``params/study.yaml``: what ``python -m flows study`` runs."""
+    """``params/study.yaml``: what ``atelier study`` runs."""
 
     profile: Name
     seeds: Annotated[list[Seed], Field(min_length=1)]

@@ -1,4 +1,4 @@
-"""``python -m tasks base``: a small painter from nothing, where none can be downloaded.
+"""``atelier base``: a small painter from nothing, where none can be downloaded.
 
 It is to the demo what SDXL is to a user: an input, not a stage. Captions of the
 sketchbook name subject and hue only, so the base draws good and bad poles alike.
@@ -181,7 +181,7 @@ def _save(painter: Denoiser, target: Path) -> None:
 def _write_card(painter: Denoiser, params: BaseParams, target: Path) -> None:
     """Say beside the weights how they were made."""
     card = {
-        "made_by": "python -m tasks base",
+        "made_by": "atelier base",
         "parameters": _count(painter.network),
         "base": params.model_dump(),
     }

@@ -1,4 +1,4 @@
-"""``python -m tasks conflicts``: which attributes pull θ apart, by what θ1 predicts of them."""
+"""``atelier conflicts``: which attributes pull θ apart, by what θ1 predicts of them."""
 
 import csv
 import io
