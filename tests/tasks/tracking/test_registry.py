@@ -372,7 +372,7 @@ def test_versions_of_other_code_are_read_as_they_were_made_or_refused_with_a_cur
     registry.run()
 
     rewritten(THETA1, without_newer_settings)
-    base, lora = registry.fetch(f"models:/{THETA1}/1")
+    base, lora, _ = registry.fetch(f"models:/{THETA1}/1")
     assert base == trained.model
     assert (lora / registry.LORA).read_text() == "one"
     rewritten(THETA1, lambda python: python["config"]["model"].update(tomorrow=1))
