@@ -62,6 +62,15 @@ def run() -> None:
         atomic.write(file, content)
 
 
+def now(stage: str, kinds: Collection[str] = ()) -> Code:
+    """Return what the code of a stage does now, for keys of what it makes.
+
+    Raises:
+        ArtifactError: As for ``run``.
+    """
+    return Packages(_ROOT).of_stage(stage, kinds)
+
+
 def contents() -> dict[Path, str]:
     """Return what the files of ``paths.CODE`` should say now.
 
@@ -84,8 +93,7 @@ def check(stage: str) -> None:
     file = _file(stage)
     if not file.is_file():
         return
-    now = Packages(_ROOT).of_stage(stage, _trained_kinds())
-    if file.read_text(encoding="utf-8") != _json(now):
+    if file.read_text(encoding="utf-8") != _json(now(stage, _trained_kinds())):
         raise ArtifactError(
             f"{file} is of other code than the stage would run now; run `dvc repro {stage}`, "
             "which brings it up to date first. Everything finished before this is kept"

@@ -1,6 +1,7 @@
 """Stage ``cpo``: Complex Preference Optimization; each objective's result is a θ."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from atelier import atomic
@@ -14,9 +15,10 @@ from atelier.objectives.objective import Setup
 from atelier.training import drift, loop, ranks
 from atelier.training.corpus import Corpus
 from atelier.training.ranks import Ranks
-from tasks.run import paths, resume
+from tasks.run import kept, paths, resume
+from tasks.tracking import registry
 from tasks.tracking.mlflow_runs import StageRun
-from tasks.training import encoded_dataset, materials, trainer
+from tasks.training import encoded_dataset, materials, objective_keys, trainer
 from tasks.training.prompts import Prompts
 from tasks.training.validation_images import Grids
 
@@ -32,8 +34,12 @@ def run(profile: Profile, tracked: StageRun) -> None:
     Raises:
         ArtifactError: An input is absent, or belongs to another base model.
     """
-    params = profile.cpo
     together = ranks.join()
+    made_of = objective_keys.of(profile)
+    profile = _without_kept(profile, made_of, together, tracked)
+    params = profile.cpo
+    if not params.objectives:
+        return
     full_teacher = adapters.file(paths.SFT).name == adapters.FULL
     trainer.check(
         together, profile.model, params.training, params.lora, full_teacher=full_teacher
@@ -63,19 +69,38 @@ def run(profile: Profile, tracked: StageRun) -> None:
             painter, corpus, params.training, _TEACHER, name, params.caption_dropout,
             pairs=pairs, judge=judge,
         )  # fmt: skip
-        metrics = _align(
-            name, objective, objective.step(setup), painter, encoded, profile, tracked,
-            together, grids,
-        )  # fmt: skip
+        settings = registry.trained_by(name, profile)
+        with tracked.part(name, settings, paths.CPO / name) as own:
+            metrics = _align(
+                name, objective, objective.step(setup), painter, encoded, profile, own,
+                together, grids, work=resume.folder(f"cpo-{name}", made_of[name]),
+            )  # fmt: skip
+            metrics |= prompts.tally() | counts
+            own.metrics(metrics)
         if not together.first:
             continue
-        metrics |= prompts.tally() | counts
         atomic.write(paths.CPO / name / "metrics.json", json.dumps(metrics, indent=2) + "\n")
         tracked.metrics({f"{name}/{key}": value for key, value in metrics.items()})
+        kept.seal(paths.CPO / name, made_of[name])
     if not together.first:
         return
-    for name in params.objectives:
-        resume.done(_work(name, profile))
+    for name, key in made_of.items():
+        resume.done(resume.folder(f"cpo-{name}", key))
+
+
+def _without_kept(
+    profile: Profile, made_of: Mapping[str, str], together: Ranks, tracked: StageRun
+) -> Profile:
+    """Keep the θs that are made of the same; return the profile with the other objectives."""
+    found = kept.take(paths.CPO, made_of) if together.first else set()
+    found = together.gather(found)[0]
+    for name in sorted(found) if together.first else ():
+        metrics = json.loads((paths.CPO / name / "metrics.json").read_text(encoding="utf-8"))
+        tracked.metrics({f"{name}/{key}": value for key, value in metrics.items()})
+    wanted = {name: one for name, one in profile.cpo.objectives.items() if name not in found}
+    return profile.model_copy(
+        update={"cpo": profile.cpo.model_copy(update={"objectives": wanted})}
+    )
 
 
 def _align(
@@ -88,13 +113,14 @@ def _align(
     tracked: StageRun,
     together: Ranks,
     grids: Grids,
+    *,
+    work: Path,
 ) -> dict[str, float]:
     """Train one θ, or take the rest of its way; return what the monitor said last."""
     params = profile.cpo
     adapters.add(painter.network, name, params.lora, seed=params.training.seed)
     if objective.init == "sft":
         adapters.copy(painter.network, _TEACHER, name)
-    work = _work(name, profile)
     with adapters.learning(painter.network, name):
         curve = trainer.teach(
             name,
@@ -106,7 +132,6 @@ def _align(
             work=work,
             tracked=tracked,
             ranks=together,
-            curve_name=name,
             look=lambda done: grids.look(
                 name,
                 encoded,
@@ -126,19 +151,3 @@ def _align(
         for key in ("loss", "accuracy", "drift", "win_error", "lose_error")
         if key in last
     } | {"drifting": float(drift.drifted(curve.rows()))}
-
-
-def _work(name: str, profile: Profile) -> Path:
-    return resume.folder(
-        f"cpo-{name}",
-        profile.cpo.objectives[name],
-        str(profile.cpo.pairs),
-        f"{profile.cpo.caption_dropout} {profile.cpo.attribute_draws}",
-        profile.cpo.lora,
-        profile.cpo.training,
-        profile.model,
-        paths.SPLIT / "train.jsonl",
-        adapters.file(paths.SFT),
-        paths.JUDGED_BY,
-        encoded_dataset.weights_of(profile),
-    )

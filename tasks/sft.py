@@ -9,9 +9,10 @@ from atelier.criteria.annotations import Record
 from atelier.models import adapters, loading
 from atelier.objectives import denoising
 from atelier.training import ranks
+from tasks import code
 from tasks.run import paths, resume
 from tasks.tracking.mlflow_runs import StageRun
-from tasks.training import encoded_dataset, trainer
+from tasks.training import encoded_dataset, keys, trainer
 from tasks.training.prompts import Prompts
 from tasks.training.validation_images import Grids
 
@@ -48,7 +49,8 @@ def run(profile: Profile, tracked: StageRun) -> None:
         profile.model,
         paths.SPLIT / "train.jsonl",
         paths.JUDGED_BY,
-        encoded_dataset.weights_of(profile),
+        keys.base(profile),
+        json.dumps(code.now("sft")),
     )
     with adapters.learning(painter.network, _ADAPTER):
         curve = trainer.teach(

@@ -1,8 +1,10 @@
 """Which stages run again after a change: dvc.yaml and its stage `code` are real, work is not.
 
-Every other stage only notes that it ran, and writes something into each of its outs.
+Every other stage only notes that it ran, and writes something into each of its outs. `cpo`
+also keeps the parts that it would keep, by the real keys.
 """
 
+import json
 import shutil
 import subprocess
 import sys
@@ -21,13 +23,24 @@ WORK = """
 import sys
 from pathlib import Path
 
+from atelier.config.profile import read_profile
+from tasks.run import kept, paths
+from tasks.training import objective_keys
+
 name, *outs = sys.argv[1:]
+profile = read_profile(paths.profile("toy"))
+parts = objective_keys.of(profile) if name == "cpo" else {}
+found = kept.take(paths.CPO, parts) if parts else set()
+made = [f"{name}:{part}" for part in parts if part not in found]
 with Path("ran.txt").open("a") as ran:
-    ran.write(name + "\\n")
-for out in map(Path, outs):
-    out = out if out.suffix else out / "result.txt"
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(name)
+    ran.write("\\n".join([name, *made, ""]))
+for out in map(Path, outs if not parts else [paths.CPO / part for part in parts]):
+    if out.name not in found:
+        out = out if out.suffix else out / "result.txt"
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(name)
+for part in parts.keys() - found:
+    kept.seal(paths.CPO / part, parts[part])
 """
 
 
@@ -48,7 +61,8 @@ def house(tmp_path, monkeypatch):
     Path("params/profile.yaml").write_text("profile: toy\n")
     Path("params/toy.yaml").write_text(yaml.safe_dump(small_profile()))
     subprocess.run([sys.executable, "-m", "dvc", "init", "-q", "--no-scm"], check=True)
-    assert repro() == [name for name in _without_work()["stages"] if name != "code"]
+    every = [name for name in _without_work()["stages"] if name != "code"]
+    assert [name for name in repro() if ":" not in name] == every
     return tmp_path
 
 
@@ -81,6 +95,11 @@ def replace(file, old, new):
     Path(file).write_text(text.replace(old, new, 1))
 
 
+def add_line(file):
+    with Path(file).open("a") as code:
+        code.write("_NEW = 1\n")
+
+
 def test_words_and_places_run_nothing_and_a_changed_line_runs_the_stages_that_use_it(house):
     replace("atelier/criteria/tree.py", '"""', '"""A new word. ')
     replace("atelier/training/loop.py", "\nimport ", "\n# A comment.\nimport ")
@@ -96,5 +115,66 @@ def test_words_and_places_run_nothing_and_a_changed_line_runs_the_stages_that_us
     )
     assert repro() == []
 
-    replace("atelier/criteria/splits.py", "def ", "_NEW = 1\n\n\ndef ")
+    add_line("atelier/criteria/splits.py")
     assert repro() == ["split"]
+
+
+def test_a_changed_loss_concerns_the_objectives_that_use_it(house):
+    add_line("atelier/objectives/dpo.py")
+    assert repro() == []
+
+    add_line("atelier/objectives/cpo_s.py")
+    assert reasons("cpo") == (
+        "code: atelier/objectives/cpo_s.py", "trains cpo-s", "keeps cpo"
+    )  # fmt: skip
+    assert repro() == ["cpo", "cpo:cpo-s", "evaluate"]
+
+    add_line("atelier/training/loop.py")
+    assert [name for name in repro() if ":" in name] == ["cpo:cpo", "cpo:cpo-s"]
+
+
+def objectives():
+    return set(Path("artifacts/cpo").iterdir())
+
+
+def change(**changes):
+    """Change settings of the profile by dotted name; None removes one."""
+    values = yaml.safe_load(Path("params/toy.yaml").read_text())
+    for name, value in changes.items():
+        *above, last = name.split(".")
+        section = values
+        for key in above:
+            section = section[key]
+        section[last] = value
+        if value is None:
+            del section[last]
+    Path("params/toy.yaml").write_text(yaml.safe_dump(values))
+
+
+def test_a_changed_added_or_removed_objective_concerns_no_other(house):
+    change(**{"cpo.objectives.cpo-s.omega": 8.0})
+    assert repro() == ["cpo", "cpo:cpo-s", "evaluate"]
+
+    dpo = {"objective": "dpo", "beta": 500, "learning_rate": 0.001}
+    change(**{"cpo.objectives.dpo": dpo})
+    assert reasons("cpo")[-2:] == ("trains dpo", "keeps cpo, cpo-s")
+    assert repro() == ["cpo", "cpo:dpo", "evaluate"]
+
+    change(**{"cpo.objectives.cpo": None})
+    assert repro() == ["cpo", "evaluate"]
+    assert objectives() == {Path("artifacts/cpo/cpo-s"), Path("artifacts/cpo/dpo")}
+
+    shutil.rmtree("artifacts/cpo")
+    assert repro() == []  # from DVC's cache
+    change(**{"cpo.objectives": small_profile()["cpo"]["objectives"]})
+    assert repro() == []  # the first result, from DVC's run cache
+
+
+def reasons(stage):
+    """Why a stage would run, as the code in this folder says."""
+    look = "print(json.dumps(plan.look(stages.read())[sys.argv[1]].reasons))"
+    words = f"import json, sys; from flows.dvc import plan, stages; {look}"
+    said = subprocess.run(
+        [sys.executable, "-c", words, stage], capture_output=True, text=True, check=True
+    )
+    return tuple(json.loads(said.stdout.splitlines()[-1]))

@@ -28,18 +28,14 @@ from atelier import atomic, checksums
 from atelier.config.training import Learns
 from atelier.errors import ArtifactError, ParamsError
 from atelier.models.denoiser import quiet
+from atelier.models.weight_files import FILE as FILE
+from atelier.models.weight_files import FULL as FULL
+from atelier.models.weight_files import file as file
 
 if TYPE_CHECKING:
     from atelier.models.denoiser import Denoiser
 
-FILE = "pytorch_lora_weights.safetensors"
-FULL = "diffusion_pytorch_model.safetensors"  # beside a config.json: a model of diffusers
 _CONFIG = "config.json"
-
-
-def file(folder: Path) -> Path:
-    """Return the file with a state's weights: full ones if such lie there, else a LoRA's."""
-    return folder / FULL if (folder / FULL).is_file() else folder / FILE
 
 
 def add(network: Any, name: str, lora: Learns, *, seed: int) -> None:

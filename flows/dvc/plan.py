@@ -16,9 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from atelier.config.profile import read_profile, read_switch
+from atelier.errors import AtelierError
 from flows.dvc.stages import CODE, Stage
 from tasks import code
-from tasks.run import paths
+from tasks.run import kept, paths
 from tasks.tracking.mlflow_runs import flat
 
 if TYPE_CHECKING:
@@ -97,6 +99,9 @@ def _prospect(
         restored = _there(repo, stage, pull)
     if restored is None:
         made |= _coded() if seen.name == CODE else {}
+        restored_inputs = made.keys() & {str(dep) for dep in stage.deps}
+        if made_of and all(Path(path).parent == paths.CODE for path in restored_inputs):
+            reasons += _parts(seen.name)  # its inputs lie here as they will be
         return Prospect(seen.name, "run", reasons, made_of)
     made |= restored
     return Prospect(seen.name, "restore", reasons)
@@ -153,6 +158,22 @@ def _coded() -> dict[str, Any]:
         md5 = hashlib.md5(content.encode(), usedforsecurity=False).hexdigest()
         found[file.as_posix()] = (HashInfo("md5", md5), Meta(size=len(content.encode())))
     return found
+
+
+def _parts(stage: str) -> tuple[str, ...]:
+    """Say which parts of a stage's result would be made, and which are kept."""
+    from tasks.training import objective_keys
+
+    if stage != "cpo":
+        return ()
+    try:
+        wanted = objective_keys.of(read_profile(paths.profile(read_switch(paths.SWITCH))))
+    except AtelierError:  # the stage will tell
+        return ()
+    making = kept.to_make(paths.CPO, wanted)
+    keeping = [name for name in wanted if name not in making]
+    said = (f"trains {', '.join(making) or 'none'}", f"keeps {', '.join(keeping)}")
+    return said if keeping else said[:1]
 
 
 def _settings(dep: Any, changed: Mapping[str, str]) -> Iterator[str]:

@@ -20,6 +20,7 @@ from typing import Literal
 
 from flows.dvc import locks, supervise
 from flows.dvc.stages import Meta, Stage
+from tasks.run import kept
 
 Outcome = Literal["Ran", "Committed", "RunCached", "UpToDate"]
 _SAYS: dict[str, Outcome] = {
@@ -77,6 +78,7 @@ def run(
         StageFailedError: DVC or the stage ended with an error, took too long, or was stopped.
     """
     words = dvc("repro", "--single-item", *["--force"] * force, stage.name)
+    more = {**more, **({kept.NOTHING: "1"} if force else {})}
     locks.strike_out_the_dead()
     code, outcome, tail = _try(words, stage, more, tell)
     while code and any(_BUSY in line for line in tail):

@@ -27,7 +27,7 @@ from atelier.reporting import Report
 from tasks.evaluation import candidates
 from tasks.evaluation.candidates import Candidate
 from tasks.run import paths, progress, resume
-from tasks.training import encoded_dataset, prompts
+from tasks.training import keys, prompts
 from tasks.training.prompts import Prompts
 
 
@@ -214,7 +214,7 @@ def _work(profile: Profile, compared: Sequence[Candidate]) -> Path:
         "evaluate",
         _sampled_by(profile.evaluate),
         profile.model,
-        encoded_dataset.weights_of(profile),
+        keys.base(profile),
         paths.JUDGED_BY,
         part_examined(profile),
         *(adapters.file(folder) for folder in dict.fromkeys(folders)),

@@ -15,6 +15,11 @@ from tasks.run import paths
 
 def folder(stage: str, *made_of: BaseModel | Path | str) -> Path:
     """Return the folder of this work: params, input files and folders, names."""
+    return paths.RESUME / f"{stage}-{key(*made_of)[:16]}"
+
+
+def key(*made_of: BaseModel | Path | str) -> str:
+    """Return a hash of what something is made of: params, input files and folders, names."""
     digest = hashlib.sha256()
     for part in made_of:
         if isinstance(part, BaseModel):
@@ -24,7 +29,7 @@ def folder(stage: str, *made_of: BaseModel | Path | str) -> Path:
         else:
             digest.update(part.encode())
         digest.update(b"\0")
-    return paths.RESUME / f"{stage}-{digest.hexdigest()[:16]}"
+    return digest.hexdigest()
 
 
 def done(work: Path) -> None:

@@ -1,7 +1,6 @@
 """Records and pictures, encoded: what the training stages read, built once and cached."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import torch
 from PIL import Image
@@ -165,9 +164,3 @@ def _unreadable(file: str, error: ImageError) -> ArtifactError:
         f"{paths.DATA / file} was readable when it was annotated and is not now ({error}); put "
         "it back, or run `dvc repro` to annotate what is there"
     )
-
-
-def weights_of(profile: Profile) -> Path | str:
-    """Return what tells two bases apart: the folder, or the hub id at its commit."""
-    folder = Path(profile.model.source)
-    return folder if folder.is_dir() else f"{profile.model.source}@{profile.model.revision}"

@@ -33,11 +33,13 @@ def roles(
         "flipped": [[prompts.flipped(record)] for record in records],
         "loser": [[prompts.bad(record)] for record in records],
     }
+    # With a tally of their own: what is said of one objective depends on no other.
+    more = dataclasses.replace(prompts)
     for name, objective in profile.cpo.objectives.items():
-        found |= _own_contrasts(name, objective, records, prompts, profile)
+        found |= _own_contrasts(name, objective, records, more, profile)
     if paired is not None:
         found["pair"] = [
-            [prompts.write(records[pair.win].model_copy(update={"caption": pair.caption}), ())]
+            [more.write(records[pair.win].model_copy(update={"caption": pair.caption}), ())]
             for pair in paired.pairs
         ]
     return found

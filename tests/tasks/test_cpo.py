@@ -11,6 +11,7 @@ from atelier.errors import ArtifactError, ParamsError
 from atelier.models import adapters
 from tasks import cpo, sft
 from tasks.run import paths
+from tasks.training import objective_keys
 
 
 @pytest.fixture
@@ -32,8 +33,83 @@ def test_each_objective_leaves_a_lora_a_curve_and_what_the_monitor_said(taught, 
         metrics = json.loads((paths.CPO / name / "metrics.json").read_text())
         assert (paths.CPO / name / adapters.FILE).is_file()
         assert {"drift", "accuracy", "win_error", "drifting"} <= metrics.keys()
-        assert f"{name}/drift" in notebook.curves[4]
+        assert "drift" in notebook.parts[name].curves[4]
+        assert notebook.parts[name].results.items() >= metrics.items()
+        assert notebook.results[f"{name}/drift"] == metrics["drift"]
+    assert notebook.settings["cpo-s"]["omega"] == 4.0
+    assert notebook.settings["cpo"]["beta"] == 500
     assert not list(paths.RESUME.iterdir())
+
+
+def with_omega(studio, omega, *without):
+    objectives = studio.cpo.objectives
+    changed = objectives["cpo-s"].model_copy(update={"omega": omega})
+    wanted = {k: one for k, one in {**objectives, "cpo-s": changed}.items() if k not in without}
+    cpo_params = studio.cpo.model_copy(update={"objectives": wanted})
+    return studio.model_copy(update={"cpo": cpo_params})
+
+
+def test_a_changed_omega_trains_one_objective_and_an_unchanged_profile_none(
+    taught, notebook, monkeypatch, capsys
+):
+    cpo.run(taught, notebook)
+    first = results()
+    trained = []
+    teach = cpo.trainer.teach
+    monkeypatch.setattr(
+        cpo.trainer, "teach", lambda name, *a, **k: trained.append(name) or teach(name, *a, **k)
+    )
+
+    cpo.run(with_omega(taught, 8.0), notebook)
+    assert trained == ["cpo-s"]
+    assert "cpo: unchanged, kept" in capsys.readouterr().err
+    changed = results()
+    assert {name for name in first if first[name] != changed[name]} >= {
+        f"artifacts/cpo/cpo-s/{adapters.FILE}", "artifacts/cpo/cpo-s/made_of.json"
+    }  # fmt: skip
+    assert all("/cpo-s/" in name for name in first if first[name] != changed[name])
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cpo.loading, "load", lambda params: pytest.fail("it loads the base"))
+        again = type(notebook)()
+        cpo.run(with_omega(taught, 8.0), again)
+        assert results() == changed
+        assert "cpo-s/drift" in again.results  # MLflow's run of the stage says it all the same
+        cpo.run(with_omega(taught, 8.0, "cpo"), notebook)
+    assert [path.name for path in paths.CPO.iterdir()] == ["cpo-s"]
+
+    cpo.run(taught, notebook)
+    assert results() == first
+
+
+def test_damaged_weights_are_trained_again(taught, notebook):
+    cpo.run(taught, notebook)
+    first = results()
+    file = paths.CPO / "cpo-s" / adapters.FILE
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+
+    cpo.run(taught, notebook)
+
+    assert results() == first
+
+
+def test_what_an_objective_is_made_of_decides_which_are_trained(taught):
+    before = objective_keys.of(taught)
+    params = taught.cpo
+    for update, changed in (
+        ({"pairs": None}, set()),  # no objective learns from pairs
+        ({"featured": "cpo"}, set()),
+        ({"caption_dropout": 0.5}, {"cpo", "cpo-s"}),
+    ):
+        now = objective_keys.of(
+            taught.model_copy(update={"cpo": params.model_copy(update=update)})
+        )
+        assert {name for name in before if now[name] != before[name]} == changed
+    file = paths.SPLIT / "train.jsonl"
+    file.write_text("".join(file.read_text().splitlines(keepends=True)[1:]))
+    assert not set(objective_keys.of(taught).values()) & set(before.values())
 
 
 def test_objectives_differ_in_what_they_teach(taught, notebook):
