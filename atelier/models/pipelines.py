@@ -100,6 +100,25 @@ def guided_against(empty: Condition, images: int, dtype: torch.dtype) -> dict[st
     }
 
 
+def check_distilled(network: nn.Module, guidance: float | None) -> None:
+    """Refuse a guidance input that the network lacks, and a network whose input is not said.
+
+    Raises:
+        ParamsError: Network and setting do not fit.
+    """
+    reads = bool(getattr(network.config, "guidance_embeds", False))
+    if reads and guidance is None:
+        raise ParamsError(
+            "distilled_guidance should be a number: this base has guidance as an input of its "
+            "network; 3.5 is usual for FLUX.1-dev"
+        )
+    if guidance is not None and not reads:
+        raise ParamsError(
+            f"distilled_guidance should be null, is {guidance:g}: this base has no guidance as "
+            "an input of its network, as FLUX.1-dev has"
+        )
+
+
 def release_encoders(pipeline: Any) -> None:
     """Drop codec and text encoders from memory."""
     parts = ("vae", *(name for _, name in _READERS if name in pipeline.components))

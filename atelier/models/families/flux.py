@@ -16,7 +16,7 @@ from atelier.models.denoiser import Condition
 from atelier.models.processes import Process, RectifiedFlow
 
 # The distilled models were trained with a guidance number as an input. Training and targets
-# use 1, "no guidance inside"; sampling uses what the pipeline is asked for.
+# use 1, "no guidance inside"; sampling has a setting of its own, `distilled_guidance`.
 _TRAINING_GUIDANCE = 1.0
 
 
@@ -104,12 +104,14 @@ class Flux:
         *,
         steps: int,
         guidance: float,
+        distilled_guidance: float | None = None,
     ) -> Tensor:
         """Return clean latents from ``noise`` ``[B, C, H, W]`` by the pipeline's own sampler.
 
         Guidance above 1 is true classifier-free guidance against the empty prompt, two
-        passes a step; a distilled model's guidance input stays at its training value.
+        passes a step. A distilled model's guidance input is ``distilled_guidance`` in both.
         """
+        pipelines.check_distilled(self.network, distilled_guidance)
         batch, channels, height, width = noise.shape
         scale = self._pipeline.vae_scale_factor
         dtype = pipelines.floating(self.network)  # the pipeline casts noise, not embeddings
@@ -124,7 +126,7 @@ class Flux:
             height=height * scale,
             width=width * scale,
             num_inference_steps=steps,
-            guidance_scale=_TRAINING_GUIDANCE,
+            guidance_scale=distilled_guidance or _TRAINING_GUIDANCE,
             output_type="latent",
             return_dict=False,
             **guided,

@@ -91,11 +91,13 @@ class SD3:
         *,
         steps: int,
         guidance: float,
+        distilled_guidance: float | None = None,
     ) -> Tensor:
         """Return clean latents from ``noise`` ``[B, C, H, W]`` by the pipeline's own sampler.
 
         Guidance above 1 takes the empty prompt beside the other in each step.
         """
+        pipelines.check_distilled(self.network, distilled_guidance)
         batch, _, height, width = noise.shape
         scale = self._pipeline.vae_scale_factor
         dtype = pipelines.floating(self.network)

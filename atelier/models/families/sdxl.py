@@ -113,12 +113,14 @@ class SDXL:
         *,
         steps: int,
         guidance: float,
+        distilled_guidance: float | None = None,
     ) -> Tensor:
         """Return clean latents from unit noise ``[B, C, H, W]`` by the pipeline's own sampler.
 
         The pipeline scales the noise by its scheduler's ``init_noise_sigma``. Guidance above 1
         takes the empty prompt beside the other in each step.
         """
+        pipelines.check_distilled(self.network, distilled_guidance)
         batch, _, height, width = noise.shape
         dtype = pipelines.floating(self.network)  # the pipeline casts embeddings, not noise
         scale = self._pipeline.vae_scale_factor
