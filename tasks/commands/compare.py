@@ -32,7 +32,7 @@ from atelier.errors import ParamsError
 from atelier.metrics import comparison, negatives
 from atelier.metrics.comparison import Painted, Result
 from atelier.metrics.fid import Distance
-from atelier.models import adapters, loading, sampling
+from atelier.models import adapters, loading, sampling, weight_files
 from tasks import evaluate
 from tasks.annotation import painted_pictures
 from tasks.evaluation import generation, scoring
@@ -77,7 +77,7 @@ def run(profile: Profile, first: str, second: str, *, promote: bool, slack: floa
     profile_name = read_switch(paths.SWITCH)
     sides = [_side(name, profile_name, profile) for name in (first, second)]
     if promote and sides[1].address is None:
-        raise ParamsError("the base is no registered model, so it cannot be promoted")
+        raise ParamsError(f"{second} is no registered model, so it cannot be promoted")
     criteria = tree.parse(paths.JUDGED_BY)
     test = annotations.read(generation.part_examined(profile), Record)
     examined = generation.painted_records(test, profile.evaluate.prompts)
@@ -144,12 +144,15 @@ def _side(name: str, profile_name: str, profile: Profile) -> Side:
     base = profile.model
     if name == "base":
         return Side(name, None, None)
+    if (brought := weight_files.brought(Path(name))) is not None:
+        return Side(Path(name).name, None, brought)
     address = registry.address(name, profile_name)
     if address is None and name == SERVING:
         return Side(f"base (nothing has the alias {SERVING} yet)", None, None)
     if address is None:
         raise ParamsError(
             f"{name} is not in the registry; it has {', '.join(registry.listed(profile_name))}"
+            "; a LoRA that is a file or a folder is named by its path"
         )
     objective = profile.cpo.objectives.get(registry.known(address)[0])
     if objective is not None and objective.objective == "npo":

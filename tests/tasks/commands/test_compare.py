@@ -99,3 +99,14 @@ def checked_profile(workspace):
     from atelier.config.profile import read_profile
 
     return read_profile(paths.profile("starter"))
+
+
+def test_a_lora_that_is_a_file_is_a_side(two, checked_profile, tmp_path):
+    file = tmp_path / "mine.safetensors"
+    file.touch()
+
+    side = compare._side(str(file), "starter", checked_profile)
+
+    assert (side.name, side.address, side.lora) == ("mine.safetensors", None, file)
+    with pytest.raises(ParamsError, match="is no registered model, so it cannot be promoted"):
+        compare.run(checked_profile, "base", str(file), promote=True, slack=0.05)
