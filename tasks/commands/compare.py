@@ -1,8 +1,9 @@
 """``atelier compare A B``: two registered models on one protocol, with intervals.
 
 Both paint the same test captions from the same noise, one annotator judges both, and the
-difference is taken picture by picture. The alias ``serving`` is on the model that was found
-better last; unlike ``champion``, which follows dvc.lock, nothing but this moves it, by
+difference is taken picture by picture, with an interval over captions. The alias ``serving``
+is on the model that was found better last; unlike ``champion``, which follows dvc.lock, nothing
+but this moves it, by
 
     the rule: B takes the place of A if the 95% interval of #A_neg(B) - #A_neg(A) lies below
     zero, and B's FID is at most (1 + slack) times A's.
@@ -90,8 +91,8 @@ def run(profile: Profile, first: str, second: str, *, promote: bool, slack: floa
         metrics=["fid", "kid"],
         learned=None,
         scores={},
+        captions=[record.caption for record in examined],
         reference="A",
-        resamples=profile.evaluate.bootstrap,
         seed=profile.evaluate.seed,
     )
     verdict = judge(results["A"], results["B"], slack)
@@ -121,7 +122,8 @@ def judge(first: Result, second: Result, slack: float) -> Verdict:
     gap = second.difference
     reasons = [
         f"#A_neg(B) - #A_neg(A) is {gap.estimate:+.2f} [{gap.low:+.2f}, {gap.high:+.2f}] over "
-        f"{gap.count} pictures, which {'lies' if gap.high < 0 else 'does not lie'} below zero"
+        f"{gap.count} pictures of {second.captions} captions, which "
+        f"{'lies' if gap.high < 0 else 'does not lie'} below zero"
     ]
     kept = True
     if first.fid is None or second.fid is None:
@@ -239,6 +241,7 @@ def _said(
     assert results["B"].difference is not None
     return {
         **rows,
+        "captions": results["B"].captions,
         "difference": dataclasses.asdict(results["B"].difference),
         "better": verdict.better,
         "why": verdict.why,
@@ -250,7 +253,8 @@ def _plain(distance: Distance | None) -> dict[str, Any] | None:
 
 
 def _table(sides: Sequence[Side], results: dict[str, Result]) -> Table:
-    table = Table(title="The same captions and noise, one annotator; lower is better")
+    over = f"{results['A'].attributes.negatives.count} pictures of {results['A'].captions}"
+    table = Table(title=f"The same {over} captions and noise, one annotator; lower is better")
     for heading in ("", "model", "#A_neg", "B - A, paired", "FID"):
         table.add_column(heading, overflow="fold")
     for letter, one in _lettered(sides):
