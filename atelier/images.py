@@ -1,4 +1,4 @@
-"""Pictures as people have them: read upright in RGB, or refused with a one-sentence reason."""
+"""Reading pictures: upright, in RGB, or refused with a reason; resizing and cropping."""
 
 import contextlib
 import hashlib

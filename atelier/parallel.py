@@ -1,4 +1,4 @@
-"""One function over many items in several processes, the results in the items' order."""
+"""Parallel map over several processes; results come in the order of the items."""
 
 import contextlib
 import multiprocessing

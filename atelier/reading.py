@@ -1,4 +1,4 @@
-"""YAML and JSON that people and models write, read within bounds.
+"""Bounded reading of untrusted YAML and JSON: size, depth, aliases, duplicate keys.
 
 Python's own readers give up by many errors, or not in time: a page of aliases that stands for
 gigabytes, ten thousand brackets, a number of five thousand digits, half of a character that no

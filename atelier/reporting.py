@@ -1,4 +1,4 @@
-"""How far a long function has come: it calls back, and never prints or logs."""
+"""Progress callback of long functions; the library never prints or logs."""
 
 from collections.abc import Callable, Mapping
 

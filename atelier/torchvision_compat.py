@@ -1,4 +1,4 @@
-"""Let a CUDA build of torchvision be imported beside a CPU build of torch.
+"""torchvision compatibility: lets a CUDA build be imported with a CPU build of torch.
 
 Package indexes offer such pairs. torchvision's library then cannot be loaded, its two
 operators ``nms`` and ``qnms`` stay undeclared, and the import dies, taking peft, clean-fid and

@@ -1,4 +1,4 @@
-"""New pictures in ``data/``: judged, parted and reported; nothing is trained."""
+"""Flow ``annotate-new``: judge and split new pictures in ``data/``, without training."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""Compare two registered models, and let the better one serve, by a stated rule."""
+"""Flow ``compare``: two registered models; promotes the better one by a fixed rule."""
 
 import json
 import sys

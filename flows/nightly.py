@@ -1,4 +1,4 @@
-"""What a team runs every night: reproduce, compare with what serves, report."""
+"""Flow ``nightly``: reproduce, compare ``champion`` with ``serving``, report."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""What all flows that run stages are made of: one Prefect task a stage, one run a repository.
+"""The Prefect task that runs one stage, and the lock that allows one run per repository.
 
 Prefect decides when and where, DVC decides whether: a task's state is named after what DVC
 did (``Ran``, ``Committed``, ``RunCached``, ``UpToDate``), and Prefect's own caching is off,

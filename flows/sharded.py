@@ -1,4 +1,4 @@
-"""``annotate`` and ``evaluate`` with their pictures shared out over Dask's workers.
+"""Sharded flows: pictures of ``annotate`` and ``evaluate`` divided among Dask workers.
 
 No second DAG and no second cache: workers fill what the stage goes on from after a stop
 (``tasks.annotation.shards`` its journal of judged pictures, ``tasks.evaluation.batches`` its

@@ -1,4 +1,4 @@
-"""``atelier survey analyze NAME``: what the votes mean, for people and for MLflow."""
+"""``atelier survey analyze NAME``: analyzes votes; writes a page, JSON and MLflow metrics."""
 
 import hashlib
 import sys

@@ -1,4 +1,4 @@
-"""``atelier survey make NAME``: a study is drawn from pictures that were painted."""
+"""``atelier survey make NAME``: draws a study from generated pictures."""
 
 import secrets
 import shutil

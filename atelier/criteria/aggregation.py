@@ -1,4 +1,4 @@
-"""Several annotators judge one image: which judgement counts, by a rule that params name.
+"""Aggregation of several annotators' judgements of one image, by a rule of the settings.
 
 A question is one criterion on one image, answered by those who speak; abstaining is silence
 and no vote. Where a rule finds no answer, the criterion is not active on that image.

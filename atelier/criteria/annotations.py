@@ -1,4 +1,4 @@
-"""One judgement is (image, criterion, pole, annotator, confidence); files of them only grow."""
+"""Judgement records (image, criterion, pole, annotator, confidence) and their JSONL files."""
 
 import json
 from collections.abc import Iterable, Iterator

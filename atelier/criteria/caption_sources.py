@@ -1,4 +1,4 @@
-"""Where the captions of a folder come from: a table, caption files, or the files' names.
+"""Caption sources of a folder: a table, caption files, or the names of the files.
 
 A table is CSV, JSON Lines or JSON (``tables``). Its columns are ours, ``file`` and
 ``caption``, or Hugging Face's, ``file_name`` and ``text``; ``artwork`` is optional, others are

@@ -1,4 +1,4 @@
-"""Prompts: a caption and attributes as one text, within what the text encoders read.
+"""Prompts for training: caption and attributes as one text, within the encoder's limit.
 
 ``y ∪ A`` is written by commas: ``a landscape in blue, harmonious palette, blurred edges``.
 The words of a bad pole are stated as plainly present, like those of a good one, and never

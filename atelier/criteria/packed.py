@@ -1,4 +1,4 @@
-"""Hugging Face data sets in parquet or Arrow files: pictures and captions, row by row.
+"""Packed Hugging Face data sets (parquet, Arrow): pictures and captions, row by row.
 
 Read are what ``save_to_disk`` writes and the parquet files of the hub, by pyarrow alone. An
 image column holds bytes, or a record of ``bytes`` and ``path``.

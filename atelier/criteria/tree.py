@@ -1,4 +1,4 @@
-"""The criteria: a tree whose leaves are attribute pairs.
+"""The criteria tree, whose leaves are attribute pairs: its schema, and how it is read.
 
 A file of ``params/criteria/`` holds one domain::
 

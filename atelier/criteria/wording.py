@@ -1,4 +1,4 @@
-"""What a reader objects to in the words of a tree that is otherwise in order.
+"""Wording advice for a valid criteria tree: poles that read badly inside a prompt.
 
 Phrases stand in prompts, joined by commas, and a text encoder paints what it reads: a
 negation is painted as the thing negated, and two phrases that are nearly one teach nothing.

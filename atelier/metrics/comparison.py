@@ -1,4 +1,4 @@
-"""Painters side by side: the same prompts and noise, one annotator, one extractor.
+"""Comparison of models on the same prompts and noise, by one annotator and one extractor.
 
 Shapes: ``N`` prompts, in one order for all painters.
 """

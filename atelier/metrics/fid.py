@@ -1,4 +1,4 @@
-"""Fréchet distance between two sets of images, with clean-fid's arithmetic, and KID beside it.
+"""FID: the Fréchet distance between two sets of images, with clean-fid's arithmetic.
 
 Shapes: ``N`` images, ``D`` features. The numbers mean something only beside others of the
 same extractor and the same number of images: with N not far above D, FID is biased upwards

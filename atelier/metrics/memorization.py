@@ -1,4 +1,4 @@
-"""Memorisation: did the painter copy paintings that it learned from?
+"""Memorization: the share of generated images that are too close to training images.
 
 Shapes: ``N`` painted pictures, ``M`` test paintings, ``T`` training paintings, ``D`` features.
 

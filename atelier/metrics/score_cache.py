@@ -1,4 +1,4 @@
-"""Scores and features that are computed once: cached by picture and by what computed them.
+"""Cache of scores and features, keyed by picture and by what computed them.
 
 A score is known by the sha256 of the picture's pixels, the caption where it is read, and the
 metric with its version, weights and precision. The files only grow, a line a picture, so an

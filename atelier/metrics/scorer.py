@@ -1,4 +1,4 @@
-"""What the metrics that score one picture at a time have in common: a description, a loader.
+"""The scorer type: description, weights and loader of a metric that scores single pictures.
 
 Shapes: ``B`` pictures in a batch.
 """

@@ -1,4 +1,4 @@
-"""Intervals: how far a number could be off because only so many images were looked at.
+"""Statistics of metrics: bootstrap and Wilson intervals, paired differences, win rates.
 
 Shapes: ``N`` images, ``R`` resamples. Every interval is about the images (the prompts) alone;
 another training seed moves numbers too, and only training again shows by how much.

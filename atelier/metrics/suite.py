@@ -1,4 +1,4 @@
-"""Which metrics there are, which can be measured here, and what stands beside each number."""
+"""The suite of metrics: which exist, which are available here, and their provenance."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Weights that metrics need: which files (weights.yaml), how they are fetched, whether whole.
+"""Weights of metrics: the manifest (weights.yaml), downloads, checksums.
 
 Nothing is downloaded unasked: a metric whose weights are absent is *unavailable*, and its
 reason names the command that fetches them. Files without a checksum in the manifest are trusted

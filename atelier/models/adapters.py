@@ -1,4 +1,4 @@
-"""One base, several states of one network: base, θ1 and θ, each a LoRA or weights of its own.
+"""Adapters: states of one network (base, θ1, θ), each a LoRA or full weights; ``use`` switches.
 
 A LoRA lies on the base. A full state is all of the network's weights once more, in float32:
 ``use`` puts its parameters into the modules in the base's place, so nothing is copied, and

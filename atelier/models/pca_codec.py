@@ -1,4 +1,4 @@
-"""A linear autoencoder: the principal components of square patches.
+"""PCA codec: a linear autoencoder from the principal components of square patches.
 
 The starter's codec. It is fitted in seconds, has a few thousand weights, and its latents are
 easy to diffuse. It answers what a diffusers pipeline asks of its ``vae``.

@@ -1,4 +1,4 @@
-"""What families ask of their diffusers pipeline in the same way: loading, latents, identity."""
+"""diffusers pipelines as all families use them: loading, latents, identity."""
 
 import hashlib
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A frozen base in fewer bits: its linear layers, by what diffusers supports.
+"""Quantization of the frozen base's linear layers, with diffusers' backends.
 
 LoRAs on it stay in float32 and learn as on any base; passes compute in ``model.dtype``.
 """

@@ -1,4 +1,4 @@
-"""Prompts → pictures, each from its own seed: the same wherever it stands in a batch."""
+"""Sampling: prompts to pictures, each from its own seed, independent of its batch."""
 
 import contextlib
 from collections.abc import Iterator, Sequence

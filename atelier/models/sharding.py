@@ -1,4 +1,4 @@
-"""The frozen base in shares: each process keeps one and borrows the rest, block by block.
+"""Sharding of the frozen base over processes; each block is gathered when it is used.
 
 torch's ``fully_shard`` (FSDP2) gathers a block's weights before its pass and drops them behind
 it. Adapters stay whole in every process, so gradients, optimizer, checkpoints and what is saved

@@ -1,4 +1,4 @@
-"""L_CPO: Complex Preference Optimization, not stabilised.
+"""L_CPO: Complex Preference Optimization, not stabilized.
 
 Meng et al., arXiv:2601.04300; not TRL's *Contrastive* PO. The paper's numbered equations could
 not be obtained, so docstrings say what is stated there and what is ours. Notation as in

@@ -1,4 +1,4 @@
-"""L_stab (CPO-S): stabilised Complex Preference Optimization, with three loser targets.
+"""L_stab (CPO-S): stabilized Complex Preference Optimization, with three loser targets.
 
 Notation and sources as in ``cpo``.
 """

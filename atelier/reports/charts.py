@@ -1,4 +1,4 @@
-"""Drawings of numbers as inline SVG: small, the same bytes every time, in the page's colours.
+"""Charts as inline SVG: small, byte-for-byte reproducible, in the page's colors.
 
 Colours, fonts and dashes come from the page's style sheet by class, so that a chart follows
 light, dark and print. Every chart says in words what it shows, for those who cannot see it.

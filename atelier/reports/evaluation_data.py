@@ -1,4 +1,4 @@
-"""What the report shows: painters, their data, and where it all comes from."""
+"""Data of the evaluation page: models, their results, and provenance."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

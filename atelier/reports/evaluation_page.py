@@ -1,4 +1,4 @@
-"""The page that people read: one HTML file that needs nothing else."""
+"""The evaluation page: one self-contained HTML file."""
 
 import base64
 import importlib.resources

@@ -1,4 +1,4 @@
-"""The model card: what a person who meets its weights has to know before using them.
+"""The model card of a trained LoRA: base, data, settings, results, limits.
 
 Made from the same page as the report, so that both say the same numbers.
 """

@@ -1,4 +1,4 @@
-"""The drawn paintings and how they are drawn.
+"""Starter drawings: pictures from a seed, with known attributes of each criterion.
 
 Six subjects in six main hues; the caption names those two and nothing else. What the caption
 does not say are the poles of seven attribute pairs, and they are painted so that they can be

@@ -1,4 +1,4 @@
-"""A small network that knows the starter's drawings: features for FID, and a second opinion.
+"""Feature network of the starter: features for FID, and the independent judge.
 
 Shapes: ``B`` images, ``H W`` their sides, 64 features. It is trained on a sketchbook of its
 own, to tell subject, main hue and the pole of each criterion from slightly damaged pixels. Its

@@ -1,4 +1,4 @@
-"""Tensors on disk by key: built once, by several processes at a time, and read when asked for.
+"""Tensor cache on disk: shards of tensors by key, built once by several processes.
 
 A cache is a folder of shards, safetensors files of some entries each. A shard's header carries
 the digest of every tensor, and the file is named by the digest of its header: a damaged header

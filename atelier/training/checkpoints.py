@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or absent, and know whether they are still themselves.
+"""Checkpoints of a training: written atomically, verified by checksum when read.
 
 A file is named ``step-00000100-<digest>.safetensors``; the digest is of its bytes. A damaged
 newest one is set aside and the one before it is taken.

@@ -1,4 +1,4 @@
-"""Encoded images, prompts and pairs that training reads, and what one step draws of them.
+"""Training data: encoded images, prompts and pairs, and the batch of each step.
 
 Everything random is drawn for the whole batch of a step; only then are the rows taken that are
 asked for, so that processes and passes which share a batch see what one would have seen.

@@ -1,4 +1,4 @@
-"""The error of a prediction for each image, its weight by time, and the logistic loss.
+"""Denoising error per image, its weight by time, and the logistic loss.
 
 Nothing here knows a network. torch is imported inside the functions: the settings of the
 objectives import this module, and every command reads settings.

@@ -1,4 +1,4 @@
-"""Learning or drifting? What every run of CPO reports, and when to worry.
+"""Drift diagnostics: distances to winner, loser and aim in each run of CPO, and an alarm.
 
 Shapes as in ``denoising_error``.
 """

@@ -1,4 +1,4 @@
-"""What is encoded once: pictures to latents, prompts to conditions; read back when asked for.
+"""Latents and text conditions: encoded once, cached, read back on demand.
 
 A key is what an entry was made from (a picture's hash, or a text) in a folder that names the
 painter's identity and, for pictures, their size.

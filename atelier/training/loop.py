@@ -1,4 +1,4 @@
-"""ONE loop for every objective: a step is a function of (seed, step), so resume is exact.
+"""The training loop of every objective; a step is a function of (seed, step).
 
 The loop knows parameters, an optimizer and a clock. What a step computes is handed in; it
 draws everything random from ``generator(seed, step, …)``, so that a run that was killed and

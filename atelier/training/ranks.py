@@ -1,4 +1,4 @@
-"""Several processes that train one network together: who takes which rows, how they agree.
+"""Ranks: several processes that train one network, their rows of a batch, all-reduce.
 
 Each process holds the whole network, or all of its adapters and a share of its frozen base
 (``models/sharding.py``), and takes some rows of the global batch; gradients are summed once a

@@ -1,4 +1,4 @@
-"""Finished work that DVC has not written down is committed, never repeated.
+"""Completion markers: finished work that DVC has not recorded is committed, not repeated.
 
 A stage takes hours and DVC a second to record it in dvc.lock; what kills DVC in that second
 (a machine that goes down, ``kill -9``) would make the next run train again, for DVC deletes

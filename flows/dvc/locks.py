@@ -1,4 +1,4 @@
-"""DVC's list of who reads and writes what, rid of those who were killed.
+"""DVC locks: removes entries of dead processes from ``.dvc/tmp/rwlock``.
 
 DVC notes in .dvc/tmp/rwlock which process reads or writes which file, and strikes it out at
 the process's end. After a ``kill -9`` the note stays until somebody wants the file; if another

@@ -1,4 +1,4 @@
-"""What a run of the pipeline would do, stage by stage, and why; nothing is run to find out.
+"""The plan of a run: what each stage would do, and why, without running it.
 
 DVC is asked in this process, for all stages at once: a process of its own a stage costs
 seconds each. Where a stage would run, nobody knows yet what it makes, so the stages behind it

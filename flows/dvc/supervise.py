@@ -1,4 +1,4 @@
-"""Run a command that cannot be orphaned: ``python -m flows.dvc.supervise -- command``.
+"""Process supervision: ``python -m flows.dvc.supervise -- command``, without orphans.
 
 The command gets a session of its own, and its whole process group is ended when
 

@@ -1,4 +1,4 @@
-"""``atelier doctor``: is this machine fit for the pipeline, and what to do if not."""
+"""``atelier doctor``: checks of this machine for the pipeline, each with its cure."""
 
 import importlib.metadata
 import os

@@ -1,4 +1,4 @@
-"""Which GPUs a stage gets: so many that nobody else holds, of those that this machine has.
+"""GPU leases: which free GPUs of this machine a stage gets.
 
 Two things are held. The lease of a device is a locked file of this machine: whoever holds it
 may be killed in any way, and the kernel gives the device back at once; all clones and all

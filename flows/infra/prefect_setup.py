@@ -1,4 +1,4 @@
-"""What the Prefect server must know: pools, limits, the watch over dead runs, deployments."""
+"""Prefect set-up: pools, limits, the automation for dead runs, deployments."""
 
 import importlib
 import subprocess

@@ -1,4 +1,4 @@
-"""A stage on another machine: what it needs and what it makes travel by git and DVC's remote.
+"""A stage on another machine: code by git, inputs and outputs by DVC's remote.
 
 The coordinator says which commit, which stage and which changed settings. The worker, in a
 clone of its own, fetches the commit, restores the stages before it from the run cache, runs

@@ -1,4 +1,4 @@
-"""What the person who runs a study does beside it: invite, revoke, look, export, delete."""
+"""Administration of a study: invite, revoke, status, export, delete."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""What stands before every page: headers, a limit on size, and where a form came from."""
+"""HTTP middleware: security headers, a limit on body size, checks of a form's origin."""
 
 import hashlib
 import hmac

@@ -1,4 +1,4 @@
-"""The study's pages: Jinja2 templates, in the reader's language, everything escaped."""
+"""Pages of the survey app: Jinja2 templates in the reader's language, with escaping."""
 
 import importlib.resources
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""``atelier survey serve NAME``: the app under uvicorn, on this machine alone."""
+"""``atelier survey serve NAME``: the app under uvicorn, on localhost unless asked otherwise."""
 
 import socket
 import sys

@@ -1,4 +1,4 @@
-"""The web app that asks: one question a screen, for people with an invitation.
+"""The survey's web app: one question per screen, for invited people.
 
 Nothing here knows who painted what, and no page shows anybody's answers but the reader's own.
 A vote is acknowledged by the redirect to the next question, after the database has synced it.

@@ -1,4 +1,4 @@
-"""What people answered, in a database: who may answer, and one row a vote.
+"""Votes and invitations in a SQL database: one row for each person and question.
 
 A token is shown once, when it is made; the database keeps its SHA-256. A vote is one row
 (invitation, question), written in one transaction and synced to disk before it is acknowledged.

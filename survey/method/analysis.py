@@ -1,4 +1,4 @@
-"""What people's answers say: who was preferred, along what, by whom, and how sure that is.
+"""Analysis of votes: preferences by dimension and group, with intervals.
 
 People whom the checks show to have answered without looking are left out of all numbers and
 listed; repeated questions count once, as they were first answered.

@@ -1,4 +1,4 @@
-"""Who is asked what: blind pairs, dealt so that all pairs, sides and dimensions get their due.
+"""Design of a study: blind pairs and sheets, balanced by pair, side and dimension.
 
 A *pair* is two painters' pictures of one prompt with one starting noise. A *sheet* is what one
 person is asked, in order: each of its pairs along every dimension, then the next pair. One

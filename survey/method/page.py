@@ -1,4 +1,4 @@
-"""What a study found, as people read it: a page of its own, or a section of the report."""
+"""Results page of a study, and its section of the evaluation page."""
 
 import importlib.resources
 import itertools

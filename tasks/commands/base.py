@@ -1,4 +1,4 @@
-"""``atelier base``: a small painter from nothing, where none can be downloaded.
+"""``atelier base``: trains a small base model from random weights.
 
 It is to the demo what SDXL is to a user: an input, not a stage. Captions of the
 sketchbook name subject and hue only, so the base draws good and bad poles alike.

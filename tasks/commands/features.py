@@ -1,4 +1,4 @@
-"""``atelier features``: the network whose features FID compares, and a second opinion.
+"""``atelier features``: trains the feature network and the independent judge.
 
 Like the base it is an input, not a stage: trained once on a sketchbook of its own, and
 committed. Its judgement is independent of the annotator's, so it is made from what the

@@ -1,4 +1,4 @@
-"""``atelier generate``: use what was learned: any models, any prompt, steered by criteria.
+"""``atelier generate``: images by several models, steered by criteria.
 
 Criteria steer by words, which θ1 was taught: a promoted criterion puts its good pole into the
 prompt, a suppressed one puts its bad pole into the prompt that guidance leads away from, in

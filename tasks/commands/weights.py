@@ -1,4 +1,4 @@
-"""``atelier weights``: what metrics need that is not shipped, and how it gets here."""
+"""``atelier weights``: lists, downloads and verifies the weights of metrics."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The pictures that ``evaluate`` compares: who paints which, from which noise, and where.
+"""Generation of the pictures that ``evaluate`` compares: model, noise, file.
 
 A picture is a function of painter, prompt and seed, but for its last bits, which are a matter
 of what it is painted beside. So batches are always the same ones, cut at multiples of

@@ -1,4 +1,4 @@
-"""Stages that train, on several devices: the same command, started once a process.
+"""Launcher of multi-device training: the stage's command, once per process.
 
 ``ATELIER_PROCESSES=4 python -m tasks cpo`` (or ``dvc repro``) starts accelerate's launcher,
 which starts the command again four times. How many devices a machine has is no param: what is

@@ -1,4 +1,4 @@
-"""The only code that knows MLflow: a run for each stage, under one for the whole pipeline.
+"""MLflow runs: one for each stage, under one for the whole pipeline.
 
 How it is laid out, so that runs compare well in MLflow's pages:
 

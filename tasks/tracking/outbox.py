@@ -1,4 +1,4 @@
-"""What a stage said of itself while MLflow was away: kept on disk, in order, for later.
+"""On-disk queue of MLflow calls made while the tracking server was unreachable.
 
 A folder a stage run: ``header.json`` (what the run is), ``said.jsonl`` (a line for each thing
 that was said, with its time) and the files that go with it. Nobody else touches a folder whose

@@ -1,4 +1,4 @@
-"""A registered model, as MLflow loads it again: prompts in, pictures out.
+"""MLflow pyfunc model of a registered LoRA: prompts in, pictures out.
 
 MLflow copies this file beside the LoRA it registers and runs it on
 ``mlflow.pyfunc.load_model``; nothing else imports it. What it needs beside the LoRA (which

@@ -1,4 +1,4 @@
-"""MLflow's model registry follows dvc.lock: ``atelier registry``.
+"""MLflow model registry, kept in agreement with dvc.lock: ``atelier registry``.
 
 A stage that DVC skips, restores or pulls says nothing to MLflow, so the registry is not
 written by the stages but reconciled with dvc.lock, as often as one likes:

@@ -1,4 +1,4 @@
-"""``atelier estimate sft``: what a training will need, against what the machine has.
+"""``atelier estimate sft|cpo``: memory, time and disk of a training.
 
 Counts follow from configurations, and what weights, gradients and optimizer occupy from those:
 they are *computed*. What passes need, and how long a step takes, nobody can compute well:

@@ -1,4 +1,4 @@
-"""Pictures that a training paints on its way, so that a person sees it learn; for MLflow alone.
+"""Validation images during a training, for MLflow alone.
 
 The prompts are captions of the validation set, with a starting noise each that stays the same,
 and are encoded with the corpus, before the encoders leave memory. The codec stays. Nothing

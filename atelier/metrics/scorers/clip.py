@@ -1,4 +1,4 @@
-"""CLIP as several metrics ask it: pixels and words in, embeddings out.
+"""CLIP embeddings of pictures and texts, shared by several metrics.
 
 Shapes: ``B`` pictures, ``S`` side in pixels, ``L`` tokens, ``D`` the shared width.
 """

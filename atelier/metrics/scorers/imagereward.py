@@ -1,4 +1,4 @@
-"""ImageReward: how well does the picture follow its caption, and how good is it, to people?
+"""ImageReward: predicted human rating of a picture for its caption.
 
 The image-reward package is written for transformers 4 and imports OpenAI's ``clip`` and its own
 trainer at the top. ``module`` gives its network back on transformers 5: the three functions

@@ -1,4 +1,4 @@
-"""Small text encoders from nothing: transformers' real CLIP and T5 with few parameters.
+"""Small text encoders with random weights: transformers' real CLIP and T5.
 
 What they make of a prompt is random but fixed; a network that is trained beside them learns
 to read it.
