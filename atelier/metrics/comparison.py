@@ -109,16 +109,16 @@ def compare(
     resamples: int,
     seed: int,
 ) -> dict[str, Result]:
-    """Measure every painter on the same footing.
+    """Measure all models under the same conditions.
 
     Args:
         painted: By the painter's name.
         real: What FID compares with.
         tree: The criteria judged by.
-        extractor: Whose features FID and its kin compare; None if its weights are absent.
-        metrics: Which of those that need features are asked for.
-        learned: Features of the training paintings; None if memorisation is not asked for.
-        scores: What was scored one picture at a time.
+        extractor: Of the features that FID and others compare; None if its weights are absent.
+        metrics: Requested metrics that need features.
+        learned: Features of the training paintings; None if memorization is not requested.
+        scores: Results of the metrics that score one picture at a time.
         reference: Name of the painter that differences are taken to.
         resamples: Of every bootstrap.
         seed: Of every bootstrap, and of KID's subsets.
@@ -172,7 +172,7 @@ def _score(
     resamples: int,
     seed: int,
 ) -> Score:
-    """A painter's scores beside the reference painter's, on the same prompts and noise."""
+    """A model's scores, paired with the reference model's on the same prompts and noise."""
     return Score(
         mean=statistics.mean(values, resamples=resamples, seed=seed),
         difference=None

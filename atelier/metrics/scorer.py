@@ -23,7 +23,7 @@ Scorer = Callable[[Sequence[Pixels], Sequence[str]], NDArray[np.float64]]
 
 @dataclass(frozen=True)
 class About:
-    """What stands beside every score.
+    """Description of a score, shown with every number.
 
     Attributes:
         name: In params, files and MLflow.

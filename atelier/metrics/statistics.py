@@ -1,7 +1,7 @@
 """Statistics of metrics: bootstrap and Wilson intervals, paired differences, win rates.
 
-Shapes: ``N`` images, ``R`` resamples. Every interval is about the images (the prompts) alone;
-another training seed moves numbers too, and only training again shows by how much.
+Shapes: ``N`` images, ``R`` resamples. Every interval covers the choice of images (the prompts)
+only. Another training seed also changes the numbers; only repeated trainings show by how much.
 """
 
 from dataclasses import dataclass

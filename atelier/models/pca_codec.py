@@ -1,7 +1,7 @@
 """PCA codec: a linear autoencoder from the principal components of square patches.
 
-The starter's codec. It is fitted in seconds, has a few thousand weights, and its latents are
-easy to diffuse. It answers what a diffusers pipeline asks of its ``vae``.
+The starter's codec. It is fitted in seconds, has a few thousand parameters, and its latents are
+easy to diffuse. It has the interface that a diffusers pipeline expects of its ``vae``.
 """
 
 import torch

@@ -63,7 +63,7 @@ def pair_values(
         towards_loser: Whether the objective leads to the losers, as NPO does.
 
     Returns:
-        As ``values``, but for ``drift`` and ``separation``, which need predictions.
+        As ``values``, without ``drift`` and ``separation``, which need predictions.
     """
     win, lose = (error.detach() for error in policy)
     base_win, base_lose = reference

@@ -169,7 +169,9 @@ def test_clips_wider_than_t5_are_refused(tmp_path, profile):
     training = profile["sft"]["training"]
     profile["base"] = {**yaml.safe_load(BASE), "network": network, "training": training}
 
-    with pytest.raises(ParamsError, match=r"sum of clip_widths should be at most text_width, 16"):
+    with pytest.raises(
+        ParamsError, match=r"sum of clip_widths should be at most text_width, 16"
+    ):
         read_profile(written(tmp_path, profile))
 
 
