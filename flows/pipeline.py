@@ -1,8 +1,8 @@
 """The Prefect task that runs one stage, and the lock that allows one run per repository.
 
-Prefect decides when and where, DVC decides whether: a task's state is named after what DVC
-did (``Ran``, ``Committed``, ``RunCached``, ``UpToDate``), and Prefect's own caching is off,
-for two caches would be two truths.
+Prefect decides when and where a stage runs, DVC decides whether. A task's state is named after
+what DVC did (``Ran``, ``Committed``, ``RunCached``, ``UpToDate``). Prefect's own caching is
+off, because DVC is the only cache.
 """
 
 import hashlib

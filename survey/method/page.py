@@ -83,7 +83,7 @@ def section(page: Page) -> Markup:
 def sentence(page: Page) -> str:
     """Return the finding in a sentence: who was preferred to whom, how often, how sure."""
     if not page.study.findings:
-        return "Nobody has answered yet."
+        return "There are no answers yet."
     group = EVERYBODY if len(page.coverage) > 1 else next(iter(page.coverage))
     found = page.study.finding(OVERALL, group)
     said = "; ".join(_preferred(page, one) for one in found.comparisons)
