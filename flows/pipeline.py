@@ -1,4 +1,4 @@
-"""The Prefect task that runs one stage, and the lock that allows one run per repository.
+"""Flows that run stages: one Prefect task for each stage, run through DVC.
 
 Prefect decides when and where a stage runs, DVC decides whether. A task's state is named after
 what DVC did (``Ran``, ``Committed``, ``RunCached``, ``UpToDate``). Prefect's own caching is
