@@ -12,7 +12,7 @@ from flows import compare, pipeline
 from flows.dvc import stages
 from flows.dvc.overrides import AS_WRITTEN
 from tasks.run import paths
-from tasks.tracking import mlflow_runs
+from tasks.tracking import connection
 
 _FIGURES = ("negatives", "negatives_low", "negatives_high", "fid")
 
@@ -52,7 +52,7 @@ def _report(verdict: str) -> str:
             "",
             verdict,
             "",
-            f"Runs and models: `{mlflow_runs.ui_command()}`",
+            f"Runs and models: `{connection.ui_command()}`",
             "",
         ]
     )

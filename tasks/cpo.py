@@ -16,6 +16,7 @@ from atelier.training import drift, loop, ranks
 from atelier.training.corpus import Corpus
 from atelier.training.ranks import Ranks
 from tasks.run import kept, paths, resume
+from tasks.tracking import registry
 from tasks.tracking.mlflow_runs import StageRun
 from tasks.training import encoded_dataset, materials, objective_keys, trainer
 from tasks.training.prompts import Prompts
@@ -68,13 +69,16 @@ def run(profile: Profile, tracked: StageRun) -> None:
             painter, corpus, params.training, _TEACHER, name, params.caption_dropout,
             pairs=pairs, judge=judge,
         )  # fmt: skip
-        metrics = _align(
-            name, objective, objective.step(setup), painter, encoded, profile, tracked,
-            together, grids, work=resume.folder(f"cpo-{name}", made_of[name]),
-        )  # fmt: skip
+        settings = registry.trained_by(name, profile)
+        with tracked.part(name, settings, paths.CPO / name) as own:
+            metrics = _align(
+                name, objective, objective.step(setup), painter, encoded, profile, own,
+                together, grids, work=resume.folder(f"cpo-{name}", made_of[name]),
+            )  # fmt: skip
+            metrics |= prompts.tally() | counts
+            own.metrics(metrics)
         if not together.first:
             continue
-        metrics |= prompts.tally() | counts
         atomic.write(paths.CPO / name / "metrics.json", json.dumps(metrics, indent=2) + "\n")
         tracked.metrics({f"{name}/{key}": value for key, value in metrics.items()})
         kept.seal(paths.CPO / name, made_of[name])
@@ -126,7 +130,6 @@ def _align(
             work=work,
             tracked=tracked,
             ranks=together,
-            curve_name=name,
             look=lambda done: grids.look(name, encoded, done, tracked),
         )
     if not together.first:

@@ -1,5 +1,6 @@
 """What several tests stand on: a small complete profile and small pictures."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -270,7 +271,15 @@ class Notebook:
 
     def __init__(self):
         self.results, self.curves, self.pictures, self.files = {}, {}, [], []
-        self.said = {}
+        self.said, self.parts, self.settings = {}, {}, {}
+
+    @contextlib.contextmanager
+    def part(self, name, settings, weights):
+        self.settings[name] = settings
+        own = self.parts[name] = Notebook()
+        yield own
+        self.pictures += own.pictures
+        assert weights.is_dir()
 
     def metrics(self, values, step=None):
         if step is None:

@@ -41,7 +41,7 @@ def read(
     if params.quantise is not None:
         parts["quantization_config"] = quantization.config(kind, params.quantise, dtype)
     if _is_patch_pca(folder):
-        from atelier.models.pca_codec import PatchPCA
+        from atelier.models.codec import PatchPCA
 
         # A pipeline folder names classes; diffusers imports only its own from it.
         parts["vae"] = PatchPCA.from_pretrained(folder / "vae", torch_dtype=codec_dtype)

@@ -36,7 +36,7 @@ from atelier.starter import feature_network
 from flows.dvc import runner
 from flows.dvc.overrides import changed
 from tasks.run import git, paths
-from tasks.tracking import mlflow_runs, outbox
+from tasks.tracking import connection, mlflow_runs, sync
 
 _CODE = ("atelier", "tasks", "dvc.yaml", "params/criteria", "data.dvc", "base")
 _CURVE = ["step", "gradient_norm", "drift"]
@@ -213,7 +213,7 @@ class _Place:
     def _told(self, experiment: str) -> dict[str, str]:
         """Return variables by which the stages log to our MLflow, under the study's run."""
         return {
-            "MLFLOW_TRACKING_URI": mlflow_runs.tracking_uri(),
+            "MLFLOW_TRACKING_URI": connection.tracking_uri(),
             mlflow_runs.STUDY: self.key,
             mlflow_runs.PIPELINE: f"{self.key}/{experiment}",
         }
@@ -221,7 +221,7 @@ class _Place:
     def deliver(self) -> None:
         """Tell MLflow what the workspace's stages could not while it was away."""
         workspace = self.kept / "workspace"
-        if any((workspace / outbox.FOLDER).glob("*")):
+        if any((workspace / sync.FOLDER).glob("*.json")):
             words = [sys.executable, "-m", "cli", "registry"]
             more = {**os.environ, **self._told(""), "PYTHONPATH": str(workspace.absolute())}
             subprocess.run(words, cwd=workspace, env=more, capture_output=True, check=False)

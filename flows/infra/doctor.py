@@ -18,7 +18,7 @@ from atelier.errors import ArtifactError, AtelierError
 from flows.infra import local_services
 from tasks.run import git, paths
 from tasks.run.console import console
-from tasks.tracking import mlflow_runs, outbox
+from tasks.tracking import connection, sync
 
 _PACKAGES = ("torch", "diffusers", "transformers", "peft", "dvc", "prefect", "mlflow")
 _FREE_GIB = 10.0  # of disk; a stage's outs lie there twice, in artifacts/ and in DVC's cache
@@ -175,7 +175,7 @@ def expect_server() -> None:
     why = local_services.failure(f"{url}/health", _PATIENCE) if url else None
     if why is not None:
         raise ArtifactError(
-            f"Prefect's server at {mlflow_runs.without_password(str(url))} (PREFECT_API_URL) "
+            f"Prefect's server at {connection.without_password(str(url))} (PREFECT_API_URL) "
             f"does not answer ({why}); `atelier up` starts one on this machine. Without "
             "PREFECT_API_URL each flow run starts one for itself, and `dvc repro` needs none"
         )
@@ -206,8 +206,8 @@ def _prefect() -> Iterator[Finding]:
 
 
 def _mlflow() -> Iterator[Finding]:
-    uri = mlflow_runs.tracking_uri()
-    waiting = len(outbox.waiting())
+    uri = connection.tracking_uri()
+    waiting = len(sync.waiting())
     late = f"; {waiting} stage run(s) wait to be delivered" if waiting else ""
     if not uri.startswith("http"):
         yield Finding("MLflow", "good", f"runs are kept in {paths.MLFLOW}/{late}")

@@ -19,7 +19,7 @@ from atelier.config.base import BaseParams, FolderCodec, PCACodec
 from atelier.config.profile import Profile
 from atelier.criteria import dataset, tree
 from atelier.errors import ArtifactError, ImageError, ParamsError
-from atelier.models import pca_codec, sampling
+from atelier.models import codec, sampling
 from atelier.models.denoiser import Denoiser, quiet
 from atelier.models.small import pipelines
 from atelier.objectives import denoising
@@ -151,7 +151,7 @@ def _untrained(params: BaseParams, captioned: _Captioned, profile: Profile) -> D
 
 def _codec(params: PCACodec | FolderCodec, pixels: Tensor) -> Any:
     if isinstance(params, PCACodec):
-        return pca_codec.fit(pixels[:_CODEC_PICTURES], params.patch_pixels, params.channels)
+        return codec.fit(pixels[:_CODEC_PICTURES], params.patch_pixels, params.channels)
     from diffusers import AutoencoderTiny
 
     if not Path(params.path).is_dir():

@@ -12,7 +12,7 @@ from atelier.errors import ArtifactError
 from tasks.evaluation import candidates, results
 from tasks.run import paths
 from tasks.run.console import console
-from tasks.tracking import mlflow_runs
+from tasks.tracking import connection
 
 
 def run() -> None:
@@ -31,7 +31,7 @@ def run() -> None:
         said = f"Unavailable: {', '.join(absent)}; `atelier weights` says what they need"
         out.print(escape(said), style="dim", highlight=False)
     out.print(f"Report      {results.REPORT}")
-    out.print(f"MLflow      {mlflow_runs.ui_command()}", soft_wrap=True)
+    out.print(f"MLflow      {connection.ui_command()}", soft_wrap=True)
     out.print("Prefect     atelier up", soft_wrap=True)
 
 

@@ -32,7 +32,7 @@ from atelier.config.model import ModelParams, recorded_model
 from atelier.config.profile import Profile, read_profile, read_switch
 from atelier.errors import ArtifactError
 from tasks.run import locked_outs, paths
-from tasks.tracking import mlflow_runs
+from tasks.tracking import connection, mlflow_runs, sync
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -91,7 +91,7 @@ def run(*, evaluating: bool = False) -> None:
     name = read_switch(paths.SWITCH)
     profile = read_profile(paths.profile(name))
     try:
-        mlflow_runs.deliver()
+        sync.deliver()
         if mlflow_runs.STUDY in os.environ:
             lines = ["the models of a study's experiments are not registered"]
         else:
@@ -117,15 +117,15 @@ def fetch(address: str) -> tuple[ModelParams, Path]:
     import mlflow
     from mlflow.exceptions import MlflowException
 
-    with mlflow_runs.alone():
-        mlflow_runs.client()
+    with connection.alone():
+        connection.client()
         try:
             folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=address))
         except (MlflowException, OSError) as error:
             raise ArtifactError(
-                mlflow_runs.without_password(
+                connection.without_password(
                     f"{address} cannot be read from MLflow at "
-                    f"{mlflow_runs.tracking_uri()}: {error}"
+                    f"{connection.tracking_uri()}: {error}"
                 )
             ) from None
     try:
@@ -156,8 +156,8 @@ def known(address: str) -> tuple[str, str]:
     from mlflow.exceptions import MlflowException
 
     name, _, number = address.removeprefix("models:/").partition("/")
-    with mlflow_runs.alone():
-        mlflow = mlflow_runs.client()
+    with connection.alone():
+        mlflow = connection.client()
         try:
             if "@" in name:
                 version = mlflow.get_model_version_by_alias(*name.split("@", 1))
@@ -166,9 +166,9 @@ def known(address: str) -> tuple[str, str]:
             return version.tags["painter"], version.tags["dvc.md5"]
         except (MlflowException, KeyError, TypeError) as error:
             raise ArtifactError(
-                mlflow_runs.without_password(
+                connection.without_password(
                     f"{address} is no model that `atelier registry` made, in MLflow at "
-                    f"{mlflow_runs.tracking_uri()}: {error}"
+                    f"{connection.tracking_uri()}: {error}"
                 )
             ) from None
 
@@ -207,14 +207,14 @@ def surveyed(
 
 def _as_it_was(error: Exception) -> str:
     said = f"the registry is as it was: {type(error).__name__}: {error}"
-    return mlflow_runs.without_password(said)[:200]
+    return connection.without_password(said)[:200]
 
 
 def _surveyed(
     study: str, md5: str, painters: Mapping[str, tuple[str, Mapping[str, float], str]]
 ) -> Iterator[str]:
-    with mlflow_runs.alone():
-        mlflow = mlflow_runs.client()
+    with connection.alone():
+        mlflow = connection.client()
         for weights, (painter, values, headline) in painters.items():
             key = f"tags.`dvc.md5` = '{weights}'"
             for version in mlflow.search_model_versions(key):
@@ -246,8 +246,8 @@ def address(name: str, profile: str) -> str | None:
     kind, at, alias = short.partition("@")
     registered, _, number = kind.partition("/")
     registered = f"atelier-{profile}-{registered}"
-    with mlflow_runs.alone():
-        mlflow = mlflow_runs.client()
+    with connection.alone():
+        mlflow = connection.client()
         try:
             version = (
                 mlflow.get_model_version_by_alias(registered, alias)
@@ -267,16 +267,16 @@ def listed(profile: str) -> list[str]:
     """
     from mlflow.exceptions import MlflowException
 
-    with mlflow_runs.alone():
+    with connection.alone():
         try:
-            found = mlflow_runs.client().search_model_versions(
+            found = connection.client().search_model_versions(
                 f"name LIKE 'atelier-{profile}-%'"
             )
         except MlflowException as error:
-            where = mlflow_runs.without_password(mlflow_runs.tracking_uri())
+            where = connection.without_password(connection.tracking_uri())
             raise ArtifactError(
                 f"MLflow at {where} does not answer, so its models are not known: "
-                + mlflow_runs.without_password(str(error))[:160]
+                + connection.without_password(str(error))[:160]
             ) from None
     names = [f"{one.name.removeprefix(f'atelier-{profile}-')}/{one.version}" for one in found]
     return ["base", *names]
@@ -285,17 +285,17 @@ def listed(profile: str) -> list[str]:
 def point(alias: str, to: str, why: str) -> None:
     """Move an alias to the model with the address ``to``, and write there why."""
     registered, version = to.removeprefix("models:/").split("/")
-    with mlflow_runs.alone():
-        mlflow = mlflow_runs.client()
+    with connection.alone():
+        mlflow = connection.client()
         mlflow.set_registered_model_alias(registered, alias, version)
         mlflow.set_model_version_tag(registered, version, f"{alias}.why", why)
 
 
 def log_comparison(profile: str, said: Mapping[str, Any], file: Path) -> None:
     """Keep a comparison as a run of its own, beside the pipeline's."""
-    with mlflow_runs.alone():
-        mlflow = mlflow_runs.client()
-        at = mlflow_runs.experiment(mlflow, profile)
+    with connection.alone():
+        mlflow = connection.client()
+        at = connection.experiment(mlflow, profile)
         tags = mlflow_runs.provenance() | {
             "comparison": f"{said['B']['model']} against {said['A']['model']}",
             "better": str(said["better"]).lower(),
@@ -321,9 +321,9 @@ def _reconcile(name: str, profile: Profile, evaluating: bool) -> Iterator[str]:
         yield "dvc.lock has no trained model yet"
         return
     measured = _measured(lock, evaluating)
-    with mlflow_runs.alone():
-        mlflow = mlflow_runs.client()
-        at = mlflow_runs.experiment(mlflow, name)
+    with connection.alone():
+        mlflow = connection.client()
+        at = connection.experiment(mlflow, name)
         versions: dict[str, str] = {}
         for one in weights:
             registered = f"atelier-{name}-{one.kind}"
@@ -530,14 +530,12 @@ def _source_run(mlflow: "MlflowClient", at: str, one: Weights) -> str:
     found = mlflow.search_runs([at], f"tags.`{tag}` = '{one.md5}'", max_results=1)
     if found:
         return str(found[0].info.run_id)
-    run = mlflow_runs.made_once(
+    run = sync.made_once(
         mlflow,
         at,
-        _FROM_DVC,
+        (_FROM_DVC, f"{one.painter} {one.md5}"),
         name=f"{one.painter} (from DVC)",
-        tags=mlflow_runs.provenance()
-        | _tags(one)
-        | {"mlflow.source.name": "dvc pull", _FROM_DVC: f"{one.painter} {one.md5}"},
+        tags=mlflow_runs.provenance() | _tags(one) | {"mlflow.source.name": "dvc pull"},
         started=time.time_ns() // 1_000_000,
     )
     mlflow.set_terminated(run)

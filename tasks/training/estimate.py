@@ -12,7 +12,7 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from rich.markup import escape
 from rich.table import Table
@@ -35,15 +35,22 @@ _DEVICES = (1, 8, 64)
 
 
 class _Measured(StageRun):
-    """Takes what a stage tells and keeps the speed and memory of its last report."""
+    """Takes what a stage logs and keeps the speed and memory of its last report."""
 
     def __init__(self) -> None:
         super().__init__()
         self.told: dict[str, float] = {}
 
     def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
-        """Keep what is told."""
-        self.told |= {name.rpartition("/")[2]: value for name, value in values.items()}
+        """Keep what is logged."""
+        self.told |= values
+
+    @contextlib.contextmanager
+    def part(
+        self, name: str, settings: Mapping[str, Any], weights: Path
+    ) -> Iterator["_Measured"]:
+        """Keep what the training of an objective logs as well."""
+        yield self
 
 
 def run(stage: Stage, profile: Profile, *, check: bool) -> None:

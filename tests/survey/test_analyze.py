@@ -170,14 +170,14 @@ def test_three_painters_are_put_on_one_scale(study, book):
 
 def register(study, weights):
     """Give a painter of the study weights that the registry knows, and register them."""
-    from tasks.tracking import mlflow_runs
+    from tasks.tracking import connection
 
     key = files.folder(study.name) / "key.json"
     values = json.loads(key.read_text())
     values["painters"][1]["weights"] = weights
     key.write_text(json.dumps(values))
-    mlflow = mlflow_runs.client()
-    at = mlflow_runs.experiment(mlflow, "starter")
+    mlflow = connection.client()
+    at = connection.experiment(mlflow, "starter")
     run = mlflow.create_run(at).info.run_id
     mlflow.create_registered_model("atelier-starter-theta")
     model = mlflow.create_logged_model(at, name="cpo-s", source_run_id=run)

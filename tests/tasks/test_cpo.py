@@ -33,7 +33,11 @@ def test_each_objective_leaves_a_lora_a_curve_and_what_the_monitor_said(taught, 
         metrics = json.loads((paths.CPO / name / "metrics.json").read_text())
         assert (paths.CPO / name / adapters.FILE).is_file()
         assert {"drift", "accuracy", "win_error", "drifting"} <= metrics.keys()
-        assert f"{name}/drift" in notebook.curves[4]
+        assert "drift" in notebook.parts[name].curves[4]
+        assert notebook.parts[name].results.items() >= metrics.items()
+        assert notebook.results[f"{name}/drift"] == metrics["drift"]
+    assert notebook.settings["cpo-s"]["omega"] == 4.0
+    assert notebook.settings["cpo"]["beta"] == 500
     assert not list(paths.RESUME.iterdir())
 
 

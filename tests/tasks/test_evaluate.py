@@ -24,7 +24,7 @@ from tasks import evaluate
 from tasks.commands import compare, table
 from tasks.evaluation import candidates, generation, results
 from tasks.run import paths
-from tasks.tracking import mlflow_runs, registry
+from tasks.tracking import connection, registry
 from tasks.training.prompts import Prompts
 
 DVC_YAML = Path(__file__).parents[2] / "dvc.yaml"
@@ -247,7 +247,7 @@ def test_a_registered_model_repaints_what_evaluate_painted(gallery, notebook, ml
     )
 
     for painter in ("theta1", "cpo-s"):
-        found = mlflow_runs.client().search_model_versions(f"tags.painter = '{painter}'")
+        found = connection.client().search_model_versions(f"tags.painter = '{painter}'")
         (version,) = found
         model = mlflow.pyfunc.load_model(f"models:/{version.name}/{version.version}")
         repainted = [base64.b64decode(image) for image in model.predict(rows)["image"]]
@@ -485,7 +485,7 @@ def test_two_models_are_compared_on_the_same_captions_and_noise(
     assert said["difference"]["estimate"] == pytest.approx(
         suites["cpo-s"]["negatives"] - suites["base"]["negatives"]
     )
-    mlflow = mlflow_runs.client()
-    (run,) = mlflow.search_runs([mlflow_runs.experiment(mlflow, "toy")], "tags.better != ''")
+    mlflow = connection.client()
+    (run,) = mlflow.search_runs([connection.experiment(mlflow, "toy")], "tags.better != ''")
     assert run.data.tags["comparison"] == "cpo-s against base"
     assert "B is " in " ".join(capsys.readouterr().out.split())

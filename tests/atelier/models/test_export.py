@@ -4,7 +4,7 @@ import torch
 from diffusers import FluxPipeline, FluxTransformer2DModel
 
 from atelier.errors import ArtifactError
-from atelier.models import adapters, export, pca_codec
+from atelier.models import adapters, codec, export
 
 ATTENTION = ["to_q", "to_k", "to_v", "to_out.0"]
 
@@ -28,7 +28,7 @@ def painted(painter, noise):
 
 def read_by_diffusers(painter, folder, noise):
     theirs = type(painter.pipeline()).from_pretrained(
-        folder / "base", vae=pca_codec.PatchPCA.from_pretrained(folder / "base" / "vae")
+        folder / "base", vae=codec.PatchPCA.from_pretrained(folder / "base" / "vae")
     )
     theirs.load_lora_weights(folder, weight_name="theta.safetensors")
     packed = hasattr(theirs, "_pack_latents")

@@ -8,7 +8,7 @@ import torch
 
 from atelier.config.model import ModelParams
 from atelier.errors import ArtifactError
-from atelier.models import adapters, pca_codec, sampling
+from atelier.models import adapters, codec, sampling
 from atelier.models.denoiser import join, take
 from atelier.models.loading import load
 
@@ -259,7 +259,7 @@ def test_a_lora_paints_the_same_in_a_pipeline_without_our_code(painter, lora, tm
         ours = painter.sample(latents, condition, empty, steps=3, guidance=1.0)
 
     theirs = type(painter.pipeline()).from_pretrained(
-        tmp_path / "base", vae=pca_codec.PatchPCA.from_pretrained(tmp_path / "base" / "vae")
+        tmp_path / "base", vae=codec.PatchPCA.from_pretrained(tmp_path / "base" / "vae")
     )
     theirs.load_lora_weights(tmp_path / "lora")
     found = theirs(

@@ -7,7 +7,7 @@ import safetensors.torch
 import torch
 
 from atelier.errors import ArtifactError, ParamsError
-from atelier.models import adapters, pca_codec
+from atelier.models import adapters, codec
 
 FAMILIES = pytest.mark.parametrize("family", ["flux", "sdxl-epsilon"])
 
@@ -125,7 +125,7 @@ def test_saved_it_paints_the_same_in_a_pipeline_without_our_code(painter, tmp_pa
     network = type(painter.network).from_pretrained(tmp_path / "full")
     theirs = kind.from_pretrained(
         tmp_path / "base",
-        vae=pca_codec.PatchPCA.from_pretrained(tmp_path / "base" / "vae"),
+        vae=codec.PatchPCA.from_pretrained(tmp_path / "base" / "vae"),
         **{painter.component: network},
     )
     start, limit = latents, {}

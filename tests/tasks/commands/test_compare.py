@@ -6,7 +6,7 @@ from atelier.metrics.fid import Distance
 from atelier.metrics.statistics import Interval
 from tasks.commands import compare
 from tasks.run import paths
-from tasks.tracking import mlflow_runs, registry
+from tasks.tracking import connection, registry
 
 
 def result(fid, gap=None):
@@ -36,7 +36,7 @@ def test_the_rule_wants_an_interval_below_zero_and_pictures_as_good(gap, fid, be
 @pytest.fixture
 def two(workspace, mlflow_folder, monkeypatch):
     """A registry with two versions of θ, whose bytes nobody needs."""
-    mlflow = mlflow_runs.client()
+    mlflow = connection.client()
     mlflow.create_registered_model("atelier-starter-theta")
     for _ in range(2):
         mlflow.create_model_version(
