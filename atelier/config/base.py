@@ -53,7 +53,7 @@ class SDXLNetwork(Params):
         if len(self.attention) != len(self.widths):
             raise ValueError(
                 f"attention should have one entry for each of the {len(self.widths)} widths, "
-                f"it has {len(self.attention)}"
+                f"has {len(self.attention)}"
             )
         for width in self.widths:
             if width % self.groups or width % self.head_width:
