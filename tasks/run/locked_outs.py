@@ -1,4 +1,4 @@
-"""Locked outs: outs of stages as in dvc.lock, read from DVC's cache or remote.
+"""Locked outs: outs of stages as in dvc.lock, read from DVC's cache or remote."""
 
 import contextlib
 import os
