@@ -427,8 +427,8 @@ def _report(profile: "Profile", tracked: Any) -> None:
         metrics=list(entries),
         learned=scoring.learned(profile, network),
         scores={},
+        captions=wanted,
         reference=candidates.BASE,
-        resamples=profile.evaluate.bootstrap,
         seed=profile.evaluate.seed,
     )
     outcome = results.Outcome(

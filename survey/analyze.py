@@ -23,8 +23,8 @@ PAGE = "page.html"
 def run(name: str) -> None:
     """Analyse all votes that are there; as often as one likes.
 
-    The rule by which people are left out, and the number of resamples, are those that the
-    profile held when the study was made: they cannot be chosen to suit the votes.
+    The rule by which people are left out is the one that the profile held when the study was
+    made: it cannot be chosen to suit the votes.
 
     Raises:
         ArtifactError: There is no such study, or its key or its votes are of another.
@@ -86,9 +86,8 @@ def _page(study: Study, key: Key, raters: Sequence[Rater], answers: Sequence[Ans
         names,
         [one.key for one in study.dimensions],
         list(study.sheets),
+        study.captions,
         checks_passed=key.checks_passed,
-        resamples=key.bootstrap,
-        seed=key.seed,
     )
     counted = {one.rater for one in found.trust if one.counted}
     trusted = [answer for answer in answers if answer.rater in counted]
@@ -97,6 +96,9 @@ def _page(study: Study, key: Key, raters: Sequence[Rater], answers: Sequence[Ans
         painters={one.name: one.label for one in key.painters},
         dimensions={one.key: one.name for one in study.dimensions},
         pairs=len(_pairs(study, key)) // len(study.dimensions),
+        captions=len(
+            {study.captions[one.prompt] for both, _ in _pairs(study, key) for one in both}
+        ),
         coverage={
             group: _coverage(group, study, key, raters, trusted) for group in study.sheets
         },

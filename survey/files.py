@@ -86,7 +86,7 @@ class Key(Params):
     painters: list[Painter]
     pictures: dict[str, Shown]
     checks_passed: float
-    bootstrap: int
+    bootstrap: int | None = None  # of studies made by earlier versions; no longer used
     seed: int
     made: dict[str, str]  # from which code and data
 

@@ -110,7 +110,6 @@ def write(
         painters=[one.painter for one in found],
         pictures=shown,
         checks_passed=wanted.checks_passed,
-        bootstrap=profile.evaluate.bootstrap,
         seed=wanted.seed,
         made=mlflow_runs.provenance(),
     )

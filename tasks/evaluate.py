@@ -61,8 +61,8 @@ def run(profile: Profile, tracked: StageRun) -> None:
         metrics=[name for name, entry in entries.items() if not entry.unavailable],
         learned=scoring.learned(profile, extractor),
         scores=scores,
+        captions=wanted,
         reference=candidates.BASE,
-        resamples=profile.evaluate.bootstrap,
         seed=profile.evaluate.seed,
     )
     _keep_pictures(asked)

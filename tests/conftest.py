@@ -106,7 +106,6 @@ evaluate:
   second_judge: starter
   metrics: [fid, kid, vendi, memorisation]
   scoring: {batch_images: 16, device: auto, dtype: float32}
-  bootstrap: 100
   grid_prompts: 2
   seed: 0
 survey:

@@ -42,7 +42,6 @@ class EvaluateParams(Params):
     # is reported as unavailable; `atelier weights` lists them.
     metrics: list[MetricName]
     scoring: ScoringParams
-    bootstrap: Count  # resamples behind each interval
     grid_prompts: Count  # columns of the sample grids
     seed: Seed
 

@@ -7,6 +7,7 @@ from pydantic import ValidationError
 from atelier import reading
 
 _SHOWN = 40  # mistakes that one message lists
+_GONE = {"bootstrap": "is no setting any more, since intervals are not resampled; remove it"}
 
 
 def explain(error: ValidationError) -> str:
@@ -29,6 +30,8 @@ def _field(location: tuple[int | str, ...]) -> str:
 
 
 def _reason(mistake: Any) -> str:
+    if mistake["type"] == "extra_forbidden" and mistake["loc"][-1] in _GONE:
+        return _GONE[mistake["loc"][-1]]
     text = mistake["msg"].removeprefix("Value error, ")
     text = text[0].lower() + text[1:]
     if mistake["type"] in {"missing", "value_error"}:

@@ -39,7 +39,6 @@ class StudyParams(Params):
     seeds: Annotated[list[Seed], Field(min_length=1)]
     tuning_seed: Seed
     tuning_prompts: Count
-    bootstrap: Count
     reference: str  # a painter: differences are taken to it, and to the base
     proposed: Name
     settings: dict[str, Any]  # changes of the profile for all runs, by dotted names

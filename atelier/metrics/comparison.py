@@ -71,6 +71,7 @@ class Result:
     """Everything that was measured of one painter.
 
     Attributes:
+        captions: How many different captions it painted.
         attributes: #A_neg and A_pos by the annotator.
         difference: #A_neg less the reference painter's, paired; None for the reference.
         fid: Distance to the test paintings; None with fewer than two of either.
@@ -82,6 +83,7 @@ class Result:
         clipped: Share of near-black and near-white pixels: an alarm, not a quality.
     """
 
+    captions: int
     attributes: Attributes
     difference: Interval | None
     fid: Distance | None
@@ -105,8 +107,8 @@ def compare(
     metrics: Collection[str],
     learned: fid.Features | None,
     scores: Scores,
+    captions: Sequence[str],
     reference: str,
-    resamples: int,
     seed: int,
 ) -> dict[str, Result]:
     """Measure all models under the same conditions.
@@ -119,9 +121,9 @@ def compare(
         metrics: Requested metrics that need features.
         learned: Features of the training paintings; None if memorization is not requested.
         scores: Results of the metrics that score one picture at a time.
+        captions: Of each prompt; the units of all intervals, however often one repeats.
         reference: Name of the painter that differences are taken to.
-        resamples: Of every bootstrap.
-        seed: Of every bootstrap, and of KID's subsets.
+        seed: Of KID's subsets.
     """
     base = negatives.counts(painted[reference].found, "negative")
     features = None if extractor is None else extractor.features(real.images)
@@ -139,26 +141,23 @@ def compare(
             return fid.distance(theirs, to, extractor=extractor.name, seed=seed)
 
         def score(of: Mapping[str, NDArray[np.float64]]) -> Score:
-            return _score(
-                of[name], None if name == reference else of[reference], resamples, seed
-            )
+            return _score(of[name], None if name == reference else of[reference], captions)
 
         return Result(
-            attributes=negatives.measure(one.found, tree, resamples=resamples, seed=seed),
+            captions=len(set(captions)),
+            attributes=negatives.measure(one.found, tree, captions),
             difference=None
             if name == reference
-            else statistics.difference(own, base, resamples=resamples, seed=seed),
+            else statistics.difference(own, base, captions),
             fid=distance(features),
             fid_clean=distance(clean),
             second=None
             if one.second is None
-            else statistics.mean(
-                negatives.counts(one.second, "negative"), resamples=resamples, seed=seed
-            ),
+            else negatives.mean(one.second, tree, captions, "negative"),
             diversity=None if theirs is None or "vendi" not in metrics else vendi.vendi(theirs),
             nearest=None
             if theirs is None or features is None or learned is None
-            else memorization.memorisation(theirs, features, learned),
+            else memorization.memorisation(theirs, features, learned, captions),
             scores={metric: score(of) for metric, of in scores.items()},
             clipped=clipped(one.images),
         )
@@ -169,16 +168,13 @@ def compare(
 def _score(
     values: NDArray[np.float64],
     base: NDArray[np.float64] | None,
-    resamples: int,
-    seed: int,
+    captions: Sequence[str],
 ) -> Score:
     """A model's scores, paired with the reference model's on the same prompts and noise."""
     return Score(
-        mean=statistics.mean(values, resamples=resamples, seed=seed),
-        difference=None
-        if base is None
-        else statistics.difference(values, base, resamples=resamples, seed=seed),
-        wins=None if base is None else statistics.wins(values, base),
+        mean=statistics.mean(values, captions),
+        difference=None if base is None else statistics.difference(values, base, captions),
+        wins=None if base is None else statistics.wins(values, base, captions),
         values=[float(value) for value in values],
     )
 

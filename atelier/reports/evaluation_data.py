@@ -142,3 +142,8 @@ class Page:
     data: DataSheet
     provenance: Sequence[tuple[str, str]]
     params: str
+
+    @property
+    def captions(self) -> int:
+        """How many different captions the prompts have."""
+        return len(set(self.prompts))

@@ -131,7 +131,8 @@ def _rows(page: Page, painter: Painter, base: Painter) -> list[tuple[str, str, s
     if ours.nearest is not None and theirs.nearest is not None:
         rows.append(
             (
-                "Near copies of training paintings, 5% expected",
+                "Near copies of training paintings; new pictures have "
+                f"{_ends(ours.nearest.expected, 100, '%')}",
                 _ends(ours.nearest.share, 100, "%"),
                 _ends(theirs.nearest.share, 100, "%"),
             )

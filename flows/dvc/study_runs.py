@@ -8,6 +8,7 @@ What an experiment found is kept under ``artifacts/NAME/``, under a key of its s
 the code, so that the same command goes on where it was stopped and repeats nothing.
 """
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -26,7 +27,7 @@ import yaml
 from atelier import atomic, images
 from atelier.config.profile import Profile, read_study
 from atelier.config.study import StudyParams
-from atelier.criteria import annotations
+from atelier.criteria import annotations, tree
 from atelier.criteria.annotations import Judgement
 from atelier.errors import ArtifactError, ParamsError
 from atelier.reports.study import design, figures, report
@@ -139,7 +140,7 @@ def write(
     planned: int,
 ) -> None:
     """Write docs/NAME.md and its figures from what there is, and the README's table."""
-    results = Results(found, len(study.seeds), study.bootstrap, feature_network.NAME)
+    results = Results(found, len(study.seeds), feature_network.NAME)
     folder = DOCUMENTS / name
     reading = folder / "reading.md"
     page = report.render(
@@ -249,17 +250,11 @@ def _known(file: Path, key: str) -> Found | None:
     before = json.loads(file.read_text(encoding="utf-8"))
     if before["key"] != key:
         return None
-    return Found(before["metrics"], before["negatives"], before["trained"])
+    return Found(**{field.name: before[field.name] for field in dataclasses.fields(Found)})
 
 
 def _keep(file: Path, key: str, one: Experiment, found: Found) -> None:
-    content = {
-        "key": key,
-        "settings": dict(one.changes),
-        "metrics": found.metrics,
-        "negatives": found.negatives,
-        "trained": found.trained,
-    }
+    content = {"key": key, "settings": dict(one.changes), **dataclasses.asdict(found)}
     atomic.write(file, json.dumps(content) + "\n")
 
 
@@ -349,7 +344,9 @@ def collect(workspace: Path) -> Found:
         }
         for folder in sorted((workspace / paths.CPO).iterdir())
     }
-    return Found(metrics, negatives, trained)
+    prompts = pd.read_csv(evaluated / "plots/prompts.csv", keep_default_na=False, dtype=str)
+    criteria = list(tree.parse(workspace / paths.JUDGED_BY).leaves())
+    return Found(metrics, prompts["caption"].tolist(), criteria, negatives, trained)
 
 
 def _curve(file: Path) -> dict[str, list[float]]:

@@ -1,8 +1,9 @@
 """``atelier compare A B``: two registered models, compared with intervals.
 
 Both paint the same test captions from the same noise, one annotator judges both, and the
-difference is taken picture by picture. The alias ``serving`` is on the model that was found
-better last; unlike ``champion``, which follows dvc.lock, nothing but this moves it, by
+difference is taken picture by picture, with an interval over captions. The alias ``serving``
+is on the model that was found better last; unlike ``champion``, which follows dvc.lock, nothing
+but this moves it, by
 
     the rule: B takes the place of A if the 95% interval of #A_neg(B) - #A_neg(A) lies below
     zero, and B's FID is at most (1 + slack) times A's.
@@ -32,7 +33,7 @@ from atelier.errors import ParamsError
 from atelier.metrics import comparison, negatives
 from atelier.metrics.comparison import Painted, Result
 from atelier.metrics.fid import Distance
-from atelier.models import adapters, loading, sampling
+from atelier.models import adapters, loading, sampling, weight_files
 from tasks import evaluate
 from tasks.annotation import painted_pictures
 from tasks.evaluation import generation, scoring
@@ -77,7 +78,7 @@ def run(profile: Profile, first: str, second: str, *, promote: bool, slack: floa
     profile_name = read_switch(paths.SWITCH)
     sides = [_side(name, profile_name, profile) for name in (first, second)]
     if promote and sides[1].address is None:
-        raise ParamsError("the base is no registered model, so it cannot be promoted")
+        raise ParamsError(f"{second} is no registered model, so it cannot be promoted")
     criteria = tree.parse(paths.JUDGED_BY)
     test = annotations.read(generation.part_examined(profile), Record)
     examined = generation.painted_records(test, profile.evaluate.prompts)
@@ -90,8 +91,8 @@ def run(profile: Profile, first: str, second: str, *, promote: bool, slack: floa
         metrics=["fid", "kid"],
         learned=None,
         scores={},
+        captions=[record.caption for record in examined],
         reference="A",
-        resamples=profile.evaluate.bootstrap,
         seed=profile.evaluate.seed,
     )
     verdict = judge(results["A"], results["B"], slack)
@@ -121,7 +122,8 @@ def judge(first: Result, second: Result, slack: float) -> Verdict:
     gap = second.difference
     reasons = [
         f"#A_neg(B) - #A_neg(A) is {gap.estimate:+.2f} [{gap.low:+.2f}, {gap.high:+.2f}] over "
-        f"{gap.count} pictures, which {'lies' if gap.high < 0 else 'does not lie'} below zero"
+        f"{gap.count} pictures of {second.captions} captions, which "
+        f"{'lies' if gap.high < 0 else 'does not lie'} below zero"
     ]
     kept = True
     if first.fid is None or second.fid is None:
@@ -144,12 +146,15 @@ def _side(name: str, profile_name: str, profile: Profile) -> Side:
     base = profile.model
     if name == "base":
         return Side(name, None, None)
+    if (brought := weight_files.brought(Path(name))) is not None:
+        return Side(Path(name).name, None, brought)
     address = registry.address(name, profile_name)
     if address is None and name == SERVING:
         return Side(f"base (nothing has the alias {SERVING} yet)", None, None)
     if address is None:
         raise ParamsError(
             f"{name} is not in the registry; it has {', '.join(registry.listed(profile_name))}"
+            "; a LoRA that is a file or a folder is named by its path"
         )
     objective = profile.cpo.objectives.get(registry.known(address)[0])
     if objective is not None and objective.objective == "npo":
@@ -236,6 +241,7 @@ def _said(
     assert results["B"].difference is not None
     return {
         **rows,
+        "captions": results["B"].captions,
         "difference": dataclasses.asdict(results["B"].difference),
         "better": verdict.better,
         "why": verdict.why,
@@ -247,7 +253,8 @@ def _plain(distance: Distance | None) -> dict[str, Any] | None:
 
 
 def _table(sides: Sequence[Side], results: dict[str, Result]) -> Table:
-    table = Table(title="The same captions and noise, one annotator; lower is better")
+    over = f"{results['A'].attributes.negatives.count} pictures of {results['A'].captions}"
+    table = Table(title=f"The same {over} captions and noise, one annotator; lower is better")
     for heading in ("", "model", "#A_neg", "B - A, paired", "FID"):
         table.add_column(heading, overflow="fold")
     for letter, one in _lettered(sides):

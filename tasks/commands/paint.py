@@ -19,7 +19,7 @@ from atelier.config.profile import Profile
 from atelier.criteria import captions, tree
 from atelier.criteria.tree import Tree
 from atelier.errors import ParamsError
-from atelier.models import adapters, loading, sampling
+from atelier.models import adapters, loading, sampling, weight_files
 from atelier.models.denoiser import Denoiser
 from atelier.reports import image_grids
 from tasks.evaluation import candidates
@@ -54,17 +54,18 @@ class Wish:
 
 @dataclass(frozen=True)
 class Model:
-    """A base, and the folder of the LoRA on it, or of full weights; None for the bare base."""
+    """A base, and where the LoRA on it or full weights are; None for the bare base."""
 
     name: str
     base: ModelParams
-    lora: Path | None
+    lora: Path | None  # a file, or a folder with one
 
     def identity(self) -> dict[str, str | None]:
         """Say which weights these are."""
+        file = None if self.lora is None else weight_files.brought(self.lora)
         return {
             "base": f"{self.base.source} at {self.base.revision}",
-            "lora": None if self.lora is None else images.sha256(adapters.file(self.lora)),
+            "lora": None if file is None else images.sha256(file),
         }
 
 
@@ -161,12 +162,12 @@ def named(name: str, profile: Profile) -> Model:
     if name.startswith("models:/"):
         base, lora = registry.fetch(name)
         return Model(name.removeprefix("models:/"), base, lora)
-    if adapters.file(Path(name)).is_file():
-        return Model(name, profile.model, Path(name))
+    if (brought := weight_files.brought(Path(name))) is not None:
+        return Model(name, profile.model, brought)
     raise ParamsError(
         f"--model {name!r} is unknown; it should be one of "
-        f"{', '.join([candidates.BASE, *trained])}, a folder with {adapters.FILE} "
-        f"or {adapters.FULL}, or an address in the registry such as "
+        f"{', '.join([candidates.BASE, *trained])}, a .safetensors file of a LoRA or the "
+        "folder with one (docs/formats.md), or an address in the registry such as "
         "models:/atelier-starter-theta@champion"
     )
 

@@ -37,7 +37,10 @@ def run() -> None:
 
 def _table(metrics: dict[str, dict[str, float]], roots: dict[str, dict[str, float]]) -> Table:
     names = list(next(iter(roots.values())))
-    table = Table(title="Negative attributes an image, with 95% interval; lower is better")
+    captions = next(iter(metrics.values())).get("captions")  # absent in older evaluations
+    over = "" if captions is None else f" over {captions:.0f} captions"
+    title = f"Negative attributes an image, with 95% interval{over}; lower is better"
+    table = Table(title=title)
     table.add_column("painter")
     for heading in ("#A_neg", "FID", *names):
         table.add_column(heading, justify="right")

@@ -126,6 +126,7 @@ def _headline(result: Result) -> dict[str, float]:
         "negatives": found.negatives.estimate,
         "negatives_low": found.negatives.low,
         "negatives_high": found.negatives.high,
+        "captions": result.captions,
         "positives": found.positives.estimate,
     }
     if result.second is not None:
@@ -138,6 +139,7 @@ def _headline(result: Result) -> dict[str, float]:
         row["vendi"] = result.diversity
     if result.nearest is not None:
         row["memorisation"] = result.nearest.share.estimate
+        row["memorisation_expected"] = result.nearest.expected.estimate
     for name, score in result.scores.items():
         row |= {name: score.mean.estimate, f"{name}_low": score.mean.low}
         row[f"{name}_high"] = score.mean.high
@@ -169,7 +171,12 @@ Rows = list[dict[str, str | float]]
 
 def _tables(outcome: Outcome) -> dict[str, Rows]:
     """Tables that ``dvc plots`` draws and spreadsheets open, by file name."""
-    tables: dict[str, Rows] = {}
+    tables: dict[str, Rows] = {
+        "prompts": [
+            {"prompt": place, "caption": caption}
+            for place, caption in enumerate(outcome.captions)
+        ]
+    }
 
     def add(table: str, painter: str, **values: str | float) -> None:
         tables.setdefault(table, []).append({"painter": painter, **values})

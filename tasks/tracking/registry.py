@@ -593,6 +593,9 @@ def _attach(
     known = mlflow.get_model_version(registered, version)
     model = known.source.removeprefix("models:/")  # the SQL store forgets its model_id
     headline = f"{known.tags['painter']}: #A_neg {suite['negatives']:.2f}"
+    if "captions" in suite:
+        ends = f"[{suite['negatives_low']:.2f}, {suite['negatives_high']:.2f}]"
+        headline += f" {ends} over {suite['captions']} captions"
     if "fid" in suite:
         headline += f", FID {suite['fid']:.2f}"
     if _put_card(mlflow, registered, version, model, known.tags):

@@ -242,6 +242,6 @@ def test_a_known_preference_put_in_through_the_server_is_inside_the_interval(
     one = page.study.finding(OVERALL, "experts").comparisons[0]
     assert one.rate.count == 6 * 30 * len(study.dimensions)
     assert one.rate.low <= 0.8 <= one.rate.high
-    assert one.rate.high - one.rate.low < 0.1
+    assert one.rate.high - one.rate.low < 0.2  # six captions
     assert page.coverage["experts"].reached == 1
     assert all(trusted.counted for trusted in page.study.trust)

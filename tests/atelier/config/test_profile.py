@@ -31,6 +31,7 @@ def test_all_mistakes_are_named_at_once_with_field_value_and_what_is_allowed(tmp
     profile["cpo"]["featured"] = "cpo-z"
     profile["cpo"]["objectives"]["cpo-s"] |= {"omega": 1, "loser_target": "mirror-policy"}
     profile["betta"] = 1
+    profile["evaluate"]["bootstrap"] = 1000
 
     with pytest.raises(ParamsError) as caught:
         read_profile(written(tmp_path, profile))
@@ -47,6 +48,7 @@ def test_all_mistakes_are_named_at_once_with_field_value_and_what_is_allowed(tmp
         "sft.lora.alpha: input should be a valid number",
         "omega should be below 1 for mirror-policy",
         "betta: extra inputs are not permitted, got 1",
+        "evaluate.bootstrap: is no setting any more, since intervals are not resampled",
     ):
         assert mistake in text
 

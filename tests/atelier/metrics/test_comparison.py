@@ -54,8 +54,8 @@ def compare(real=None, second=None, extractor=True, metrics=ALL, learned=None, s
         metrics=metrics,
         learned=learned,
         scores=scores or {},
+        captions=["x", "y", "x"],
         reference="base",
-        resamples=200,
         seed=0,
     )
 

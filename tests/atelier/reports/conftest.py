@@ -65,8 +65,8 @@ def page(tmp_path):
         metrics=["fid", "kid", "vendi", "memorisation"],
         learned=np.random.default_rng(5).uniform(0, 255, (6, 3)),
         scores={"clipscore": {"base": np.arange(4.0), "cpo-s": np.arange(4.0) + 1}},
+        captions=[ATTACK, 'a "sea"', "c", "d"],
         reference="base",
-        resamples=100,
         seed=0,
     )
     curve = {"loss": [(1, 0.5), (2, 0.4)], "drift": [(1, 0.1), (2, 0.3)]}
