@@ -61,7 +61,7 @@ class GenerationJob:
         return self.work / painter / f"{index:03}.png"
 
     def sum_of(self, painter: str, index: int) -> Path:
-        """Return the file of a picture's checksum; in another folder, for pictures are an out."""
+        """Return the file of a picture's checksum; in another folder, as pictures are outs."""
         return self.work / "sums" / painter / f"{index:03}.png.sha256"
 
     def rows(self, batch: Batch) -> range:
