@@ -12,7 +12,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from atelier.config.fields import Positive
-from atelier.objectives.objective import ChosenTeacher, Predictions
+from atelier.objectives.objective import ChosenTeacher
+from atelier.objectives.predictions import Predictions
 from atelier.training.denoising_error import denoising_error, logistic
 
 if TYPE_CHECKING:

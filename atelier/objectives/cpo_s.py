@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field, model_validator
 
 from atelier.config.fields import NonNegative
-from atelier.objectives.objective import ChosenTeacher, Contrasts, Predictions
+from atelier.objectives.objective import ChosenTeacher, Contrasts
+from atelier.objectives.predictions import Predictions
 from atelier.training.denoising_error import denoising_error
 
 if TYPE_CHECKING:
