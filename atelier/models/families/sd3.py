@@ -1,4 +1,4 @@
-"""SD3 and SD3.5: rectified flow, two CLIPs beside T5, codec shift and scale.
+"""SD3 and SD3.5: rectified flow, two CLIPs and T5, codec shift and scale.
 
 Shapes: ``B`` images, ``C H W`` latents, ``L`` tokens of both CLIPs and then of T5.
 """
