@@ -1,8 +1,8 @@
-"""The pictures that ``evaluate`` compares: who paints which, from which noise, and where.
+"""Generation of the pictures that ``evaluate`` compares: model, noise, file.
 
-A picture is a function of painter, prompt and seed, but for its last bits, which are a matter
-of what it is painted beside. So batches are always the same ones, cut at multiples of
-``evaluate.batch_images``: whoever paints them, in whatever order, and after whatever stop.
+A picture is a function of model, prompt and seed, except for its last bits, which depend on its
+batch. So batches are always the same, cut at multiples of ``evaluate.batch_images``, for every
+process, in any order, and after an interruption.
 """
 
 import contextlib
@@ -61,7 +61,7 @@ class GenerationJob:
         return self.work / painter / f"{index:03}.png"
 
     def sum_of(self, painter: str, index: int) -> Path:
-        """Return where a picture's checksum lies: not beside it, for pictures are an out."""
+        """Return the file of a picture's checksum; in another folder, as pictures are outs."""
         return self.work / "sums" / painter / f"{index:03}.png.sha256"
 
     def rows(self, batch: Batch) -> range:
@@ -194,8 +194,7 @@ def paint(
                 painter,
                 one.prompts([asked.records[index] for index in rows], writer),
                 [noise[index] for index in rows],
-                steps=sampled.steps,
-                guidance=sampled.guidance,
+                one.how(asked.profile),
                 pixels=asked.profile.model.pixels,
                 batch_images=sampled.batch_images,
                 report=progress.after(done, report),
@@ -228,7 +227,7 @@ def _work(profile: Profile, compared: Sequence[Candidate]) -> Path:
         paths.JUDGED_BY,
         part_examined(profile),
         *(adapters.file(folder) for folder in dict.fromkeys(folders)),
-        *(f"{one.name} {one.negative}" for one in compared),
+        *(f"{one.name} {one.negative} {one.guided}" for one in compared),
         *_painting_code(),
     )
 
@@ -241,7 +240,7 @@ def _painting_code() -> list[Path]:
 
 def _sampled_by(params: EvaluateParams) -> str:
     """What of ``evaluate:`` a picture depends on; metrics and intervals do not move it."""
-    decides = {"prompts", "steps", "guidance", "batch_images", "seed"}
+    decides = {"prompts", "steps", "guidance", "distilled_guidance", "batch_images", "seed"}
     return json.dumps(params.model_dump(include=decides), sort_keys=True)
 
 

@@ -1,7 +1,7 @@
-"""MLflow's model registry follows dvc.lock: ``atelier registry``.
+"""MLflow model registry, kept in agreement with dvc.lock: ``atelier registry``.
 
-A stage that DVC skips, restores or pulls says nothing to MLflow, so the registry is not
-written by the stages but reconciled with dvc.lock, as often as one likes:
+A stage that DVC skips, restores or pulls does not run, so the stages do not write the registry;
+it is reconciled with dvc.lock, any number of times:
 
 * θ1 is a version of ``atelier-<profile>-theta1``, each θ one of ``atelier-<profile>-theta``,
   known by the md5 that DVC gives the LoRA: the same weights are the same version;
@@ -104,8 +104,8 @@ def run(*, evaluating: bool = False) -> None:
         sys.stdout.write(f"registry: {line}\n")
 
 
-def fetch(address: str) -> tuple[ModelParams, Path]:
-    """Return the base and the folder of the LoRA of a registered model.
+def fetch(address: str) -> tuple[ModelParams, Path, bool]:
+    """Return the base and the LoRA's folder of a registered model, and whether it is guided.
 
     Args:
         address: ``models:/<name>/<version>`` or ``models:/<name>@<alias>``.
@@ -141,7 +141,7 @@ def fetch(address: str) -> tuple[ModelParams, Path]:
     beside = root / base.source
     if beside.is_dir():
         base = base.model_copy(update={"source": os.path.relpath(beside)})
-    return base, lora
+    return base, lora, not config.get("sampled_without_guidance", False)
 
 
 def known(address: str) -> tuple[str, str]:
@@ -292,7 +292,7 @@ def point(alias: str, to: str, why: str) -> None:
 
 
 def log_comparison(profile: str, said: Mapping[str, Any], file: Path) -> None:
-    """Keep a comparison as a run of its own, beside the pipeline's."""
+    """Record a comparison as its own run, outside the pipeline's run."""
     with connection.alone():
         mlflow = connection.client()
         at = connection.experiment(mlflow, profile)
@@ -424,7 +424,11 @@ def _version(
         source=f"models:/{model}",
         run_id=source,
         model_id=model,
-        tags=_tags(one) | mlflow_runs.provenance() | _base(profile) | _code(),
+        tags=_tags(one)
+        | ({"sampled_without_guidance": "true"} if _unguided(one, profile) else {})
+        | mlflow_runs.provenance()
+        | _base(profile)
+        | _code(),
     )
     return _sole_version(mlflow, registered, one) or str(made.version), ", new"
 
@@ -491,6 +495,7 @@ def _save(folder: Path, one: Weights, profile: Profile) -> None:
     from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 
     evaluate = profile.evaluate
+    guidance = 1.0 if _unguided(one, profile) else evaluate.guidance
     with tempfile.TemporaryDirectory() as lora:
         with locked_outs.opened() as outs:
             beside = [one.file.with_name("config.json")] if one.file.name == FULL else []
@@ -504,7 +509,9 @@ def _save(folder: Path, one: Weights, profile: Profile) -> None:
                 "root": str(Path.cwd()),
                 "model": profile.model.model_dump(),
                 "steps": evaluate.steps,
-                "guidance": evaluate.guidance,
+                "guidance": guidance,
+                "distilled_guidance": evaluate.distilled_guidance,
+                "sampled_without_guidance": _unguided(one, profile),
                 "batch_images": evaluate.batch_images,
             },
             input_example=pd.DataFrame({"prompt": ["a landscape in blue"], "seed": [1]}),
@@ -514,7 +521,7 @@ def _save(folder: Path, one: Weights, profile: Profile) -> None:
                 params=ParamSchema(
                     [
                         ParamSpec("steps", "long", evaluate.steps),
-                        ParamSpec("guidance", "double", evaluate.guidance),
+                        ParamSpec("guidance", "double", guidance),
                     ]
                 ),
             ),
@@ -540,6 +547,12 @@ def _source_run(mlflow: "MlflowClient", at: str, one: Weights) -> str:
     )
     mlflow.set_terminated(run)
     return run
+
+
+def _unguided(one: Weights, profile: Profile) -> bool:
+    """Whether these weights learned what guidance adds, and are sampled without."""
+    objective = profile.cpo.objectives.get(one.painter)
+    return objective is not None and objective.sampled_without_guidance()
 
 
 def trained_by(painter: str, profile: Profile) -> dict[str, Any]:
@@ -614,7 +627,7 @@ def _attach(
 def _put_card(
     mlflow: "MlflowClient", registered: str, version: str, model: str, tags: Mapping[str, str]
 ) -> bool:
-    """Put the model card beside the weights, unless it is there; say whether there is one.
+    """Write the model card next to the weights, unless it is there; say whether there is one.
 
     It has a tag of its own: a clone may have pulled the numbers first and the cards later.
     """
