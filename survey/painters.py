@@ -92,10 +92,10 @@ def _evaluated(name: str, weights: str | None, profile: Profile) -> Source:
 def _paint(source: Source, profile: Profile, asked: Sequence[Record], criteria: Tree) -> None:
     """Generate the captions of ``evaluate`` with a registered model, in the same way."""
     from atelier.models import adapters, loading, sampling
-    from tasks.evaluation import generation
+    from tasks.evaluation import candidates, generation
     from tasks.training.prompts import Prompts
 
-    base, lora = registry.fetch(source.painter.name)
+    base, lora, guided = registry.fetch(source.painter.name)
     painter = loading.load(base)
     adapters.attach(painter, _ADAPTER, lora)
     writer = Prompts(painter, criteria, profile.evaluate.seed)
@@ -107,8 +107,7 @@ def _paint(source: Source, profile: Profile, asked: Sequence[Record], criteria: 
             painter,
             [writer.write(record, ()) for record in asked],
             generation.seeds(profile.evaluate.seed, len(asked)),
-            steps=profile.evaluate.steps,
-            guidance=profile.evaluate.guidance,
+            candidates.how(profile).of(guided=guided),
             pixels=base.pixels,
             batch_images=profile.evaluate.batch_images,
             report=report,

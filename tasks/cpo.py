@@ -119,6 +119,8 @@ def _align(
     """Train one θ, or take the rest of its way; return what the monitor said last."""
     params = profile.cpo
     adapters.add(painter.network, name, params.lora, seed=params.training.seed)
+    if objective.init == "sft":
+        adapters.copy(painter.network, _TEACHER, name)
     with adapters.learning(painter.network, name):
         curve = trainer.teach(
             name,
@@ -130,7 +132,13 @@ def _align(
             work=work,
             tracked=tracked,
             ranks=together,
-            look=lambda done: grids.look(name, encoded, done, tracked),
+            look=lambda done: grids.look(
+                name,
+                encoded,
+                done,
+                tracked,
+                guided=not objective.sampled_without_guidance(),
+            ),
         )
     if not together.first:
         return {}

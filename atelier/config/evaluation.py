@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from atelier.config.fields import Count, Params, Real, Seed
+from atelier.config.fields import Count, Params, Positive, Real, Seed
 
 MetricName = Literal[
     "fid",
@@ -35,6 +35,8 @@ class EvaluateParams(Params):
     prompts: Count  # captions painted, at most; each has its own seed
     steps: Count  # sampling steps
     guidance: Annotated[Real, Field(ge=1)]  # classifier-free guidance; 1 is off
+    # Input of a base that was distilled with guidance, as FLUX.1-dev (3.5); null: it has none.
+    distilled_guidance: Positive | None = None
     batch_images: Count
     features: Literal["inception", "starter"]  # network whose features FID compares
     second_judge: Literal["starter"] | None  # independent of the annotator; for its drawings

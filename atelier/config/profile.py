@@ -1,7 +1,7 @@
 """``params/<profile>.yaml`` as one frozen model, and how it is read and checked.
 
-There are no defaults in code: a value that is missing in the file is reported, and so is an
-unknown key. Units stand at the field.
+There are no defaults in code, except that the options of an objective are off: a value that is
+missing in the file is reported, and so is an unknown key. Units stand at the field.
 """
 
 from pathlib import Path
@@ -19,7 +19,7 @@ from atelier.config.model import ModelParams
 from atelier.config.objectives import CPOParams, on_negative_branches
 from atelier.config.study import StudyParams
 from atelier.config.survey import SurveyParams
-from atelier.config.training import SFTParams
+from atelier.config.training import Learns, SFTParams
 from atelier.errors import ParamsError
 
 Section = TypeVar("Section", bound="Params")
@@ -64,6 +64,17 @@ class Profile(Params):
         return self
 
     @model_validator(mode="after")
+    def _copies_have_one_shape(self) -> "Profile":
+        copies = [name for name, one in self.cpo.objectives.items() if one.init == "sft"]
+        if copies and self.cpo.lora != self.sft.lora:
+            raise ValueError(
+                f"cpo.lora should be sft.lora for cpo.objectives.{copies[0]}, whose init 'sft' "
+                f"begins as a copy of θ1; they are {_spelled(self.cpo.lora)} and "
+                f"{_spelled(self.sft.lora)}"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _negative_branches_are_painted(self) -> "Profile":
         negative = on_negative_branches(self.cpo.objectives)
         if negative and self.evaluate.guidance <= 1:
@@ -73,6 +84,10 @@ class Profile(Params):
                 f"{self.evaluate.guidance:g}"
             )
         return self
+
+
+def _spelled(lora: Learns) -> str:
+    return lora if lora == "full" else f"{{{lora}}}"
 
 
 class Switch(Params):

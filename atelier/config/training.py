@@ -32,6 +32,7 @@ class Grids(Params):
     prompts: Count  # distinct captions of the validation set, evenly chosen
     steps: Count  # of sampling
     guidance: Annotated[Real, Field(ge=1)]
+    distilled_guidance: Positive | None = None  # as evaluate's
 
 
 class Training(Params):

@@ -71,6 +71,35 @@ def add(network: Any, name: str, lora: Learns, *, seed: int) -> None:
     network.eval()  # peft's layers come in training mode, in which dropout is on
 
 
+def copy(network: Any, source: str, name: str) -> None:
+    """Let state ``name`` begin as ``source`` is.
+
+    Raises:
+        ArtifactError: They are of two shapes.
+    """
+    theirs, own = weights(network, source), weights(network, name)
+    there = {key.replace(f".{source}.", f".{name}."): tensor for key, tensor in theirs.items()}
+    configs = [getattr(network, "peft_config", {}).get(one) for one in (source, name)]
+    scales = [one and (one.r, one.lora_alpha, one.use_rslora, one.use_dora) for one in configs]
+    if {k: t.shape for k, t in there.items()} != {k: t.shape for k, t in own.items()} or (
+        scales[0] != scales[1]
+    ):
+        raise ArtifactError(
+            f"{name} cannot begin as {source}: one has {_shape(configs[0], theirs)}, the other "
+            f"{_shape(configs[1], own)}; give both one `lora:`, or train {source} again"
+        )
+    for key, parameter in own.items():
+        parameter.data.copy_(there[key].data)
+
+
+def _shape(config: Any, parameters: Mapping[str, nn.Parameter]) -> str:
+    if config is None:
+        return f"{len(parameters)} full weights"
+    return (
+        f"a LoRA of rank {config.r}, alpha {config.lora_alpha:g}, on {len(parameters)} weights"
+    )
+
+
 def attach(painter: "Denoiser", name: str, place: Path) -> None:
     """Load a saved state under ``name``: full weights, or a LoRA of any trainer.
 

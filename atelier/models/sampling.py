@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,13 +17,40 @@ if TYPE_CHECKING:
     from atelier.models.denoiser import Denoiser
 
 
+@dataclass(frozen=True)
+class Sampling:
+    """How pictures are sampled.
+
+    Attributes:
+        steps: Of the sampler.
+        guidance: Classifier-free guidance, a second pass a step; 1 is off.
+        distilled_guidance: The number that a model distilled with guidance reads as an input,
+            as FLUX.1-dev does; None for models without such an input.
+    """
+
+    steps: int
+    guidance: float
+    distilled_guidance: float | None = None
+
+    def of(self, *, guided: bool) -> "Sampling":
+        """Return how a model is sampled that is, or is not, meant to be guided."""
+        return self if guided else replace(self, guidance=1.0)
+
+    def in_words(self) -> str:
+        """Return it for people, as ``12 steps, guidance 2``."""
+        found = f"{self.steps} steps, "
+        found += f"guidance {self.guidance:g}" if self.guidance > 1 else "without guidance"
+        if self.distilled_guidance is not None:
+            found += f", {self.distilled_guidance:g} as the network's guidance input"
+        return found
+
+
 def paint(
     painter: "Denoiser",
     prompts: Sequence[str],
     seeds: Sequence[int],
+    how: Sampling,
     *,
-    steps: int,
-    guidance: float,
     pixels: int,
     batch_images: int,
     report: Report,
@@ -34,8 +62,7 @@ def paint(
         painter: In the state (base or adapter) to sample from.
         prompts: One a picture.
         seeds: Of each picture's starting noise.
-        steps: Sampling steps.
-        guidance: Classifier-free guidance; 1 is off.
+        how: Steps and guidance.
         pixels: Side of the square pictures.
         batch_images: Pictures painted at once.
         report: Receives how many are done.
@@ -53,8 +80,9 @@ def paint(
             noise.to(device),
             painter.encode_texts(prompts[rows]),
             empty if against is None else painter.encode_texts(against[rows]),
-            steps=steps,
-            guidance=guidance,
+            steps=how.steps,
+            guidance=how.guidance,
+            distilled_guidance=how.distilled_guidance,
         )
         yield from to_bytes(painter.decode_latents(latents))
         report(min(start + batch_images, len(prompts)), {})

@@ -26,10 +26,9 @@ class CPO(ChosenTeacher):
     objective: Literal["cpo"]
     beta: Positive  # pull towards the reference; see cpo
 
-    def about(self) -> str:
-        """Return its sentence for tables."""
-        name = f"Complex Preference Optimization, not stabilised, β {self.beta:g}"
-        return ", ".join([name, *self._details()])
+    def title(self) -> str:
+        """Return its name and strength."""
+        return f"Complex Preference Optimization, not stabilised, β {self.beta:g}"
 
     def loss(self, at: Predictions) -> Tensor:
         """Return ``cpo`` of each image, ``[B]``."""

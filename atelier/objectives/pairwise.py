@@ -52,7 +52,7 @@ def step(objective: Pairwise, setup: Setup) -> Step:
         condition = corpus.condition(captions, images, device)
         reference = None
         if measure or objective.needs_reference():
-            with torch.no_grad(), use(painter.network, None):
+            with torch.no_grad(), use(painter.network, objective.reference_state(setup)):
                 reference = painter.predict(noisy, time, condition)
         predicted = painter.predict(noisy, time, condition)
         at = predicted.detach() if reference is None else reference

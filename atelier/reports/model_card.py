@@ -39,6 +39,7 @@ class Subject:
         shipped: Whether the base is a folder of this repository, which diffusers alone may not
             be able to load.
         settings: What it was trained with.
+        sampling: How its pictures were sampled, in words.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Subject:
     base: ModelParams
     shipped: bool
     settings: Mapping[str, Any]
+    sampling: str
 
 
 def render(page: Page, subject: Subject) -> str:

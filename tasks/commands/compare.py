@@ -36,7 +36,7 @@ from atelier.metrics.fid import Distance
 from atelier.models import adapters, loading, sampling, weight_files
 from tasks import evaluate
 from tasks.annotation import painted_pictures
-from tasks.evaluation import generation, scoring
+from tasks.evaluation import candidates, generation, scoring
 from tasks.run import paths, progress
 from tasks.run.console import console
 from tasks.tracking import registry
@@ -54,11 +54,13 @@ class Side:
         name: As it was asked for.
         address: In the registry, with its number; None for the base.
         lora: Folder of its weights; None for the base.
+        guided: Whether it is sampled with guidance, where the profile has any.
     """
 
     name: str
     address: str | None
     lora: Path | None
+    guided: bool = True
 
 
 def run(profile: Profile, first: str, second: str, *, promote: bool, slack: float) -> None:
@@ -161,13 +163,13 @@ def _side(name: str, profile_name: str, profile: Profile) -> Side:
         raise ParamsError(
             f"{name} was trained by npo: it guides another model and paints nothing"
         )
-    model, folder = registry.fetch(address)
+    model, folder, guided = registry.fetch(address)
     if (model.source, model.revision) != (base.source, base.revision):
         raise ParamsError(
             f"{name} was trained on {model.source} at {model.revision}, the profile in force "
             f"has {base.source} at {base.revision}; models of two bases are not compared here"
         )
-    return Side(name, address, folder)
+    return Side(name, address, folder, guided)
 
 
 def _paint(
@@ -189,8 +191,7 @@ def _paint(
                     painter,
                     prompts,
                     generation.seeds(profile.evaluate.seed, len(records)),
-                    steps=profile.evaluate.steps,
-                    guidance=profile.evaluate.guidance,
+                    candidates.how(profile).of(guided=one.guided),
                     pixels=profile.model.pixels,
                     batch_images=profile.evaluate.batch_images,
                     report=progress.after(len(files) * len(records), report),

@@ -10,6 +10,7 @@ from atelier.criteria.annotations import Record
 from atelier.errors import ArtifactError
 from atelier.models import adapters
 from atelier.models.adapters import State
+from atelier.models.sampling import Sampling
 from atelier.reports.evaluation_data import Sweep
 from tasks.run import paths
 from tasks.training.prompts import Prompts
@@ -45,6 +46,7 @@ class Candidate:
         adapter: Name of its LoRA in the network; None for the base.
         folder: Where its LoRA and curve lie; None for the base.
         negative: What guidance leads away from; None for the painter itself, unprompted.
+        guided: Whether it is sampled with the guidance of the others; else with none.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Candidate:
     adapter: str | None
     folder: Path | None
     negative: Negative | None = None
+    guided: bool = True
 
     def negative_state(self) -> State:
         """Return the state on the negative branch of guidance."""
@@ -60,6 +63,10 @@ class Candidate:
             return self.adapter
         own = {} if self.adapter is None else {self.adapter: 1 - self.negative.w}
         return own | {self.negative.adapter: 1.0}
+
+    def how(self, profile: Profile) -> Sampling:
+        """Return how it is sampled."""
+        return how(profile).of(guided=self.guided)
 
     def loras(self) -> dict[str, Path]:
         """Return the folder of each LoRA that it paints with, by its name in the network."""
@@ -75,6 +82,12 @@ class Candidate:
         if self.name == WITH_POSITIVES:
             return [prompts.flipped(record) for record in records]
         return [prompts.write(record, ()) for record in records]
+
+
+def how(profile: Profile) -> Sampling:
+    """Return how a profile samples, but for candidates that are not guided."""
+    evaluate = profile.evaluate
+    return Sampling(evaluate.steps, evaluate.guidance, evaluate.distilled_guidance)
 
 
 def of(profile: Profile) -> list[Candidate]:
@@ -105,8 +118,12 @@ def of(profile: Profile) -> list[Candidate]:
     ]
     for name, objective in profile.cpo.objectives.items():
         if objective.negative_branch() is None:
-            about = f"{objective.about()}; prompted with captions alone."
-            found.append(Candidate(name, f"θ {name}", about, name, paths.CPO / name))
+            guided = not objective.sampled_without_guidance()
+            about = f"{objective.about()}; prompted with captions alone" + (
+                "." if guided else ", and sampled without guidance."
+            )
+            folder = paths.CPO / name
+            found.append(Candidate(name, f"θ {name}", about, name, folder, guided=guided))
     alone = {one.name: one for one in found}
     for name, objective in profile.cpo.objectives.items():
         branch = objective.negative_branch()

@@ -185,8 +185,7 @@ def paint(
                 painter,
                 one.prompts([asked.records[index] for index in rows], writer),
                 [noise[index] for index in rows],
-                steps=sampled.steps,
-                guidance=sampled.guidance,
+                one.how(asked.profile),
                 pixels=asked.profile.model.pixels,
                 batch_images=sampled.batch_images,
                 report=progress.after(done, report),
@@ -219,7 +218,7 @@ def _work(profile: Profile, compared: Sequence[Candidate]) -> Path:
         paths.JUDGED_BY,
         part_examined(profile),
         *(adapters.file(folder) for folder in dict.fromkeys(folders)),
-        *(f"{one.name} {one.negative}" for one in compared),
+        *(f"{one.name} {one.negative} {one.guided}" for one in compared),
         *_painting_code(),
     )
 
@@ -232,7 +231,7 @@ def _painting_code() -> list[Path]:
 
 def _sampled_by(params: EvaluateParams) -> str:
     """What of ``evaluate:`` a picture depends on; metrics and intervals do not move it."""
-    decides = {"prompts", "steps", "guidance", "batch_images", "seed"}
+    decides = {"prompts", "steps", "guidance", "distilled_guidance", "batch_images", "seed"}
     return json.dumps(params.model_dump(include=decides), sort_keys=True)
 
 

@@ -313,6 +313,7 @@ def _subjects(outcome: Outcome, profile: Profile) -> Iterable[model_card.Subject
                 base=profile.model,
                 shipped=source.is_dir(),
                 settings=registry.trained_by(one.name, profile),
+                sampling=one.how(profile).in_words(),
             )
 
 

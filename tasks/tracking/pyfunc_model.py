@@ -52,14 +52,19 @@ class Painting(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
                 self._painter,
                 [str(prompt) for prompt in model_input["prompt"]],
                 [int(seed) for seed in model_input["seed"]],
-                steps=int(config["steps"]),
-                guidance=float(config["guidance"]),
+                self._sampling(config),
                 pixels=int(config["model"]["pixels"]),
                 batch_images=int(config["batch_images"]),
                 report=silent,
             )
             files = [base64.b64encode(images.png(pixels)).decode() for pixels in pictures]
             return pd.DataFrame({"image": files})
+
+    def _sampling(self, config: dict[str, Any]) -> sampling.Sampling:
+        """Return how it is sampled; models of before the setting read a guidance of 1."""
+        reads = getattr(self._painter.network.config, "guidance_embeds", False)
+        distilled = config.get("distilled_guidance", 1.0 if reads else None)
+        return sampling.Sampling(int(config["steps"]), float(config["guidance"]), distilled)
 
 
 def _model(config: dict[str, Any]) -> ModelParams:

@@ -104,8 +104,8 @@ def run(*, evaluating: bool = False) -> None:
         sys.stdout.write(f"registry: {line}\n")
 
 
-def fetch(address: str) -> tuple[ModelParams, Path]:
-    """Return the base and the folder of the LoRA of a registered model.
+def fetch(address: str) -> tuple[ModelParams, Path, bool]:
+    """Return the base and the LoRA's folder of a registered model, and whether it is guided.
 
     Args:
         address: ``models:/<name>/<version>`` or ``models:/<name>@<alias>``.
@@ -141,7 +141,7 @@ def fetch(address: str) -> tuple[ModelParams, Path]:
     beside = root / base.source
     if beside.is_dir():
         base = base.model_copy(update={"source": os.path.relpath(beside)})
-    return base, lora
+    return base, lora, not config.get("sampled_without_guidance", False)
 
 
 def known(address: str) -> tuple[str, str]:
@@ -424,7 +424,11 @@ def _version(
         source=f"models:/{model}",
         run_id=source,
         model_id=model,
-        tags=_tags(one) | mlflow_runs.provenance() | _base(profile) | _code(),
+        tags=_tags(one)
+        | ({"sampled_without_guidance": "true"} if _unguided(one, profile) else {})
+        | mlflow_runs.provenance()
+        | _base(profile)
+        | _code(),
     )
     return _sole_version(mlflow, registered, one) or str(made.version), ", new"
 
@@ -491,6 +495,7 @@ def _save(folder: Path, one: Weights, profile: Profile) -> None:
     from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 
     evaluate = profile.evaluate
+    guidance = 1.0 if _unguided(one, profile) else evaluate.guidance
     with tempfile.TemporaryDirectory() as lora:
         with locked_outs.opened() as outs:
             beside = [one.file.with_name("config.json")] if one.file.name == FULL else []
@@ -504,7 +509,9 @@ def _save(folder: Path, one: Weights, profile: Profile) -> None:
                 "root": str(Path.cwd()),
                 "model": profile.model.model_dump(),
                 "steps": evaluate.steps,
-                "guidance": evaluate.guidance,
+                "guidance": guidance,
+                "distilled_guidance": evaluate.distilled_guidance,
+                "sampled_without_guidance": _unguided(one, profile),
                 "batch_images": evaluate.batch_images,
             },
             input_example=pd.DataFrame({"prompt": ["a landscape in blue"], "seed": [1]}),
@@ -514,7 +521,7 @@ def _save(folder: Path, one: Weights, profile: Profile) -> None:
                 params=ParamSchema(
                     [
                         ParamSpec("steps", "long", evaluate.steps),
-                        ParamSpec("guidance", "double", evaluate.guidance),
+                        ParamSpec("guidance", "double", guidance),
                     ]
                 ),
             ),
@@ -540,6 +547,12 @@ def _source_run(mlflow: "MlflowClient", at: str, one: Weights) -> str:
     )
     mlflow.set_terminated(run)
     return run
+
+
+def _unguided(one: Weights, profile: Profile) -> bool:
+    """Whether these weights learned what guidance adds, and are sampled without."""
+    objective = profile.cpo.objectives.get(one.painter)
+    return objective is not None and objective.sampled_without_guidance()
 
 
 def trained_by(painter: str, profile: Profile) -> dict[str, Any]:

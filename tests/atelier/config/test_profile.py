@@ -18,7 +18,7 @@ def test_a_complete_profile_is_read(tmp_path, profile):
     read = read_profile(written(tmp_path, profile))
 
     assert isinstance(read, Profile)
-    assert read.model_dump(mode="json") == profile
+    assert read.model_dump(mode="json", exclude_unset=True) == profile
 
 
 def test_all_mistakes_are_named_at_once_with_field_value_and_what_is_allowed(tmp_path, profile):
@@ -219,6 +219,32 @@ NPO = {"objective": "npo", "beta": 2000, "learning_rate": 1e-4, "w": 0.0}
                 omega={"colour": 1}, loser_target="mirror-policy"
             ),
             "omega by root needs loser_target mirror-winner",
+        ),
+        (
+            lambda p: p["cpo"]["objectives"]["cpo-s"].update(
+                omega=0.5, k=2, loser_target="mirror-policy"
+            ),
+            "omega times k, 2, should be below 1 for mirror-policy",
+        ),
+        (
+            lambda p: p["cpo"]["objectives"]["cpo-s"].update(
+                k=2, loser_target="mirror-reference"
+            ),
+            "k should be null for mirror-reference",
+        ),
+        (
+            lambda p: (
+                p["cpo"]["objectives"]["cpo-s"].update(init="sft"),
+                p["cpo"].update(lora={**p["sft"]["lora"], "rank": 8}),
+            ),
+            r"cpo.lora should be sft.lora for cpo.objectives.cpo-s, .*rank=8.*rank=4",
+        ),
+        (
+            lambda p: (
+                with_objective(p, **NPO, beside=["cpo-s"]),
+                p["cpo"]["objectives"]["cpo-s"].update(teacher_guidance=2),
+            ),
+            "objectives.npo.beside should not name cpo-s, which is sampled without guidance",
         ),
     ],
 )

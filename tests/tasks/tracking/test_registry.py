@@ -278,16 +278,23 @@ def test_a_registered_model_paints_what_its_weights_paint(
                 painter,
                 prompts,
                 seeds,
-                steps=studio.evaluate.steps,
-                guidance=studio.evaluate.guidance,
+                sampling.Sampling(studio.evaluate.steps, studio.evaluate.guidance),
                 pixels=studio.model.pixels,
                 batch_images=studio.evaluate.batch_images,
                 report=silent,
             )
         )
 
+    if learns == "full":  # as if guidance had been inside the targets: it is painted without
+        values = yaml.safe_load((paths.PARAMS / "toy.yaml").read_text())
+        values["cpo"]["objectives"]["cpo-s"]["teacher_guidance"] = 2.0
+        values["evaluate"]["guidance"] = 3.0
+        (paths.PARAMS / "toy.yaml").write_text(yaml.safe_dump(values))
     registry.run()
     (number,) = [n for n, painter in versions("atelier-toy-theta") if painter == "cpo-s"]
+    version = mlflow_runs.client().get_model_version("atelier-toy-theta", number)
+    *_, guided = registry.fetch(f"models:/atelier-toy-theta/{number}")
+    assert guided == (learns == "lora") == ("sampled_without_guidance" not in version.tags)
     model = mlflow.pyfunc.load_model(f"models:/atelier-toy-theta/{number}")
     rows = model.predict(pd.DataFrame({"prompt": prompts, "seed": seeds}))
 
@@ -390,7 +397,7 @@ def test_versions_of_other_code_are_read_as_they_were_made_or_refused_with_a_cur
     registry.run()
 
     rewritten(THETA1, without_newer_settings)
-    base, lora = registry.fetch(f"models:/{THETA1}/1")
+    base, lora, _ = registry.fetch(f"models:/{THETA1}/1")
     assert base == trained.model
     assert (lora / registry.LORA).read_text() == "one"
     rewritten(THETA1, lambda python: python["config"]["model"].update(tomorrow=1))
