@@ -1,4 +1,4 @@
-"""Candidates of the comparison: base, θ1, sft+positives, the θ of each objective."""
+"""Candidates of the comparison: base, θ1, θ1 with good poles, the θ of each objective."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
