@@ -1,4 +1,4 @@
-"""``atelier survey analyze NAME``: what the votes mean, for people and for MLflow."""
+"""``atelier survey analyze NAME``: analyzes votes; writes a page, JSON and MLflow metrics."""
 
 import hashlib
 import sys
@@ -142,7 +142,7 @@ def _coverage(
 
 
 def _for_models(found: Page, key: Key) -> dict[str, tuple[str, Mapping[str, float], str]]:
-    """What each registered model is told: its scores, how often it won, and a sentence."""
+    """Return for each registered model its scores, its win rates, and a sentence."""
     return {
         one.weights: (one.name, dict(_values(found, one.name)), page.sentence(found))
         for one in key.painters

@@ -1,4 +1,4 @@
-"""``results.json`` of a study: what ``analyse`` found, for the report and other programs."""
+"""``results.json`` of a study: what ``analyze`` found, for the report and other programs."""
 
 from collections.abc import Collection
 from pathlib import Path

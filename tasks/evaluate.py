@@ -1,4 +1,4 @@
-"""Stage ``evaluate``: base, θ1 and each θ paint the test captions, and are compared."""
+"""Stage ``evaluate``: generates the test captions with base, θ1 and each θ; compares."""
 
 import shutil
 from collections.abc import Sequence

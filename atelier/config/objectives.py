@@ -61,8 +61,8 @@ class CPOParams(Params):
         pairwise = [name for name, one in self.objectives.items() if one.needs_pairs]
         if pairwise and self.pairs is None:
             raise ValueError(
-                f"pairs should say where {', '.join(pairwise)} get their pairs of pictures, "
-                "is null; docs/pairs.md has both ways"
+                f"pairs is null, but {', '.join(pairwise)} need pairs of pictures; "
+                "docs/pairs.md describes both sources"
             )
         if pairwise and self.training.batch_images % 2:
             raise ValueError(

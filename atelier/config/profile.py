@@ -58,8 +58,8 @@ class Profile(Params):
         if full and negative:
             raise ValueError(
                 f"{full[0]}.lora 'full' does not go with cpo.objectives.{negative[0]}: its "
-                "negative branch adds up shares of LoRAs, full weights have none; give LoRAs, "
-                "or leave it out"
+                "negative branch adds LoRAs, and full weights have none; use LoRAs, or remove "
+                "the objective"
             )
         return self
 

@@ -1,4 +1,4 @@
-"""Painters side by side: the same prompts and noise, one annotator, one extractor.
+"""Comparison of models on the same prompts and noise, by one annotator and one extractor.
 
 Shapes: ``N`` prompts, in one order for all painters.
 """
@@ -111,16 +111,16 @@ def compare(
     reference: str,
     seed: int,
 ) -> dict[str, Result]:
-    """Measure every painter on the same footing.
+    """Measure all models under the same conditions.
 
     Args:
         painted: By the painter's name.
         real: What FID compares with.
         tree: The criteria judged by.
-        extractor: Whose features FID and its kin compare; None if its weights are absent.
-        metrics: Which of those that need features are asked for.
-        learned: Features of the training paintings; None if memorisation is not asked for.
-        scores: What was scored one picture at a time.
+        extractor: Of the features that FID and others compare; None if its weights are absent.
+        metrics: Requested metrics that need features.
+        learned: Features of the training paintings; None if memorization is not requested.
+        scores: Results of the metrics that score one picture at a time.
         captions: Of each prompt; the units of all intervals, however often one repeats.
         reference: Name of the painter that differences are taken to.
         seed: Of KID's subsets.
@@ -170,7 +170,7 @@ def _score(
     base: NDArray[np.float64] | None,
     captions: Sequence[str],
 ) -> Score:
-    """A painter's scores beside the reference painter's, on the same prompts and noise."""
+    """A model's scores, paired with the reference model's on the same prompts and noise."""
     return Score(
         mean=statistics.mean(values, captions),
         difference=None if base is None else statistics.difference(values, base, captions),

@@ -1,12 +1,12 @@
-"""Memorisation: did the painter copy paintings that it learned from?
+"""Memorization: the share of generated images that are too close to training images.
 
 Shapes: ``N`` painted pictures, ``M`` test paintings, ``T`` training paintings, ``D`` features.
 
-A picture is *near* if it lies closer to some training painting than 95% of the test paintings
-do, which nobody learned from. A painter that makes new pictures of the same kind has some near
-ones too; how many depends on M, and both numbers are reported. More is a sign of copying, to be
-looked at in the pairs: in a narrow domain two honest pictures can be close, and features that
-do not see a detail cannot miss it.
+A picture is *near* if it lies closer to some training painting than 95% of the test paintings,
+which were not trained on. A model that makes new pictures of the same kind has some near ones
+too; how many depends on M, and both numbers are reported. More is a sign of copying; look at
+the pairs, because in a narrow domain two independent pictures can be close, and features may
+ignore a copied detail.
 """
 
 from collections.abc import Sequence

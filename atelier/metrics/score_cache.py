@@ -1,8 +1,8 @@
-"""Scores and features that are computed once: cached by picture and by what computed them.
+"""Cache of scores and features, keyed by picture and by what computed them.
 
-A score is known by the sha256 of the picture's pixels, the caption where it is read, and the
-metric with its version, weights and precision. The files only grow, a line a picture, so an
-interrupted run loses at most a batch; a line that was cut is computed again.
+The key of a score is the sha256 of the picture's pixels, the caption if the metric reads it,
+and the metric with its version, weights and precision. Files are append-only with one line per
+picture, so an interrupted run loses at most a batch; a truncated line is computed again.
 """
 
 import contextlib
@@ -44,7 +44,7 @@ def scored(
         load: Loads the network; not called if every score is known.
         folder: The cache.
         batch_images: Pictures scored at once.
-        report: Told how many pictures are done.
+        report: Receives how many pictures are done.
 
     Raises:
         ValueError: The network gave a score that is no finite number.
@@ -96,7 +96,7 @@ class Remembered:
                 held: Features = np.load(file, allow_pickle=False)
                 return held
         if file.is_file():
-            warnings.warn(f"{file} was damaged on the disk and is made anew", stacklevel=2)
+            warnings.warn(f"{file} was corrupted on disk and is computed again", stacklevel=2)
         found = self._extractor.features(images)
         known.unlink(missing_ok=True)
         atomic.write(file, _npy(found))

@@ -1,4 +1,4 @@
-"""What the metrics that score one picture at a time have in common: a description, a loader.
+"""The scorer type: description, weights and loader of a metric that scores single pictures.
 
 Shapes: ``B`` pictures in a batch.
 """
@@ -23,7 +23,7 @@ Scorer = Callable[[Sequence[Pixels], Sequence[str]], NDArray[np.float64]]
 
 @dataclass(frozen=True)
 class About:
-    """What stands beside every score.
+    """Description of a score, shown with every number.
 
     Attributes:
         name: In params, files and MLflow.

@@ -1,8 +1,8 @@
-"""One base, several states of one network: base, θ1 and θ, each a LoRA or weights of its own.
+"""Adapters: states of one network (base, θ1, θ), each a LoRA or full weights; ``use`` switches.
 
-A LoRA lies on the base. A full state is all of the network's weights once more, in float32:
-``use`` puts its parameters into the modules in the base's place, so nothing is copied, and
-buffers and code stay shared.
+A LoRA is added to the base. A full state is a second set of all weights, in float32: ``use``
+puts its parameters into the modules in place of the base's, so they are not copied, and buffers
+and code are shared.
 
 ``use`` is the only switch. Forward passes of a state must be followed by their backward pass
 before the next switch: a changed state between the two silently gives zero gradients.
@@ -166,8 +166,8 @@ def _in_the_file(key: str, name: str) -> str:
 def _refuse_damaged(path: Path) -> None:
     if path.is_file() and checksums.damaged(path, _sum_of(path)):
         raise ArtifactError(
-            f"{path} is damaged: its bytes are not those that {_sum_of(path).name} beside it "
-            f"tells of; remove {path.parent} and run `dvc repro {_stage(path.parent)}`"
+            f"{path} is damaged: its checksum differs from {_sum_of(path).name}; remove "
+            f"{path.parent} and run `dvc repro {_stage(path.parent)}`"
         )
 
 
@@ -370,7 +370,7 @@ def _adapted(network: Any, shares: Mapping[str, float]) -> Iterator[None]:
 
 
 def _layers(network: Any) -> list[Any]:
-    """Return the layers with LoRAs; looked for anew only where the adapters are others.
+    """Return the layers with LoRAs; searched again only after the adapters changed.
 
     The walk over all modules, at each switch, costs hundredths of a small network's step.
     """
@@ -384,7 +384,7 @@ def _layers(network: Any) -> list[Any]:
 
 
 def _own(network: Any, name: str) -> list[nn.Parameter]:
-    """Return the weights of the LoRA ``name``; looked for anew only where it is another one."""
+    """Return the weights of the LoRA ``name``; searched again only after it changed."""
     known: dict[str, tuple[Any, list[nn.Parameter]]] = vars(network).setdefault("lora_own", {})
     config = network.peft_config[name]
     if name not in known or known[name][0] is not config:

@@ -1,4 +1,4 @@
-"""LoRAs in kohya's layout, as ComfyUI and AUTOMATIC1111 read those of SDXL and FLUX.
+"""LoRA export to kohya's layout, for ComfyUI and AUTOMATIC1111 (SDXL and FLUX).
 
 A layer becomes ``lora_unet_<layer>`` with ``lora_down``, ``lora_up`` and ``alpha``; readers
 scale by alpha / rank. Layers have the names of the models' own code, which kohya's tools look

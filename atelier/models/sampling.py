@@ -1,4 +1,4 @@
-"""Prompts → pictures, each from its own seed: the same wherever it stands in a batch."""
+"""Sampling: prompts to pictures, each from its own seed, independent of its batch."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -59,14 +59,14 @@ def paint(
     """Paint one picture a prompt, in order.
 
     Args:
-        painter: In the state (base or adapter) that is to paint.
+        painter: In the state (base or adapter) to sample from.
         prompts: One a picture.
         seeds: Of each picture's starting noise.
         how: Steps and guidance.
         pixels: Side of the square pictures.
         batch_images: Pictures painted at once.
-        report: Told how many are done.
-        against: What guidance leads away from, one a picture; None for the empty prompt.
+        report: Receives how many are done.
+        against: Negative prompts of guidance, one per picture; None for the empty prompt.
 
     Yields:
         Pictures ``[H, W, 3]``, 8 bits a channel.
@@ -97,13 +97,13 @@ def branches(painter: "Denoiser", positive: "State", negative: "State") -> Itera
     prompt are predicted in the negative state, the others in the positive one. The families'
     own samplers run unchanged, so with two equal states this is ordinary guidance.
 
-    Prompts must not be empty themselves, and nothing else may be led away from: rows are told
-    apart by the empty prompt's ``pooled`` condition.
+    Prompts must not be empty, and the negative prompt must be: rows are distinguished by the
+        empty prompt's ``pooled`` condition.
 
     Args:
         painter: With the adapters of both states.
-        positive: Who follows the prompt.
-        negative: Who is led away from.
+        positive: State of the positive branch.
+        negative: State of the negative branch.
     """
     from atelier.models.adapters import use
 

@@ -1,4 +1,4 @@
-"""L_CPO: Complex Preference Optimization, not stabilised.
+"""L_CPO: Complex Preference Optimization, not stabilized.
 
 Meng et al., arXiv:2601.04300; not TRL's *Contrastive* PO. The paper's numbered equations could
 not be obtained, so docstrings say what is stated there and what is ours. Notation as in
@@ -12,7 +12,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from atelier.config.fields import Positive
-from atelier.objectives.objective import ChosenTeacher, Predictions
+from atelier.objectives.objective import ChosenTeacher
+from atelier.objectives.predictions import Predictions
 from atelier.training.denoising_error import denoising_error, logistic
 
 if TYPE_CHECKING:

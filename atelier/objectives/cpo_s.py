@@ -1,4 +1,4 @@
-"""L_stab (CPO-S): stabilised Complex Preference Optimization, with three loser targets.
+"""L_stab (CPO-S): stabilized Complex Preference Optimization, with three loser targets.
 
 Notation and sources as in ``cpo``.
 """
@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field, model_validator
 
 from atelier.config.fields import NonNegative, Positive
-from atelier.objectives.objective import ChosenTeacher, Contrasts, Predictions
+from atelier.objectives.objective import ChosenTeacher, Contrasts
+from atelier.objectives.predictions import Predictions
 from atelier.training.denoising_error import denoising_error, logistic
 
 if TYPE_CHECKING:

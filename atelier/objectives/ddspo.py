@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Literal
 
 from atelier.config.fields import Positive
 from atelier.objectives.cpo import cpo
-from atelier.objectives.objective import Predictions, Teacher, TeacherTargets
+from atelier.objectives.objective import Teacher, TeacherTargets
+from atelier.objectives.predictions import Predictions
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from atelier.models.adapters import State
     from atelier.models.denoiser import Denoiser
+    from atelier.objectives.predictions import Predictions
     from atelier.training.corpus import Corpus, Pairs
     from atelier.training.loop import Step
 
@@ -154,29 +155,6 @@ class ObjectiveParams(Params, ABC):
     def swept(self) -> float | None:
         """Return its ω; objectives that differ by ω alone are points of one curve."""
         return None
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """What a teacher's targets are compared with, at one noisy latent.
-
-    Attributes:
-        policy: ``e``, ``[B, ...]``; alone has a gradient.
-        reference: ``e0``, ``[B, ...]``; the policy's own where the objective needs none.
-        win: ``z^w``, ``[B, ...]``.
-        lose: ``z^l``, ``[B, ...]``.
-        weights: omega(lambda_t) of each image, ``[B]``.
-        has_loser: Whether the contrast names both poles, bool ``[B]``.
-        omega: Strength of each image's contrast, ``[B, 1, ...]``, where it differs by root.
-    """
-
-    policy: Tensor
-    reference: Tensor
-    win: Tensor
-    lose: Tensor
-    weights: Tensor
-    has_loser: Tensor
-    omega: Tensor | None
 
 
 class TeacherTargets(ObjectiveParams):

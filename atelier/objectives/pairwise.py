@@ -4,17 +4,22 @@ The frozen reference goes first, under ``no_grad``; the policy goes last and sta
 until its backward pass.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from atelier.models.adapters import use, weights
-from atelier.objectives.objective import Pairwise, Setup
 from atelier.training import drift
 from atelier.training.corpus import draw_noise, pairs_of
 from atelier.training.denoising_error import denoising_error, gradient_factor
 from atelier.training.loop import WHOLE, Step, generator
+
+if TYPE_CHECKING:
+    from atelier.objectives.objective import Pairwise, Setup
 
 
 def step(objective: Pairwise, setup: Setup) -> Step:

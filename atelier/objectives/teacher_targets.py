@@ -4,18 +4,24 @@ The frozen models go first, under ``no_grad``; the policy goes last and stays in
 its backward pass (a switch between the two would silently give zero gradients).
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from atelier.models.adapters import State, use
 from atelier.models.denoiser import Condition, Denoiser, join
-from atelier.objectives.objective import Predictions, Setup, TeacherTargets
+from atelier.objectives.predictions import Predictions
 from atelier.training import drift
 from atelier.training.corpus import Corpus, draw
 from atelier.training.denoising_error import gradient_factor, weights_at
 from atelier.training.loop import WHOLE, Step
+
+if TYPE_CHECKING:
+    from atelier.objectives.objective import Setup, TeacherTargets
 
 
 def step(objective: TeacherTargets, setup: Setup) -> Step:

@@ -1,4 +1,4 @@
-"""The page that people read: one HTML file that needs nothing else."""
+"""The evaluation page: one self-contained HTML file."""
 
 import base64
 import importlib.resources
@@ -76,7 +76,7 @@ def render(page: Page) -> str:
 
 @dataclass(frozen=True)
 class _Copy:
-    """A picture beside the training painting that it comes closest to."""
+    """A picture and the training painting closest to it."""
 
     painter: str
     painted: _Shown
@@ -153,7 +153,7 @@ def _change(before: float, after: float) -> str:
 
 
 def _shown(page: Page) -> dict[str, Any]:
-    """What the template needs beside the page: pictures, charts, the best of each column."""
+    """Template data besides the page: pictures, charts, the best of each column."""
     cases = _chosen_cases(page)
     grid = list(range(min(page.grid_prompts, len(page.prompts))))
     wanted = {(name, index) for name in page.painters for index in grid}
@@ -268,7 +268,7 @@ _IN_THE_FIRST_TABLE = {"fid", "kid"}
 
 
 def _lines(page: Page) -> list[_Line]:
-    """The metrics beside those of the first table; the unavailable ones in their places."""
+    """Metrics that are not in the first table; unavailable ones keep their places."""
     return [
         _Line(entry, [] if entry.unavailable else _cells(page, entry), _note(page, entry))
         for name, entry in page.entries.items()

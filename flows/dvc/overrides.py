@@ -1,4 +1,4 @@
-"""Settings changed for one run: fields of a form in Prefect's pages, typed as params are.
+"""Overrides: settings changed for one run, typed as in params, for Prefect's forms.
 
 The run sees them in ``params/<profile>.yaml``, where every stage and DVC read; afterwards the
 file is what it was, byte for byte, also if the run was killed in between: then the next one

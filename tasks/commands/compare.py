@@ -1,4 +1,4 @@
-"""``atelier compare A B``: two registered models on one protocol, with intervals.
+"""``atelier compare A B``: two registered models, compared with intervals.
 
 Both paint the same test captions from the same noise, one annotator judges both, and the
 difference is taken picture by picture, with an interval over captions. The alias ``serving``

@@ -1,4 +1,4 @@
-"""``atelier conflicts``: which attributes pull θ apart, by what θ1 predicts of them."""
+"""``atelier conflicts``: angles between the directions of criteria in θ1."""
 
 import csv
 import io

@@ -1,4 +1,4 @@
-"""``atelier export``: a LoRA in the layout that other programs read."""
+"""``atelier export``: a LoRA in the layout of other programs."""
 
 from pathlib import Path
 

@@ -1,8 +1,8 @@
-"""``atelier generate``: use what was learned: any models, any prompt, steered by criteria.
+"""``atelier generate``: images by several models, steered by criteria.
 
-Criteria steer by words, which θ1 was taught: a promoted criterion puts its good pole into the
-prompt, a suppressed one puts its bad pole into the prompt that guidance leads away from, in
-place of the empty one. Both take a leaf or a branch of the tree.
+Criteria steer through words, on which θ1 was trained: a promoted criterion adds its good pole
+to the prompt, a suppressed one adds its bad pole to the negative prompt of guidance. Both take
+a leaf or a branch of the tree.
 """
 
 import dataclasses

@@ -1,4 +1,4 @@
-"""``atelier results``: what evaluate found, on one screen, and where to look on."""
+"""``atelier results``: the results of ``evaluate`` as a table."""
 
 import csv
 import json

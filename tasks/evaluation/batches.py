@@ -1,4 +1,4 @@
-"""``evaluate``'s pictures parted among workers, who paint whole batches of them.
+"""Batches of ``evaluate``'s pictures, divided among workers.
 
 Nothing is painted otherwise than in one process: the same batches, noise and prompts, the same
 number of threads. What workers paint lies where the stage looks for pictures of an interrupted

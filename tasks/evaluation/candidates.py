@@ -1,4 +1,4 @@
-"""Who is compared: base, θ1 with and without being told, and the θ of each objective."""
+"""Candidates of the comparison: base, θ1, sft+positives, the θ of each objective."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

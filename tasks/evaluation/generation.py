@@ -1,8 +1,8 @@
-"""The pictures that ``evaluate`` compares: who paints which, from which noise, and where.
+"""Generation of the pictures that ``evaluate`` compares: model, noise, file.
 
-A picture is a function of painter, prompt and seed, but for its last bits, which are a matter
-of what it is painted beside. So batches are always the same ones, cut at multiples of
-``evaluate.batch_images``: whoever paints them, in whatever order, and after whatever stop.
+A picture is a function of model, prompt and seed, except for its last bits, which depend on its
+batch. So batches are always the same, cut at multiples of ``evaluate.batch_images``, for every
+process, in any order, and after an interruption.
 """
 
 import contextlib
@@ -61,7 +61,7 @@ class GenerationJob:
         return self.work / painter / f"{index:03}.png"
 
     def sum_of(self, painter: str, index: int) -> Path:
-        """Return where a picture's checksum lies: not beside it, for pictures are an out."""
+        """Return the file of a picture's checksum; in another folder, as pictures are outs."""
         return self.work / "sums" / painter / f"{index:03}.png.sha256"
 
     def rows(self, batch: Batch) -> range:

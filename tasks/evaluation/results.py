@@ -1,4 +1,4 @@
-"""What ``evaluate`` leaves behind: metrics for DVC and MLflow, tables, a grid, the report."""
+"""Outputs of ``evaluate``: metrics for DVC and MLflow, tables, a grid, the report."""
 
 import csv
 import importlib.metadata

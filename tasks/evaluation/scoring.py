@@ -1,4 +1,4 @@
-"""What ``evaluate`` measures by networks of others: which are here, and what they say.
+"""Scoring of pictures by third-party networks: which are available, and their scores.
 
 Asked in the first second which weights are absent, so that no metric fails after hours of
 painting: what cannot be measured is unavailable, with the command that cures it.

@@ -1,4 +1,4 @@
-"""A registered model, as MLflow loads it again: prompts in, pictures out.
+"""MLflow pyfunc model of a registered LoRA: prompts in, pictures out.
 
 MLflow copies this file beside the LoRA it registers and runs it on
 ``mlflow.pyfunc.load_model``; nothing else imports it. What it needs beside the LoRA (which
@@ -31,7 +31,7 @@ class Painting(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
     """The base with one LoRA; loaded once, at ``load_model``."""
 
     def load_context(self, context: Any) -> None:
-        """Load the base that the config names, and the LoRA that lies beside."""
+        """Load the base that the config names, and the LoRA in the same folder."""
         config = context.model_config
         self._painter = loading.load(_model(config))
         adapters.attach(self._painter, _NAME, Path(context.artifacts["lora"]))

@@ -1,7 +1,7 @@
-"""MLflow's model registry follows dvc.lock: ``atelier registry``.
+"""MLflow model registry, kept in agreement with dvc.lock: ``atelier registry``.
 
-A stage that DVC skips, restores or pulls says nothing to MLflow, so the registry is not
-written by the stages but reconciled with dvc.lock, as often as one likes:
+A stage that DVC skips, restores or pulls does not run, so the stages do not write the registry;
+it is reconciled with dvc.lock, any number of times:
 
 * θ1 is a version of ``atelier-<profile>-theta1``, each θ one of ``atelier-<profile>-theta``,
   known by the md5 that DVC gives the LoRA: the same weights are the same version;
@@ -292,7 +292,7 @@ def point(alias: str, to: str, why: str) -> None:
 
 
 def log_comparison(profile: str, said: Mapping[str, Any], file: Path) -> None:
-    """Keep a comparison as a run of its own, beside the pipeline's."""
+    """Record a comparison as its own run, outside the pipeline's run."""
     with connection.alone():
         mlflow = connection.client()
         at = connection.experiment(mlflow, profile)
@@ -627,7 +627,7 @@ def _attach(
 def _put_card(
     mlflow: "MlflowClient", registered: str, version: str, model: str, tags: Mapping[str, str]
 ) -> bool:
-    """Put the model card beside the weights, unless it is there; say whether there is one.
+    """Write the model card next to the weights, unless it is there; say whether there is one.
 
     It has a tag of its own: a clone may have pulled the numbers first and the cards later.
     """

@@ -1,4 +1,4 @@
-"""What objectives learn from: contrasts of prompts, pairs of pictures, a judge."""
+"""Inputs of objectives: contrasts of prompts, pairs of pictures, a judge."""
 
 import dataclasses
 from collections.abc import Sequence

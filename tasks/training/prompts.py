@@ -1,4 +1,4 @@
-"""The prompts that training reads, within the encoders' budget; what did not fit is counted."""
+"""Training prompts within the encoders' limit; dropped attributes are counted."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field

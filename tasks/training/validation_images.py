@@ -1,8 +1,8 @@
-"""Pictures that a training paints on its way, so that a person sees it learn; for MLflow alone.
+"""Validation images during a training, for MLflow alone.
 
-The prompts are captions of the validation set, with a starting noise each that stays the same,
-and are encoded with the corpus, before the encoders leave memory. The codec stays. Nothing
-that a training draws is touched: its curve and weights are those of a run without grids.
+The prompts are captions of the validation set, each with a fixed starting noise. They are
+encoded with the data set, before the encoders leave memory; the codec stays. The random numbers
+of the training are not affected: its curve and weights are those of a run without grids.
 """
 
 from collections.abc import Sequence

@@ -114,10 +114,10 @@ def test_the_page_needs_nothing_else_and_escapes_everything(study, book):
 
 
 def test_a_study_without_answers_has_a_page_that_says_so(study, book):
-    assert analyse(study.name).startswith("Nobody has answered yet.")
+    assert analyse(study.name).startswith("There are no answers yet.")
 
     html = (files.folder(study.name) / analyze.PAGE).read_text()
-    assert "Nobody has answered yet." in html
+    assert "There are no answers yet." in html
     assert results(study).page.study.findings == []
 
 

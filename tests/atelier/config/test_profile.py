@@ -149,9 +149,9 @@ def test_the_kind_of_a_network_says_which_fields_it_has(tmp_path, small_sdxl):
         ({"attention": [True]}, "one entry for each of the 2 widths, has 1"),
         (
             {"groups": 12},
-            r"groups \(12\) .* should divide every one of widths, .* not divide 16",
+            r"groups \(12\) .* should divide each of widths, .* not divide 16",
         ),
-        ({"head_width": 32}, r"head_width \(32\) should divide every one"),
+        ({"head_width": 32}, r"head_width \(32\) should divide each"),
         ({"text_widths": [8]}, "network.sdxl.text_widths: list should have at least 2"),
     ],
 )
@@ -171,7 +171,9 @@ def test_clips_wider_than_t5_are_refused(tmp_path, profile):
     training = profile["sft"]["training"]
     profile["base"] = {**yaml.safe_load(BASE), "network": network, "training": training}
 
-    with pytest.raises(ParamsError, match=r"clip_widths should add up to text_width, 16"):
+    with pytest.raises(
+        ParamsError, match=r"sum of clip_widths should be at most text_width, 16"
+    ):
         read_profile(written(tmp_path, profile))
 
 
@@ -195,7 +197,7 @@ NPO = {"objective": "npo", "beta": 2000, "learning_rate": 1e-4, "w": 0.0}
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda p: p["cpo"].update(pairs=None), "pairs should say where dpo get their pairs"),
+        (lambda p: p["cpo"].update(pairs=None), "pairs is null, but dpo need pairs"),
         (lambda p: p["cpo"]["training"].update(batch_images=3), "batch_images should be even"),
         (
             lambda p: with_objective(p, **NPO, beside=["cpo-z", "npo"]),

@@ -183,7 +183,7 @@ def test_damaged_features_are_told_and_computed_again(tmp_path, without_a_sum):
     else:
         flip(file, -3)  # in a number: still a readable array
 
-    with pytest.warns(UserWarning, match="damaged on the disk and is made anew"):
+    with pytest.warns(UserWarning, match="corrupted on disk and is computed again"):
         np.testing.assert_array_equal(remembered.features(pictures()), first)
     np.testing.assert_array_equal(remembered.features(pictures()), first)
 
