@@ -67,6 +67,7 @@ def run(profile: Profile, tracked: StageRun) -> None:
         setup = Setup(
             painter, corpus, params.training, _TEACHER, name, params.caption_dropout,
             pairs=pairs, judge=judge,
+            advantages=materials.advantages(records) if objective.needs_advantages else None,
         )  # fmt: skip
         settings = registry.trained_by(name, profile)
         with tracked.part(name, settings, paths.CPO / name) as own:

@@ -17,12 +17,13 @@ from atelier.objectives.cpo_s import CPOS
 from atelier.objectives.ddspo import DDSPO
 from atelier.objectives.dpo import DPO
 from atelier.objectives.mapo import MaPO
+from atelier.objectives.nft import NFT
 from atelier.objectives.npo import NPO
 from atelier.objectives.sdpo import SDPO
 from atelier.objectives.spo_measured import SPO
 
 Objective = Annotated[
-    CPO | CPOS | DDSPO | DPO | NPO | MaPO | SDPO | SPO, Field(discriminator="objective")
+    CPO | CPOS | DDSPO | DPO | NPO | NFT | MaPO | SDPO | SPO, Field(discriminator="objective")
 ]
 
 

@@ -55,6 +55,8 @@ class Setup:
         pairs: Which image wins against which, for objectives that need pairs.
         judge: What counts the faults of a picture, for objectives that need a judge; the
             codec is in memory then.
+        advantages: How much better each image is than its caption's others, in deviations,
+            ``[N]``, for objectives that need it.
     """
 
     painter: Denoiser
@@ -65,6 +67,7 @@ class Setup:
     caption_dropout: float
     pairs: Pairs | None = None
     judge: Judge | None = None
+    advantages: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -108,6 +111,7 @@ class ObjectiveParams(Params, ABC):
 
     needs_pairs: ClassVar[bool] = False  # of pictures
     needs_judge: ClassVar[bool] = False  # of what the policy is about to paint
+    needs_advantages: ClassVar[bool] = False  # of images, by their judgements
 
     learning_rate: Positive
     init: Origin = "base"  # where θ begins; sft: as a copy of θ1's weights

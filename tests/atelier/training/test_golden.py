@@ -23,6 +23,7 @@ from atelier.models import adapters
 from atelier.objectives.ddspo import DDSPO
 from atelier.objectives.dpo import DPO
 from atelier.objectives.mapo import MaPO
+from atelier.objectives.nft import NFT
 from atelier.objectives.npo import NPO
 from atelier.objectives.objective import Setup
 from atelier.objectives.sdpo import SDPO
@@ -70,6 +71,15 @@ OBJECTIVES = {
     "cpo-s-from-sft": with_options(
         init="sft", reference="sft", loser_target="mirror-reference", omega=0.5
     ),
+    "nft": NFT(
+        objective="nft",
+        old="base",
+        beta=0.5,
+        clip=2,
+        anchor=0.1,
+        reference="sft",
+        learning_rate=0.01,
+    ),
     "dpo-from-sft": DPO(
         objective="dpo", beta=50, learning_rate=0.01, init="sft", reference="sft"
     ),
@@ -109,7 +119,10 @@ def curve(painter, lora, training, objective, folder):
         training = training.model_copy(update={"batch_images": 2})
         win, lose = torch.tensor([0, 1, 2, 3]), torch.tensor([4, 5, 0, 1])
         pairs = Pairs(win, lose, torch.ones(4, dtype=torch.long), torch.ones(4))
-    step = objective.step(Setup(painter, corpus, training, "theta1", "theta", 0, pairs))
+    advantages = torch.tensor([2.0, -1.0, 0.5, -3.0, 1.0, 0.0])
+    step = objective.step(
+        Setup(painter, corpus, training, "theta1", "theta", 0, pairs, advantages=advantages)
+    )
     with adapters.use(painter.network, "theta"):
         loop.fit(
             adapters.weights(painter.network, "theta"),
