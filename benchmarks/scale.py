@@ -428,8 +428,8 @@ def _report(profile: "Profile", tracked: Any) -> None:
         learned=scoring.learned(profile, network),
         scores={},
         reference=candidates.BASE,
-        resamples=profile.evaluate.bootstrap,
-        seed=profile.evaluate.seed,
+        resamples=profile.report.bootstrap,
+        seed=profile.generate.seed,
     )
     outcome = results.Outcome(
         [Candidate(name, name, "Paints noise.", None, None) for name in names],

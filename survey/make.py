@@ -45,7 +45,7 @@ def run(profile: Profile, name: str) -> None:
     if profile.survey.pairs > len(records):
         raise ParamsError(
             f"survey.pairs should be at most the {len(records)} captions that were painted "
-            f"(evaluate.prompts), is {profile.survey.pairs}"
+            f"(generate.prompts), is {profile.survey.pairs}"
         )
     partial = target.with_name(f".{name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -110,7 +110,7 @@ def write(
         painters=[one.painter for one in found],
         pictures=shown,
         checks_passed=wanted.checks_passed,
-        bootstrap=profile.evaluate.bootstrap,
+        bootstrap=profile.report.bootstrap,
         seed=wanted.seed,
         made=mlflow_runs.provenance(),
     )

@@ -40,7 +40,7 @@ def records(profile: Profile) -> list[Record]:
     from tasks.evaluation import generation
 
     test = annotations.read(generation.part_examined(profile), Record)
-    return generation.painted_records(test, profile.evaluate.prompts)
+    return generation.painted_records(test, profile.generate.prompts)
 
 
 def of(profile: Profile, asked: Sequence[Record], criteria: Tree, work: Path) -> list[Source]:
@@ -98,7 +98,7 @@ def _paint(source: Source, profile: Profile, asked: Sequence[Record], criteria: 
     base, lora = registry.fetch(source.painter.name)
     painter = loading.load(base)
     adapters.attach(painter, _ADAPTER, lora)
-    writer = Prompts(painter, criteria, profile.evaluate.seed)
+    writer = Prompts(painter, criteria, profile.generate.seed)
     with (
         progress.bar("paint", len(asked), "pictures") as report,
         adapters.use(painter.network, _ADAPTER),
@@ -106,11 +106,11 @@ def _paint(source: Source, profile: Profile, asked: Sequence[Record], criteria: 
         pictures = sampling.paint(
             painter,
             [writer.write(record, ()) for record in asked],
-            generation.seeds(profile.evaluate.seed, len(asked)),
-            steps=profile.evaluate.steps,
-            guidance=profile.evaluate.guidance,
+            generation.seeds(profile.generate.seed, len(asked)),
+            steps=profile.generate.steps,
+            guidance=profile.generate.guidance,
             pixels=base.pixels,
-            batch_images=profile.evaluate.batch_images,
+            batch_images=profile.generate.batch_images,
             report=report,
         )
         for number, picture in enumerate(pictures):

@@ -62,8 +62,8 @@ def run(profile: Profile, tracked: StageRun) -> None:
         learned=scoring.learned(profile, extractor),
         scores=scores,
         reference=candidates.BASE,
-        resamples=profile.evaluate.bootstrap,
-        seed=profile.evaluate.seed,
+        resamples=profile.report.bootstrap,
+        seed=profile.generate.seed,
     )
     _keep_pictures(asked)
     results.write(

@@ -12,7 +12,7 @@ from pydantic import ValidationError, model_validator
 from atelier import reading
 from atelier.config.annotation import AnnotateParams, SplitParams
 from atelier.config.base import BaseParams
-from atelier.config.evaluation import EvaluateParams
+from atelier.config.evaluation import MOVED, EvaluateParams, GenerateParams, ReportParams
 from atelier.config.fields import Name, Params
 from atelier.config.messages import explain
 from atelier.config.model import ModelParams
@@ -34,8 +34,23 @@ class Profile(Params):
     split: SplitParams
     sft: SFTParams
     cpo: CPOParams
+    generate: GenerateParams
     evaluate: EvaluateParams
+    report: ReportParams
     survey: SurveyParams
+
+    @model_validator(mode="before")
+    @classmethod
+    def _settings_stand_in_their_places(cls, values: object) -> object:
+        section = values.get("evaluate") if isinstance(values, dict) else None
+        if isinstance(section, dict):
+            old = [name for name in MOVED if name.partition(".")[2] in section]
+            if old:
+                raise ValueError(
+                    "; ".join(f"{name} is now {MOVED[name]}" for name in old)
+                    + "; move them, the values stay as they are"
+                )
+        return values
 
     @model_validator(mode="after")
     def _base_is_of_the_family(self) -> "Profile":
@@ -65,11 +80,11 @@ class Profile(Params):
     @model_validator(mode="after")
     def _negative_branches_are_painted(self) -> "Profile":
         npo = [name for name, one in self.cpo.objectives.items() if isinstance(one, NPO)]
-        if npo and self.evaluate.guidance <= 1:
+        if npo and self.generate.guidance <= 1:
             raise ValueError(
-                f"evaluate.guidance should be above 1 for cpo.objectives.{npo[0]}: without "
+                f"generate.guidance should be above 1 for cpo.objectives.{npo[0]}: without "
                 f"guidance there is no negative branch to stand on; is "
-                f"{self.evaluate.guidance:g}"
+                f"{self.generate.guidance:g}"
             )
         return self
 

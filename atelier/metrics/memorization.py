@@ -8,14 +8,15 @@ near ones. More is a sign of copying, to be looked at in the pairs: in a narrow 
 honest pictures can be close, and features that do not see a detail cannot miss it.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from atelier.metrics import statistics
+from atelier.metrics.about import About
 from atelier.metrics.fid import Features
-from atelier.metrics.scorer import About
 from atelier.metrics.statistics import Interval
 
 NEAR = 0.05  # share of the test paintings that lies below the limit
@@ -49,8 +50,8 @@ class Nearest:
 
     share: Interval
     limit: float
-    distances: NDArray[np.float64]
-    places: NDArray[np.int64]
+    distances: Sequence[float]
+    places: Sequence[int]
 
     def closest(self, count: int) -> list[int]:
         """Return the pictures that come closest, the closest first."""
@@ -81,7 +82,7 @@ def memorisation(painted: Features, unseen: Features, learned: Features) -> Near
     limit = float(np.quantile(nearest(unseen, learned)[0], NEAR))
     distances, places = nearest(painted, learned)
     near = statistics.share(int((distances < limit).sum()), len(distances))
-    return Nearest(near, limit, distances, places)
+    return Nearest(near, limit, distances.tolist(), places.tolist())
 
 
 def nearest(

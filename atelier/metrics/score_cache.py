@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 
 from atelier import atomic, checksums
 from atelier.images import Pixels
+from atelier.metrics.about import Entry
 from atelier.metrics.fid import Extractor, Features
 from atelier.metrics.scorer import Scorer
-from atelier.metrics.suite import Entry
 from atelier.reporting import Report
 
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from atelier.criteria.tree import Tree
 from atelier.images import Pixels
+from atelier.metrics.about import Entry
 from atelier.metrics.comparison import Painted, Result
-from atelier.metrics.suite import Entry
 from atelier.reports.charts import Points
 from survey.method import page as survey
 

@@ -14,10 +14,10 @@ from PIL import Image
 from atelier.criteria.tree import Branch, Tree
 from atelier.images import Pixels
 from atelier.metrics import negatives
+from atelier.metrics.about import Entry
 from atelier.metrics.comparison import Result, Score
 from atelier.metrics.negatives import Verdicts
 from atelier.metrics.statistics import Interval
-from atelier.metrics.suite import Entry
 from atelier.reports import charts
 from atelier.reports.charts import Points, Row
 from atelier.reports.evaluation_data import Page, Pair, Sweep

@@ -194,15 +194,15 @@ def _grid(
     rows, columns = _GRID
     prompts = sorted(set(captions), key=lambda c: (-captions.count(c), c))
     chosen = [prompts[n % len(prompts)] for n in range(rows * columns)]
-    evaluate = profile.evaluate
+    sampled = profile.generate
     painted = sampling.paint(
         painter,
         chosen,
         range(len(chosen)),
-        steps=evaluate.steps,
+        steps=sampled.steps,
         guidance=guidance,
         pixels=profile.model.pixels,
-        batch_images=evaluate.batch_images,
+        batch_images=sampled.batch_images,
         report=silent,
     )
     pictures = list(painted)

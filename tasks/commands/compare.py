@@ -80,7 +80,7 @@ def run(profile: Profile, first: str, second: str, *, promote: bool, slack: floa
         raise ParamsError("the base is no registered model, so it cannot be promoted")
     criteria = tree.parse(paths.JUDGED_BY)
     test = annotations.read(generation.part_examined(profile), Record)
-    examined = generation.painted_records(test, profile.evaluate.prompts)
+    examined = generation.painted_records(test, profile.generate.prompts)
     files = _paint(sides, examined, criteria, profile)
     results = comparison.compare(
         _judged(sides, files, criteria, profile),
@@ -91,8 +91,8 @@ def run(profile: Profile, first: str, second: str, *, promote: bool, slack: floa
         learned=None,
         scores={},
         reference="A",
-        resamples=profile.evaluate.bootstrap,
-        seed=profile.evaluate.seed,
+        resamples=profile.report.bootstrap,
+        seed=profile.generate.seed,
     )
     verdict = judge(results["A"], results["B"], slack)
     said = _said(sides, results, verdict)
@@ -173,7 +173,7 @@ def _paint(
     for letter, one in _lettered(sides):
         if one.lora is not None:
             adapters.attach(painter, letter, one.lora)
-    writer = Prompts(painter, criteria, profile.evaluate.seed)
+    writer = Prompts(painter, criteria, profile.generate.seed)
     prompts = [writer.write(record, ()) for record in records]
     files: dict[str, list[Path]] = {}
     with progress.bar("compare", 2 * len(records), "pictures") as report:
@@ -183,11 +183,11 @@ def _paint(
                 pictures = sampling.paint(
                     painter,
                     prompts,
-                    generation.seeds(profile.evaluate.seed, len(records)),
-                    steps=profile.evaluate.steps,
-                    guidance=profile.evaluate.guidance,
+                    generation.seeds(profile.generate.seed, len(records)),
+                    steps=profile.generate.steps,
+                    guidance=profile.generate.guidance,
                     pixels=profile.model.pixels,
-                    batch_images=profile.evaluate.batch_images,
+                    batch_images=profile.generate.batch_images,
                     report=progress.after(len(files) * len(records), report),
                 )
                 files[letter] = []

@@ -75,7 +75,7 @@ def run(profile: Profile, look: Look) -> Path:
         for row, record in enumerate(chosen):
             found.append(_met(painter, encoded, row, record, criteria, profile, look.times))
             report(row + 1, {})
-    rows = conflicts.met(found, least=_LEAST, resamples=_RESAMPLES, seed=profile.evaluate.seed)
+    rows = conflicts.met(found, least=_LEAST, resamples=_RESAMPLES, seed=profile.generate.seed)
     if not rows:
         raise ArtifactError(
             f"no two criteria are active together in {_LEAST} of {len(chosen)} images; raise "

@@ -76,8 +76,8 @@ def run(profile: Profile, wish: Wish) -> Path:
         ArtifactError: A model's weights are absent, or belong to another base.
     """
     criteria = tree.parse(_criteria(profile))
-    steps = wish.steps or profile.evaluate.steps
-    guidance = wish.guidance or profile.evaluate.guidance
+    steps = wish.steps or profile.generate.steps
+    guidance = wish.guidance or profile.generate.guidance
     good, bad = _steered(wish, criteria, guidance)
     chosen = [named(name, profile) for name in dict.fromkeys(wish.models)]
     prompts = [captions.join(prompt, good) for prompt in wish.prompts for _ in wish.seeds]
@@ -97,7 +97,7 @@ def run(profile: Profile, wish: Wish) -> Path:
                         steps=steps,
                         guidance=guidance,
                         pixels=model.base.pixels,
-                        batch_images=profile.evaluate.batch_images,
+                        batch_images=profile.generate.batch_images,
                         against=against,
                         report=progress.after(done, report),
                     )

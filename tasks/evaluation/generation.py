@@ -2,7 +2,7 @@
 
 A picture is a function of painter, prompt and seed, but for its last bits, which are a matter
 of what it is painted beside. So batches are always the same ones, cut at multiples of
-``evaluate.batch_images``: whoever paints them, in whatever order, and after whatever stop.
+``generate.batch_images``: whoever paints them, in whatever order, and after whatever stop.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from atelier import atomic, checksums, images
-from atelier.config.evaluation import EvaluateParams
+from atelier.config.evaluation import GenerateParams
 from atelier.config.fields import Params, Whole
 from atelier.config.profile import Profile
 from atelier.criteria import annotations, captions, tree
@@ -66,12 +66,12 @@ class GenerationJob:
 
     def rows(self, batch: Batch) -> range:
         """Return the indices of a batch's pictures."""
-        end = batch.start + self.profile.evaluate.batch_images
+        end = batch.start + self.profile.generate.batch_images
         return range(batch.start, min(end, len(self.records)))
 
     def missing(self) -> list[Batch]:
         """Return the batches that are not whole; one of which a picture is there is not."""
-        size = self.profile.evaluate.batch_images
+        size = self.profile.generate.batch_images
         every = [
             Batch(painter=one.name, start=start)
             for one in self.compared
@@ -93,7 +93,7 @@ def of(profile: Profile) -> GenerationJob:
     test = annotations.read(part_examined(profile), Record)
     return GenerationJob(
         compared,
-        painted_records(test, profile.evaluate.prompts),
+        painted_records(test, profile.generate.prompts),
         tree.parse(paths.JUDGED_BY),
         profile,
         _work(profile, compared),
@@ -102,7 +102,7 @@ def of(profile: Profile) -> GenerationJob:
 
 def part_examined(profile: Profile) -> Path:
     """Return the file of the part whose captions are painted."""
-    return paths.SPLIT / f"{profile.evaluate.part}.jsonl"
+    return paths.SPLIT / f"{profile.generate.part}.jsonl"
 
 
 def seeds(seed: int, count: int) -> list[int]:
@@ -173,7 +173,7 @@ def paint(
         wanted: Batches, each painter's in order.
         report: Told how many pictures are done.
     """
-    sampled = asked.profile.evaluate
+    sampled = asked.profile.generate
     writer = Prompts(painter, asked.criteria, sampled.seed)
     noise = seeds(sampled.seed, len(asked.records))
     done = 0
@@ -213,7 +213,7 @@ def _work(profile: Profile, compared: Sequence[Candidate]) -> Path:
     folders = [folder for one in compared for folder in one.loras().values()]
     return resume.folder(
         "evaluate",
-        _sampled_by(profile.evaluate),
+        _sampled_by(profile.generate),
         profile.model,
         keys.base(profile),
         paths.JUDGED_BY,
@@ -230,7 +230,7 @@ def _painting_code() -> list[Path]:
     return [*sorted(folder.rglob("*.py")), Path(captions.__file__), Path(prompts.__file__)]
 
 
-def _sampled_by(params: EvaluateParams) -> str:
+def _sampled_by(params: GenerateParams) -> str:
     """What of ``evaluate:`` a picture depends on; metrics and intervals do not move it."""
     decides = {"prompts", "steps", "guidance", "batch_images", "seed"}
     return json.dumps(params.model_dump(include=decides), sort_keys=True)

@@ -20,9 +20,9 @@ from atelier.criteria import annotations
 from atelier.criteria.annotations import Quarantined, Record
 from atelier.criteria.tree import Tree
 from atelier.metrics import suite
+from atelier.metrics.about import Entry
 from atelier.metrics.comparison import Painted, Result, Score
 from atelier.metrics.statistics import Interval
-from atelier.metrics.suite import Entry
 from atelier.models import adapters
 from atelier.reports import evaluation_page, image_grids, model_card
 from atelier.reports.charts import Points
@@ -95,7 +95,7 @@ def write(outcome: Outcome, profile: Profile, tracked: StageRun) -> None:
     for name, rows in _tables(outcome).items():
         atomic.write(PLOTS / f"{name}.csv", _csv(rows))
     atomic.write(paths.SUITE, json.dumps(_suite(outcome), indent=2, ensure_ascii=False) + "\n")
-    grid = picture_grid(outcome, profile.evaluate.grid_prompts)
+    grid = picture_grid(outcome, profile.report.grid_prompts)
     atomic.write(PLOTS / "grid.png", images.png(np.asarray(grid)))
     page = _page(outcome, curves, profile)
     atomic.write(REPORT, evaluation_page.render(page))
@@ -267,7 +267,7 @@ def _page(outcome: Outcome, curves: Mapping[str, dict[str, Points]], profile: Pr
         reference=candidates.BASE,
         featured=profile.cpo.featured,
         prompts=outcome.captions,
-        grid_prompts=profile.evaluate.grid_prompts,
+        grid_prompts=profile.report.grid_prompts,
         tree=outcome.tree,
         annotator=outcome.annotator,
         second=outcome.second,

@@ -20,11 +20,11 @@ from atelier.criteria.annotations import Record
 from atelier.errors import ArtifactError, ParamsError
 from atelier.images import Pixels
 from atelier.metrics import fid, score_cache, suite, vendi
+from atelier.metrics.about import Entry
 from atelier.metrics.comparison import Real, Result
 from atelier.metrics.fid import Extractor, Features
 from atelier.metrics.score_cache import Remembered
 from atelier.metrics.scorer import Compute
-from atelier.metrics.suite import Entry
 from atelier.reports.evaluation_data import Pair
 from atelier.starter import feature_network
 from tasks.commands import features

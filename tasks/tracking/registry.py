@@ -488,7 +488,7 @@ def _save(folder: Path, one: Weights, profile: Profile) -> None:
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 
-    evaluate = profile.evaluate
+    sampled = profile.generate
     with tempfile.TemporaryDirectory() as lora:
         with locked_outs.opened() as outs:
             beside = [one.file.with_name("config.json")] if one.file.name == FULL else []
@@ -501,9 +501,9 @@ def _save(folder: Path, one: Weights, profile: Profile) -> None:
             model_config={
                 "root": str(Path.cwd()),
                 "model": profile.model.model_dump(),
-                "steps": evaluate.steps,
-                "guidance": evaluate.guidance,
-                "batch_images": evaluate.batch_images,
+                "steps": sampled.steps,
+                "guidance": sampled.guidance,
+                "batch_images": sampled.batch_images,
             },
             input_example=pd.DataFrame({"prompt": ["a landscape in blue"], "seed": [1]}),
             signature=ModelSignature(
@@ -511,8 +511,8 @@ def _save(folder: Path, one: Weights, profile: Profile) -> None:
                 outputs=Schema([ColSpec("string", "image")]),
                 params=ParamSchema(
                     [
-                        ParamSpec("steps", "long", evaluate.steps),
-                        ParamSpec("guidance", "double", evaluate.guidance),
+                        ParamSpec("steps", "long", sampled.steps),
+                        ParamSpec("guidance", "double", sampled.guidance),
                     ]
                 ),
             ),

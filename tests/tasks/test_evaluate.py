@@ -236,15 +236,15 @@ def test_a_registered_model_repaints_what_evaluate_painted_pixel_for_pixel(
         subprocess.run([sys.executable, "-m", "dvc", *words, "-q"], check=True)
     registry.run()
     records = annotations.read(generation.part_examined(gallery), Record)
-    examined = generation.painted_records(records, gallery.evaluate.prompts)
+    examined = generation.painted_records(records, gallery.generate.prompts)
     # As evaluate asks: the caption that is too long for the encoders is cut between words.
     writer = Prompts(
-        loading.load(gallery.model), tree.parse(paths.JUDGED_BY), gallery.evaluate.seed
+        loading.load(gallery.model), tree.parse(paths.JUDGED_BY), gallery.generate.seed
     )
     rows = pd.DataFrame(
         {
             "prompt": [writer.write(record, ()) for record in examined],
-            "seed": generation.seeds(gallery.evaluate.seed, len(examined)),
+            "seed": generation.seeds(gallery.generate.seed, len(examined)),
         }
     )
 
@@ -256,7 +256,7 @@ def test_a_registered_model_repaints_what_evaluate_painted_pixel_for_pixel(
         for number, content in enumerate(repainted):
             kept = Image.open(paths.EVALUATE / "images" / painter / f"{number:03}.png")
             assert np.array_equal(np.array(Image.open(io.BytesIO(content))), np.array(kept))
-        assert len(repainted) == len(examined) > gallery.evaluate.batch_images
+        assert len(repainted) == len(examined) > gallery.generate.batch_images
 
 
 def interrupted(params):
@@ -266,7 +266,7 @@ def interrupted(params):
 def test_a_network_that_scores_is_in_every_table(gallery, notebook, monkeypatch):
     asked = gallery.evaluate.model_copy(update={"metrics": ["clipscore"]})
     about = suite.ALL["clipscore"]
-    there = suite.Entry(about, {"clip-l/x": "ab" * 32}, "float32", None)
+    there = about.Entry(about, {"clip-l/x": "ab" * 32}, "float32", None)
     monkeypatch.setattr(suite, "survey", lambda *_, **__: {"clipscore": there})
     bright = lambda images, prompts: np.array([image.mean() for image in images])  # noqa: E731
     monkeypatch.setattr(suite, "load", lambda *_: bright)
@@ -291,7 +291,7 @@ def test_a_network_that_cannot_be_read_costs_its_metric_and_not_the_run(
     gallery, notebook, monkeypatch
 ):
     asked = gallery.evaluate.model_copy(update={"metrics": ["clipscore"]})
-    there = suite.Entry(suite.ALL["clipscore"], {"clip-l/x": "ab" * 32}, "float32", None)
+    there = about.Entry(suite.ALL["clipscore"], {"clip-l/x": "ab" * 32}, "float32", None)
     monkeypatch.setattr(suite, "survey", lambda *_, **__: {"clipscore": there})
 
     evaluate.run(gallery.model_copy(update={"evaluate": asked}), notebook)
@@ -454,7 +454,7 @@ def test_the_negative_state_keeps_what_w_leaves_of_the_positive_one(gallery):
 
 
 def test_settings_are_chosen_on_validation_which_is_no_test(gallery, notebook):
-    chosen = gallery.evaluate.model_copy(update={"part": "validation", "prompts": 1})
+    chosen = gallery.generate.model_copy(update={"part": "validation", "prompts": 1})
     (paths.SPLIT / "test.jsonl").unlink()
     validation = annotations.read(paths.SPLIT / "validation.jsonl", Record)
 

@@ -93,7 +93,7 @@ def shown_in(readme: str, study: StudyParams, results: Results) -> str:
         begin,
         table(["painter", "#A_neg", "independent judge", "FID", "diversity"], rows),
         "",
-        f"*{len(study.seeds)} seeds, {study.settings.get('evaluate.prompts', 'all')} test "
+        f"*{len(study.seeds)} seeds, {study.settings.get('generate.prompts', 'all')} test "
         f"prompts, {configurations} configurations of each method tried on validation; from "
         "docs/study.md.*",
         end,

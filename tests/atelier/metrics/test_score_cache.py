@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from atelier.metrics import score_cache, suite
+from atelier.metrics.about import Entry
 from atelier.metrics.score_cache import Remembered
-from atelier.metrics.suite import Entry
 from atelier.reporting import silent
 
 ENTRY = Entry(suite.ALL["clipscore"], {"clip-l/model.safetensors": "ab" * 32}, "float32", None)

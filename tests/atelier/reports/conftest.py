@@ -91,7 +91,7 @@ def page(tmp_path):
                 Compute("cpu", "float32"),
                 features="starter",
             ),
-            "clipscore": suite.Entry(
+            "clipscore": about.Entry(
                 suite.ALL["clipscore"], {"clip-l/model.safetensors": "ab" * 32}, "float32", None
             ),
         },

@@ -26,7 +26,7 @@ tuning_prompts: 2
 bootstrap: 50
 reference: theta1
 proposed: cpo-s
-settings: {evaluate.steps: 3}
+settings: {generate.steps: 3}
 methods:
   cpo-s:
     - &cpos {objective: cpo-s, loser_target: mirror-winner, winner: labelled, teacher: sft,
@@ -316,8 +316,8 @@ def test_the_document_says_what_was_found_and_what_became_of_each_claim(here, ra
         (lambda v: v.update(tuning_seed=1), "tuning_seed 1 should be none of seeds"),
         (lambda v: v.update(proposed="cpo-z"), "methods has no cpo-z"),
         (
-            lambda v: v.update(settings={"evaluate.stepz": 3}),
-            "study.yaml, settings: 'evaluate.stepz' is not a setting",
+            lambda v: v.update(settings={"generate.stepz": 3}),
+            "study.yaml, settings: 'generate.stepz' is not a setting",
         ),
         (lambda v: v["sweep"].update(values=[-1]), "experiment sweep-0, does not fit"),
     ],

@@ -59,7 +59,7 @@ def test_shards_hold_whole_batches_and_each_has_some_of_every_painter(gallery):
 
     asked = [(one.painter, one.start) for part in parts for one in part.batches]
     names = [one.name for one in generation.of(gallery).compared]
-    assert gallery.evaluate.batch_images == 2
+    assert gallery.generate.batch_images == 2
     assert sorted(asked) == sorted((name, start) for name in names for start in (0, 2))
     assert [(part.name, part.pictures) for part in parts] == [("1/2", 10), ("2/2", 10)]
     assert {one.painter for one in parts[0].batches} == set(names)

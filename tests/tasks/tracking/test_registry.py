@@ -253,10 +253,10 @@ def test_a_registered_model_paints_what_its_weights_paint(
                 painter,
                 prompts,
                 seeds,
-                steps=studio.evaluate.steps,
-                guidance=studio.evaluate.guidance,
+                steps=studio.generate.steps,
+                guidance=studio.generate.guidance,
                 pixels=studio.model.pixels,
-                batch_images=studio.evaluate.batch_images,
+                batch_images=studio.generate.batch_images,
                 report=silent,
             )
         )
