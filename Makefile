@@ -5,7 +5,7 @@ PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 installed := .venv/installed
 
-.PHONY: demo repro test check docs proofs faults bench golden up down
+.PHONY: demo repro test numerics check docs proofs faults bench golden up down
 
 demo: $(installed)  ## draw the starter paintings, run the whole pipeline, print the table
 	python -m tasks data
@@ -17,6 +17,11 @@ repro: $(installed)  ## bring every artifact up to date with data/, params/ and 
 
 test: check  ## everything that must hold before a change goes in
 	OMP_NUM_THREADS=1 pytest -m "not slow" -n auto
+	$(MAKE) numerics
+
+numerics: $(installed)  ## tests that compare floats once more, with the kernels of other processors
+	OMP_NUM_THREADS=1 MKL_CBWR=COMPATIBLE ONEDNN_MAX_CPU_ISA=AVX2 pytest -q -m numerical -n auto tests/atelier
+	OMP_NUM_THREADS=1 ATEN_CPU_CAPABILITY=avx2 pytest -q -m numerical -n auto tests/atelier
 
 check: $(installed)  ## style, types and the arrows between packages
 	ruff format --check

@@ -5,11 +5,13 @@ in a text, or EXIF that is none. What decides pixels, colors and orientation sta
 """
 
 import io
+import os
 import re
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PIXELS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
@@ -21,8 +23,12 @@ _GREY, _RGB = 0, 2  # color types of PNG that may name one transparent value
 _EXIF_ITEM = re.compile(rb"(infe[\x02\x03]\0\0.{4,7}?)Exif", re.DOTALL)
 
 
-def readings(path: Path) -> Iterator[Path | io.BytesIO]:
+def readings(path: Path, *, header: bool = False) -> Iterator[Path | io.BytesIO]:
     """Yield what to give to Pillow, one after the other until it can read the picture.
+
+    Args:
+        path: The picture.
+        header: Only what stands before the pixels is wanted.
 
     Raises:
         OSError: The file cannot be opened.
@@ -30,42 +36,43 @@ def readings(path: Path) -> Iterator[Path | io.BytesIO]:
     with path.open("rb") as file:
         head = file.read(16)
         if head.startswith(_PNG):
-            content = head + file.read()
-            yield io.BytesIO(_png(content, (*_PIXELS, *_ABOUT, *_TEXTS)))
-            yield io.BytesIO(_png(content, _PIXELS))
+            yield io.BytesIO(_png(file, (*_PIXELS, *_ABOUT, *_TEXTS), header))
+            yield io.BytesIO(_png(file, _PIXELS, header))
             return
         yield path
         if head[4:12] in {b"ftypavif", b"ftypavis", b"ftypmif1"}:
             yield io.BytesIO(_EXIF_ITEM.sub(rb"\1skip", head + file.read()))
 
 
-def _png(content: bytes, kept: tuple[bytes, ...]) -> bytes:
+def _png(file: BinaryIO, kept: Collection[bytes], header: bool) -> bytes:
     """The file with the chunks of ``kept`` alone, transparency as Pillow's modes count it.
 
-    An animation's other frames go, too. What follows a torn chunk is left as it is.
+    An animation's other frames go, too. A torn chunk is left as it is.
     """
-    parts, at, header = [_PNG], len(_PNG), b""
-    while at + 12 <= len(content):
-        length, kind = struct.unpack_from(">I4s", content, at)
-        end = at + 12 + length
-        if end > len(content):
-            break
-        body = content[at + 8 : end - 4]
+    size = file.seek(0, os.SEEK_END)
+    file.seek(len(_PNG))
+    parts, about = [_PNG], b""
+    while len(start := file.read(8)) == 8:
+        length, kind = struct.unpack(">I4s", start)
+        if header and kind == b"IDAT":
+            return b"".join([*parts, start])
+        if kind not in kept:
+            file.seek(length + 4, os.SEEK_CUR)
+            continue
+        rest = file.read(min(length + 4, size - file.tell()))
         if kind == b"IHDR":
-            header = body
+            about = rest
         if kind == b"tRNS":
-            body = _transparent(body, header)
-            parts.append(_chunk(kind, body))
-        elif kind in _PIXELS or (kind in kept and _is_sound(kind, body, content[at:end])):
-            parts.append(content[at:end])
-        at = end
-    return b"".join([*parts, content[at:]])
+            parts.append(_chunk(kind, _transparent(rest[:-4], about)))
+        elif kind in _PIXELS or _is_sound(kind, start, rest):
+            parts += [start, rest]
+    return b"".join(parts)
 
 
-def _is_sound(kind: bytes, body: bytes, chunk: bytes) -> bool:
-    if kind in _TEXTS and not body.startswith(_ORIENTATION_IN_TEXT):
+def _is_sound(kind: bytes, start: bytes, rest: bytes) -> bool:
+    if kind in _TEXTS and not rest.startswith(_ORIENTATION_IN_TEXT):
         return False
-    return chunk == _chunk(kind, body)
+    return start + rest == _chunk(kind, rest[:-4])
 
 
 def _chunk(kind: bytes, body: bytes) -> bytes:

@@ -128,6 +128,29 @@ def size_of(path: Path, largest_pixels: int) -> Size:
     return _looked_at(path, largest_pixels, _upright_size)
 
 
+def refuse_by_header(path: Path, largest_pixels: int, smallest_side_pixels: int) -> None:
+    """Refuse a file whose header says that it cannot be used; damage further on is not seen.
+
+    Raises:
+        ImageError: As for ``read``; or it is too small.
+    """
+    size = _looked_at(path, largest_pixels, lambda image: image.size, header=True)
+    refuse_if_small(size, smallest_side_pixels)
+
+
+def refuse_if_small(size: tuple[int, int], smallest_side_pixels: int) -> None:
+    """Refuse a picture whose shorter side is too short.
+
+    Raises:
+        ImageError: It is.
+    """
+    if min(size) < smallest_side_pixels:
+        raise ImageError(
+            f"{size[0]} x {size[1]} pixels; its shorter side is below "
+            f"annotate.smallest_side_pixels, {smallest_side_pixels}"
+        )
+
+
 def png(pixels: Pixels) -> bytes:
     """Return the PNG file of ``pixels``, ``[H, W, 3]``."""
     content = io.BytesIO()
@@ -135,7 +158,13 @@ def png(pixels: Pixels) -> bytes:
     return content.getvalue()
 
 
-def _looked_at(path: Path, largest_pixels: int, look: Callable[[Image.Image], Seen]) -> Seen:
+def _looked_at(
+    path: Path,
+    largest_pixels: int,
+    look: Callable[[Image.Image], Seen],
+    *,
+    header: bool = False,
+) -> Seen:
     """What ``look`` finds in the opened picture; whatever goes wrong has one reason.
 
     Where metadata spoil the picture, a second reading does without them.
@@ -144,7 +173,7 @@ def _looked_at(path: Path, largest_pixels: int, look: Callable[[Image.Image], Se
         if path.stat().st_size == 0:
             raise ImageError("the file is empty (0 bytes); copy it again from its source")
         failures: list[Exception] = []
-        for source in image_files.readings(path):
+        for source in image_files.readings(path, header=header):
             try:
                 with (
                     _our_limit(largest_pixels),

@@ -1,4 +1,4 @@
-"""Commands for data, the small base, the annotator and the metrics' weights."""
+"""Commands for the small base, the annotator and the metrics' weights."""
 
 from functools import partial
 from pathlib import Path
@@ -11,14 +11,6 @@ from cli.commands import Command
 
 app = typer.Typer()
 command = partial(app.command, cls=Command, rich_help_panel="Data and inputs")
-
-
-@command()
-def data() -> None:
-    """Draw the starter paintings into data/, unless data/ has files."""
-    from tasks.commands import data as drawing
-
-    drawing.run()
 
 
 @command()

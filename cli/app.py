@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from cli import annotation, clone, criteria, labels, models, pipeline, servers, survey
+from cli import annotation, clone, criteria, data, labels, models, pipeline, servers, survey
 from cli.commands import Group
 
 app = typer.Typer(
@@ -26,7 +26,12 @@ _PREFECT = {
 
 for panel in (pipeline, models, annotation, servers):
     app.add_typer(panel.app)
-for name, group in (("criteria", criteria), ("labels", labels), ("survey", survey)):
+for name, group in (
+    ("criteria", criteria),
+    ("data", data),
+    ("labels", labels),
+    ("survey", survey),
+):
     app.add_typer(group.app, name=name, rich_help_panel="Groups of commands")
 
 

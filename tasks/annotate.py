@@ -55,6 +55,7 @@ def run(profile: Profile, tracked: StageRun) -> None:
     tree = parse(criteria)
     judge = annotator.of_data(profile, tree)
     found = corpus_in_force(profile)
+    sys.stderr.writelines(f"{note}\n" for note in found.notes)
     work = work_of(judge.inspector)
     with progress.bar("annotate", total=len(found.entries), unit="images") as report:
         pictures = annotator.pictures(found.entries)

@@ -3,16 +3,15 @@
 A table of labels is CSV with a header and the columns ``file`` (or ``image``, its sha256),
 ``criterion``, ``pole`` and optionally ``annotator`` and ``confidence``. A pole is
 ``positive`` or ``negative``, or its words in the criteria file; ``abstain`` and nothing are
-silence. Criteria may go by their former paths.
+silence; ``silent_rows`` counts them. Criteria may go by their former paths.
 
 Label Studio is given a labelling interface built from the tree (``interface``) and its tasks
 (``tasks``), and exports JSON, which ``read_label_studio`` reads. Several people may label one
 picture: each signs their own judgements.
 """
 
-import csv
-import io
 import json
+import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +21,7 @@ from xml.etree import ElementTree as Xml
 from pydantic import ValidationError
 
 from atelier.config.messages import explain
+from atelier.criteria import tables
 from atelier.criteria.annotations import Image, Judgement
 from atelier.criteria.tree import Branch, Criterion, Pole, Tree
 from atelier.errors import AnnotationError
@@ -29,6 +29,8 @@ from atelier.reading import UnreadableError, json_values, short
 
 _SHOWN = 20  # mistakes that one message lists
 _PICTURE = "picture"  # name of the image in the interface
+_COLUMNS = ("file", "image", "criterion", "pole", "annotator", "confidence")
+_SILENCE = {"", "abstain"}
 
 
 @dataclass
@@ -42,24 +44,26 @@ class _Reading:
 
     def __post_init__(self) -> None:
         self.paths = {
-            name: path
+            tables.key(name): path
             for path, leaf in self.tree.leaves().items()
             for name in (path, *leaf.aliases)
         }
+        self.hashes = {tables.key(name): image for name, image in self.images.items()}
 
     def add(self, where: str, image: str, criterion: str, pole: str, **signed: Any) -> None:
         """Take one label, or note why it cannot be taken."""
-        path = self.paths.get(criterion)
+        path = self.paths.get(tables.key(criterion))
         if path is None:
             self.mistakes.append(f"{where}: the tree has no criterion {short(criterion)}")
             return
-        if image not in self.images:
+        known = self.hashes.get(tables.key(image))
+        if known is None:
             self.mistakes.append(f"{where}: there is no picture {short(image)}")
             return
         try:
             said = _pole(pole, self.tree.criterion(path))
             if said is not None:
-                judged = {"image": self.images[image], "criterion": path, "pole": said}
+                judged = {"image": known, "criterion": path, "pole": said}
                 self.judgements.append(Judgement.model_validate(judged | signed))
         except ValidationError as error:
             self.mistakes.append(f"{where}: {' '.join(explain(error).split())}")
@@ -86,38 +90,43 @@ def read_csv(
     Raises:
         AnnotationError: It does not fit; every mistake with its line.
     """
-    rows = csv.DictReader(io.StringIO(_text(path), newline=""), strict=True)
-    try:
-        return _read_rows(rows, path, _Reading(tree, images), annotator)
-    except csv.Error as error:
+    found, reading = _table(path), _Reading(tree, images)
+    if not ({"criterion", "pole"} <= found.columns and found.columns & {"file", "image"}):
         raise AnnotationError(
-            f"{path}, line {rows.line_num}: {error}; is a quote left open before?"
-        ) from None
-
-
-def _read_rows(
-    rows: "csv.DictReader[str]", path: Path, reading: _Reading, annotator: str | None
-) -> list[Judgement]:
-    columns = set(rows.fieldnames or ())
-    if not ({"criterion", "pole"} <= columns and columns & {"file", "image"}):
-        raise AnnotationError(
-            f"{path} should have the columns file (or image), criterion and pole; its first "
-            f"line has {short(', '.join(rows.fieldnames or ()) or 'none')}"
+            f"{path} should have the columns file (or image), criterion and pole; "
+            f"{found.says()}"
         )
-    if annotator is None and "annotator" not in columns:
+    if annotator is None and "annotator" not in found.columns:
         raise AnnotationError(
             f"{path} does not say who judged; add a column annotator, or name the person"
         )
-    for row in rows:
+    reading.mistakes += found.mistakes
+    for row in found.rows:
         reading.add(
-            f"line {rows.line_num}",
-            (row.get("image") or row.get("file") or "").strip(),
-            (row["criterion"] or "").strip(),
-            row["pole"] or "",
-            annotator=(row.get("annotator") or "").strip() or annotator,
-            confidence=(row.get("confidence") or "").strip() or 1.0,
+            f"line {row.line}",
+            row.get("image", "file"),
+            row.cells["criterion"],
+            row.cells["pole"],
+            annotator=_one_line(row.cells["annotator"]) or annotator,
+            confidence=row.cells["confidence"] or 1.0,
         )
     return _result(reading, path)
+
+
+def silent_rows(path: Path) -> list[int]:
+    """Return the lines of a table of labels that say nothing: no pole, or ``abstain``.
+
+    Raises:
+        AnnotationError: It cannot be read.
+    """
+    return [row.line for row in _table(path).rows if _words(row.cells["pole"]) in _SILENCE]
+
+
+def _table(path: Path) -> tables.Table:
+    try:
+        return tables.read(_content(path), path.name, _COLUMNS)
+    except UnreadableError as error:
+        raise AnnotationError(f"{path}, {error}") from None
 
 
 def read_label_studio(path: Path, tree: Tree, images: Mapping[str, str]) -> list[Judgement]:
@@ -130,7 +139,7 @@ def read_label_studio(path: Path, tree: Tree, images: Mapping[str, str]) -> list
         AnnotationError: It does not fit; every mistake with its task.
     """
     try:
-        exported = json_values(_text(path))
+        exported = json_values(tables.text(_content(path)))
     except UnreadableError as error:
         raise AnnotationError(
             f"{path} is {error}; export it from Label Studio as JSON"
@@ -171,24 +180,30 @@ def tasks(images: Iterable[Image], prefix: str) -> str:
     return json.dumps(made, ensure_ascii=False, indent=1) + "\n"
 
 
-def _text(path: Path) -> str:
+def _content(path: Path) -> bytes:
     try:
-        return path.read_text(encoding="utf-8-sig")
+        return path.read_bytes()
     except FileNotFoundError:
         raise AnnotationError(f"{path} is absent; name a file of labels") from None
     except OSError as error:
         raise AnnotationError(f"{path} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise AnnotationError(f"{path} is not UTF-8 ({error}); save it as UTF-8") from None
+
+
+def _one_line(said: str) -> str:
+    return " ".join(unicodedata.normalize("NFC", said).split())
+
+
+def _words(said: str) -> str:
+    return _one_line(said).lower()
 
 
 def _pole(said: str, leaf: Criterion) -> Pole | None:
-    words = " ".join(said.lower().split())
-    if words in {"positive", leaf.positive.lower()}:
+    words = _words(said)
+    if words in {"positive", _words(leaf.positive)}:
         return "positive"
-    if words in {"negative", leaf.negative.lower()}:
+    if words in {"negative", _words(leaf.negative)}:
         return "negative"
-    if words in {"", "abstain"}:
+    if words in _SILENCE:
         return None
     raise ValueError(
         f"pole should be positive, negative or abstain, or {leaf.positive!r} or "

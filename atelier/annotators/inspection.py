@@ -90,12 +90,7 @@ class Inspector:
         """Decode, check and judge one picture, of which ``image`` is the hash."""
         try:
             picture = images.read(file, self.limits.largest_pixels)
-            smallest = self.limits.smallest_side_pixels
-            if min(picture.size) < smallest:
-                raise ImageError(
-                    f"{picture.width} x {picture.height} pixels; its shorter side is below "
-                    f"annotate.smallest_side_pixels, {smallest}"
-                )
+            images.refuse_if_small(picture.size, self.limits.smallest_side_pixels)
         except ImageError as error:
             return Inspected(image=image, width=0, height=0, reason=str(error), judgements=[])
         return Inspected(

@@ -5,14 +5,19 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import BeforeValidator, Field, ValidationError
 
 from atelier.config.fields import Fraction, Params
 from atelier.config.messages import explain
 from atelier.criteria.tree import Pole
 from atelier.errors import AnnotationError, ArtifactError
 
-Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+def _lower(value: object) -> object:
+    return value.lower() if isinstance(value, str) else value
+
+
+Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$"), BeforeValidator(_lower)]
 
 
 class Judgement(Params):

@@ -1,33 +1,29 @@
 """The paintings as they lie in ``data/``: which files there are, and what each is called.
 
-A caption ``y`` comes from a table inside ``data/``, CSV with a header or JSONL, with the
-columns ``file`` and ``caption``, and optionally ``artwork``, which the split never tears
-apart; other columns are ignored. Without a table, the words of the file name are the caption.
+A caption ``y`` comes from the table that ``annotate.captions`` names; without one from caption
+files beside the pictures, ``a.txt`` or ``a.caption``; without either it is the words of the
+file's name (``caption_sources``, docs/formats.md).
 
-Hidden files and the table itself are no pictures; every other file is one, or is set aside.
+Hidden files are ignored. Every other file is a picture, a source of captions, or set aside.
 """
 
-import csv
-import io
 import os
-import posixpath
-import re
 import stat
-import unicodedata
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any
 
-from atelier import reading
+from atelier.criteria import caption_sources, tables
 from atelier.criteria.annotations import Quarantined
+from atelier.criteria.caption_sources import Said, Source, stem, title
 from atelier.errors import ArtifactError
 
 _CURE = (
     "`python -m tasks data` draws the starter paintings there; or put your own pictures "
     "into it and run `dvc add {data}`"
 )
-_SHOWN = 10  # mistakes that one message lists
+PACKED = (".parquet", ".arrow")  # data sets of Hugging Face; their pictures are inside
+_PACKED = "a packed dataset; `atelier data unpack` takes the pictures out of it into a folder"
 
 
 @dataclass(frozen=True)
@@ -42,18 +38,19 @@ class Entry:
 
 @dataclass(frozen=True)
 class Corpus:
-    """What lies in ``data/``."""
+    """What lies in ``data/``.
 
-    entries: list[Entry]  # in the order of their paths
+    Attributes:
+        entries: In the order of their paths.
+        quarantined: Files and rows that are not used, each with the reason.
+        source: Where the captions come from.
+        notes: What a person should know of captions that are used.
+    """
+
+    entries: list[Entry]
     quarantined: list[Quarantined]
-
-
-@dataclass(frozen=True)
-class _Row:
-    line: int
-    file: str
-    caption: str
-    artwork: str
+    source: str = field(compare=False)
+    notes: tuple[str, ...] = field(compare=False)
 
 
 def find(data: Path, captions: str | None, *, captionless: bool = False) -> Corpus:
@@ -61,7 +58,8 @@ def find(data: Path, captions: str | None, *, captionless: bool = False) -> Corp
 
     Args:
         data: The folder of paintings.
-        captions: Table of captions, a path inside ``data``; None takes the file names.
+        captions: Table of captions, a path inside ``data``, or the name of a table in each of
+            the folders below; None takes caption files, or else the files' names.
         captionless: Keep files without a caption, for someone will write it; the name of a
             file is none then.
 
@@ -69,30 +67,40 @@ def find(data: Path, captions: str | None, *, captionless: bool = False) -> Corp
         ArtifactError: The folder is absent or empty, or the table is broken; the text says
             what to do, and names all mistakes of the table.
     """
-    files, quarantined = _files(data)
-    entries: list[Entry | None]
-    if captions is None:
-        entries = [_named(file, as_caption=not captionless) for file in files]
+    found, quarantined = _files(data)
+    if captions is not None:
+        source = caption_sources.table(data, found, captions)
     else:
-        table = posixpath.normpath(captions)
-        rows = _rows(_table(data, table), data / table)
-        files.pop(table, None)
-        entries = [_captioned(file, rows) for file in files]
-        quarantined += _missing(files, rows, table)
-        quarantined += [
-            Quarantined(file=file, reason=f"{table} has no row for it")
-            for file, entry in zip(files, entries, strict=True)
-            if entry is None
-        ]
-    if not files:
-        raise ArtifactError(f"{data} holds no pictures; {_CURE.format(data=data)}.")
-    named = [entry for entry in entries if entry is not None]
+        beside = caption_sources.caption_files(data, found, captionless=captionless)
+        source = beside or caption_sources.names(found, captionless=captionless)
+    pictures = [file for file in found if file not in source.aside]
+    if not pictures:
+        packed = next(
+            (f"; {one.file} is {one.reason}" for one in quarantined if one.reason == _PACKED),
+            "",
+        )
+        raise ArtifactError(f"{data} holds no pictures{packed}; {_CURE.format(data=data)}.")
+    entries = []
+    for file in pictures:
+        entry = _entry(file, source, captionless)
+        if isinstance(entry, Entry):
+            entries.append(entry)
+        else:
+            quarantined.append(entry)
     quarantined += [
-        Quarantined(file=entry.file, reason="its caption is empty")
-        for entry in named
-        if not (entry.caption or captionless)
+        Quarantined(file=file, reason=reason) for file, reason in source.aside.items() if reason
     ]
-    return Corpus([entry for entry in named if entry.caption or captionless], quarantined)
+    quarantined.sort(key=lambda one: one.file)
+    return Corpus(entries, quarantined, source.name, source.notes)
+
+
+def files(data: Path) -> list[str]:
+    """Return the paths of all files inside ``data`` that can be pictures, sorted.
+
+    Raises:
+        ArtifactError: The folder is absent.
+    """
+    return _files(data)[0]
 
 
 def nothing_usable(data: Path, quarantined: list[Quarantined]) -> ArtifactError:
@@ -104,8 +112,18 @@ def nothing_usable(data: Path, quarantined: list[Quarantined]) -> ArtifactError:
     )
 
 
-def _files(data: Path) -> tuple[dict[str, None], list[Quarantined]]:
-    """Paths inside ``data``, sorted, and those whose names cannot be written down."""
+def _entry(file: str, source: Source, captionless: bool) -> Entry | Quarantined:
+    said = source.said.get(file, Said("", refused=source.lacking.format(stem=stem(file))))
+    if said.refused:
+        return Quarantined(file=file, reason=said.refused)
+    if not (said.caption or captionless):
+        return Quarantined(file=file, reason="its caption is empty")
+    artwork = tables.key(said.artwork) or tables.key(stem(file))
+    return Entry(file, said.caption, title(file), artwork)
+
+
+def _files(data: Path) -> tuple[list[str], list[Quarantined]]:
+    """Paths inside ``data``, sorted, and those that can be no pictures."""
     if not data.is_dir():
         what = "is not a folder" if data.exists() else "is absent"
         raise ArtifactError(f"{data} {what}; {_CURE.format(data=data)}.")
@@ -120,9 +138,11 @@ def _files(data: Path) -> tuple[dict[str, None], list[Quarantined]]:
         # A pipe or a device would never end.
         if stat.S_ISFIFO(mode := _mode(data / file)) or stat.S_ISCHR(mode):
             unusable.append(Quarantined(file=file, reason="it is no ordinary file"))
+        elif PurePosixPath(file).suffix.lower() in PACKED:
+            unusable.append(Quarantined(file=file, reason=_PACKED))
         else:
             found.append(file)
-    return dict.fromkeys(sorted(found)), sorted(unusable, key=lambda one: one.file)
+    return sorted(found), unusable
 
 
 def _mode(file: Path) -> int:
@@ -141,130 +161,3 @@ def _walk(data: Path) -> Iterator[str]:
             seen.add(real)
             inside = PurePosixPath(Path(folder).relative_to(data).as_posix())
             yield from (str(inside / name) for name in names if not name.startswith("."))
-
-
-def _named(file: str, *, as_caption: bool) -> Entry:
-    title = _title(file)
-    caption = title if as_caption else ""
-    return Entry(file, caption, title, str(PurePosixPath(file).with_suffix("")))
-
-
-def _title(file: str) -> str:
-    return re.sub(r"[\W_]+", " ", PurePosixPath(file).stem).strip()
-
-
-def _captioned(file: str, rows: dict[str, _Row]) -> Entry | None:
-    row = rows.get(_key(file))
-    if row is None:
-        return None
-    artwork = row.artwork or str(PurePosixPath(file).with_suffix(""))
-    return Entry(file, " ".join(row.caption.split()), _title(file), artwork)
-
-
-def _missing(files: dict[str, None], rows: dict[str, _Row], table: str) -> list[Quarantined]:
-    there = {_key(file) for file in files}
-    return [
-        Quarantined(file=row.file, reason=f"{table}, line {row.line} names it; it is not there")
-        for key, row in rows.items()
-        if key not in there
-    ]
-
-
-def _key(file: str) -> str:
-    # One name can be spelled in two ways (é, or e and an accent); macOS likes the second.
-    return unicodedata.normalize("NFC", posixpath.normpath(file))
-
-
-def _table(data: Path, table: str) -> str:
-    """Text of the table of captions."""
-    path = data / table
-    if table.startswith(("/", "..")):
-        raise ArtifactError(f"annotate.captions should be a file inside {data}, is {table!r}")
-    try:
-        content = path.read_bytes()
-    except (FileNotFoundError, IsADirectoryError):
-        raise ArtifactError(
-            f"{path} is no file; annotate.captions names a CSV or JSONL inside {data} with "
-            "columns file and caption, or is null to take the file names as captions"
-        ) from None
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content[: error.start].count(b"\n") + 1
-        raise ArtifactError(
-            f"{path}, line {line} is not UTF-8 (byte 0x{content[error.start]:02x}); open it "
-            "in the program that wrote it and save it as UTF-8"
-        ) from None
-
-
-def _rows(text: str, path: Path) -> dict[str, _Row]:
-    """Rows of the table by the key of their file."""
-    mistakes: list[str] = []
-    read = _jsonl if path.suffix == ".jsonl" else _csv
-    rows: dict[str, _Row] = {}
-    for row in read(text, path, mistakes):
-        if not row.file.strip():
-            mistakes.append(f"line {row.line}: file is empty")
-        elif reading.CONTROL.search(" ".join(row.caption.split())):
-            mistakes.append(
-                f"line {row.line}: caption {reading.short(row.caption)} has control characters"
-            )
-        elif (other := rows.setdefault(_key(row.file), row)) is not row:
-            mistakes.append(
-                f"line {row.line}: {reading.short(row.file)} stands already "
-                f"in line {other.line}"
-            )
-    if mistakes:
-        more = f"\n  and {len(mistakes) - _SHOWN} more" * (len(mistakes) > _SHOWN)
-        shown = "\n".join(f"  {mistake}" for mistake in mistakes[:_SHOWN])
-        raise ArtifactError(f"{path} is no table of captions:\n{shown}{more}")
-    return rows
-
-
-def _csv(text: str, path: Path, mistakes: list[str]) -> Iterator[_Row]:
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    try:
-        header = next(reader, [])
-        absent = [name for name in ("file", "caption") if name not in header]
-        if absent:
-            raise ArtifactError(
-                f"{path} should have the columns file and caption, with commas between them; "
-                f"its first line is {reading.short(','.join(header))}"
-            )
-        for cells in filter(None, reader):
-            if len(cells) == len(header):
-                named = dict(zip(header, cells, strict=True))
-                artwork = named.get("artwork", "")
-                yield _Row(reader.line_num, named["file"], named["caption"], artwork)
-            else:
-                mistakes.append(
-                    f"line {reader.line_num}: {len(cells)} columns, the header has "
-                    f"{len(header)}; quote captions that contain a comma"
-                )
-    except csv.Error as error:
-        mistakes.append(f"line {reader.line_num}: {error}; is a quote left open before?")
-
-
-def _jsonl(text: str, path: Path, mistakes: list[str]) -> Iterator[_Row]:
-    del path
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            values = reading.json_values(line)
-        except reading.UnreadableError as error:
-            mistakes.append(f"line {number}: {error}")
-            continue
-        if _has_texts(values):
-            artwork = str(values.get("artwork") or "")
-            yield _Row(number, values["file"], values["caption"], artwork)
-        else:
-            mistakes.append(f"line {number}: should hold the texts 'file' and 'caption'")
-
-
-def _has_texts(values: Any) -> bool:
-    return (
-        isinstance(values, dict)
-        and all(isinstance(values.get(name), str) for name in ("file", "caption"))
-        and isinstance(values.get("artwork"), str | int | None)
-    )

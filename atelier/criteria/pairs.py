@@ -8,12 +8,8 @@ have it; it is never given a winner. A picture of which the annotator said nothi
 negatives because nobody looked, so it meets nobody.
 """
 
-import csv
-import io
-import os.path
-import posixpath
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,11 +18,11 @@ from scipy import sparse
 
 from atelier import reading
 from atelier.config.objectives import AnnotationPairs
+from atelier.criteria import dataset, tables
 from atelier.criteria.annotations import Record
 from atelier.errors import ArtifactError
 
 COLUMNS = ("file_win", "file_lose", "caption")
-_SHOWN = 10  # mistakes that one message lists
 _BLOCK = 256  # captions compared at once with all others
 _WORD = re.compile(r"\w+")
 
@@ -115,12 +111,12 @@ def from_annotations(records: Sequence[Record], params: AnnotationPairs) -> Pair
 
 
 def from_table(table: Path, records: Sequence[Record], data: Path) -> Paired:
-    """Read the pairs that somebody brought: a CSV with the columns of ``COLUMNS``.
+    """Read the pairs that somebody brought: a table with the columns of ``COLUMNS``.
 
     Pairs with a picture outside of the training part are held out, and counted.
 
     Args:
-        table: The CSV.
+        table: CSV, JSON Lines or JSON.
         records: What training reads.
         data: The folder that the table's files lie in.
 
@@ -128,22 +124,22 @@ def from_table(table: Path, records: Sequence[Record], data: Path) -> Paired:
         ArtifactError: The table is absent, is broken, or holds nothing to train on; all
             mistakes at once, by their lines.
     """
-    rows = {record.file: row for row, record in enumerate(records)}
+    rows = {tables.key(record.file): row for row, record in enumerate(records)}
+    found = _read(table)
+    mistakes = list(found.mistakes)
+    there = _there(data, found, rows)
     pairs: list[Pair] = []
     held_out = 0
-    mistakes: list[str] = []
-    for line, values in _read(table):
-        wrong = list(_mistakes(values, data))
-        mistakes += [f"line {line}: {one}" for one in wrong]
-        win, lose = (rows.get(values[column]) for column in COLUMNS[:2])
+    for one in found.rows:
+        wrong = list(_mistakes(one, data, there))
+        mistakes += [f"line {one.line}: {mistake}" for mistake in wrong]
+        win, lose = (rows.get(tables.key(one.cells[column])) for column in COLUMNS[:2])
         if wrong or win is None or lose is None:
             held_out += not wrong
         else:
-            pairs.append(Pair(win, lose, values["caption"], 1.0))
+            pairs.append(Pair(win, lose, one.cells["caption"], 1.0))
     if mistakes:
-        more = len(mistakes) - _SHOWN
-        shown = [*mistakes[:_SHOWN], *[f"and {more} more"] * (more > 0)]
-        raise ArtifactError(f"{table} does not fit:\n" + "\n".join(f"  {m}" for m in shown))
+        raise ArtifactError(f"{table} does not fit:\n{tables.listed(mistakes)}")
     if not pairs:
         raise ArtifactError(
             f"{table} has no pair of which both pictures are in the training part ({held_out} "
@@ -196,51 +192,39 @@ def _bags(captions: Sequence[str]) -> "sparse.csr_array":
     return sparse.csr_array((np.ones(len(rows)), (rows, columns)), shape=shape)
 
 
-def _read(table: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    """Yield line number and values of each row."""
+def _read(path: Path) -> tables.Table:
     try:
-        text = table.read_text(encoding="utf-8-sig")
+        found = tables.read(path.read_bytes(), path.name, COLUMNS)
     except FileNotFoundError:
         raise ArtifactError(
-            f"{table} is absent; cpo.pairs.table names a CSV inside data/ (docs/pairs.md)"
+            f"{path} is absent; cpo.pairs.table names a CSV inside data/ (docs/pairs.md)"
         ) from None
     except OSError as error:
-        raise ArtifactError(f"{table} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise ArtifactError(f"{table} is not UTF-8 ({error}); save it as UTF-8") from None
-    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-    try:
-        yield from _rows(reader, table)
-    except csv.Error as error:
-        raise ArtifactError(
-            f"{table}, line {reader.line_num}: {error}; is a quote left open before?"
-        ) from None
-
-
-def _rows(reader: "csv.DictReader[str]", table: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    missing = [column for column in COLUMNS if column not in (reader.fieldnames or ())]
+        raise ArtifactError(f"{path} cannot be read: {error.strerror}") from None
+    except reading.UnreadableError as error:
+        raise ArtifactError(f"{path}, {error}") from None
+    missing = [column for column in COLUMNS if column not in found.columns]
     if missing:
         raise ArtifactError(
-            f"{table}, line 1 should name the columns {', '.join(COLUMNS)}; has no "
-            f"{', '.join(missing)}"
+            f"{path}, line 1 should name the columns {', '.join(COLUMNS)}; has no "
+            f"{', '.join(missing)}; {found.says()}"
         )
-    for row in reader:
-        yield reader.line_num, {column: (row[column] or "").strip() for column in COLUMNS}
+    return found
 
 
-def _mistakes(values: Mapping[str, str], data: Path) -> Iterator[str]:
+def _there(data: Path, table: tables.Table, rows: Mapping[str, int]) -> Collection[str]:
+    """Keys of the folder's files, which is listed only if a pair has a file not trained on."""
+    named = {tables.key(row.cells[column]) for row in table.rows for column in COLUMNS[:2]}
+    return rows.keys() if named <= rows.keys() else {tables.key(f) for f in dataset.files(data)}
+
+
+def _mistakes(row: tables.Row, data: Path, there: Collection[str]) -> Iterator[str]:
     for column in COLUMNS:
-        if not values[column]:
+        if not row.cells[column]:
             yield f"{column} is empty"
-    files = [values[column] for column in COLUMNS[:2]]
+    files = [row.cells[column] for column in COLUMNS[:2]]
     for column, file in zip(COLUMNS, files, strict=False):
-        if file and not _is_inside(data, file):
+        if file and tables.key(file) not in there:
             yield f"{column} {reading.short(file)} is no file of {data}"
-    if files[0] and files[0] == files[1]:
+    if files[0] and tables.key(files[0]) == tables.key(files[1]):
         yield f"{files[0]!r} cannot be better than itself"
-
-
-def _is_inside(data: Path, file: str) -> bool:
-    """Say whether ``file`` is one of the folder; a name too long to be one is none."""
-    leads_out = posixpath.normpath(file).startswith(("/", ".."))
-    return not leads_out and os.path.isfile(data / file)  # noqa: PTH113 - Path.is_file raises

@@ -272,9 +272,10 @@ def use(network: Any, state: State) -> Iterator[None]:
     Several adapters add up: ``{"a": 0.5, "b": 1}`` is base + delta_a / 2 + delta_b. A full
     state stands alone.
 
-    On leaving, the state before is back, trainable weights included. The innermost adapters
-    are trainable, as peft has it, unless gradients are off; run frozen ones under
-    ``torch.no_grad``.
+    On leaving, the state before is back, trainable weights included. The innermost state's
+    own weights require gradients, as peft has it, also where gradients are off: torch chooses
+    kernels by that flag, so it is part of the state, which then predicts the same to the last
+    bit in training and in painting. Run frozen states under ``torch.no_grad``.
 
     Raises:
         ParamsError: Full weights were to be added up.
@@ -289,7 +290,8 @@ def _adapted(network: Any, shares: Mapping[str, float]) -> Iterator[None]:
     shares = {name: share for name, share in shares.items() if name not in _states(network)}
     layers = _layers(network)
     if not torch.is_grad_enabled():
-        yield from _switched(layers, shares)
+        own = [p for name in shares for p in _own(network, name)]
+        yield from _switched(layers, shares, own)
         return
     before = [
         (layer.disable_adapters, list(layer.active_adapters), dict(layer.scaling))
@@ -328,17 +330,35 @@ def _layers(network: Any) -> list[Any]:
     return known[1]
 
 
-def _switched(layers: Sequence[Any], shares: Mapping[str, float]) -> Iterator[None]:
-    """As above where nothing learns: which weights would is neither changed nor put back.
+def _own(network: Any, name: str) -> list[nn.Parameter]:
+    """Return the weights of the LoRA ``name``; looked for anew only where it is another one."""
+    known: dict[str, tuple[Any, list[nn.Parameter]]] = vars(network).setdefault("lora_own", {})
+    config = network.peft_config[name]
+    if name not in known or known[name][0] is not config:
+        known[name] = (config, list(weights(network, name).values()))
+    return known[name][1]
+
+
+def _switched(
+    layers: Sequence[Any], shares: Mapping[str, float], own: Sequence[nn.Parameter]
+) -> Iterator[None]:
+    """As above where nothing learns: of the flags only those of the state's ``own`` are set.
 
     peft's own switches walk over all weights of all adapters, which in a step of small
     networks costs a twentieth of the passes.
+
+    The flags matter although nothing learns: ``torch.matmul`` of a batch whose memory is not
+    in order and of weights that require gradients makes one product of matrices, else one for
+    each image, and on some processors the two sum in another order.
     """
     before = [
         (layer._disable_adapters, layer._active_adapter, dict(layer.scaling))
         for layer in layers
     ]
+    frozen = [parameter for parameter in own if not parameter.requires_grad]
     try:
+        for parameter in frozen:
+            parameter.requires_grad_(True)
         for layer in layers:
             layer._disable_adapters = not shares
             if shares:
@@ -351,6 +371,8 @@ def _switched(layers: Sequence[Any], shares: Mapping[str, float]) -> Iterator[No
         for layer, (disabled, active, scaling) in zip(layers, before, strict=True):
             layer.scaling.update(scaling)
             layer._active_adapter, layer._disable_adapters = active, disabled
+        for parameter in frozen:
+            parameter.requires_grad_(False)
 
 
 @contextlib.contextmanager

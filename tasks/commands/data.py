@@ -26,7 +26,7 @@ def run() -> None:
         ArtifactError: ``data.dvc`` pins other paintings, which cannot be drawn.
         DiskError: They cannot be written; nothing is left behind.
     """
-    if _holds_something(paths.DATA):
+    if holds_something(paths.DATA):
         _say(f"{paths.DATA} is there already, and is left as it is")
         return
     _refuse_another_pin()
@@ -61,8 +61,8 @@ def draw(folder: Path, count: int, seed: int) -> None:
     (folder / CAPTIONS).write_text(table.getvalue(), encoding="utf-8", newline="\n")
 
 
-def _holds_something(folder: Path) -> bool:
-    """Whether anything but empty folders would be lost with ``folder``."""
+def holds_something(folder: Path) -> bool:
+    """Say whether anything but empty folders would be lost with ``folder``."""
     if folder.is_symlink() or folder.is_file():
         return True
     return any(path.is_symlink() or not path.is_dir() for path in folder.rglob("*"))

@@ -20,6 +20,7 @@ from tasks.run.console import console, say
 
 INTERFACE = "interface.xml"
 TASKS = "tasks.json"
+_LINES = 10  # of rows without a pole, that are named
 
 
 def export(profile: Profile, folder: Path, prefix: str) -> None:
@@ -44,13 +45,18 @@ def read(profile: Profile, file: Path, out: Path, annotator: str | None) -> None
     """
     tree = parse(paths.CRITERIA / profile.annotate.criteria)
     images = human.known(_pictures())
-    if file.suffix == ".json":
+    silent: list[int] = []
+    if file.suffix.lower() == ".json":
         judgements = human.read_label_studio(file, tree, images)
     else:
         judgements = human.read_csv(file, tree, images, annotator)
+        silent = human.silent_rows(file)
     atomic.write(out, annotations.lines(judgements))
     people = {one.annotator for one in judgements}
     say(f"{out}: {len(judgements)} judgements by {', '.join(sorted(people))}")
+    if silent:
+        lines = ", ".join(map(str, silent[:_LINES])) + ", …" * (len(silent) > _LINES)
+        say(f"{file}: {len(silent)} rows have no pole and say nothing (lines {lines})")
 
 
 def compare(files: Sequence[Path], leaves: bool) -> None:

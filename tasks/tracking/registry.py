@@ -43,7 +43,9 @@ BASE, THETA1 = "base", "theta1"  # painters, as evaluate names them; a θ has it
 CHAMPION = "champion"
 _CARD = "README.md"
 _FROM_DVC = "atelier.from-dvc"  # the tag of a run that stands for weights that were pulled
-_CODE = Path(__file__).with_name("painting.py")  # lies beside the weights, for MLflow to run
+_CODE = Path(__file__).with_name(
+    "pyfunc_model.py"
+)  # lies beside the weights, for MLflow to run
 _REQUIREMENTS = ("torch", "diffusers", "transformers", "peft", "safetensors", "pydantic")
 
 

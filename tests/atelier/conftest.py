@@ -7,6 +7,7 @@ from atelier.config.base import Network
 from atelier.config.model import ModelParams
 from atelier.config.objectives import CPO, CPOS
 from atelier.config.training import LoRA, Training
+from tests.atelier.double import double
 from tests.conftest import TOY_NETWORKS, small_profile
 
 
@@ -35,6 +36,13 @@ def family(request):
 def painter(family):
     """A real pipeline of each family with 60 to 260 thousand weights, fresh for each test."""
     return tiny(family)
+
+
+@pytest.fixture
+def float64():
+    """Asked for first, it makes the fixtures after it, and the test, compute in float64."""
+    with double():
+        yield
 
 
 @pytest.fixture

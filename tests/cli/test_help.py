@@ -13,12 +13,13 @@ HEAVY = {
     "scipy", "torch", "transformers", "yaml",
 }  # fmt: skip
 ALONE = {
-    "agreement", "base", "compare", "conflicts", "data", "deploy", "doctor", "down", "estimate",
+    "agreement", "base", "compare", "conflicts", "deploy", "doctor", "down", "estimate",
     "export", "features", "generate", "plan", "registry", "results", "run", "serve", "study",
     "up", "weights",
 }  # fmt: skip
 GROUPS = {
     "criteria": {"calibrate", "check", "document", "sheets", "show"},
+    "data": {"check", "draw", "unpack"},
     "labels": {"compare", "count", "export", "read"},
     "survey": {
         "analyze", "delete", "export", "invite", "make", "revoke", "serve", "status",

@@ -30,12 +30,16 @@ SECTIONS = {
     "Scale": "Many more pictures than the examples have. Up to a hundred thousand: "
     "[performance.md](performance.md), Scale.",
     "Security": "What must not get in, and what not out ([SECURITY.md](../SECURITY.md)).",
-    "Determinism": "The same params, data and code twice. On one machine with as many threads "
-    "all that is random is a function of seed and step, and the bytes are the same. Another "
-    "machine may have other kernels (of BLAS, of the CPU's width) and share a sum over other "
-    "numbers of threads; floating point sums depend on their order, so last digits differ, and "
-    "training hands them on. What is counted, drawn or decided by rule (annotate, split, "
-    "prompts, seeds) does not sum that way.",
+    "Determinism": "The same params, data and code twice. *The same bytes*, here and "
+    "above, are those of one processor, one torch and one number of threads: there all "
+    "that is random is a function of seed and step, and every sum is taken in the same "
+    "order. Another processor has other kernels (torch, MKL and oneDNN choose them by its "
+    "width and maker), and another number of threads may share a sum otherwise; floating "
+    "point sums depend on their order, so last digits differ, and training hands them on. "
+    "A training that goes on from a checkpoint on another processor, or with other "
+    "threads, is therefore not bit-identical to the undisturbed run: it is as good a run, "
+    "and a warning names both. What is counted, drawn or decided by rule (annotate, "
+    "split, prompts, seeds) does not sum that way.",
 }
 WHOLE = FOLDER / "whole.json"  # of the last run of all these tests
 _OLD_WHOLE = re.compile(r"^\*\*The whole of it\*\*.*\n", re.MULTILINE)

@@ -46,7 +46,7 @@ def test_two_folders_the_same_bytes(undisturbed, tmp_path, figure):
 
 
 @pytest.mark.timeout(2400)
-def test_another_number_of_threads_is_another_order_of_sums(tmp_path, figure):
+def test_another_number_of_threads_moves_last_digits_at_most(tmp_path, figure):
     one, other = workshop.build(tmp_path / "one"), tmp_path / "other"
     file = one / "params/toy.yaml"
     values = yaml.safe_load(file.read_text())
@@ -64,7 +64,7 @@ def test_another_number_of_threads_is_another_order_of_sums(tmp_path, figure):
     for stage in ("annotate", "split"):  # no sums that threads share
         assert workshop.outputs(other, stage) == workshop.outputs(one, stage)
     farthest = max(_distance(other / name, one / name) for name in WEIGHTS)
-    assert 0 < farthest < FARTHEST
+    assert farthest < FARTHEST  # 0 where the processor's kernels share these sums alike
     moved = max(_changes(other, one).values())
     assert math.isfinite(moved)
     figure(

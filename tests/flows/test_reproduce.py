@@ -63,7 +63,7 @@ FLOW = """
 import json, sys
 from prefect.testing.utilities import prefect_test_harness
 from prefect.client.orchestration import get_client
-from flows import gpus
+from flows.infra import gpus
 from flows.reproduce import reproduce
 
 with prefect_test_harness(server_startup_timeout=120):

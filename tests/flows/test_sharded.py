@@ -104,8 +104,10 @@ FLOW = """
 import json, signal, sys, threading, time
 import psutil
 from prefect.testing.utilities import prefect_test_harness
-from flows import gpus, sharded, stages
-from tasks import paths
+from flows import sharded
+from flows.dvc import stages
+from flows.infra import gpus
+from tasks.run import paths
 
 def done():
     journals = paths.RESUME.glob("annotate-*/journal.jsonl")

@@ -187,3 +187,49 @@ def test_an_export_that_cannot_be_read_is_one_paragraph(tmp_path, tree, text):
 def test_a_quote_left_open_is_said(read):
     with pytest.raises(AnnotationError, match=r"line \d: unexpected end of data"):
         read('file,criterion,pole,annotator\na.png,edges,positive,"ann')
+
+
+def test_labels_are_found_in_any_spelling(tmp_path, tree):
+    images = [IMAGES[0].model_copy(update={"file": "e\u0301.png"})]
+    path = tmp_path / "labels.csv"
+    path.write_text(
+        "FILE, criterion ,pole,annotator\n"
+        "\u00e9.png,edges, Positive,Jose\u0301  M.\n"
+        "./e\u0301.png , light/clear,negative,Jos\u00e9 M.\n"
+        f"{'A' * 64},./edges,crisp edges,ann\n"
+        ",,,\n"
+    )
+
+    judgements = human.read_csv(path, tree, human.known(images), None)
+
+    assert short(judgements) == [
+        ("a", "edges", "positive", "Jos\u00e9 M."),
+        ("a", "light/clear", "negative", "Jos\u00e9 M."),
+        ("a", "edges", "positive", "ann"),
+    ]
+
+
+def test_rows_without_a_pole_are_counted(tmp_path, tree):
+    path = tmp_path / "labels.csv"
+    path.write_text(
+        "file,criterion,pole\na.png,edges,\na.png,light/clear,positive\nb.png,edges,Abstain\n"
+    )
+
+    assert len(human.read_csv(path, tree, human.known(IMAGES), "ann")) == 1
+    assert human.silent_rows(path) == [2, 4]
+
+
+def test_a_row_that_ends_before_its_pole_is_a_mistake(read):
+    with pytest.raises(AnnotationError, match="line 2: 2 columns, the header has 3"):
+        read("file,criterion,pole\na.png,edges\n", "ann")
+
+
+def test_labels_may_be_json_lines(tmp_path, tree):
+    path = tmp_path / "labels.jsonl"
+    path.write_text(
+        '{"file": "a.png", "criterion": "edges", "pole": "positive", "confidence": 0.5}'
+    )
+
+    (found,) = human.read_csv(path, tree, human.known(IMAGES), "ann")
+
+    assert (found.criterion, found.confidence) == ("edges", 0.5)

@@ -183,6 +183,34 @@ def test_a_table_names_files_of_the_folder_alone(tmp_path, row, says):
     assert len(str(caught.value)) < 1000
 
 
+def test_a_picture_of_a_pair_may_be_spelled_in_another_way(tmp_path):
+    for name in ("a.png", "e\u0301.png", "o.png"):
+        (tmp_path / name).touch()
+    records = [
+        record("a", "a sea", 0).model_copy(update={"file": name})
+        for name in ("a.png", "e\u0301.png")
+    ]
+    file = table(
+        tmp_path,
+        "File_win , file_lose,caption\n./a.png,\u00e9.png ,sea\n,,\n.//o.png,a.png,sea\n",
+    )
+
+    paired = pairs.from_table(file, records, tmp_path)
+
+    assert found(paired) == {(0, 1, 1.0)}
+    assert paired.counts == {"pairs": 1, "held_out": 1}
+    file = table(tmp_path, "file_win,file_lose,caption\n./a.png,a.png,sea\n")
+    with pytest.raises(ArtifactError, match="cannot be better than itself"):
+        pairs.from_table(file, records, tmp_path)
+
+
+def test_pairs_may_be_json_lines(data):
+    file = data / "pairs.jsonl"
+    file.write_text('{"file_win": "b.png", "file_lose": "a.png", "caption": 1984}')
+
+    assert pairs.from_table(file, RECORDS, data).pairs[0].caption == "1984"
+
+
 def test_a_folder_in_the_place_of_a_table_is_said(tmp_path):
     with pytest.raises(ArtifactError, match="cannot be read: Is a directory"):
         pairs.from_table(tmp_path, [record("a", "a sea", 1)], tmp_path)

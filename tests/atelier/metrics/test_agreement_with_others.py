@@ -61,4 +61,4 @@ def test_clipscore_is_torchmetrics_cosine():
     ours = clipscore.clipscore(pictures, texts)
 
     theirs = 100 * pairwise_cosine_similarity(pictures, texts).diagonal().clamp(min=0)
-    torch.testing.assert_close(ours, theirs)
+    torch.testing.assert_close(ours, theirs, atol=1e-3, rtol=1e-4)

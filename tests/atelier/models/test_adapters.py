@@ -16,10 +16,16 @@ def taught(painter, lora):
     return painter
 
 
-def predict(painter):
+def predict(painter, images=1):
     generator = torch.Generator().manual_seed(0)
-    latents = torch.randn(1, *painter.latent_shape(32), generator=generator)
-    return painter.predict(latents, torch.tensor([0.5]), painter.encode_texts(["a sea"]))
+    latents = torch.randn(images, *painter.latent_shape(32), generator=generator)
+    condition = painter.encode_texts(["a sea"] * images)
+    return painter.predict(latents, torch.full((images,), 0.5), condition)
+
+
+def alike(one, other):
+    """Up to a hundred times rounding, which in these networks is 1e-6 to 1e-5."""
+    return torch.allclose(one, other, atol=1e-3, rtol=1e-3)
 
 
 def test_a_fresh_adapter_changes_nothing(painter, lora):
@@ -28,7 +34,7 @@ def test_a_fresh_adapter_changes_nothing(painter, lora):
     adapters.add(painter.network, "theta", lora, seed=0)
 
     with adapters.use(painter.network, "theta"):
-        assert torch.equal(predict(painter), before)
+        assert alike(predict(painter), before)
 
 
 def test_the_same_seed_gives_the_same_adapter(painter, lora):
@@ -50,7 +56,7 @@ def test_adapter_off_is_the_base_bit_for_bit(painter, lora):
     with adapters.use(painter.network, None):
         assert torch.equal(predict(painter), before)
     with adapters.use(painter.network, "theta"):
-        assert not torch.equal(predict(painter), before)
+        assert not alike(predict(painter), before)
 
 
 def test_states_nest_and_come_back(taught):
@@ -63,8 +69,8 @@ def test_states_nest_and_come_back(taught):
             assert torch.equal(predict(taught), theta1)
         assert torch.equal(predict(taught), theta)
 
-    assert not torch.equal(theta, theta1)
-    assert not torch.equal(theta, base)
+    assert not alike(theta, theta1)
+    assert not alike(theta, base)
 
 
 @pytest.mark.parametrize(
@@ -76,12 +82,32 @@ def test_without_gradients_a_state_is_the_same_and_nobody_is_freed_to_learn(taug
             expected = predict(taught)
         flags = [p.requires_grad for p in taught.network.parameters()]
         with torch.no_grad(), adapters.use(taught.network, state):
-            assert torch.equal(predict(taught), expected)
-            assert [p.requires_grad for p in taught.network.parameters()] == flags
+            assert alike(predict(taught), expected)
         assert [p.requires_grad for p in taught.network.parameters()] == flags
         learned = predict(taught)
     with torch.no_grad(), adapters.use(taught.network, "theta"):
-        assert torch.equal(predict(taught), learned)
+        assert alike(predict(taught), learned)
+
+
+@pytest.mark.numerical
+@pytest.mark.parametrize("state", ["theta1", {"theta1": 0.5, "theta": 1.0}], ids=["one", "sum"])
+def test_a_state_predicts_the_same_whether_or_not_its_weights_require_gradients(taught, state):
+    # Without gradients this is one call made again: only the flags outside differ.
+    own = [
+        p
+        for name in ("theta1", "theta")
+        for p in adapters.weights(taught.network, name).values()
+    ]
+    found = []
+    for flag in (False, True):
+        for parameter in own:
+            parameter.requires_grad_(flag)
+        with torch.no_grad(), adapters.use(taught.network, state):
+            found.append(predict(taught, images=3))
+            assert found[-1].grad_fn is None
+        assert all(parameter.requires_grad == flag for parameter in own)
+
+    assert torch.equal(*found)
 
 
 def test_an_error_inside_leaves_the_state_as_it_was(taught):
@@ -116,8 +142,10 @@ def test_a_saved_adapter_comes_back_whole(taught, tmp_path, lora):
     adapters.save(taught, "theta", tmp_path)
     adapters.attach(taught, "again", tmp_path)
 
+    theta, again = (adapters.weights(taught.network, name) for name in ("theta", "again"))
+    assert all(map(torch.equal, theta.values(), again.values()))
     with adapters.use(taught.network, "again"):
-        assert torch.equal(predict(taught), before)
+        assert alike(predict(taught), before)
     assert taught.network.peft_config["again"].lora_alpha == lora.alpha
     assert not any(p.requires_grad for p in adapters.weights(taught.network, "again").values())
 
@@ -133,7 +161,7 @@ def test_alpha_other_than_rank_survives_saving(painter, lora, tmp_path):
     adapters.attach(painter, "again", tmp_path)
 
     with adapters.use(painter.network, "again"):
-        assert torch.equal(predict(painter), before)
+        assert alike(predict(painter), before)
 
 
 KINDS = pytest.mark.parametrize(
@@ -163,7 +191,7 @@ def test_the_kinds_of_lora_survive_saving(painter, lora, changes, tmp_path):
     adapters.attach(painter, "again", tmp_path)
 
     with adapters.use(painter.network, "again"):
-        assert torch.equal(predict(painter), before)
+        assert alike(predict(painter), before)
     again = painter.network.peft_config["again"]
     assert again.use_dora == changes.get("dora", False)
     assert again.use_rslora == changes.get("rslora", False)
@@ -176,7 +204,7 @@ def test_a_fresh_lora_of_any_kind_is_the_base(painter, lora, changes):
     adapters.add(painter.network, "theta", lora.model_copy(update=changes), seed=0)
 
     with adapters.use(painter.network, "theta"):
-        torch.testing.assert_close(predict(painter), before, rtol=1e-4, atol=1e-5)
+        assert alike(predict(painter), before)
 
 
 def test_rslora_divides_by_the_root_of_the_rank(painter, lora):
@@ -195,7 +223,7 @@ def test_rslora_divides_by_the_root_of_the_rank(painter, lora):
         two.data.copy_(one)
 
     with adapters.use(painter.network, "plain"):  # 4 / sqrt(4) = 8 / 4
-        torch.testing.assert_close(predict(painter), rooted)
+        assert alike(predict(painter), rooted)
 
 
 def test_dropout_is_on_only_where_the_adapter_learns(painter, lora):
@@ -205,7 +233,7 @@ def test_dropout_is_on_only_where_the_adapter_learns(painter, lora):
         assert torch.equal(predict(painter), still)
 
     with adapters.learning(painter.network, "theta"):
-        assert not torch.equal(predict(painter), still)
+        assert not alike(predict(painter), still)
         with adapters.use(painter.network, None):
             assert torch.equal(predict(painter), predict(painter))
 
@@ -259,9 +287,9 @@ def test_states_of_several_adapters_add_up_in_their_shares(taught):
     with adapters.use(taught.network, None):
         base = predict(taught)
 
-    assert torch.equal(alone, theta)
-    torch.testing.assert_close(none, base)
-    torch.testing.assert_close(second, theta1)
+    assert alike(alone, theta)
+    assert alike(none, base)
+    assert alike(second, theta1)
 
 
 def test_two_adapters_are_the_sum_of_their_weights(taught, lora):
@@ -280,7 +308,7 @@ def test_two_adapters_are_the_sum_of_their_weights(taught, lora):
     with adapters.use(taught.network, "stacked"):
         stacked = predict(taught)
 
-    torch.testing.assert_close(added, stacked, atol=1e-5, rtol=1e-4)
+    assert alike(added, stacked)
 
 
 def test_a_flipped_bit_is_known_by_the_checksum_beside_the_weights(taught, tmp_path):

@@ -64,7 +64,7 @@ def test_diffusers_reads_it_back_and_paints_the_same(
     export.export(painter, "theta", tmp_path / "theta.safetensors")
 
     found = read_by_diffusers(painter, tmp_path, noise)
-    torch.testing.assert_close(found, ours, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(found, ours, atol=1e-3, rtol=1e-3)
     assert not torch.allclose(ours, untaught, atol=1e-2)
 
 
@@ -94,7 +94,7 @@ def test_a_single_block_of_flux_is_read_back_as_it_was(tmp_path):
     for name, (down, up) in layers.items():
         found = (read.pop(f"transformer.{name}.lora_{part}.weight") for part in "AB")
         a, b = found
-        torch.testing.assert_close(b @ a, 1.5 * up @ down, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(b @ a, 1.5 * up @ down, atol=1e-3, rtol=1e-3)
     assert all(not tensor.any() for name, tensor in read.items() if ".lora_B." in name)
 
 
@@ -108,7 +108,7 @@ def test_alpha_says_the_scale(rslora, alpha, painter, attention, tmp_path):
 
     tensors = safetensors.torch.load_file(tmp_path / "theta.safetensors")
     alphas = [tensor.item() for name, tensor in tensors.items() if name.endswith(".alpha")]
-    assert alphas == pytest.approx([alpha] * len(alphas))
+    assert alphas == pytest.approx([alpha] * len(alphas), rel=1e-4)
     assert alphas
 
 

@@ -19,7 +19,7 @@ def test_as_many_components_as_dimensions_lose_nothing():
 
     decoded = fitted.decode(fitted.encode(pixels).latents).sample
 
-    torch.testing.assert_close(decoded, pixels, atol=1e-5, rtol=0)
+    torch.testing.assert_close(decoded, pixels, atol=1e-4, rtol=0)
 
 
 def test_latents_have_mean_zero_and_mean_variance_one():
@@ -49,7 +49,9 @@ def test_it_survives_saving(tmp_path):
     fitted.save_pretrained(tmp_path)
     loaded = pca_codec.PatchPCA.from_pretrained(tmp_path)
 
-    torch.testing.assert_close(loaded.encode(pixels).latents, fitted.encode(pixels).latents)
+    torch.testing.assert_close(
+        loaded.encode(pixels).latents, fitted.encode(pixels).latents, atol=1e-3, rtol=1e-3
+    )
 
 
 def test_a_patch_that_is_no_power_of_two_is_refused():

@@ -95,8 +95,10 @@ def test_chunks_are_read_one_by_one_and_put_together(long_reader, build):
     alone = reader.encode_texts([start, rest, SEA, ""])
     for row, (one, other) in enumerate([(0, 1), (2, 3)]):
         expected = torch.cat([alone["tokens"][one], alone["tokens"][other]])
-        torch.testing.assert_close(found["tokens"][row], expected)
-        torch.testing.assert_close(found["pooled"][row], alone["pooled"][one])
+        torch.testing.assert_close(found["tokens"][row], expected, atol=1e-3, rtol=1e-3)
+        torch.testing.assert_close(
+            found["pooled"][row], alone["pooled"][one], atol=1e-3, rtol=1e-3
+        )
 
 
 def test_the_empty_prompt_is_zeros_in_every_chunk(long_reader):
@@ -124,8 +126,8 @@ def test_plain_diffusers_paints_the_same_from_chunked_embeddings(long_reader, tm
         latents=noise, height=32, width=32, num_inference_steps=3, guidance_scale=3.0,
         output_type="latent",
     ).images  # fmt: skip
-    torch.testing.assert_close(found, ours, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(found, ours, atol=1e-3, rtol=1e-3)
     short = long_reader.sample(
         noise, long_reader.encode_texts([SEA]), empty, steps=3, guidance=3.0
     )
-    assert not torch.allclose(short, ours, atol=1e-3)
+    assert not torch.allclose(short, ours, atol=1e-2)

@@ -35,7 +35,7 @@ def test_two_equal_branches_are_ordinary_guidance(taught):
     with sampling.branches(taught, "theta", "theta"):
         branched = painted(taught)
 
-    torch.testing.assert_close(branched, ordinary, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(branched, ordinary, atol=1e-3, rtol=1e-3)
 
 
 def test_each_branch_is_predicted_in_its_own_state(taught):
@@ -65,7 +65,7 @@ def test_one_step_of_two_branches_is_the_formula(taught):
     )
 
     torch.testing.assert_close(
-        both - plain, (led - plain) + (away - plain), atol=1e-4, rtol=1e-4
+        both - plain, (led - plain) + (away - plain), atol=1e-3, rtol=1e-3
     )
 
 
@@ -85,4 +85,6 @@ def test_without_guidance_the_positive_branch_paints_alone(taught):
     with adapters.use(taught.network, "theta"):
         alone = painted(taught, guidance=1.0)
     with sampling.branches(taught, "theta", "npo"):
-        assert torch.equal(painted(taught, guidance=1.0), alone)
+        branched = painted(taught, guidance=1.0)
+
+    torch.testing.assert_close(branched, alone, atol=1e-3, rtol=1e-3)

@@ -41,8 +41,8 @@ def test_features_are_standardised_over_what_it_was_trained_on(trained, drawings
     features = trained.features([drawing.pixels for drawing in drawings])
 
     assert features.shape == (24, 64)
-    np.testing.assert_allclose(features.mean(0), 0, atol=1e-4)
-    np.testing.assert_allclose(features.std(0, ddof=1), 1, atol=1e-4)
+    np.testing.assert_allclose(features.mean(0), 0, atol=1e-3)
+    np.testing.assert_allclose(features.std(0, ddof=1), 1, atol=1e-3)
 
 
 def test_the_same_seed_trains_the_same_network(trained, drawings):
@@ -57,7 +57,7 @@ def test_an_answer_does_not_depend_on_the_images_beside_it(trained, drawings):
 
     together, alone = trained.features(images), trained.features(images[7:8])
 
-    np.testing.assert_allclose(together[7], alone[0], atol=1e-4)
+    np.testing.assert_allclose(together[7], alone[0], atol=1e-3)
 
 
 def test_pictures_of_other_sizes_are_resampled(trained, drawings):

@@ -56,6 +56,28 @@ def test_a_damaged_newest_one_falls_back_to_the_one_before(tmp_path, harm):
     assert newest.with_suffix(".damaged").exists()
 
 
+def test_a_training_that_goes_on_with_other_kernels_is_told_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoints, "kernels", lambda: "torch 9 on another processor")
+    checkpoints.save(tmp_path, 2, state(2), kept=2)
+    monkeypatch.undo()
+
+    with pytest.warns(
+        UserWarning, match=r"by torch 9 on another .*, here it is torch .*digits"
+    ):
+        step, tensors = checkpoints.newest(tmp_path)
+
+    assert step == 2
+    assert torch.equal(tensors["weight"], torch.full((3,), 2.0))
+
+
+def test_a_checkpoint_says_which_processor_and_how_many_threads(tmp_path):
+    checkpoints.save(tmp_path, 2, state(2), kept=2)
+
+    (file,) = tmp_path.iterdir()
+    assert torch.__version__ in checkpoints.kernels()
+    assert checkpoints.kernels().encode() in file.read_bytes()
+
+
 def test_a_full_disk_says_so_and_leaves_the_last_good_one(tmp_path, monkeypatch):
     checkpoints.save(tmp_path, 2, state(2), kept=2)
 

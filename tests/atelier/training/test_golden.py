@@ -1,6 +1,15 @@
 """Twenty steps of each objective on toy models in float64, against curves that were kept.
 
 `make golden` writes the curves again; the difference is then read in review.
+
+All of it is float64, on any processor (`double`): weights, encoders, conditions, noise, times
+and what the networks make of them, errors, the optimizer.
+
+The tolerance. What is read and drawn is the same to 1e-15, and a pass through these networks
+adds some hundred roundings of 1e-16 each, so two processors start about 1e-14 apart. Twenty
+steps carry a small change on up to 60 times as large (measured: noise changed by 1e-10), which
+makes 1e-12; so far apart were the farthest values under other kernels. 1e-10 is a hundred times
+that, and hundreds of times less than what one input in float32 would make of its 6e-8.
 """
 
 import os
@@ -18,6 +27,9 @@ from tests.atelier.conftest import objective_params
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 SHOWN = ("loss", "drift", "accuracy", "win_error", "gradient_norm")
+
+
+RELATIVE = 1e-10
 
 
 def stable(loser_target, omega, winner="labelled", weighting="constant"):
@@ -48,9 +60,13 @@ OBJECTIVES = {
 }
 
 
+# Under other kernels, too: CPO's curve is the one that amplifies most.
+REPEATED = ("cpo", "cpo-s-mirror-winner", "dpo")
+
+
 def curve(painter, lora, training, objective, folder):
     prompts = ["", "a sea", "a sea, calm edges", "a sea, harsh edges"]
-    conditions = {k: t.double() for k, t in painter.encode_texts(prompts).items()}
+    conditions = painter.encode_texts(prompts)
     generator = torch.Generator().manual_seed(0)
     latents = torch.randn(
         6, *painter.latent_shape(32), generator=generator, dtype=torch.float64
@@ -59,18 +75,16 @@ def curve(painter, lora, training, objective, folder):
     corpus = steps.Corpus(
         latents, conditions, {"caption": every, "winner": 2 * every, "loser": 3 * every}, 0
     )
-    painter.network.double()
     for seed, name in enumerate(("theta1", "theta")):
         adapters.add(painter.network, name, lora, seed=seed)
     taught = adapters.weights(painter.network, "theta1")
     for parameter in taught.values():
         torch.nn.init.normal_(parameter, std=0.2, generator=generator)
-    painter.network.double()
     training = training.model_copy(update={"steps": 20, "report_steps": 1, "ema_decay": None})
     lines = []
 
     def report(step, values):
-        lines.append(" ".join([str(step), *(f"{values[name]:.9e}" for name in SHOWN)]))
+        lines.append(" ".join([str(step), *(f"{values[name]:.12e}" for name in SHOWN)]))
 
     if isinstance(objective, Pairwise):
         training = training.model_copy(update={"batch_images": 2})
@@ -97,8 +111,16 @@ def curve(painter, lora, training, objective, folder):
 
 
 @pytest.mark.parametrize("family", ["flux", "sdxl-epsilon"])
-@pytest.mark.parametrize("name", OBJECTIVES)
-def test_training_follows_the_golden_curve(name, family, painter, lora, training, tmp_path):
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.numerical] if name in REPEATED else [])
+        for name in OBJECTIVES
+    ],
+)
+def test_training_follows_the_golden_curve(
+    name, family, float64, painter, lora, training, tmp_path
+):
     found = curve(painter, lora, training, OBJECTIVES[name], tmp_path)
     kept = GOLDEN / (f"{name}.txt" if family == "flux" else f"{family}-{name}.txt")
     if os.environ.get("ATELIER_GOLDEN") == "write":
@@ -107,8 +129,11 @@ def test_training_follows_the_golden_curve(name, family, painter, lora, training
 
     expected = kept.read_text().splitlines()[1:]
 
-    assert numbers(found) == pytest.approx(numbers(expected), rel=1e-6, abs=1e-9)
+    assert numbers(found) == pytest.approx(numbers(expected), rel=RELATIVE, abs=1e-12)
 
 
 def numbers(lines):
-    return [float(word) for line in lines for word in line.split()]
+    """All but the first accuracy: policy and reference agree there, and rounding would say."""
+    words = [word for line in lines for word in line.split()]
+    del words[1 + SHOWN.index("accuracy")]
+    return [float(word) for word in words]

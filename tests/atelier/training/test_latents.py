@@ -37,7 +37,7 @@ def test_latents_come_in_the_order_asked_for(painter, tmp_path):
 
     assert torch.equal(back, forth[[2, 0]])
     expected = painter.encode_images(to_pixels(np.stack([picture("aa", (32, 32))])))
-    torch.testing.assert_close(forth[:1], expected)
+    torch.testing.assert_close(forth[:1], expected, atol=1e-4, rtol=1e-4)
 
 
 def test_nothing_is_encoded_twice(painter, tmp_path):
@@ -118,5 +118,5 @@ def test_each_text_is_encoded_once_and_comes_back_in_order(painter, tmp_path):
     expected = painter.encode_texts(prompts)
     assert set(first) == set(expected)
     for name in expected:
-        torch.testing.assert_close(rows(first[name]), expected[name])
+        torch.testing.assert_close(rows(first[name]), expected[name], atol=1e-4, rtol=1e-4)
         assert torch.equal(rows(again[name]), rows(first[name]).flip(0))

@@ -164,7 +164,7 @@ def test_parts_of_a_batch_have_the_gradient_of_the_whole(tmp_path, training):
 
     for at_once in (1, 2):
         for whole, parts in zip(told[None], told[at_once], strict=True):
-            assert parts == {k: pytest.approx(v, rel=1e-5) for k, v in whole.items()}
+            assert parts == {k: pytest.approx(v, rel=1e-3, abs=1e-5) for k, v in whole.items()}
 
 
 def test_float16_passes_scale_their_loss_and_pass_over_a_step_that_overflows(
@@ -302,4 +302,4 @@ def test_a_shift_divides_the_signal_to_noise_ratio_by_its_square():
 
     snr_before, snr_after = (((1 - t) / t) ** 2 for t in (before, after))
     inside = (after < 0.999) & (before > 0.001)
-    torch.testing.assert_close(snr_after[inside], snr_before[inside] / 9, rtol=1e-3, atol=1e-9)
+    torch.testing.assert_close(snr_after[inside], snr_before[inside] / 9, rtol=0.01, atol=1e-7)

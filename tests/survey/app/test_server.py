@@ -411,7 +411,7 @@ def test_every_text_of_the_pages_is_in_the_chinese_catalogue():
     for template in pages._environment().list_templates():
         if template.endswith(".j2"):
             said |= set(re.findall(r'say\("([^"]+)"', _source(template)))
-    code = (pages._FOLDER.parent / "app.py").read_text(encoding="utf-8")
+    code = (pages._FOLDER.parent / "server.py").read_text(encoding="utf-8")
     said |= set(re.findall(r'(?:Problem\(\d+, |say\(request, [\w.]+, )"([^"]+)"', code))
 
     assert len(said) > 50

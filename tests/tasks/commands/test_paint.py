@@ -87,7 +87,8 @@ def test_a_folder_is_a_model_and_paints_what_the_stage_of_that_name_paints(train
 
     out = wish().out
     by_folder = out / "artifacts-cpo-cpo-s"
-    assert (picture(out / "cpo-s") == picture(by_folder)).all()
+    apart = picture(out / "cpo-s").astype(int) - picture(by_folder)
+    assert abs(apart).max() <= 1  # where a last bit rounds a value otherwise
 
 
 def test_a_branch_promotes_all_its_good_poles_and_suppresses_all_its_bad_ones(trained, wish):
@@ -118,6 +119,6 @@ def test_what_was_mistyped_is_named(trained, wish):
 
 def test_a_model_that_the_registry_does_not_have_is_named(trained, wish, mlflow_tables):
     with pytest.raises(
-        ArtifactError, match="models:/nothing@champion cannot be had from MLflow"
+        ArtifactError, match="models:/nothing@champion cannot be read from MLflow"
     ):
         paint.run(trained, wish(models=["models:/nothing@champion"]))

@@ -267,8 +267,8 @@ def test_a_registered_model_paints_what_its_weights_paint(
     rows = model.predict(pd.DataFrame({"prompt": prompts, "seed": seeds}))
 
     for image, picture in zip(rows["image"], expected, strict=True):
-        painted = np.array(Image.open(io.BytesIO(base64.b64decode(image))))
-        assert np.array_equal(painted, picture)
+        painted = np.array(Image.open(io.BytesIO(base64.b64decode(image)))).astype(int)
+        assert abs(painted - picture).max() <= 1  # where a last bit rounds a value otherwise
 
     if learns == "lora":  # the same of a version of earlier days
         address = as_registered_before_newer_settings("atelier-toy-theta", number)
@@ -283,7 +283,7 @@ def as_registered_before_newer_settings(name, number):
     """Let a version be as code of earlier days left it; return its address."""
     client = mlflow_runs.client()
     folder = Path(rewritten(name, without_newer_settings, number))
-    code = folder / "painting.py"
+    code = folder / "pyfunc_model.py"
     strict = code.read_text().replace(
         'recorded_model(config["model"], "this model")',
         'ModelParams.model_validate(config["model"])',

@@ -83,7 +83,7 @@ def test_a_compiled_network_learns_the_same(studio, notebook):
     sft.run(changed(studio, "sft", steps=3, compile=True), notebook)
 
     for step, values in plain.items():
-        assert notebook.curves[step]["loss"] == pytest.approx(values["loss"], rel=1e-4)
+        assert notebook.curves[step]["loss"] == pytest.approx(values["loss"], rel=1e-3)
 
 
 @pytest.mark.parametrize(

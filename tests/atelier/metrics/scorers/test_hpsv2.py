@@ -68,11 +68,11 @@ def test_a_real_network_scores_pictures_of_any_size_and_batch(network, pictures,
     together = score(pictures, prompts)
 
     alone = [score([p], [t])[0] for p, t in zip(pictures, prompts, strict=True)]
-    np.testing.assert_allclose(together, alone, atol=1e-5)
+    np.testing.assert_allclose(together, alone, atol=1e-4)
     with torch.no_grad():
         seen = network.encode_image(hpsv2.preprocess(pictures, 28), normalize=True)
         read = network.encode_text(open_clip.tokenize(prompts), normalize=True)
-    np.testing.assert_allclose(together, (seen * read).sum(1).numpy(), atol=1e-5)
+    np.testing.assert_allclose(together, (seen * read).sum(1).numpy(), atol=1e-4)
 
 
 def test_the_two_versions_are_two_metrics_with_two_files():

@@ -72,7 +72,7 @@ def test_scores_are_those_of_the_package_itself(network, pictures):
         for text, picture in zip(texts, pictures, strict=True)
     ]
 
-    np.testing.assert_allclose(ours, theirs, atol=1e-5)
+    np.testing.assert_allclose(ours, theirs, atol=1e-3)
     assert np.ptp(ours) > 1e-4
 
 
