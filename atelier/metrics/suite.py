@@ -43,6 +43,12 @@ def load(name: str, folder: Path, compute: Compute) -> Scorer:
     return _LOADERS[BY_PICTURE[name]](folder, compute)
 
 
+def module(name: str) -> str:
+    """Return the name of the module that scores by a metric of ``BY_PICTURE``."""
+    loader = _LOADERS[BY_PICTURE[name]]
+    return (loader.func if isinstance(loader, partial) else loader).__module__
+
+
 def needed(names: Sequence[str], *, features: str) -> list[str]:
     """Return the sets of weights that these metrics need, as the manifest names them."""
     return list(dict.fromkeys(w for name in names for w in _weights(ALL[name], features)))

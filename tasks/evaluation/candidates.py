@@ -1,6 +1,5 @@
 """Who is compared: base, θ1 with and without being told, and the θ of each objective."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,13 +17,10 @@ from atelier.config.objectives import (
 )
 from atelier.config.profile import Profile
 from atelier.config.training import MinSNR, Weighting
-from atelier.criteria.annotations import Record
 from atelier.errors import ArtifactError
-from atelier.models import adapters
-from atelier.models.adapters import State
+from atelier.models import weight_files
 from atelier.reports.evaluation_data import Sweep
 from tasks.run import paths
-from tasks.training.prompts import Prompts
 
 BASE = "base"
 THETA1 = "theta1"
@@ -57,6 +53,7 @@ class Candidate:
         adapter: Name of its LoRA in the network; None for the base.
         folder: Where its LoRA and curve lie; None for the base.
         negative: What guidance leads away from; None for the painter itself, unprompted.
+        with_positives: Whether prompts name the good pole of every active criterion.
     """
 
     name: str
@@ -65,13 +62,7 @@ class Candidate:
     adapter: str | None
     folder: Path | None
     negative: Negative | None = None
-
-    def negative_state(self) -> State:
-        """Return the state on the negative branch of guidance."""
-        if self.negative is None:
-            return self.adapter
-        own = {} if self.adapter is None else {self.adapter: 1 - self.negative.w}
-        return own | {self.negative.adapter: 1.0}
+    with_positives: bool = False
 
     def loras(self) -> dict[str, Path]:
         """Return the folder of each LoRA that it paints with, by its name in the network."""
@@ -81,12 +72,6 @@ class Candidate:
         if self.negative is not None:
             found[self.negative.adapter] = self.negative.folder
         return found
-
-    def prompts(self, records: Sequence[Record], prompts: Prompts) -> list[str]:
-        """Return what it is asked to paint: captions, with good poles for the told one."""
-        if self.name == WITH_POSITIVES:
-            return [prompts.flipped(record) for record in records]
-        return [prompts.write(record, ()) for record in records]
 
 
 def of(profile: Profile) -> list[Candidate]:
@@ -113,6 +98,7 @@ def of(profile: Profile) -> list[Candidate]:
             "is active in the test painting: more than the others are told.",
             THETA1,
             paths.SFT,
+            with_positives=True,
         ),
     ]
     for name, objective in profile.cpo.objectives.items():
@@ -124,9 +110,11 @@ def of(profile: Profile) -> list[Candidate]:
         if isinstance(objective, NPO):
             found += [_beside(alone[other], name, objective) for other in objective.beside]
     for folder in (folder for one in found for folder in one.loras().values()):
-        if not adapters.file(folder).is_file():
+        if not weight_files.file(folder).is_file():
             stage = folder.relative_to(paths.ARTIFACTS).parts[0]
-            raise ArtifactError(f"{folder / adapters.FILE} is absent; run `dvc repro {stage}`")
+            raise ArtifactError(
+                f"{folder / weight_files.FILE} is absent; run `dvc repro {stage}`"
+            )
     return found
 
 
