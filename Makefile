@@ -8,9 +8,9 @@ installed := .venv/installed
 .PHONY: demo repro test numerics check docs proofs faults bench golden up down
 
 demo: $(installed)  ## draw the starter paintings, run the whole pipeline, print the table
-	python -m tasks data
+	atelier data
 	dvc repro
-	python -m tasks table
+	atelier results
 
 repro: $(installed)  ## bring every artifact up to date with data/, params/ and the code
 	dvc repro
@@ -47,10 +47,10 @@ golden: $(installed)  ## write the golden curves again; read the difference befo
 	ATELIER_GOLDEN=write pytest -q tests/atelier/training/test_golden.py
 
 up: $(installed)  ## Prefect's and MLflow's servers and a worker, on this machine alone
-	python -m flows up
+	atelier up
 
-down: $(installed)  ## stop what `make up` started
-	python -m flows down
+down: $(installed)  ## stop what `atelier up` started
+	atelier down
 
 $(installed): pyproject.toml constraints.txt
 	test -x .venv/bin/python || $(PYTHON) -m venv .venv

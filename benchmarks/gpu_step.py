@@ -32,13 +32,14 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from atelier.config.base import FluxNetwork, SDXLNetwork
-from atelier.config.objectives import CPOS
 from atelier.config.training import LoRA, Times, Training
 from atelier.models import adapters, pca_codec
 from atelier.models.denoiser import Denoiser, quiet
 from atelier.models.small import pipelines
-from atelier.objectives import steps
+from atelier.objectives.cpo_s import CPOS
+from atelier.objectives.objective import Setup
 from atelier.training import loop
+from atelier.training.corpus import Corpus
 from atelier.training.ranks import ALONE
 
 IMAGES = 16  # in the corpus of random latents
@@ -123,10 +124,8 @@ def measure(asked: argparse.Namespace) -> dict[str, Any]:
     if asked.checkpointing:
         painter.network.enable_gradient_checkpointing()
     training = settings(asked)
-    step = steps.complex_preference(
-        painter, corpus(asked, painter), OBJECTIVE, training,
-        teacher="theta1", policy="theta", caption_dropout=0.0,
-    )  # fmt: skip
+    setup = Setup(painter, corpus(asked, painter), training, "theta1", "theta", 0.0)
+    step = OBJECTIVE.step(setup)
     with adapters.learning(painter.network, "theta"):
         trained = adapters.weights(painter.network, "theta")
         flops = counted(step, training, trained, device)
@@ -261,7 +260,7 @@ def full(family: str, device: torch.device, dtype: torch.dtype) -> Any:
     return network.requires_grad_(False).eval()
 
 
-def corpus(asked: argparse.Namespace, painter: Denoiser) -> steps.Corpus:
+def corpus(asked: argparse.Namespace, painter: Denoiser) -> Corpus:
     """Random latents and conditions of the right shapes."""
     generator = torch.Generator().manual_seed(0)
     config = painter.network.config
@@ -277,7 +276,7 @@ def corpus(asked: argparse.Namespace, painter: Denoiser) -> steps.Corpus:
         "pooled": torch.randn(4, pooled, generator=generator),
     }
     every = torch.ones(IMAGES, 1, dtype=torch.long)
-    return steps.Corpus(
+    return Corpus(
         latents=torch.randn(IMAGES, CHANNELS[asked.family], side, side, generator=generator),
         prompts=prompts,
         rows={"caption": every, "winner": 2 * every, "loser": 3 * every},

@@ -25,9 +25,11 @@ from torch import nn
 from atelier.models import adapters
 from atelier.models.denoiser import Denoiser
 from atelier.models.sampling import to_pixels
-from atelier.objectives import losses, steps
+from atelier.objectives.cpo_s import cpo_s
+from atelier.objectives.objective import Setup
 from atelier.reporting import silent
 from atelier.training import loop
+from atelier.training.corpus import Corpus
 from benchmarks import toys
 from benchmarks.lines import Size
 from benchmarks.toys import Toy
@@ -77,7 +79,7 @@ class Recipe:
                 for role in ("winner", "loser")
             )
         predicted = self._policy.predict(noisy, time, conditions["caption"])
-        loss = losses.cpo_s(
+        loss = cpo_s(
             predicted, reference, win, lose,
             kind="mirror-winner", omega=6.0, weights=torch.ones(len(rows)),
             has_loser=torch.ones(len(rows), dtype=torch.bool),
@@ -111,16 +113,13 @@ def ours(
 
 
 def prepared(
-    built: Denoiser, corpus: steps.Corpus, toy: Toy, count: int
+    built: Denoiser, corpus: Corpus, toy: Toy, count: int
 ) -> tuple[loop.Step, Any, dict[str, nn.Parameter]]:
     """Return CPO-S's step, its settings, and θ's weights."""
     for seed, name in enumerate(("theta1", "theta")):
         adapters.add(built.network, name, toys.lora(_RANK), seed=seed)
     training = toys.training(toy, count, REPORT)
-    step = steps.complex_preference(
-        built, corpus, toys.OBJECTIVE, training,
-        teacher="theta1", policy="theta", caption_dropout=0.0,
-    )  # fmt: skip
+    step = toys.OBJECTIVE.step(Setup(built, corpus, training, "theta1", "theta", 0.0))
     return step, training, adapters.weights(built.network, "theta")
 
 

@@ -41,7 +41,7 @@ def _help(size: Size) -> Line:
 
     turns = by_turns(said, typer, rounds=_ROUNDS[size])
     return Line(
-        SECTION, "`python -m tasks --help`", turns.figure, "s",
+        SECTION, "`atelier --help`", turns.figure, "s",
         "Python that imports typer and no more", turns.reference, turns.ratio,
         Goal("figure", "≤", 0.5),
     )  # fmt: skip

@@ -14,14 +14,14 @@ import numpy as np
 import torch
 
 from atelier.config.base import FluxNetwork, Network, SDXLNetwork
-from atelier.config.objectives import CPOS
 from atelier.config.training import LoRA, Times, Training
 from atelier.images import Framed, Pixels
 from atelier.models.denoiser import Denoiser, quiet
 from atelier.models.small import pipelines
-from atelier.objectives import steps
+from atelier.objectives.cpo_s import CPOS
 from atelier.reporting import silent
 from atelier.training import latents
+from atelier.training.corpus import Corpus
 from benchmarks.lines import Size
 
 ATTENTION = ["to_q", "to_k", "to_v", "to_out.0"]
@@ -138,7 +138,7 @@ def pictures(pixels: int) -> list[Pixels]:
     return list(source.integers(0, 256, (IMAGES, pixels, pixels, 3), dtype=np.uint8))
 
 
-def corpus(built: Denoiser, toy: Toy, folder: Path) -> steps.Corpus:
+def corpus(built: Denoiser, toy: Toy, folder: Path) -> Corpus:
     """Encode all once into a cache in ``folder``, from which the steps then read."""
     shown = pictures(toy.pixels)
     names = [hashlib.sha256(picture.tobytes()).hexdigest() for picture in shown]
@@ -155,7 +155,7 @@ def corpus(built: Denoiser, toy: Toy, folder: Path) -> steps.Corpus:
         report=silent,
     )
     rows = torch.arange(len(ROLES) * IMAGES).reshape(len(ROLES), IMAGES, 1) + 1
-    return steps.Corpus(
+    return Corpus(
         latents=encoded.latents,
         prompts=conditions,
         rows=dict(zip(ROLES, rows, strict=True)),

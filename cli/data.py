@@ -40,8 +40,9 @@ def draw() -> None:
 @command()
 def check(
     folder: Annotated[
-        Path, typer.Argument(parser=clone.path, help="A folder of images.")
-    ] = Path("data"),
+        Path | None,
+        typer.Argument(parser=clone.path, help="A folder of images.", show_default="data"),
+    ] = None,
     captions: Annotated[
         str | None,
         typer.Option(help="A table in the folder to try.", show_default="the best guess"),
@@ -51,7 +52,7 @@ def check(
     from tasks.commands import data_check
     from tasks.commands.stage import checked_profile
 
-    data_check.run(folder, checked_profile().annotate, captions)
+    data_check.run(folder or Path("data"), checked_profile().annotate, captions)
 
 
 @command()
@@ -62,9 +63,10 @@ def unpack(
             parser=clone.path, help="A Hugging Face data set in parquet or Arrow files."
         ),
     ],
-    out: Annotated[Path, typer.Argument(parser=clone.path, help="An empty folder.")] = Path(
-        "data"
-    ),
+    out: Annotated[
+        Path | None,
+        typer.Argument(parser=clone.path, help="An empty folder.", show_default="data"),
+    ] = None,
     image: Annotated[
         str | None, typer.Option(help="Column of images.", show_default="image, …")
     ] = None,
@@ -75,4 +77,4 @@ def unpack(
     """Write the images and captions of a packed data set as files."""
     from tasks.commands import data_unpack
 
-    data_unpack.run(source, out, image, caption)
+    data_unpack.run(source, out or Path("data"), image, caption)

@@ -9,7 +9,8 @@ _RENAMED = {
     "annotate": "run annotate",
     "evaluate": "run evaluate",
     "setup": "deploy",
-} | {name: name for name in ("compare", "doctor", "down", "plan", "serve", "study", "up")}
+    "compare": "compare --as-flow",
+} | {name: name for name in ("doctor", "down", "plan", "serve", "study", "up")}
 
 
 def main() -> None:

@@ -28,6 +28,7 @@ from prefect.futures import PrefectFuture, wait
 from prefect.states import Completed, Failed
 from prefect.tasks import Task
 
+from atelier import connections
 from atelier.config.profile import read_switch
 from flows.dvc import completion, overrides, plan, runner
 from flows.dvc.overrides import AS_WRITTEN, Changes
@@ -200,8 +201,8 @@ class Shown:
             took = time.monotonic() - began
             if not self._patience:
                 self._log.warning(
-                    f"Prefect's server did not answer ({type(error).__name__}): the stage goes "
-                    "on, and its bars stand still meanwhile"
+                    f"Prefect's server did not answer ({connections.cause(error)}): the stage "
+                    "goes on, and its bars stand still meanwhile"
                 )
             # The stage waits when too many of its lines do.
             self._patience = time.monotonic() + _SECONDS_WITHOUT_BARS + 10 * took
@@ -229,7 +230,7 @@ def reconcile_registry() -> None:
     """Make the registry follow dvc.lock, also where every stage was cached and said nothing.
 
     MLflow takes seconds to import, so what was reconciled is noted and not done again;
-    ``python -m tasks registry`` always does it.
+    ``atelier registry`` always does it.
     """
     now = _reconciled_with()
     known = _RECONCILED.is_file() and not outbox.waiting()
@@ -241,7 +242,7 @@ def reconcile_registry() -> None:
     for line in (said.stdout + said.stderr).splitlines():
         log.info(line)
     if said.returncode:
-        log.warning("the registry was not brought up to date; `python -m tasks registry` does")
+        log.warning("the registry was not brought up to date; `atelier registry` does")
     elif "the registry is as it was" not in said.stdout:
         _RECONCILED.parent.mkdir(parents=True, exist_ok=True)
         _RECONCILED.write_text(now, encoding="utf-8")

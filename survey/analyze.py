@@ -1,4 +1,4 @@
-"""``python -m tasks survey analyse NAME``: what the votes mean, for people and for MLflow."""
+"""``atelier survey analyze NAME``: what the votes mean, for people and for MLflow."""
 
 import hashlib
 import sys

@@ -142,8 +142,7 @@ def _read(file: Path, model: type[_File]) -> _File:
         there = paths.SURVEY.glob("*/study.json")
         names = ", ".join(sorted(one.parent.name for one in there)) or "none yet"
         raise ArtifactError(
-            f"{file} is absent; `python -m tasks survey make NAME` makes a study; there "
-            f"is: {names}"
+            f"{file} is absent; `atelier survey make NAME` makes a study; there is: {names}"
         ) from None
     except ValidationError as error:
         raise ArtifactError(f"{file} does not fit:\n{explain(error)}") from None

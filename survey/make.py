@@ -1,4 +1,4 @@
-"""``python -m tasks survey make NAME``: a study is drawn from pictures that were painted."""
+"""``atelier survey make NAME``: a study is drawn from pictures that were painted."""
 
 import secrets
 import shutil
@@ -183,7 +183,6 @@ def _said(study: Study) -> str:
         )
     group, sheets = next(iter(study.sheets.items()))
     lines.append(
-        f"next: python -m tasks survey invite {study.name} --group {group} "
-        f"--count {len(sheets)}"
+        f"next: atelier survey invite {study.name} --group {group} --count {len(sheets)}"
     )
     return "\n".join(lines) + "\n"

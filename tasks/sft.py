@@ -7,8 +7,9 @@ from atelier.config.profile import Profile
 from atelier.criteria import annotations, tree
 from atelier.criteria.annotations import Record
 from atelier.models import adapters, loading
-from atelier.objectives import steps
+from atelier.objectives import denoising
 from atelier.training import ranks
+from tasks import code
 from tasks.run import paths, resume
 from tasks.tracking.mlflow_runs import StageRun
 from tasks.training import encoded_dataset, keys, trainer
@@ -42,13 +43,21 @@ def run(profile: Profile, tracked: StageRun) -> None:
     roles = {"labelled": labelled, **grids.roles()}
     encoded = encoded_dataset.encode(painter, records, roles, profile)
     adapters.add(painter.network, _ADAPTER, params.lora, seed=params.training.seed)
-    work = resume.folder("sft", keys.sft(profile))
+    work = resume.folder(
+        "sft",
+        params,
+        profile.model,
+        paths.SPLIT / "train.jsonl",
+        paths.JUDGED_BY,
+        keys.base(profile),
+        json.dumps(code.now("sft")),
+    )
     with adapters.learning(painter.network, _ADAPTER):
         curve = trainer.teach(
             "sft",
             painter,
             adapters.weights(painter.network, _ADAPTER),
-            steps.denoising(
+            denoising.step(
                 painter,
                 encoded,
                 params.training,

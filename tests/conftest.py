@@ -14,6 +14,7 @@ import yaml
 from PIL import Image
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("DVC_NO_ANALYTICS", "1")  # clones that tests make have no .dvc/config
 
 PROFILE = """
 model:

@@ -24,8 +24,11 @@ SCRIPT = {
     "seed": 0,
     "keep": False,  # whole requests
     "behaviour": "plain",  # or: obedient, echo, fickle, usage unknown
+    "change": {},  # fields of a completion that are other than they should be
+    "around": ["", ""],  # an answer
     "status": 200,
     "error": {},
+    "headers": {},  # of an error
 }
 
 
@@ -62,13 +65,14 @@ class Model:
         await asyncio.sleep(self.script["latency"])
         if self.script["status"] != 200:
             error = self.script["error"] | {"message": f"not for {key}"}
-            return web.json_response({"error": error}, status=self.script["status"])
+            status, headers = self.script["status"], self.script["headers"]
+            return web.json_response({"error": error}, status=status, headers=headers)
         if self.random.random() < self.script["share"]:
             fault = self.random.choice(self.script["faults"])
             self.faults[fault] = self.faults.get(fault, 0) + 1
             return await self._fault(fault, request, body)
         response = web.Response(
-            body=completion(self._answer(body), counted=self._counts()),
+            body=self._completion(body),
             content_type="application/json",
         )
         await response.prepare(request)
@@ -76,6 +80,12 @@ class Model:
         question = fingerprint(body)
         self.good[question] = self.good.get(question, 0) + 1
         return response
+
+    def _completion(self, body):
+        before, behind = self.script["around"]
+        answer = before + self._answer(body) + behind
+        values = json.loads(completion(answer, counted=self._counts(), model=body["model"]))
+        return json.dumps(values | self.script["change"]).encode()
 
     def _counts(self):
         return self.script["behaviour"] != "usage unknown"
@@ -139,12 +149,12 @@ def spoiled(fault, answer):
     return completion(json.dumps(json.loads(answer) | {"not/in-the-tree": "positive"}))
 
 
-def completion(content, finish="stop", refusal=None, counted=True):
+def completion(content, finish="stop", refusal=None, counted=True, model="m"):
     message = {"role": "assistant", "content": content, "refusal": refusal}
     usage = {"prompt_tokens": 1000, "completion_tokens": 100, "total_tokens": 1100}
     return json.dumps(
         {
-            "id": "c", "object": "chat.completion", "created": 0, "model": "m",
+            "id": "c", "object": "chat.completion", "created": 0, "model": model,
             "choices": [{"index": 0, "message": message, "finish_reason": finish}],
             "usage": usage if counted else None,
         }

@@ -4,6 +4,7 @@ Every other stage only notes that it ran, and writes something into each of its 
 also keeps the parts that it would keep, by the real keys.
 """
 
+import json
 import shutil
 import subprocess
 import sys
@@ -94,6 +95,11 @@ def replace(file, old, new):
     Path(file).write_text(text.replace(old, new, 1))
 
 
+def add_line(file):
+    with Path(file).open("a") as code:
+        code.write("_NEW = 1\n")
+
+
 def test_words_and_places_run_nothing_and_a_changed_line_runs_the_stages_that_use_it(house):
     replace("atelier/criteria/tree.py", '"""', '"""A new word. ')
     replace("atelier/training/loop.py", "\nimport ", "\n# A comment.\nimport ")
@@ -109,8 +115,22 @@ def test_words_and_places_run_nothing_and_a_changed_line_runs_the_stages_that_us
     )
     assert repro() == []
 
-    replace("atelier/criteria/splits.py", "def ", "_NEW = 1\n\n\ndef ")
+    add_line("atelier/criteria/splits.py")
     assert repro() == ["split"]
+
+
+def test_a_changed_loss_concerns_the_objectives_that_use_it(house):
+    add_line("atelier/objectives/dpo.py")
+    assert repro() == []
+
+    add_line("atelier/objectives/cpo_s.py")
+    assert reasons("cpo") == (
+        "code: atelier/objectives/cpo_s.py", "trains cpo-s", "keeps cpo"
+    )  # fmt: skip
+    assert repro() == ["cpo", "cpo:cpo-s", "evaluate"]
+
+    add_line("atelier/training/loop.py")
+    assert [name for name in repro() if ":" in name] == ["cpo:cpo", "cpo:cpo-s"]
 
 
 def objectives():
@@ -151,6 +171,10 @@ def test_a_changed_added_or_removed_objective_concerns_no_other(house):
 
 
 def reasons(stage):
-    from flows.dvc import plan, stages
-
-    return plan.look(stages.read())[stage].reasons
+    """Why a stage would run, as the code in this folder says."""
+    look = "print(json.dumps(plan.look(stages.read())[sys.argv[1]].reasons))"
+    words = f"import json, sys; from flows.dvc import plan, stages; {look}"
+    said = subprocess.run(
+        [sys.executable, "-c", words, stage], capture_output=True, text=True, check=True
+    )
+    return tuple(json.loads(said.stdout.splitlines()[-1]))

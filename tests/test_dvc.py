@@ -116,6 +116,8 @@ def reads(function: ast.FunctionDef) -> Iterator[str]:
             continue
         if section := section_of(node.value):
             used.add(node.value)
+            if node.attr == "model_copy":
+                continue  # what it copies is read elsewhere, or not at all
             yield f"{section}.{node.attr}"
         elif isinstance(node.value, ast.Name) and node.value.id in names:
             used.add(node.value)

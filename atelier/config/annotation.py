@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from atelier import connections
 from atelier.config.fields import (
     Count,
     Fraction,
@@ -62,10 +63,10 @@ class VLMParams(Params):
     @field_validator("base_url")
     @classmethod
     def _holds_no_key(cls, url: str) -> str:
-        if not _URL.fullmatch(url):
+        if not _URL.fullmatch(url) or not connections.is_address(url):
             raise ValueError(
-                "should be http(s)://host/path without a user, a password or a query; the key "
-                "belongs into the environment variable that key_variable names"
+                "should be http(s)://host:port/path without a user, a password or a query; the "
+                "key belongs into the environment variable that key_variable names"
             )
         return url
 
@@ -129,7 +130,7 @@ class AnnotateParams(Params):
         if self.annotator == "recorded" and not self.recorded:
             raise ValueError(
                 "recorded should be a JSONL file of judgements, or several, when annotator is "
-                "'recorded', is null; `python -m tasks labels read` makes one"
+                "'recorded', is null; `atelier labels read` makes one"
             )
         return self
 

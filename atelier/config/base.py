@@ -89,7 +89,7 @@ Network = Annotated[FluxNetwork | SD3Network | SDXLNetwork, Field(discriminator=
 
 
 class BaseParams(Params):
-    """``base:`` how ``python -m tasks base`` trains a small base from nothing."""
+    """``base:`` how ``atelier base`` trains a small base from nothing."""
 
     corpus: (
         Literal["sketchbook"] | str

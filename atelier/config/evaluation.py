@@ -45,7 +45,7 @@ class EvaluateParams(Params):
     features: Literal["inception", "starter"]  # network whose features FID compares
     second_judge: Literal["starter"] | None  # independent of the annotator; for its drawings
     # Beside the negatives and positives, which are always counted. One whose weights are absent
-    # is reported as unavailable; `python -m tasks weights` lists them.
+    # is reported as unavailable; `atelier weights` lists them.
     metrics: list[MetricName]
     scoring: ScoringParams
 

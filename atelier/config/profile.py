@@ -16,7 +16,7 @@ from atelier.config.evaluation import MOVED, EvaluateParams, GenerateParams, Rep
 from atelier.config.fields import Name, Params
 from atelier.config.messages import explain
 from atelier.config.model import ModelParams
-from atelier.config.objectives import NPO, CPOParams
+from atelier.config.objectives import CPOParams, on_negative_branches
 from atelier.config.study import StudyParams
 from atelier.config.survey import SurveyParams
 from atelier.config.training import SFTParams
@@ -69,21 +69,22 @@ class Profile(Params):
                 f"{full[0]}.lora 'full' trains the base's own weights, which model.quantise "
                 f"{self.model.quantise!r} holds in too few bits; set it to null, or give a LoRA"
             )
-        npo = [name for name, one in self.cpo.objectives.items() if isinstance(one, NPO)]
-        if full and npo:
+        negative = on_negative_branches(self.cpo.objectives)
+        if full and negative:
             raise ValueError(
-                f"{full[0]}.lora 'full' does not go with cpo.objectives.{npo[0]}: npo adds up "
-                "shares of LoRAs, full weights have none; give LoRAs, or leave npo out"
+                f"{full[0]}.lora 'full' does not go with cpo.objectives.{negative[0]}: its "
+                "negative branch adds up shares of LoRAs, full weights have none; give LoRAs, "
+                "or leave it out"
             )
         return self
 
     @model_validator(mode="after")
     def _negative_branches_are_painted(self) -> "Profile":
-        npo = [name for name, one in self.cpo.objectives.items() if isinstance(one, NPO)]
-        if npo and self.generate.guidance <= 1:
+        negative = on_negative_branches(self.cpo.objectives)
+        if negative and self.generate.guidance <= 1:
             raise ValueError(
-                f"generate.guidance should be above 1 for cpo.objectives.{npo[0]}: without "
-                f"guidance there is no negative branch to stand on; is "
+                f"generate.guidance should be above 1 for cpo.objectives.{negative[0]}: "
+                "without guidance there is no negative branch to stand on; is "
                 f"{self.generate.guidance:g}"
             )
         return self

@@ -5,7 +5,8 @@ from typing import Annotated, Any
 from pydantic import Field, model_validator
 
 from atelier.config.fields import Count, Fraction, Name, Params, Real, Seed
-from atelier.config.objectives import NPO, Objective
+from atelier.config.objectives import Objective
+from atelier.objectives.npo import NPO
 
 
 class Guided(Params):
@@ -32,7 +33,7 @@ class Shorter(Params):
 
 
 class StudyParams(Params):
-    """``params/study.yaml``: what ``python -m flows study`` runs."""
+    """``params/study.yaml``: what ``atelier study`` runs."""
 
     profile: Name
     seeds: Annotated[list[Seed], Field(min_length=1)]

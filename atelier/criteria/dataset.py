@@ -19,7 +19,7 @@ from atelier.criteria.caption_sources import Said, Source, stem, title
 from atelier.errors import ArtifactError
 
 _CURE = (
-    "`python -m tasks data` draws the starter paintings there; or put your own pictures "
+    "`atelier data` draws the starter paintings there; or put your own pictures "
     "into it and run `dvc add {data}`"
 )
 PACKED = (".parquet", ".arrow")  # data sets of Hugging Face; their pictures are inside

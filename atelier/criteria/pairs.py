@@ -17,7 +17,7 @@ import numpy as np
 from scipy import sparse
 
 from atelier import reading
-from atelier.config.objectives import AnnotationPairs
+from atelier.config.pairs import AnnotationPairs
 from atelier.criteria import dataset, tables
 from atelier.criteria.annotations import Record
 from atelier.errors import ArtifactError

@@ -67,7 +67,7 @@ def read_pickle(path: Path) -> dict[str, Any]:
         reason = " ".join(str(error).split())[:160]
         raise ArtifactError(
             f"{path} cannot be read as weights alone ({type(error).__name__}: {reason}); run "
-            "`python -m tasks weights --check`, and fetch it again if it is damaged"
+            "`atelier weights --check`, and fetch it again if it is damaged"
         ) from None
     return content
 

@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 import yaml
 
-from atelier import atomic, checksums
+from atelier import atomic, checksums, connections
 from atelier.errors import ArtifactError
 from atelier.reporting import Report
 
@@ -197,12 +197,12 @@ def absent(names: Sequence[str], folder: Path) -> str | None:
         return None
     first = folder / wrong[0].file.path
     if all(one.state == "unchecked" for one in wrong):
-        command = f"python -m tasks weights --check {' '.join(names)}"
+        command = f"atelier weights --check {' '.join(names)}"
         return f"{first} is there, but its checksum was never taken; run `{command}`"
     size = _size(sum(one.file.megabytes for one in wrong))
     others = f", and {len(wrong) - 1} more files are not usable" if len(wrong) > 1 else ""
     return (
-        f"{first} {wrong[0].reason or 'is absent'}{others}; run `python -m tasks weights "
+        f"{first} {wrong[0].reason or 'is absent'}{others}; run `atelier weights "
         f"--fetch {' '.join(names)}` ({size}), or add `--from FOLDER` where there is no network"
     )
 
@@ -272,7 +272,7 @@ def _record(folder: Path) -> dict[str, dict[str, str]]:
         assert all({"sha256", "bytes"} <= entry.keys() for entry in content.values())
     except (ValueError, AttributeError, AssertionError):
         raise ArtifactError(
-            f"{path} is not a record of weights; delete it, and `python -m tasks weights "
+            f"{path} is not a record of weights; delete it, and `atelier weights "
             "--check` takes the checksums again"
         ) from None
     return content
@@ -313,6 +313,8 @@ def _download(file: File, target: Path, before: float, report: Report) -> None:
     The next call goes on from there. ``hf_hub_download`` would begin again: it deletes its
     partial file, and only its own request loop, used here, can resume one.
     """
+    connections.refuse_environment()
+    connections.refuse_address("HF_ENDPOINT")
     import httpx2
     from huggingface_hub.errors import HfHubHTTPError
     from huggingface_hub.file_download import http_get
@@ -336,9 +338,9 @@ def _download(file: File, target: Path, before: float, report: Report) -> None:
 
 
 def _unreachable(file: File, error: Exception) -> ArtifactError:
-    reason = " ".join(str(error).split())[:300]
+    reason = connections.cause(error) + connections.advice(file.url, error)
     return ArtifactError(
         f"{file.url} could not be fetched ({reason}); what arrived is kept, and the same "
         "command goes on. On a machine without a network, bring the file in a folder, as "
-        f"{file.path}, and run `python -m tasks weights --fetch --from FOLDER`"
+        f"{file.path}, and run `atelier weights --fetch --from FOLDER`"
     )

@@ -215,13 +215,13 @@ def read(folder: Path) -> Network:
         weights = load((folder / _WEIGHTS).read_bytes())
     except FileNotFoundError as error:
         raise ArtifactError(
-            f"{error.filename} is absent; `python -m tasks features` trains it, in "
+            f"{error.filename} is absent; `atelier features` trains it, in "
             "minutes; or set evaluate.features to 'inception'"
         ) from None
     if config["name"] != NAME:
         raise ArtifactError(
             f"{folder} holds {config['name']!r}, this version reads {NAME!r}; "
-            "run `python -m tasks features`"
+            "run `atelier features`"
         )
     heads = (tuple(config[key]) for key in ("subjects", "hues", "criteria"))
     network = Network(Vocabulary(*heads))

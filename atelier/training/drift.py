@@ -1,6 +1,6 @@
 """Learning or drifting? What every run of CPO reports, and when to worry.
 
-Shapes as in ``objectives``.
+Shapes as in ``denoising_error``.
 """
 
 from collections import deque
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from atelier.objectives.losses import denoising_error
+from atelier.training.denoising_error import denoising_error
 
 _WINDOW = 10  # reports that are averaged before the alarm may ring
 

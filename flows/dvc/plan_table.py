@@ -1,4 +1,4 @@
-"""``python -m flows plan``: what would run and why, what would be restored, how long."""
+"""``atelier plan``: what would run and why, what would be restored, how long."""
 
 import logging
 from collections.abc import Iterable, Sequence

@@ -1,4 +1,4 @@
-"""Experiments of a study, run through DVC: ``python -m flows study [NAME]``.
+"""Experiments of a study, run through DVC: ``atelier study [NAME]``.
 
 An experiment is ``dvc repro evaluate`` with a few settings changed, in a workspace: a clone of
 this repository at HEAD that shares DVC's cache, so that what one experiment made another takes
@@ -296,8 +296,8 @@ def _share(source: Path, target: Path) -> None:
     """Link a folder's files into the workspace, unless they are there."""
     if not source.is_dir():
         raise ArtifactError(
-            f"{source} is absent; `python -m tasks data` draws the starter paintings, and a "
-            "base is trained by `python -m tasks base` or downloaded (base/*/README.md)"
+            f"{source} is absent; `atelier data` draws the starter paintings, and a "
+            "base is trained by `atelier base` or downloaded (base/*/README.md)"
         )
     for file in (path for path in source.rglob("*") if path.is_file()):
         there = target / file.relative_to(source)

@@ -1,4 +1,4 @@
-"""``python -m flows doctor``: is this machine fit for the pipeline, and what to do if not."""
+"""``atelier doctor``: is this machine fit for the pipeline, and what to do if not."""
 
 import importlib.metadata
 import os
@@ -16,7 +16,7 @@ from rich.table import Table
 from atelier.config.profile import read_in_force, read_switch
 from atelier.errors import ArtifactError, AtelierError
 from flows.infra import local_services
-from tasks.run import paths
+from tasks.run import git, paths
 from tasks.run.console import console
 from tasks.tracking import mlflow_runs, outbox
 
@@ -112,8 +112,8 @@ def _data() -> Iterator[Finding]:
         yield Finding(
             "data",
             "missing",
-            f"{paths.DATA}/ is empty: `dvc pull` brings it from a remote, `python -m tasks "
-            "data` draws the starter's, or put your own there",
+            f"{paths.DATA}/ is empty: `dvc pull` fetches it from a remote, `atelier data` "
+            "draws the starter's paintings, or put your own images there",
         )
 
 
@@ -128,15 +128,21 @@ def _disk() -> Iterator[Finding]:
 
 
 def _git() -> Iterator[Finding]:
-    changed = _said("git", "status", "--porcelain", "--untracked-files=no")
+    changed = git.answer(*git.CHANGES)
     if changed is None:
         yield Finding(
-            "git", "note", "this is no git repository: runs will not say which code they are of"
+            "git", "note", "this is not a git repository: runs will not record a commit"
         )
     elif changed:
-        yield Finding("git", "note", "uncommitted changes: runs are marked as not reproducible")
+        files = ", ".join(line.split()[-1] for line in changed.splitlines()[:3])
+        more = ", …" if len(changed.splitlines()) > 3 else ""
+        yield Finding(
+            "git",
+            "note",
+            f"uncommitted changes ({files}{more}): runs are marked as not reproducible",
+        )
     else:
-        yield Finding("git", "good", "everything is committed")
+        yield Finding("git", "good", "everything is committed, except perhaps dvc.lock")
 
 
 def _remote() -> Iterator[Finding]:
@@ -166,11 +172,12 @@ def expect_server() -> None:
     from prefect.settings import PREFECT_API_URL
 
     url = PREFECT_API_URL.value()
-    if url and not local_services.answers(f"{url}/health", _PATIENCE):
+    why = local_services.failure(f"{url}/health", _PATIENCE) if url else None
+    if why is not None:
         raise ArtifactError(
-            f"Prefect's server at {mlflow_runs.without_password(url)} (PREFECT_API_URL) does "
-            "not answer; `make up` starts one on this machine. Without PREFECT_API_URL each "
-            "flow run starts one for itself, and `dvc repro` needs none"
+            f"Prefect's server at {mlflow_runs.without_password(str(url))} (PREFECT_API_URL) "
+            f"does not answer ({why}); `atelier up` starts one on this machine. Without "
+            "PREFECT_API_URL each flow run starts one for itself, and `dvc repro` needs none"
         )
 
 
@@ -182,19 +189,20 @@ def _prefect() -> Iterator[Finding]:
         yield Finding(
             "Prefect",
             "note",
-            "no server is set, so each flow run starts one for itself: `make up`, or "
+            "no server is set, so each flow run starts one for itself: `atelier up`, or "
             "`prefect server start` and PREFECT_API_URL=http://127.0.0.1:4200/api",
         )
-    elif local_services.answers(f"{url}/health"):
+    elif (why := local_services.failure(f"{url}/health")) is None:
         from flows.infra import prefect_setup
 
         missing = prefect_setup.missing()
         text = f"{url} answers"
         if missing:
-            text += f"; it lacks {', '.join(missing)}: `python -m flows setup`"
+            text += f"; it lacks {', '.join(missing)}: `atelier deploy`"
         yield Finding("Prefect", "missing" if missing else "good", text)
     else:
-        yield Finding("Prefect", "missing", f"{url} does not answer; `make up` starts one")
+        text = f"{url} does not answer ({why}); `atelier up` starts one"
+        yield Finding("Prefect", "missing", text)
 
 
 def _mlflow() -> Iterator[Finding]:
@@ -203,24 +211,27 @@ def _mlflow() -> Iterator[Finding]:
     late = f"; {waiting} stage run(s) wait to be delivered" if waiting else ""
     if not uri.startswith("http"):
         yield Finding("MLflow", "good", f"runs are kept in {paths.MLFLOW}/{late}")
-    elif local_services.answers(f"{uri}/health"):
+    elif (why := local_services.failure(f"{uri}/health")) is None:
         yield Finding("MLflow", "good", f"{uri} answers{late}")
     else:
         yield Finding(
             "MLflow",
             "note",
-            f"{uri} does not answer: what stages say is kept and delivered later{late}",
+            f"{uri} does not answer ({why}): what stages say is kept and delivered later{late}",
         )
 
 
 def _base() -> Iterator[Finding]:
     model = read_in_force(paths.PARAMS).model
     folder = Path(model.source)
-    if folder.is_dir():
-        yield Finding("base", "good", f"{folder} is there")
-    elif model.revision is None:
+    if (folder / "model_index.json").is_file():
+        yield Finding("base", "good", f"{folder} holds a model")
+    elif model.revision is None or folder.is_dir():
         yield Finding(
-            "base", "missing", f"{folder} is absent; base/README.md says how it is made"
+            "base",
+            "missing",
+            f"{folder} has no model_index.json, so it holds no model: {folder}/README.md says "
+            "how to get one (`atelier base` trains a small one)",
         )
     else:
         yield Finding(
@@ -244,10 +255,10 @@ def _weights() -> Iterator[Finding]:
     for one in weights.glance(names, paths.weights()):
         states.setdefault(one.state, []).append(one.file.path)
     cures = {
-        "absent": "metrics will be unavailable: `python -m tasks weights --fetch`",
-        "unchecked": "nobody took a checksum yet: `python -m tasks weights --check`",
-        "damaged": "not what was there, and metrics will be unavailable: `python -m tasks "
-        "weights --fetch`",
+        "absent": "metrics will be unavailable: `atelier weights --fetch`",
+        "unchecked": "no checksum was taken yet: `atelier weights --check`",
+        "damaged": "the checksum differs, so metrics will be unavailable: `atelier weights "
+        "--fetch`",
     }
     whole = len(states.pop("whole", ()))
     if whole:

@@ -5,7 +5,9 @@ servers keep what they know in files, or in PostgreSQL where ``ATELIER_POSTGRES`
 (``postgresql://user:password@host:5432``): one setting for both.
 """
 
+import http.client
 import os
+import re
 import subprocess
 import sys
 import time
@@ -18,6 +20,7 @@ from urllib.parse import urlsplit
 
 import psutil
 
+from atelier import connections
 from atelier.errors import ParamsError
 from tasks.run import paths
 
@@ -154,7 +157,7 @@ def _start(server: Server) -> None:
     started = psutil.Process(process.pid).create_time()
     (_FOLDER / f"{server.name}.pid").write_text(f"{process.pid} {started}", encoding="utf-8")
     end = time.monotonic() + _PATIENCE_SECONDS
-    while server.health is not None and not answers(server.health):
+    while server.health is not None and failure(server.health) is not None:
         if process.poll() is not None or time.monotonic() > end:
             tail = "\n".join(
                 log.read_text(encoding="utf-8", errors="replace").split("\n")[-12:]
@@ -174,13 +177,16 @@ def _process(name: str) -> psutil.Process | None:
         return None
 
 
-def answers(url: str, seconds: float = 5.0) -> bool:
-    """Return whether an address answers with status 200 in time."""
+def failure(url: str, seconds: float = 5.0) -> str | None:
+    """Return why an address does not answer with status 200 in time; None if it does."""
+    url = re.sub(
+        r"//[^/@]*@", "//", url
+    )  # a user and a password, which urllib takes for a host
     try:
         with urllib.request.urlopen(url, timeout=seconds) as answer:  # noqa: S310
-            return bool(answer.status == 200)
-    except OSError:
-        return False
+            return None if answer.status == 200 else f"it answers {answer.status}"
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        return connections.cause(error)
 
 
 def _url(database: str, driver: str, name: str) -> str:

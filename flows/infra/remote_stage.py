@@ -225,7 +225,7 @@ def _restore(stage: Stage, prospect: plan.Prospect, tell: Callable[[str], None])
     if prospect.verdict != "restore" and stage.name != stages.CODE:
         raise ArtifactError(
             f"{stage.name} is not in the run cache of DVC's remote ({prospect.reasons[0]}); "
-            "run it first, as `python -m flows reproduce` does"
+            "run it first, as `atelier run` does"
         )
     runner.run(stage, force=False, more={}, tell=tell)
 

@@ -1,4 +1,4 @@
-"""``python -m tasks survey serve NAME``: the app under uvicorn, on this machine alone."""
+"""``atelier survey serve NAME``: the app under uvicorn, on this machine alone."""
 
 import socket
 import sys

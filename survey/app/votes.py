@@ -333,7 +333,7 @@ def _vote(row: Any) -> Vote:
 
 def no_such(number: int) -> str:
     """Return what to say of an invitation that was never made, or was deleted."""
-    return f"there is no invitation {number}; `python -m tasks survey status` lists them"
+    return f"there is no invitation {number}; `atelier survey status` lists them"
 
 
 def _hash(token: str) -> str:

@@ -1,5 +1,6 @@
 """The annotator of painted pictures: the one of the dataset, without recorded judgements."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -39,6 +40,7 @@ def judge(annotator: Annotator, files: Sequence[Path], report: Report) -> list[J
         AnnotationError: A picture got no answer, so that models cannot be compared.
     """
     answers = annotator.judge_many([Picture(file) for file in files], report)
+    sys.stdout.writelines(f"{warning}\n" for warning in answers.warnings)
     failed = [one.unanswered for one in answers.each if one.unanswered is not None]
     if failed:
         raise AnnotationError(

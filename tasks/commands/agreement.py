@@ -1,4 +1,4 @@
-"""``python -m tasks agreement``: does the annotator see what the starter's painter meant?
+"""``atelier agreement``: does the annotator see what the starter's painter meant?
 
 The painter's ground truth lies in no file; it is drawn again here, for this table alone.
 """

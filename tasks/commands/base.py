@@ -1,4 +1,4 @@
-"""``python -m tasks base``: a small painter from nothing, where none can be downloaded.
+"""``atelier base``: a small painter from nothing, where none can be downloaded.
 
 It is to the demo what SDXL is to a user: an input, not a stage. Captions of the
 sketchbook name subject and hue only, so the base draws good and bad poles alike.
@@ -22,10 +22,11 @@ from atelier.errors import ArtifactError, ImageError, ParamsError
 from atelier.models import pca_codec, sampling
 from atelier.models.denoiser import Denoiser, quiet
 from atelier.models.small import pipelines
-from atelier.objectives import steps
+from atelier.objectives import denoising
 from atelier.reporting import silent
 from atelier.starter import drawings
 from atelier.training import ranks
+from atelier.training.corpus import Corpus
 from tasks.run import paths, progress, resume
 from tasks.tracking.mlflow_runs import StageRun
 from tasks.training import trainer
@@ -70,7 +71,7 @@ def run(profile: Profile, tracked: StageRun) -> None:
         "base",
         painter,
         dict(painter.network.named_parameters()),
-        steps.denoising(
+        denoising.step(
             painter,
             _encoded(painter, captioned),
             params.training,
@@ -158,11 +159,11 @@ def _codec(params: PCACodec | FolderCodec, pixels: Tensor) -> Any:
     return AutoencoderTiny.from_pretrained(params.path).float().eval()
 
 
-def _encoded(painter: Denoiser, captioned: _Captioned) -> steps.Corpus:
+def _encoded(painter: Denoiser, captioned: _Captioned) -> Corpus:
     distinct = list(dict.fromkeys(["", *captioned.captions]))
     number = {caption: row for row, caption in enumerate(distinct)}
     batches = torch.split(captioned.pixels, _ENCODED_AT_ONCE)
-    return steps.Corpus(
+    return Corpus(
         latents=torch.cat([painter.encode_images(batch) for batch in batches]),
         prompts=painter.encode_texts(distinct),
         rows={"caption": torch.tensor([[number[caption]] for caption in captioned.captions])},
@@ -180,7 +181,7 @@ def _save(painter: Denoiser, target: Path) -> None:
 def _write_card(painter: Denoiser, params: BaseParams, target: Path) -> None:
     """Say beside the weights how they were made."""
     card = {
-        "made_by": "python -m tasks base",
+        "made_by": "atelier base",
         "parameters": _count(painter.network),
         "base": params.model_dump(),
     }

@@ -1,4 +1,4 @@
-"""``python -m tasks compare A B``: two registered models on one protocol, with intervals.
+"""``atelier compare A B``: two registered models on one protocol, with intervals.
 
 Both paint the same test captions from the same noise, one annotator judges both, and the
 difference is taken picture by picture. The alias ``serving`` is on the model that was found

@@ -1,4 +1,4 @@
-"""``python -m tasks conflicts``: which attributes pull θ apart, by what θ1 predicts of them."""
+"""``atelier conflicts``: which attributes pull θ apart, by what θ1 predicts of them."""
 
 import csv
 import io
@@ -20,7 +20,7 @@ from atelier.metrics import conflicts
 from atelier.metrics.conflicts import Met, Pair
 from atelier.models import adapters, loading
 from atelier.models.denoiser import Denoiser
-from atelier.objectives.steps import Corpus
+from atelier.training.corpus import Corpus
 from atelier.training.loop import draw_times, generator
 from tasks.run import paths, progress
 from tasks.run.console import console

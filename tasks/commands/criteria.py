@@ -1,4 +1,4 @@
-"""``python -m tasks criteria show|check|document``: a tree for the person who writes it."""
+"""``atelier criteria show|check|document``: a tree for the person who writes it."""
 
 import re
 from pathlib import Path

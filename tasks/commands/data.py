@@ -1,4 +1,4 @@
-"""``python -m tasks data``: the starter paintings, drawn into ``data/`` if nothing is there."""
+"""``atelier data``: the starter paintings, drawn into ``data/`` if nothing is there."""
 
 import csv
 import io

@@ -1,4 +1,4 @@
-"""``python -m tasks export``: a LoRA in the layout that other programs read."""
+"""``atelier export``: a LoRA in the layout that other programs read."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ def run(profile: Profile, model: str, file: Path) -> None:
 
     Args:
         profile: Says which base and which objectives there are.
-        model: As ``python -m tasks paint --model`` takes it.
+        model: As ``atelier generate --model`` takes it.
         file: What is written.
 
     Raises:

@@ -1,4 +1,4 @@
-"""``python -m tasks features``: the network whose features FID compares, and a second opinion.
+"""``atelier features``: the network whose features FID compares, and a second opinion.
 
 Like the base it is an input, not a stage: trained once on a sketchbook of its own, and
 committed. Its judgement is independent of the annotator's, so it is made from what the
@@ -28,7 +28,7 @@ def run() -> None:
         )
     right = feature_network.accuracy(network, drawings[:_HELD_OUT])
     about: dict[str, object] = {
-        "made_by": "python -m tasks features",
+        "made_by": "atelier features",
         "drawings": f"sketchbook({_DRAWINGS}, {_SEED})",
         "steps": _STEPS,
         "held_out": _HELD_OUT,

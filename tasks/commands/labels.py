@@ -1,4 +1,4 @@
-"""``python -m tasks labels``: what people say, asked for, read and compared."""
+"""``atelier labels``: what people say, asked for, read and compared."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from atelier import atomic
-from atelier.annotators import human
+from atelier.annotators import human, label_studio
 from atelier.config.profile import Profile
 from atelier.criteria import agreement, annotations
 from atelier.criteria.agreement import Agreement
@@ -20,7 +20,6 @@ from tasks.run.console import console, say
 
 INTERFACE = "interface.xml"
 TASKS = "tasks.json"
-_LINES = 10  # of rows without a pole, that are named
 
 
 def export(profile: Profile, folder: Path, prefix: str) -> None:
@@ -31,8 +30,8 @@ def export(profile: Profile, folder: Path, prefix: str) -> None:
     """
     tree = parse(paths.CRITERIA / profile.annotate.criteria)
     pictures = _pictures()
-    atomic.write(folder / INTERFACE, human.interface(tree))
-    atomic.write(folder / TASKS, human.tasks(pictures, prefix))
+    atomic.write(folder / INTERFACE, label_studio.interface(tree))
+    atomic.write(folder / TASKS, label_studio.tasks(pictures, prefix))
     say(f"{folder}: {INTERFACE} and {TASKS}, {len(pictures)} pictures")
 
 
@@ -45,18 +44,15 @@ def read(profile: Profile, file: Path, out: Path, annotator: str | None) -> None
     """
     tree = parse(paths.CRITERIA / profile.annotate.criteria)
     images = human.known(_pictures())
-    silent: list[int] = []
     if file.suffix.lower() == ".json":
-        judgements = human.read_label_studio(file, tree, images)
+        labels = label_studio.read(file, tree, images)
     else:
-        judgements = human.read_csv(file, tree, images, annotator)
-        silent = human.silent_rows(file)
-    atomic.write(out, annotations.lines(judgements))
-    people = {one.annotator for one in judgements}
-    say(f"{out}: {len(judgements)} judgements by {', '.join(sorted(people))}")
-    if silent:
-        lines = ", ".join(map(str, silent[:_LINES])) + ", …" * (len(silent) > _LINES)
-        say(f"{file}: {len(silent)} rows have no pole and say nothing (lines {lines})")
+        labels = human.read_csv(file, tree, images, annotator)
+    atomic.write(out, annotations.lines(labels.judgements))
+    people = {one.annotator for one in labels.judgements}
+    say(f"{out}: {len(labels.judgements)} judgements by {', '.join(sorted(people))}")
+    for sentence in labels.passed_over:
+        say(f"{file}: {sentence}")
 
 
 def compare(files: Sequence[Path], leaves: bool) -> None:
@@ -94,10 +90,12 @@ def count() -> None:
     try:
         summary = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ArtifactError(f"{path} is absent; run `python -m tasks annotate`") from None
+        raise ArtifactError(f"{path} is absent; run `dvc repro annotate`") from None
     say(f"{summary['images']} pictures, {summary['quarantined']} set aside")
     for name, judgements in summary["annotators"].items():
         say(f"{name}: {judgements} judgements")
+    for name, answers in summary.get("answered_by", {}).items():
+        say(f"the server answered as {name}: {answers} times")
     settled = (f"{how.replace('_', ' ')} {n}" for how, n in summary["adjudication"].items())
     say(f"{summary['judgements']} count: {', '.join(settled)}")
     table = Table()

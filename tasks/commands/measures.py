@@ -1,4 +1,4 @@
-"""``python -m tasks criteria calibrate|sheets``: measures on a folder of pictures."""
+"""``atelier criteria calibrate|sheets``: measures on a folder of pictures."""
 
 import re
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""``python -m tasks paint``: use what was learned: any models, any prompt, steered by criteria.
+"""``atelier generate``: use what was learned: any models, any prompt, steered by criteria.
 
 Criteria steer by words, which θ1 was taught: a promoted criterion puts its good pole into the
 prompt, a suppressed one puts its bad pole into the prompt that guidance leads away from, in
@@ -140,7 +140,7 @@ def _leaves(name: str, criteria: Tree) -> list[str]:
     if not found:
         raise ParamsError(
             f"{name!r} is no criterion or branch of the domain {criteria.domain!r}; its roots "
-            f"are {', '.join(criteria.roots())}; `python -m tasks criteria show` draws the tree"
+            f"are {', '.join(criteria.roots())}; `atelier criteria show` draws the tree"
         )
     return found
 

@@ -1,4 +1,4 @@
-"""``python -m tasks table``: what evaluate found, on one screen, and where to look on."""
+"""``atelier results``: what evaluate found, on one screen, and where to look on."""
 
 import csv
 import json
@@ -28,9 +28,7 @@ def run() -> None:
     out.print(_table(metrics, _roots(results.PLOTS / "roots.csv")))
     absent = [entry["label"] for entry in _suite().values() if not entry["available"]]
     if absent:
-        said = (
-            f"Unavailable: {', '.join(absent)}; `python -m tasks weights` says what they need"
-        )
+        said = f"Unavailable: {', '.join(absent)}; `atelier weights` says what they need"
         out.print(escape(said), style="dim", highlight=False)
     out.print(f"Report      {results.REPORT}")
     out.print(f"MLflow      {mlflow_runs.ui_command()}", soft_wrap=True)

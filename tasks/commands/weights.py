@@ -1,16 +1,14 @@
-"""``python -m tasks weights``: what metrics need that is not shipped, and how it gets here."""
+"""``atelier weights``: what metrics need that is not shipped, and how it gets here."""
 
 from collections.abc import Sequence
 from pathlib import Path
-
-from rich.console import Console
-from rich.markup import escape
 
 from atelier.config.profile import Profile
 from atelier.errors import ArtifactError, ParamsError
 from atelier.metrics import suite, weights
 from atelier.metrics.weights import Status
 from tasks.run import paths, progress
+from tasks.run.console import say
 
 _SIGNS = {"whole": "✓", "absent": "–", "unchecked": "?", "damaged": "✗"}
 
@@ -70,20 +68,16 @@ def _wanted(profile: Profile, names: Sequence[str]) -> list[str]:
 
 
 def _show(wanted: Sequence[str], found: Sequence[Status], folder: Path) -> None:
-    console = Console(highlight=False, soft_wrap=True)
     of = {status.file.path: status for status in found}
-    console.print(f"Weights in {folder}/; ATELIER_WEIGHTS names another folder", markup=False)
+    say(f"Weights in {folder}/; ATELIER_WEIGHTS names another folder")
     for name in wanted:
         one = weights.MANIFEST[name]
-        console.print(
-            f"\n[bold]{escape(name)}[/bold]  {escape(one.about)} · {one.megabytes:,.1f} MB\n"
-            f"  license  {escape(one.license)}"
-        )
+        say(f"\n{name}  {one.about} · {one.megabytes:,.1f} MB\n  license  {one.license}")
         for source in dict.fromkeys(file.source.rpartition("/")[0] for file in one.files):
-            console.print(f"  from     {source}", markup=False)
+            say(f"  from     {source}")
         for file in one.files:
-            console.print(_line(of[file.path]), markup=False)
-    console.print("\n✓ whole   – absent   ? there, checksum not taken yet   ✗ damaged")
+            say(_line(of[file.path]))
+    say("\n✓ whole   – absent   ? there, checksum not taken yet   ✗ damaged")
 
 
 def _line(status: Status) -> str:
@@ -106,6 +100,6 @@ def _refuse_what_is_wrong(found: Sequence[Status], folder: Path) -> None:
     if absent:
         raise ArtifactError(
             f"{len(absent)} of {len(found)} files are absent from {folder}/: "
-            f"{', '.join(absent)}; `python -m tasks weights --fetch` downloads them, `--fetch "
+            f"{', '.join(absent)}; `atelier weights --fetch` downloads them, `--fetch "
             "--from FOLDER` takes them from a folder laid out like this one"
         )

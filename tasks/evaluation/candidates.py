@@ -3,20 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from atelier.config.objectives import (
-    CPO,
-    CPOS,
-    DDSPO,
-    DPO,
-    NPO,
-    SDPO,
-    SPO,
-    MaPO,
-    Objective,
-    TeacherTaught,
-)
+from atelier.config.objectives import Objective
 from atelier.config.profile import Profile
-from atelier.config.training import MinSNR, Weighting
 from atelier.errors import ArtifactError
 from atelier.models import weight_files
 from atelier.reports.evaluation_data import Sweep
@@ -102,13 +90,16 @@ def of(profile: Profile) -> list[Candidate]:
         ),
     ]
     for name, objective in profile.cpo.objectives.items():
-        if not isinstance(objective, NPO):
-            about = f"{_objective(objective)}; prompted with captions alone."
+        if objective.negative_branch() is None:
+            about = f"{objective.about()}; prompted with captions alone."
             found.append(Candidate(name, f"θ {name}", about, name, paths.CPO / name))
     alone = {one.name: one for one in found}
     for name, objective in profile.cpo.objectives.items():
-        if isinstance(objective, NPO):
-            found += [_beside(alone[other], name, objective) for other in objective.beside]
+        branch = objective.negative_branch()
+        if branch is not None:
+            found += [
+                _beside(alone[other], name, objective, branch.w) for other in branch.beside
+            ]
     for folder in (folder for one in found for folder in one.loras().values()):
         if not weight_files.file(folder).is_file():
             stage = folder.relative_to(paths.ARTIFACTS).parts[0]
@@ -118,81 +109,26 @@ def of(profile: Profile) -> list[Candidate]:
     return found
 
 
-def _beside(other: Candidate, name: str, objective: NPO) -> Candidate:
-    """A painter with NPO on the negative branch of its guidance."""
+def _beside(other: Candidate, name: str, objective: Objective, w: float) -> Candidate:
+    """A candidate with an objective's θ on the negative branch of its guidance."""
     return Candidate(
         f"{other.name}+{name}",
         f"{other.label} + {name}",
-        f"{other.label}, guided away from Diffusion-NPO (β {objective.beta:g}, w "
-        f"{objective.w:g}) on the empty prompt.",
+        f"{other.label}, guided away from {objective.about()} on the empty prompt.",
         other.adapter,
         other.folder,
-        Negative(name, paths.CPO / name, objective.w),
+        Negative(name, paths.CPO / name, w),
     )
-
-
-def _objective(objective: Objective) -> str:
-    if isinstance(objective, CPO | CPOS | DDSPO):
-        return _taught(objective)
-    if isinstance(objective, DPO):
-        return f"Diffusion-DPO on pairs of paintings, β {objective.beta:g}"
-    if isinstance(objective, MaPO):
-        return f"MaPO on pairs of paintings, β {objective.beta:g}, scale {objective.scale:g}"
-    if isinstance(objective, SPO):
-        return (
-            "SPO by the measured annotator (ours, no step-aware scorer), "
-            f"β {objective.beta:g}, clip {objective.clip:g}"
-        )
-    assert isinstance(objective, SDPO)
-    return (
-        f"Diffusion-SDPO on pairs of paintings, β {objective.beta:g}, slack {objective.slack:g}"
-    )
-
-
-def _taught(objective: TeacherTaught) -> str:
-    details = [
-        {
-            "labelled": "winner: the labelled good poles",
-            "flipped": "winner: every active pair at its good pole (ours, not the paper's)",
-        }[objective.winner],
-        *_weighted(objective.weighting),
-    ]
-    if isinstance(objective, DDSPO):
-        return f"DDSPO with the base as teacher, β {objective.beta:g}, " + ", ".join(details)
-    if objective.teacher != "sft":
-        who = {"base": "the base", "self": "θ itself"}[objective.teacher]
-        details.append(f"targets from {who} (ours)")
-    if objective.confidence == "weighs":
-        details.append("unsure judgements enter less often (ours)")
-    if isinstance(objective, CPO):
-        about = f"Complex Preference Optimization, not stabilised, β {objective.beta:g}"
-    else:
-        about = (
-            "Stabilised Complex Preference Optimization, loser target "
-            f"{objective.loser_target}, ω {_omega(objective)}"
-        )
-    return ", ".join([about, *details])
-
-
-def _omega(objective: CPOS) -> str:
-    if isinstance(objective.omega, dict):
-        return "by root (" + ", ".join(f"{k} {v:g}" for k, v in objective.omega.items()) + ")"
-    return f"{objective.omega:g}"
-
-
-def _weighted(weighting: Weighting) -> list[str]:
-    if isinstance(weighting, MinSNR):
-        return [f"min-SNR weights, γ {weighting.min_snr_gamma:g}"]
-    return {"constant": [], "snr": ["SNR weights"]}[weighting]
 
 
 def sweeps(profile: Profile) -> list[Sweep]:
     """Return the objectives that differ by ω alone, as the points of a curve."""
     groups: dict[str, list[tuple[float, str]]] = {}
     for name, objective in profile.cpo.objectives.items():
-        if isinstance(objective, CPOS) and isinstance(objective.omega, int | float):
+        omega = objective.swept()
+        if omega is not None:
             alike = objective.model_copy(update={"omega": 0.0}).model_dump_json()
-            groups.setdefault(alike, []).append((objective.omega, name))
+            groups.setdefault(alike, []).append((omega, name))
     return [
         Sweep("ω, all else equal: " + ", ".join(name for _, name in points), "ω", points)
         for points in map(sorted, groups.values())

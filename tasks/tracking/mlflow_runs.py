@@ -521,7 +521,7 @@ def _header(name: str, profile: Profile) -> dict[str, Any]:
         "mlflow.source.type": "LOCAL",
         "atelier.process": _ident(psutil.Process()),
     }
-    command = "python -m flows reproduce" if PIPELINE in os.environ else "dvc repro"
+    command = "atelier run" if PIPELINE in os.environ else "dvc repro"
     now = time.strftime("%Y-%m-%d %H:%M:%S")
     return {
         "stage": name,
@@ -629,7 +629,7 @@ def _collection(header: Mapping[str, Any]) -> str:
 
 def _study(mlflow: "MlflowClient", at: str, key: str) -> str:
     """Return the run of a study, made if need be: an experiment may be heard of before it."""
-    tags = provenance() | {_STUDY: key, "mlflow.source.name": "python -m flows study"}
+    tags = provenance() | {_STUDY: key, "mlflow.source.name": "atelier study"}
     name = key.partition("/")[0]
     return made_once(mlflow, at, _STUDY, name=name, tags=tags, started=_now())
 

@@ -1,4 +1,4 @@
-"""MLflow's model registry follows dvc.lock: ``python -m tasks registry``.
+"""MLflow's model registry follows dvc.lock: ``atelier registry``.
 
 A stage that DVC skips, restores or pulls says nothing to MLflow, so the registry is not
 written by the stages but reconciled with dvc.lock, as often as one likes:
@@ -135,7 +135,7 @@ def fetch(address: str) -> tuple[ModelParams, Path]:
         base, root = recorded_model(config["model"], address), Path(config["root"])
     except (OSError, KeyError, TypeError):
         raise ArtifactError(
-            f"{address} is no model that `python -m tasks registry` made: its file MLmodel "
+            f"{address} is no model that `atelier registry` made: its file MLmodel "
             "names no base and no LoRA"
         ) from None
     beside = root / base.source
@@ -167,7 +167,7 @@ def known(address: str) -> tuple[str, str]:
         except (MlflowException, KeyError, TypeError) as error:
             raise ArtifactError(
                 mlflow_runs.without_password(
-                    f"{address} is no model that `python -m tasks registry` made, in MLflow at "
+                    f"{address} is no model that `atelier registry` made, in MLflow at "
                     f"{mlflow_runs.tracking_uri()}: {error}"
                 )
             ) from None
@@ -300,7 +300,7 @@ def log_comparison(profile: str, said: Mapping[str, Any], file: Path) -> None:
             "comparison": f"{said['B']['model']} against {said['A']['model']}",
             "better": str(said["better"]).lower(),
             "mlflow.note.content": str(said["why"]),
-            "mlflow.source.name": "python -m tasks compare",
+            "mlflow.source.name": "atelier compare",
         }
         made = mlflow.create_run(at, run_name=f"compare: {tags['comparison']}", tags=tags)
         run = made.info.run_id
@@ -632,7 +632,7 @@ def _say_what_is_absent(mlflow: "MlflowClient", registered: str, version: str) -
     if paths.SUITE.is_file():
         entries = json.loads(paths.SUITE.read_text(encoding="utf-8"))
         absent = [name for name, entry in entries.items() if not entry["available"]]
-        value = f"{', '.join(absent)}: python -m tasks weights --fetch" if absent else "none"
+        value = f"{', '.join(absent)}: atelier weights --fetch" if absent else "none"
         mlflow.set_model_version_tag(registered, version, "unavailable", value)
 
 

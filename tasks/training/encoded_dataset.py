@@ -12,8 +12,8 @@ from atelier.criteria.annotations import Record
 from atelier.errors import ParamsError
 from atelier.images import Framed, Size
 from atelier.models.denoiser import Denoiser
-from atelier.objectives.steps import Corpus
 from atelier.training import cache, latents
+from atelier.training.corpus import Corpus
 from tasks.run import paths, progress
 from tasks.training import pictures
 

@@ -1,4 +1,4 @@
-"""``python -m tasks estimate sft``: what a training will need, against what the machine has.
+"""``atelier estimate sft``: what a training will need, against what the machine has.
 
 Counts follow from configurations, and what weights, gradients and optimizer occupy from those:
 they are *computed*. What passes need, and how long a step takes, nobody can compute well:
@@ -80,7 +80,7 @@ def run(stage: Stage, profile: Profile, *, check: bool) -> None:
             highlight=False,
         )
     if not check:
-        out.print(f"Step time and memory of passes: `python -m tasks {stage} --check`.")
+        out.print(f"Step time and memory of passes: `atelier estimate {stage} --check`.")
 
 
 def _section(stage: Stage, profile: Profile) -> SFTParams | CPOParams:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from atelier.config.objectives import Pairwise, TablePairs
+from atelier.config.pairs import TablePairs
 from atelier.config.profile import Profile
 from atelier.models import weight_files
 from tasks import code
@@ -36,7 +36,7 @@ def of(profile: Profile) -> dict[str, str]:
         name: resume.key(
             one,
             inputs,
-            pairs if isinstance(one, Pairwise) else "",
+            pairs if one.needs_pairs else "",
             json.dumps([made_by["common"], made_by["objectives"][one.objective]]),
         )
         for name, one in params.objectives.items()

@@ -2,15 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 
-from atelier.config.objectives import Winner
 from atelier.criteria import captions
 from atelier.criteria.annotations import Record
 from atelier.criteria.tree import Tree
 from atelier.models.denoiser import Denoiser
 from atelier.training.loop import generator
+
+if TYPE_CHECKING:
+    from atelier.objectives.objective import Winner
 
 
 @dataclass
@@ -65,7 +68,7 @@ class Prompts:
     def contrasts(
         self,
         record: Record,
-        winner: Winner,
+        winner: "Winner",
         *,
         draws: int | None,
         roots: Sequence[str] | None,

@@ -17,7 +17,7 @@ from atelier.criteria import annotations
 from atelier.criteria.annotations import Record
 from atelier.models.denoiser import Denoiser
 from atelier.models.sampling import starting_noise, to_bytes
-from atelier.objectives.steps import Corpus
+from atelier.training.corpus import Corpus
 from tasks.run import paths
 from tasks.tracking.mlflow_runs import StageRun
 

@@ -5,8 +5,9 @@ from pydantic import TypeAdapter
 
 from atelier.config.base import Network
 from atelier.config.model import ModelParams
-from atelier.config.objectives import CPO, CPOS
 from atelier.config.training import LoRA, Training
+from atelier.objectives.cpo import CPO
+from atelier.objectives.cpo_s import CPOS
 from tests.atelier.double import double
 from tests.conftest import TOY_NETWORKS, small_profile
 
@@ -118,3 +119,18 @@ def training():
 @pytest.fixture
 def model_params():
     return toy_model(source="base/toy", text_tokens=12)
+
+
+IMAGES = 5
+
+
+@pytest.fixture
+def corpus(painter):
+    from atelier.training.corpus import Corpus
+
+    prompts = ["", "a sea", "a sea, calm edges", "a sea, harsh edges"]
+    generator = torch.Generator().manual_seed(0)
+    latents = torch.randn(IMAGES, *painter.latent_shape(32), generator=generator)
+    every = torch.ones(IMAGES, 1, dtype=torch.long)
+    rows = {"caption": every, "winner": 2 * every, "loser": 3 * every, "labelled": 2 * every}
+    return Corpus(latents, painter.encode_texts(prompts), rows, empty=0)

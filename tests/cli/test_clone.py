@@ -51,6 +51,23 @@ def test_typed_paths_are_relative_to_the_users_folder(below):
     assert result.output.startswith("notes/tree.html shows ")
 
 
+def test_no_path_has_a_default_that_the_users_folder_would_move():
+    from typer.main import get_command
+
+    def leaves(command):
+        below = getattr(command, "commands", {}).values()
+        return [command, *(leaf for sub in below for leaf in leaves(sub))]
+
+    typed = [
+        parameter
+        for command in leaves(get_command(app))
+        for parameter in command.params
+        if getattr(parameter.type_descriptor.parameter_info, "parser", None) is clone.path
+    ]
+    assert len(typed) > 10
+    assert [one.name for one in typed if one.default is not None] == []
+
+
 def test_outside_of_a_clone_one_sentence_says_so(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 

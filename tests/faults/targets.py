@@ -19,12 +19,13 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import pytest
 import yaml
 from PIL import Image, ImageCms
 from pydantic import BaseModel
 
-from atelier import images
-from atelier.annotators import human
+from atelier import connections, images
+from atelier.annotators import human, label_studio
 from atelier.annotators.inspection import Limits
 from atelier.annotators.recorded import Recorded
 from atelier.annotators.vlm import client, prompts
@@ -142,7 +143,7 @@ def _criteria(case: bytes, folder: Path) -> bool:
         assert all(tree.criterion(alias) is leaf for alias in leaf.aliases)
     shown = criteria_page.html(tree)
     assert shown.count("<script") == 1, "words of the tree became a script"
-    ElementTree.fromstring(human.interface(tree))
+    ElementTree.fromstring(label_studio.interface(tree))
     list(wording.objections(tree))
     return _again(tree, yaml_values(case.decode()), trees.parse, path)
 
@@ -193,9 +194,9 @@ def _judgements(case: bytes, folder: Path, name: str) -> bool:
     known = {"a.png": _HASH, _HASH: _HASH}
     try:
         if name.endswith(".json"):
-            found = human.read_label_studio(path, tree, known)
+            found = label_studio.read(path, tree, known).judgements
         else:
-            found = human.read_csv(path, tree, known, "ann")
+            found = human.read_csv(path, tree, known, "ann").judgements
     except AtelierError as error:
         return _refused(error)
     kept = folder / "kept.jsonl"
@@ -300,6 +301,32 @@ def _body(case: bytes, folder: Path) -> bool:
         with contextlib.suppress(prompts.UnfitError):
             prompts.read(_prompts()[0], reply.text)
     return True
+
+
+def _environment(case: bytes, folder: Path) -> bool:
+    """Read what others set: a proxy, certificates, a key, a header."""
+    del folder
+    text = case.decode(errors="replace").replace("\0", "")
+    wait = client._retry_after({"retry-after": text})
+    assert wait is None or 0 <= wait < float("inf")
+    taken = True
+    for variable in ("HTTP_PROXY", "all_proxy", "SSL_CERT_FILE", "HF_ENDPOINT", "FAULTS_KEY"):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv(variable, text)
+            try:
+                connections.refuse_environment()
+                connections.refuse_address("HF_ENDPOINT")
+                client._key("FAULTS_KEY" if variable == "FAULTS_KEY" else None)
+            except AtelierError as error:
+                taken = _refused(error)
+    return taken
+
+
+def _settings_of_others() -> list[bytes]:
+    return [
+        b"http://127.0.0.1:9", b"socks5://me:secret@h:1", b"http://[::1", b"h:port", b"/no",
+        b"2.5", b"Wed, 21 Oct 2015 07:28:00 GMT", b"Sat, 01 Jan 10000 00:00:00 GMT", b"sk-1",
+    ]  # fmt: skip
 
 
 @functools.cache
@@ -429,7 +456,8 @@ def _answers() -> list[bytes]:
         for one in sound
     ]
     fenced = [f"```json\n{one}\n```" for one in sound] + ["```" + "\n" * 4000 + "x"]
-    return [one.encode() for one in [*sound, *fenced, *wrong]]
+    thought = [f"<think>{{}} or {one}?</think>\nHere: {one} {{fine}}" for one in sound]
+    return [one.encode() for one in [*sound, *fenced, *wrong, *thought, f"<think>{sound[0]}"]]
 
 
 def _bodies() -> list[bytes]:
@@ -439,7 +467,22 @@ def _bodies() -> list[bytes]:
         b"",
         b"<html>oh</html>",
         b'{"choices": []}',
+        *map(mutations.as_json, _odd_completions()),
     ]
+
+
+def _odd_completions() -> list[Any]:
+    """Sound answers beside fields that are not as they should be."""
+    plain = json.loads(completion(json.dumps(_sound_answers()[0])))
+    message = plain["choices"][0]["message"]
+    parts = [{"type": "thinking", "thinking": []}, {"type": "text", "text": message["content"]}]
+    changes = [
+        {"usage": {}, "model": None},
+        {"usage": {"prompt_tokens": -1, "completion_tokens": "7"}, "model": []},
+        {"choices": [{"message": message | {"content": parts}, "finish_reason": 7}]},
+        {"choices": [{"message": {"content": None, "reasoning_content": "calm"}}]},
+    ]
+    return [plain | change for change in changes]
 
 
 def pictures() -> list[bytes]:
@@ -597,5 +640,6 @@ TARGETS = {
     "server's bodies": Target(
         _bodies, _body, lambda: json.loads(_bodies()[0]), mutations.as_json
     ),
+    "environment and headers": Target(_settings_of_others, _environment),
     "pictures": Target(pictures, _picture),
 }

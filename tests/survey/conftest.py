@@ -94,7 +94,7 @@ def book(study):
 
 @dataclass
 class Server:
-    """``python -m tasks survey serve``, to be killed and started again."""
+    """``atelier survey serve``, to be killed and started again."""
 
     port: int
     process: subprocess.Popen | None = None

@@ -237,7 +237,7 @@ def test_no_pictures_say_how_to_get_some(studio, there):
     if there:
         paths.DATA.mkdir()
 
-    with pytest.raises(ArtifactError, match=r"^data .*`python -m tasks data`.*`dvc add data`"):
+    with pytest.raises(ArtifactError, match=r"^data .*`atelier data`.*`dvc add data`"):
         run(studio)
 
 

@@ -19,7 +19,8 @@ from atelier.criteria.annotations import Image, Judgement, Quarantined, Rational
 from atelier.errors import AnnotationError
 from tasks import annotate, split
 from tasks.annotation import estimate
-from tasks.run import paths
+from tasks.commands import labels
+from tasks.run import paths, progress
 from tests.conftest import Notebook
 
 CRITERIA = Path(__file__).parents[2] / "params" / "criteria"
@@ -95,6 +96,67 @@ def test_the_agent_judges_by_a_change_of_params_only(studio, paint):
     summary = json.loads((paths.ANNOTATE / "summary.json").read_text())
     assert summary["prompt_tokens"] == len(answers()) * 1000
     assert not list(paths.RESUME.iterdir())
+
+
+WRAPPERS = [
+    ["<think>What is {this}?\n</think>\n\n", ""],
+    ["Here is the JSON you asked for:\n```json\n", "\n```\nAnything else?"],
+    ["The edges are calm.</think>```\n", "\n```"],
+]
+
+
+@pytest.mark.parametrize("around", WRAPPERS)
+def test_answers_in_a_wrapper_are_taken_as_those_without(studio, paint, model_server, around):
+    for seed in range(3):
+        paint(paths.DATA / f"{seed}.png", seed)
+    run(studio)
+    plain, asked = outputs(), model_server.asked()["asked"]
+    shutil.rmtree(paths.CACHE)
+
+    model_server.follow(around=around)
+    run(studio)
+
+    assert outputs() == plain
+    assert model_server.asked()["asked"] == asked  # none was asked for again
+    run(studio)
+    assert model_server.asked()["asked"] == asked  # nor are cached ones
+
+
+def test_an_answer_by_another_model_is_told_and_recorded(
+    studio, paint, model_server, capsys, monkeypatch
+):
+    monkeypatch.setattr(progress, "_SECONDS_BETWEEN_LINES", 0.0)
+    for seed in range(2):
+        paint(paths.DATA / f"{seed}.png", seed)
+    model_server.follow(change={"model": "some-other-model"})
+
+    run(studio)
+
+    count = len(answers())
+    assert {one.answered_by for one in answers()} == {"some-other-model"}
+    summary = json.loads((paths.ANNOTATE / "summary.json").read_text())
+    assert summary["answered_by"] == {"some-other-model": count}
+    said = capsys.readouterr()
+    warning = f"Warning: {count} of {count} answers are by 'some-other-model' ({count})"
+    assert warning in said.out
+    assert "annotate.vlm.model asks for 'toy-vl'" in said.out
+    assert f"by another model {count}" in said.err
+    labels.count()
+    assert f"the server answered as some-other-model: {count} times" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("model", ["toy-vl", None, 7, "/models/toy-vl.gguf"])
+def test_a_server_that_answers_as_the_model_or_says_nothing_is_no_warning(
+    studio, paint, model_server, capsys, model
+):
+    paint(paths.DATA / "0.png", 0)
+    model_server.follow(change={"model": model})
+
+    run(studio)
+
+    said = capsys.readouterr()
+    assert "Warning" not in said.out
+    assert "another model" not in said.err
 
 
 def test_captions_that_people_wrote_are_kept(studio, paint, model_server):
@@ -228,8 +290,6 @@ def test_the_cap_ends_a_run_and_the_next_one_goes_on(studio, paint, model_server
 
 
 def test_progress_tells_cost_tokens_rate_and_time_left(studio, paint, capsys, monkeypatch):
-    from tasks.run import progress
-
     monkeypatch.setattr(progress, "_SECONDS_BETWEEN_LINES", 0.0)
     for seed in range(6):
         paint(paths.DATA / f"{seed}.png", seed)

@@ -207,7 +207,7 @@ def test_a_metric_without_its_weights_is_unavailable_everywhere_and_said_at_once
 
     evaluate.run(profile, notebook)
 
-    cure = "python -m tasks weights --fetch pickscore"
+    cure = "atelier weights --fetch pickscore"
     assert "PickScore is unavailable: elsewhere/pickscore/" in said_before_painting
     assert cure in said_before_painting
     assert "Unavailable: PickScore" in " ".join(capsys.readouterr().out.split())

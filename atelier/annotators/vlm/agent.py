@@ -30,6 +30,7 @@ from atelier.annotators.vlm.client import (
     Reply,
     Request,
     instruction,
+    same_model,
 )
 from atelier.annotators.vlm.cost import Cost, Prices
 from atelier.annotators.vlm.prompts import Prompt, UnfitError
@@ -78,6 +79,7 @@ class Agent:
         self._underway: list[float] = []  # likely prices of requests on their way
         self._fruitless = 0  # pictures in a row without a usable answer
         self._away: list[VLMRequest] = []  # the server answered nothing while these were asked
+        self._by_others = 0  # answers of another model than was asked for
         self._answered_at = -math.inf  # time.monotonic() of the latest answer
 
     def consult(self, requests: Sequence[VLMRequest], report: Report) -> dict[str, str]:
@@ -305,6 +307,8 @@ class Agent:
             UnfitError: It cannot be used.
         """
         prompt, vote = asking
+        if reply.model is not None and not same_model(self.params.model, reply.model):
+            self._by_others += 1
         unfit = None if reply.unfit is None else UnfitError(reply.unfit)
         value = None
         if unfit is None:
@@ -390,7 +394,9 @@ class Agent:
 
     def _values(self, failed: Mapping[str, str]) -> dict[str, float]:
         spent = self.spent()
+        others = {"by another model": self._by_others} if self._by_others else {}
         return {
+            **others,
             "cost": spent.price,
             "tokens": spent.prompt_tokens + spent.completion_tokens,
             "set aside": len(failed),

@@ -12,6 +12,7 @@ from atelier.annotators.inspection import Inspector, Limits
 from atelier.annotators.protocol import Answer, Answers, Picture, answer
 from atelier.annotators.vlm import walk
 from atelier.annotators.vlm.agent import Agent, criteria_name
+from atelier.annotators.vlm.client import same_model
 from atelier.annotators.vlm.response_cache import ResponseCache
 from atelier.annotators.vlm.walk import VLMRequest, VLMResult
 from atelier.config.annotation import VLMParams
@@ -86,7 +87,22 @@ class VLM:
                 "cost": spent.price,
             },
             answered_by=answered_by,
+            warnings=self._warnings(answered_by),
         )
+
+    def _warnings(self, answered_by: Counter[str]) -> list[str]:
+        """Say so where a server answered with another model than it was asked for."""
+        asked = self.params.model
+        others = {one: n for one, n in answered_by.items() if not same_model(asked, one)}
+        if not others:
+            return []
+        listed = ", ".join(f"{one!r} ({n})" for one, n in sorted(others.items()))
+        return [
+            f"Warning: {sum(others.values())} of {answered_by.total()} answers are by "
+            f"{listed}, as {self.params.base_url} says, and annotate.vlm.model asks for "
+            f"{asked!r}; the judgements are signed {self.name!r}. Load that model at the "
+            "server, or let annotate.vlm.model be the name that it gives"
+        ]
 
 
 def _requests(pictures: Sequence[Picture], seen: Sequence[Answer]) -> dict[str, VLMRequest]:

@@ -1,4 +1,4 @@
-"""A server that speaks OpenAI's protocol: one request, and what its failures mean.
+"""HTTP client of a server with OpenAI's chat completions: one request, and its failures.
 
 Nothing is retried here, and nothing is logged. The key comes from the environment, goes into
 the request's header, and is taken out of every text that comes back.
@@ -7,6 +7,7 @@ the request's header, and is taken out of every text that comes back.
 import asyncio
 import email.utils
 import json
+import math
 import os
 import re
 import time
@@ -15,30 +16,39 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, Field, ValidationError
-
+from atelier import connections
+from atelier.annotators.vlm import completions
+from atelier.annotators.vlm.completions import Completion
 from atelier.config.annotation import VLMParams
 from atelier.errors import AnnotationError, ParamsError
+from atelier.reading import UnreadableError
 
 if TYPE_CHECKING:
-    import openai
+    import httpx2
 
 Message = dict[str, Any]
 _CHARACTERS_PER_TOKEN = 4  # of English prose, about
 _SHOWN = 500  # characters of a server's words that an error repeats
 _PASSING = frozenset({408, 409, 425, 429})  # and all from 500: the same request may succeed
 _REFUSED = frozenset({400, 422})  # by a server that does not know a field of the request
-_NOBODY = frozenset({401, 402, 403, 404})  # no picture will ever be answered
+_HOPELESS = frozenset({401, 402, 403, 404})  # no picture will ever be answered
+_ONLY_THINKING = (
+    "all that the model wrote is its thinking, {} characters in a field of its own "
+    "(reasoning_content); turn thinking off, or raise annotate.vlm.max_tokens"
+)
+_VERSION = re.compile(r"[-@:](latest|\d{4}-\d\d-\d\d|\d{8}|\d{3,4})$")
+_CONNECT_SECONDS = 10.0  # for the connection alone, at most
+_KEY = re.compile(r"[\x21-\x7e]+")
 
 
 class FailedError(Exception):
-    """A question was not answered; its text is the reason.
+    """A request got no answer; the text is the reason.
 
     Attributes:
         again: Whether the same request may be answered another time.
-        wait: Seconds that the server asks to be left alone, if it says so.
-        away: Whether nobody answered: no connection, no answer in time, none at present. That
-            may be the server's fault or the picture's.
+        wait: Seconds that the server asks to wait, if it does.
+        away: Whether the server did not answer at all: no connection, no answer in time, none
+            at present. That may be the server's fault or the picture's.
     """
 
     def __init__(
@@ -68,61 +78,45 @@ class Reply:
     Attributes:
         text: Its words.
         unfit: Why they cannot be an answer, whatever they are: refused, cut off, empty.
-        cut: Whether ``max_tokens`` ended them.
         model: The model as the server names it; None if it does not.
     """
 
     text: str
     unfit: str | None
-    cut: bool
     prompt_tokens: int
     completion_tokens: int
     model: str | None
-
-
-class _Message(BaseModel):
-    content: str | None = None
-    refusal: str | None = None
-
-
-class _Choice(BaseModel):
-    message: _Message
-    finish_reason: str | None = None
-
-
-class _Usage(BaseModel):
-    prompt_tokens: int = Field(ge=0)
-    completion_tokens: int = Field(ge=0)
-
-
-class _Completion(BaseModel):
-    choices: list[_Choice] = Field(min_length=1)
-    usage: _Usage | None = None
-    model: Any = None
 
 
 class Client:
     """One model at one server.
 
     Attributes:
-        free: To be held while a request is on its way; ``concurrency`` may hold it.
+        free: Hold it while a request is on its way; ``concurrency`` may hold it at once.
 
     Raises:
-        ParamsError: The environment variable that should hold the key is not set.
+        ParamsError: The environment variable that should hold the key is not set or holds no
+            key, or a proxy or a certificate of the environment cannot be used.
     """
 
     def __init__(self, params: VLMParams) -> None:
-        import openai
+        import httpx2
 
         self._params = params
         self._key = _key(params.key_variable)
         self._answered = False
         self.free = asyncio.Semaphore(params.concurrency)
-        self._client = openai.AsyncOpenAI(
+        connections.refuse_environment()
+        seconds = params.timeout_seconds
+        self._client = httpx2.AsyncClient(
             base_url=params.base_url,
-            api_key=self._key or "none",
-            timeout=params.timeout_seconds,
-            max_retries=0,
+            headers={
+                "Authorization": f"Bearer {self._key or 'none'}",
+                "Content-Type": "application/json",
+            },
+            timeout=httpx2.Timeout(seconds, connect=min(seconds, _CONNECT_SECONDS)),
+            limits=httpx2.Limits(max_connections=params.concurrency),
+            follow_redirects=True,
         )
 
     async def __aenter__(self) -> "Client":
@@ -134,7 +128,7 @@ class Client:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        await self._client.close()
+        await self._client.aclose()
 
     def request(self, messages: Sequence[Message], schema: Mapping[str, Any]) -> Request:
         """Return what asks for an answer to ``messages`` that fits ``schema``."""
@@ -159,48 +153,55 @@ class Client:
         """
         body = await self._send(request.body)
         try:
-            completion = _Completion.model_validate_json(body)
-        except ValidationError:
+            completion = completions.read(body)
+        except UnreadableError as error:
             raise FailedError(
-                f"the server sent no chat completion: {self._clean(body)}", again=True
+                f"the server sent no chat completion ({error}): {self._clean(body)}", again=True
             ) from None
         self._answered = True
         return self._reply(completion, request)
 
     async def _send(self, body: bytes) -> str:
-        import openai
+        import httpx2
 
         seconds = self._params.timeout_seconds
         try:
             # The client's own limit is for each read; a server that trickles would outlast it.
             async with asyncio.timeout(seconds):
-                # Its method for chats would walk through picture and schema once more.
-                return await self._client.post("/chat/completions", content=body, cast_to=str)
-        except (openai.APITimeoutError, TimeoutError):
+                response = await self._client.post("chat/completions", content=body)
+        except httpx2.ConnectTimeout as error:
+            limit = min(seconds, _CONNECT_SECONDS)
+            raise self._unconnected(error, f"no connection within {limit:g} seconds") from None
+        except (httpx2.TimeoutException, TimeoutError):
             raise FailedError(
                 f"no answer within {seconds:g} seconds (annotate.vlm.timeout_seconds)",
                 again=True,
                 away=True,
             ) from None
-        except openai.APIStatusError as error:
-            raise self._failure(error) from None
-        except openai.APIConnectionError as error:
-            cause = type(error.__cause__).__name__
-            raise FailedError(
-                f"the connection failed ({cause})", again=True, away=True
-            ) from None
+        except (httpx2.HTTPError, httpx2.InvalidURL, OSError, ValueError, ExceptionGroup) as e:
+            cause = self._clean(connections.cause(e))
+            raise self._unconnected(e, f"the connection failed: {cause}") from None
+        if response.is_error:
+            raise self._failure(response)
+        return _text(response)
 
-    def _failure(self, error: "openai.APIStatusError") -> Exception:
-        """What a status other than 200 means."""
-        status, params = error.status_code, self._params
-        spent = status == 429 and error.code == "insufficient_quota"
-        if status in _NOBODY or spent:
+    def _unconnected(self, error: Exception, reason: str) -> FailedError:
+        advice = connections.advice(self._params.base_url, error)
+        return FailedError(reason + advice, again=True, away=True)
+
+    def _failure(self, response: "httpx2.Response") -> Exception:
+        """What a status of 400 or more means."""
+        status, params = response.status_code, self._params
+        spent = (
+            status == 429 and completions.error_code(_text(response)) == "insufficient_quota"
+        )
+        if status in _HOPELESS or spent:
             # The server's words are left out: of a wrong key they often show a part.
             return AnnotationError(
                 f"{params.base_url} answers {status} for model {params.model!r}: "
                 f"{_CURES[402 if spent else status].format(variable=params.key_variable)}"
             )
-        words = self._clean(error.response.text)
+        words = self._clean(_text(response))
         field = _FIELD.search(words)
         # Once it has answered, it is this picture that it refuses.
         if status in _REFUSED and field and not self._answered:
@@ -212,30 +213,35 @@ class Client:
         return FailedError(
             f"the server answered {status}: {words}",
             again=passing,
-            wait=_retry_after(error.response.headers),
+            wait=_retry_after(response.headers),
             away=passing,
         )
 
-    def _reply(self, completion: _Completion, request: Request) -> Reply:
-        choice = completion.choices[0]
-        text = self._without_key(choice.message.content or "")
-        refusal = self._without_key(choice.message.refusal or "")
-        cut = choice.finish_reason == "length"
-        unfit = None
-        if refusal or choice.finish_reason == "content_filter":
-            unfit = f"the model refused: {refusal or 'content filter'}"
-        elif cut:
-            unfit = f"cut off at annotate.vlm.max_tokens, {self._params.max_tokens}"
-        elif not text.strip():
-            unfit = "the answer is empty"
-        # By the length of the texts, where the server does not count.
-        usage = completion.usage or _Usage(
-            prompt_tokens=request.tokens, completion_tokens=tokens(text)
+    def _reply(self, completion: Completion, request: Request) -> Reply:
+        text, refusal, model = (
+            None if words is None else self._without_key(words)
+            for words in (completion.text, completion.refusal, completion.model)
         )
-        model = completion.model if isinstance(completion.model, str) else None
+        assert text is not None
+        sent, answered = completion.prompt_tokens, completion.completion_tokens
         return Reply(
-            text or refusal, unfit, cut, usage.prompt_tokens, usage.completion_tokens, model
+            text or refusal or "",
+            self._unfit(completion, text, refusal),
+            # By the length of the texts, where the server does not count.
+            request.tokens if sent is None else sent,
+            tokens(text) if answered is None else answered,
+            model,
         )
+
+    def _unfit(self, completion: Completion, text: str, refusal: str | None) -> str | None:
+        """Why a reply cannot be an answer, whatever its words are."""
+        if refusal or completion.finish_reason == "content_filter":
+            return f"the model refused: {refusal or 'content filter'}"
+        only = completion.thinking and not text.strip()
+        thinking = f"; {_ONLY_THINKING.format(len(completion.thinking))}" if only else ""
+        if completion.finish_reason == "length":
+            return f"cut off at annotate.vlm.max_tokens, {self._params.max_tokens}{thinking}"
+        return None if text.strip() else f"the answer is empty{thinking}"
 
     def _clean(self, text: str) -> str:
         words = " ".join(self._without_key(text).split())
@@ -310,6 +316,11 @@ def instruction(params: VLMParams, schema: Mapping[str, Any]) -> str:
     return f"\n\nAnswer with one JSON object, and nothing else, that fits this schema: {form}"
 
 
+def _text(response: "httpx2.Response") -> str:
+    """The body; JSON is UTF-8, whatever a header says."""
+    return response.content.decode(errors="replace")
+
+
 def _key(variable: str | None) -> str | None:
     if variable is None:
         return None
@@ -319,14 +330,42 @@ def _key(variable: str | None) -> str | None:
             f"annotate.vlm.key_variable names {variable}, which is not set in the environment; "
             f"`export {variable}=…`, or null for a server that needs no key"
         )
+    if not _KEY.fullmatch(key):
+        # Not shown, and not sent: a header cannot hold it.
+        raise ParamsError(
+            f"the environment variable {variable} (annotate.vlm.key_variable) holds a line "
+            "break, a blank or a letter with an accent, which no key has; copy the key again"
+        )
     return key
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds of ``Retry-After``, which may be a number or a date."""
+    """Seconds of ``Retry-After``, a number or a date; one that cannot be read is none."""
     text = headers.get("retry-after", "")
     try:
-        return max(0.0, float(text))
+        seconds = float(text)
     except ValueError:
-        date = email.utils.parsedate_tz(text)
-    return None if date is None else max(0.0, email.utils.mktime_tz(date) - time.time())
+        seconds = _until(text)
+    return max(0.0, seconds) if math.isfinite(seconds) else None
+
+
+def _until(date: str) -> float:
+    """Seconds until a date of HTTP; NaN if it is none."""
+    try:
+        return email.utils.parsedate_to_datetime(date).timestamp() - time.time()
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return math.nan
+
+
+def same_model(asked: str, answered: str) -> bool:
+    """Say whether two names are of one model, but for folders, a file's suffix or a date.
+
+    Servers answer as ``/models/NAME`` or ``NAME.gguf``, and as ``NAME-2024-08-06`` where the
+    name stands for the latest version.
+    """
+    first, second = (name.lower().removesuffix(".gguf") for name in (asked, answered))
+    dated = _VERSION.sub("", second)
+    return any(
+        one == first or one.endswith(f"/{first}") or first.endswith(f"/{one}")
+        for one in (second, dated)
+    )

@@ -1,19 +1,19 @@
-"""What the agent asks of one picture, the JSON that may answer, and how an answer is read.
+"""Prompts of the agent: what is asked of one picture, the JSON schema, and the reading.
 
-The expert's walk over the tree is three kinds of question:
+The walk over the tree has three kinds of prompt:
 
-1. ``activation``: of what kind is this picture (a word or more from each facet of the
-   vocabulary), and which groups of criteria matter for it? Or in two rounds: which of the large
+1. ``activation``: what kind of picture this is (a word or more from each facet of the
+   vocabulary), and which groups of criteria matter. Or in two rounds: which of the large
    branches, then (``closer``) which groups inside them.
-2. ``judging``: of the criteria in those groups that apply to its kind, which pole is seen?
-3. ``describing``: its caption, where nobody wrote one.
+2. ``judging``: which pole of each criterion in those groups is seen.
+3. ``describing``: the caption, where the table has none.
 
 Each comes with a JSON schema built from the tree, within the subset that servers share
 (objects with all properties required, arrays, enums, strings, numbers). Whatever the server
-holds a model to, each answer is read strictly here: what is not in the tree is refused.
+enforces, each answer is read strictly here: what is not in the tree is refused.
 
 Words in the picture and in its title are what is judged, never an instruction. The title goes
-into the caption's question alone, as a JSON string; no judgement can depend on it.
+into the caption's prompt alone, as a JSON string; no judgement can depend on it.
 """
 
 import json
@@ -25,11 +25,12 @@ from typing import Any, Generic, Literal, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from atelier import reading
+from atelier.annotators.vlm.wrappers import unwrapped
 from atelier.config.fields import Fraction, Params
 from atelier.config.messages import explain
 from atelier.criteria.tree import Branch, Criterion, Tree
 
-VERSION = "1"  # of what is said here; part of the annotator's name
+VERSION = "1"  # of the prompts; part of the annotator's name
 Value = TypeVar("Value")
 _LONGEST_CAPTION = 60  # words
 _LONGEST_EVIDENCE = 300  # characters that are kept
@@ -41,7 +42,7 @@ _PRAISE = re.compile(
 
 
 class UnfitError(Exception):
-    """An answer that cannot be taken; its text says why, to the model as well."""
+    """An answer that cannot be used; its text says why, to the model as well."""
 
 
 class Verdict(Params):
@@ -68,13 +69,13 @@ class Activation:
 
 @dataclass(frozen=True)
 class Prompt(Generic[Value]):
-    """One question about one picture.
+    """One prompt about one picture.
 
     Attributes:
         topic: A word for people.
         text: What stands after the picture.
         schema: JSON schema of the answer.
-        read: Turns an answer's JSON into what it says.
+        read: Returns the value of an answer's JSON.
     """
 
     topic: str
@@ -84,7 +85,7 @@ class Prompt(Generic[Value]):
 
 
 def introduction(tree: Tree) -> str:
-    """Return what the agent is told before every question: who it is, and whom it obeys."""
+    """Return the system message: the role, and that a picture gives no orders."""
     return (
         f"You are an expert in {tree.domain} who judges one picture at a time by given "
         "criteria. Judge what is seen in this one picture, not its fame, its maker or its "
@@ -231,18 +232,10 @@ def read(prompt: Prompt[Value], answer: str) -> Value:
         UnfitError: It is no JSON, or does not fit the prompt; every mistake that is seen.
     """
     try:
-        values = reading.json_values(_unfenced(answer.strip()), _without_twins)
+        values = reading.json_values(unwrapped(answer), _without_twins)
     except reading.UnreadableError as error:
         raise UnfitError(str(error)) from None
     return prompt.read(values)
-
-
-def _unfenced(text: str) -> str:
-    """What stands between three backticks and three more, or all where there are none."""
-    # No pattern: it would go back and forth over a thousand empty lines for minutes.
-    head, _, rest = text.partition("\n")
-    fenced = head.strip() in {"```", "```json"} and rest.endswith("```")
-    return rest.removesuffix("```") if fenced else text
 
 
 _VERDICT = {

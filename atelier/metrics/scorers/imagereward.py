@@ -137,7 +137,7 @@ def build(med_config: Path, words: Any, eye: tuple[Any, int] | None = None) -> A
     if len(words) != expected:
         raise ArtifactError(
             f"the tokenizer beside {med_config} knows {len(words)} tokens, the network "
-            f"{expected}; run `python -m tasks weights --check imagereward`"
+            f"{expected}; run `atelier weights --check imagereward`"
         )
     return network
 

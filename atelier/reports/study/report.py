@@ -56,7 +56,7 @@ def render(
     )
     text = environment.from_string(source.read_text(encoding="utf-8")).render(
         name=name,
-        command="python -m flows study" + ("" if name == "study" else f" {name}"),
+        command="atelier study" + ("" if name == "study" else f" {name}"),
         study=study,
         profile=profile,
         results=results,

@@ -1,6 +1,3 @@
-import json
-from xml.etree import ElementTree
-
 import pytest
 
 from atelier.annotators import human
@@ -39,7 +36,7 @@ def read(tmp_path, tree):
     def read(text, annotator=None):
         (tmp_path / "labels.csv").write_text(text)
         path = tmp_path / "labels.csv"
-        return human.read_csv(path, tree, human.known(IMAGES), annotator)
+        return human.read_csv(path, tree, human.known(IMAGES), annotator).judgements
 
     return read
 
@@ -96,94 +93,6 @@ def test_a_table_that_is_none_says_what_it_lacks(read, text, cure):
         read(text)
 
 
-def test_the_interface_offers_both_poles_of_every_criterion(tree):
-    view = ElementTree.fromstring(human.interface(tree))
-
-    offered = {
-        choices.get("name"): [
-            (one.get("alias"), one.get("value")) for one in choices.iter("Choice")
-        ]
-        for choices in view.iter("Choices")
-    }
-    assert offered == {
-        "light.clear": [("positive", "clear light"), ("negative", "dull light")],
-        "edges": [("positive", "crisp edges"), ("negative", "soft <edges>")],
-    }
-    assert [one.get("value") for one in view.iter("Header")] == ["Light & shade"]
-
-
-def exported(tree):
-    """The tasks as Label Studio gives them back, answered by two people and a skipper."""
-    del tree
-    tasks = json.loads(human.tasks(IMAGES, "/data/local-files/?d="))
-
-    def said(name, choice):
-        return {
-            "type": "choices", "from_name": name, "to_name": "picture",
-            "value": {"choices": [choice]}, "id": "x", "origin": "manual",
-        }  # fmt: skip
-
-    tasks[0] |= {
-        "id": 1,
-        "annotations": [
-            {"completed_by": 7, "was_cancelled": False,
-             "result": [said("light.clear", "negative"), said("edges", "positive")]},
-            {"completed_by": {"id": 8, "email": "ann@studio"}, "was_cancelled": False,
-             "result": [said("edges", "soft <edges>")]},
-        ],
-    }  # fmt: skip
-    tasks[1] |= {
-        "id": 2,
-        "annotations": [
-            {"completed_by": 7, "was_cancelled": True, "result": [said("edges", "positive")]}
-        ],
-    }
-    return tasks
-
-
-def test_label_studio_answers_what_it_was_given(tree, tmp_path):
-    path = tmp_path / "export.json"
-    path.write_text(json.dumps(exported(tree)))
-
-    judgements = human.read_label_studio(path, tree, human.known(IMAGES))
-
-    assert short(judgements) == [
-        ("a", "light/clear", "negative", "human 7"),
-        ("a", "edges", "positive", "human 7"),
-        ("a", "edges", "negative", "human ann@studio"),
-    ]
-
-
-def test_another_export_of_label_studio_is_no_export(tree, tmp_path):
-    path = tmp_path / "export.json"
-    path.write_text('[{"id": 1, "image": "a.png"}]')
-
-    with pytest.raises(AnnotationError, match=r"task 1: is no task .*JSON-MIN and CSV"):
-        human.read_label_studio(path, tree, human.known(IMAGES))
-    path.write_text("file,criterion")
-    with pytest.raises(AnnotationError, match="is not JSON"):
-        human.read_label_studio(path, tree, human.known(IMAGES))
-
-
-def test_a_tree_of_the_size_of_painting_has_unique_names(tree):
-    del tree
-    from pathlib import Path
-
-    painting = parse(Path(__file__).parents[3] / "params/criteria/painting.yaml")
-    view = ElementTree.fromstring(human.interface(painting))
-
-    names = [one.get("name") for one in view.iter("Choices")]
-    assert len(set(names)) == len(names) == len(painting.leaves())
-
-
-@pytest.mark.parametrize("text", ["[" * 100_000, "1" * 5000, r'["\ud800"]'])
-def test_an_export_that_cannot_be_read_is_one_paragraph(tmp_path, tree, text):
-    (tmp_path / "export.json").write_text(text)
-
-    with pytest.raises(AnnotationError, match="is not JSON"):
-        human.read_label_studio(tmp_path / "export.json", tree, human.known(IMAGES))
-
-
 def test_a_quote_left_open_is_said(read):
     with pytest.raises(AnnotationError, match=r"line \d: unexpected end of data"):
         read('file,criterion,pole,annotator\na.png,edges,positive,"ann')
@@ -200,7 +109,7 @@ def test_labels_are_found_in_any_spelling(tmp_path, tree):
         ",,,\n"
     )
 
-    judgements = human.read_csv(path, tree, human.known(images), None)
+    judgements = human.read_csv(path, tree, human.known(images), None).judgements
 
     assert short(judgements) == [
         ("a", "edges", "positive", "Jos\u00e9 M."),
@@ -215,8 +124,19 @@ def test_rows_without_a_pole_are_counted(tmp_path, tree):
         "file,criterion,pole\na.png,edges,\na.png,light/clear,positive\nb.png,edges,Abstain\n"
     )
 
-    assert len(human.read_csv(path, tree, human.known(IMAGES), "ann")) == 1
-    assert human.silent_rows(path) == [2, 4]
+    labels = human.read_csv(path, tree, human.known(IMAGES), "ann")
+
+    assert len(labels.judgements) == 1
+    assert labels.passed_over == ["2 rows have no pole and say nothing (lines 2, 4)"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "says"),
+    [("", "it is empty"), ("a.png,edges,\n" * 12, r"12 rows have no pole .*lines 2, .*, …")],
+)
+def test_a_table_without_a_judgement_is_refused(read, rows, says):
+    with pytest.raises(AnnotationError, match=rf"labels.csv holds no judgement: {says}"):
+        read(f"file,criterion,pole\n{rows}", "ann")
 
 
 def test_a_row_that_ends_before_its_pole_is_a_mistake(read):
@@ -230,6 +150,6 @@ def test_labels_may_be_json_lines(tmp_path, tree):
         '{"file": "a.png", "criterion": "edges", "pole": "positive", "confidence": 0.5}'
     )
 
-    (found,) = human.read_csv(path, tree, human.known(IMAGES), "ann")
+    (found,) = human.read_csv(path, tree, human.known(IMAGES), "ann").judgements
 
     assert (found.criterion, found.confidence) == ("edges", 0.5)

@@ -197,7 +197,7 @@ NPO = {"objective": "npo", "beta": 2000, "learning_rate": 1e-4, "w": 0.0}
         (lambda p: p["cpo"]["training"].update(batch_images=3), "batch_images should be even"),
         (
             lambda p: with_objective(p, **NPO, beside=["cpo-z", "npo"]),
-            r"beside should name painters of \[.*\], has cpo-z, npo",
+            r"beside should name models of \[.*\], has cpo-z, npo",
         ),
         (
             lambda p: with_objective(p, **NPO, beside=["base"]),
@@ -208,7 +208,7 @@ NPO = {"objective": "npo", "beta": 2000, "learning_rate": 1e-4, "w": 0.0}
                 with_objective(p, **NPO, beside=["base"]),
                 p["cpo"].update(featured="npo"),
             ),
-            "only stands beside others",
+            "only supplies the negative branch",
         ),
         (
             lambda p: p["cpo"]["objectives"]["cpo-s"].update(

@@ -126,9 +126,7 @@ def test_a_linked_folder_is_followed_and_a_circle_of_links_ends(data, tmp_path):
 
 
 def test_an_absent_folder_says_how_to_fill_it(tmp_path):
-    with pytest.raises(
-        ArtifactError, match=r"is absent; `python -m tasks data` draws .*dvc add"
-    ):
+    with pytest.raises(ArtifactError, match=r"is absent; `atelier data` draws .*dvc add"):
         dataset.find(tmp_path / "data", None)
 
 
@@ -137,7 +135,7 @@ def test_an_empty_folder_says_how_to_fill_it(tmp_path):
     folder.mkdir()
     (folder / ".gitignore").touch()
 
-    with pytest.raises(ArtifactError, match=r"holds no pictures; `python -m tasks data`"):
+    with pytest.raises(ArtifactError, match=r"holds no pictures; `atelier data`"):
         dataset.find(folder, None)
 
 

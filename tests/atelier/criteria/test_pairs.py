@@ -2,7 +2,7 @@ import hashlib
 
 import pytest
 
-from atelier.config.objectives import AnnotationPairs
+from atelier.config.pairs import AnnotationPairs
 from atelier.criteria import pairs
 from atelier.criteria.annotations import Record
 from atelier.errors import ArtifactError

@@ -33,9 +33,7 @@ def test_without_weights_only_the_features_at_hand_are_available(tmp_path):
         "vendi",
         "memorisation",
     ]
-    assert (
-        "`python -m tasks weights --fetch pickscore` (3.9 GB)" in found["pickscore"].unavailable
-    )
+    assert "`atelier weights --fetch pickscore` (3.9 GB)" in found["pickscore"].unavailable
     assert "--fetch clip-l aesthetic`" in found["aesthetic"].unavailable
     assert found["pickscore"].dtype == "bfloat16"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from atelier.errors import ArtifactError
+from atelier.errors import ArtifactError, ParamsError
 from atelier.metrics import weights
 from atelier.metrics.weights import File, Weights
 from atelier.reporting import silent
@@ -164,7 +164,7 @@ def test_what_the_folder_does_not_hold_is_named(tmp_path, shelf):
 
 @pytest.mark.usefixtures("manifest")
 def test_files_that_lie_there_unrecorded_are_trusted_when_they_are_checked(shelf):
-    assert "run `python -m tasks weights --check toy`" in weights.absent(["toy"], shelf)
+    assert "run `atelier weights --check toy`" in weights.absent(["toy"], shelf)
 
     states = {one.file.path: one.state for one in weights.check(["toy"], shelf, silent)}
 
@@ -244,3 +244,24 @@ def test_a_damaged_record_is_named(tmp_path):
 
     with pytest.raises(ArtifactError, match=r"weights\.json is not a record"):
         weights.absent(["aesthetic"], tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "says"),
+    [
+        ("ALL_PROXY", "socks5://127.0.0.1:9", "ALL_PROXY is .*, a SOCKS proxy"),
+        ("https_proxy", "foo://h", "https_proxy is 'foo://h'"),
+        ("SSL_CERT_FILE", "/nowhere.pem", "SSL_CERT_FILE names /nowhere.pem"),
+        ("HF_ENDPOINT", "http://h:port", "HF_ENDPOINT is 'http://h:port'"),
+        ("HF_ENDPOINT", "mirror.example", "HF_ENDPOINT is 'mirror.example'"),
+    ],
+)
+def test_an_environment_that_cannot_fetch_is_named(
+    tmp_path, monkeypatch, variable, value, says
+):
+    file = File("x.bin", "nobody/nothing@abc/x.bin", 0.1)
+    monkeypatch.setitem(weights.MANIFEST, "far", Weights("", "", (file,)))
+    monkeypatch.setenv(variable, value)
+
+    with pytest.raises(ParamsError, match=says):
+        weights.fetch(["far"], tmp_path, silent)

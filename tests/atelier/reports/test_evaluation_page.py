@@ -126,7 +126,7 @@ def test_what_is_unavailable_says_how_to_cure_it_and_is_no_number(page):
 
     row = html[html.index("PickScore<span") :].split("</tr>")[0]
     assert "<b>unavailable</b>" in row
-    assert "python -m tasks weights --fetch pickscore" in row
+    assert "atelier weights --fetch pickscore" in row
     assert not re.search(r">\s*0(\.0+)?\s*<", row)
 
 

@@ -46,7 +46,7 @@ def test_what_was_not_measured_is_named_with_its_cure(page, subject):
 
     section = text[text.index("Not measured") :]
     assert "PickScore: " in section
-    assert "python -m tasks weights --fetch pickscore" in section
+    assert "atelier weights --fetch pickscore" in section
 
 
 def test_base_licence_revision_and_loading_code(page, subject, model):

@@ -102,9 +102,7 @@ def test_it_serves_fid(trained, drawings):
 
 
 def test_an_absent_network_names_its_file_and_the_command_that_trains_it(tmp_path):
-    with pytest.raises(
-        ArtifactError, match=r"config\.json is absent; `python -m tasks features`"
-    ):
+    with pytest.raises(ArtifactError, match=r"config\.json is absent; `atelier features`"):
         feature_network.read(tmp_path)
 
 

@@ -18,8 +18,9 @@ import torch
 
 from atelier import atomic
 from atelier.models import adapters
-from atelier.objectives import steps
+from atelier.objectives.objective import Setup
 from atelier.training import loop
+from atelier.training.corpus import Corpus
 from atelier.training.ranks import ALONE
 from tests.atelier.conftest import lora_params, tiny
 from tests.atelier.training import two
@@ -36,7 +37,7 @@ def corpus_of(painter):
     latents = torch.randn(7, *painter.latent_shape(32), generator=generator)
     every = torch.ones(7, 1, dtype=torch.long)
     rows = {"caption": every, "winner": 2 * every, "loser": 3 * every}
-    return steps.Corpus(latents, painter.encode_texts(prompts), rows, empty=0)
+    return Corpus(latents, painter.encode_texts(prompts), rows, empty=0)
 
 
 def prepared(family):
@@ -55,10 +56,7 @@ def prepared(family):
 def train(painter, corpus, folder, place=None, at=0):
     """Train to the end, or be killed at step ``at``: in its second pass, after it, or while
     the checkpoint that follows it is written."""
-    step = steps.complex_preference(
-        painter, corpus, two.OBJECTIVE, TRAINING,
-        teacher="theta1", policy="theta", caption_dropout=0.3,
-    )  # fmt: skip
+    step = two.OBJECTIVE.step(Setup(painter, corpus, TRAINING, "theta1", "theta", 0.3))
 
     def passes(number, measure, part):
         if place == "pass" and number + 1 == at and part.start > 0:

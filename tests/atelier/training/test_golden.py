@@ -18,17 +18,20 @@ from pathlib import Path
 import pytest
 import torch
 
-from atelier.config.objectives import DDSPO, DPO, NPO, SDPO, MaPO, Pairwise
 from atelier.config.training import MinSNR
 from atelier.models import adapters
-from atelier.objectives import steps
+from atelier.objectives.ddspo import DDSPO
+from atelier.objectives.dpo import DPO
+from atelier.objectives.mapo import MaPO
+from atelier.objectives.npo import NPO
+from atelier.objectives.objective import Setup
+from atelier.objectives.sdpo import SDPO
 from atelier.training import loop
+from atelier.training.corpus import Corpus, Pairs
 from tests.atelier.conftest import objective_params
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 SHOWN = ("loss", "drift", "accuracy", "win_error", "gradient_norm")
-
-
 RELATIVE = 1e-10
 
 
@@ -72,7 +75,7 @@ def curve(painter, lora, training, objective, folder):
         6, *painter.latent_shape(32), generator=generator, dtype=torch.float64
     )
     every = torch.ones(6, 1, dtype=torch.long)
-    corpus = steps.Corpus(
+    corpus = Corpus(
         latents, conditions, {"caption": every, "winner": 2 * every, "loser": 3 * every}, 0
     )
     for seed, name in enumerate(("theta1", "theta")):
@@ -86,18 +89,12 @@ def curve(painter, lora, training, objective, folder):
     def report(step, values):
         lines.append(" ".join([str(step), *(f"{values[name]:.12e}" for name in SHOWN)]))
 
-    if isinstance(objective, Pairwise):
+    pairs = None
+    if objective.needs_pairs:
         training = training.model_copy(update={"batch_images": 2})
         win, lose = torch.tensor([0, 1, 2, 3]), torch.tensor([4, 5, 0, 1])
-        pairs = steps.Pairs(win, lose, torch.ones(4, dtype=torch.long), torch.ones(4))
-        step = steps.pairwise_preference(
-            painter, corpus, pairs, objective, training, policy="theta", caption_dropout=0
-        )
-    else:
-        step = steps.complex_preference(
-            painter, corpus, objective, training,
-            teacher="theta1", policy="theta", caption_dropout=0,
-        )  # fmt: skip
+        pairs = Pairs(win, lose, torch.ones(4, dtype=torch.long), torch.ones(4))
+    step = objective.step(Setup(painter, corpus, training, "theta1", "theta", 0, pairs))
     with adapters.use(painter.network, "theta"):
         loop.fit(
             adapters.weights(painter.network, "theta"),

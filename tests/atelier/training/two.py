@@ -3,8 +3,9 @@
 import torch
 
 from atelier.models import adapters
-from atelier.objectives import steps
+from atelier.objectives.objective import Setup
 from atelier.training import loop
+from atelier.training.corpus import Corpus
 from tests.atelier.conftest import lora_params, objective_params, tiny, training_params
 
 OBJECTIVE = objective_params("cpo-s", omega=1.0, learning_rate=0.003)
@@ -33,7 +34,7 @@ def curve(family, folder, together, batch_images=5, checkpointing=False):
     latents = torch.randn(7, *painter.latent_shape(32), generator=generator)
     every = torch.ones(7, 1, dtype=torch.long)
     rows = {"caption": every, "winner": 2 * every, "loser": 3 * every}
-    corpus = steps.Corpus(latents, painter.encode_texts(prompts), rows, empty=0)
+    corpus = Corpus(latents, painter.encode_texts(prompts), rows, empty=0)
     lora = lora_params(rank=2, alpha=2)
     for seed, name in enumerate(("theta1", "theta")):
         adapters.add(painter.network, name, lora, seed=seed)
@@ -48,15 +49,7 @@ def curve(family, folder, together, batch_images=5, checkpointing=False):
     with adapters.learning(painter.network, "theta"):
         loop.fit(
             adapters.weights(painter.network, "theta"),
-            steps.complex_preference(
-                painter,
-                corpus,
-                OBJECTIVE,
-                training,
-                teacher="theta1",
-                policy="theta",
-                caption_dropout=0.3,
-            ),
+            OBJECTIVE.step(Setup(painter, corpus, training, "theta1", "theta", 0.3)),
             learning_rate=OBJECTIVE.learning_rate,
             params=training,
             folder=folder,

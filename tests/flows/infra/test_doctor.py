@@ -1,4 +1,6 @@
-"""What doctor says of the weights that metrics ask: what ``python -m tasks weights`` knows."""
+"""What doctor says of the weights that metrics ask: what ``atelier weights`` knows."""
+
+import subprocess
 
 import pytest
 import yaml
@@ -7,7 +9,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from atelier.errors import ArtifactError
 from atelier.metrics import weights as library
 from atelier.metrics.weights import File, Weights
-from flows.infra import doctor
+from flows.infra import doctor, local_services
 
 CONTENT = b"weights"
 
@@ -39,14 +41,14 @@ def test_weights_that_lack_are_notes_with_their_cure_and_whole_ones_are_good(she
     ((state, said),) = found()
     assert state == "note"
     assert said.startswith("1 file(s) of pickscore in ")
-    assert said.endswith("`python -m tasks weights --fetch`")
+    assert said.endswith("`atelier weights --fetch`")
 
     shelf.mkdir(parents=True)
     (shelf / "model.bin").write_bytes(CONTENT)
     ((state, said),) = found()
     assert (state, said.split(": ", 1)[1]) == (
         "note",
-        "unchecked; nobody took a checksum yet: `python -m tasks weights --check`",
+        "unchecked; no checksum was taken yet: `atelier weights --check`",
     )
 
     library.check(["pickscore"], shelf.parent, lambda *_: None)
@@ -77,10 +79,57 @@ def test_a_record_that_cannot_be_read_is_told_as_missing(shelf):
 
 def test_no_flow_begins_while_prefects_server_is_away():
     away = {PREFECT_API_URL: "http://ann:secret@127.0.0.1:9/api"}
-    words = "does not answer; `make up` starts"
+    words = r"does not answer \(\[Errno 111\] Connection refused\); `atelier up` starts"
     with temporary_settings(away), pytest.raises(ArtifactError, match=words) as refused:
         doctor.expect_server()
     assert "secret" not in str(refused.value)
 
     with temporary_settings({PREFECT_API_URL: None}):
         doctor.expect_server()  # the run starts one for itself
+
+
+@pytest.mark.parametrize("address", ["http://[::1", "http://h:port", "x", "http://a:secret@h"])
+def test_an_address_that_is_none_is_a_failure_and_shows_no_password(address):
+    said = local_services.failure(f"{address}/health")
+
+    assert said
+    assert "secret" not in said
+
+
+def git(*words):
+    who = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    subprocess.run(["git", *who, *words], check=True, capture_output=True)
+
+
+def test_a_changed_dvc_lock_alone_leaves_runs_reproducible(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    git("init", "-q")
+    for name in ("dvc.lock", "code.py"):
+        (tmp_path / name).write_text("old\n")
+    git("add", "-A")
+    git("commit", "-qm", "All")
+
+    (tmp_path / "dvc.lock").write_text("new\n")
+    (committed,) = doctor._git()
+    (tmp_path / "code.py").write_text("new\n")
+    (changed,) = doctor._git()
+
+    assert committed.state == "good"
+    assert (changed.state, changed.said.split(":")[0]) == (
+        "note",
+        "uncommitted changes (code.py)",
+    )
+
+
+def test_a_base_is_there_only_where_the_folder_holds_a_model(shelf, tmp_path):
+    folder = tmp_path / "base/starter"
+    folder.mkdir(parents=True)
+    (folder / "README.md").write_text("Download it.\n")
+
+    (one,) = doctor._base()
+    (folder / "model_index.json").write_text("{}")
+    (other,) = doctor._base()
+
+    assert one.state == "missing"
+    assert "base/starter/README.md says how to get one" in one.said
+    assert other.state == "good"

@@ -100,5 +100,5 @@ def test_the_guide_shows_the_criteria_as_they_are(monkeypatch):
     guide = (ROOT / "docs/criteria.md").read_text(encoding="utf-8")
 
     assert criteria.documented(guide) == guide, (
-        "run `python -m tasks criteria document docs/criteria.md`"
+        "run `atelier criteria document docs/criteria.md`"
     )

@@ -41,7 +41,7 @@ def test_label_studio_gets_two_files(judged, tmp_path):
 
 
 def test_what_annotate_counted_is_told(judged, capsys):
-    with pytest.raises(ArtifactError, match="run `python -m tasks annotate`"):
+    with pytest.raises(ArtifactError, match="run `dvc repro annotate`"):
         labels.count()
     summary = {
         "images": 2,

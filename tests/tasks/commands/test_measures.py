@@ -114,7 +114,7 @@ def test_the_guide_shows_the_measures_as_they_are(monkeypatch):
     guide = (ROOT / "docs/measures.md").read_text(encoding="utf-8")
 
     assert criteria.documented(guide) == guide, (
-        "run `python -m tasks criteria document docs/measures.md`"
+        "run `atelier criteria document docs/measures.md`"
     )
 
 

@@ -30,7 +30,7 @@ def test_the_estimate_counts_the_weights_that_are_there(studio, capsys):
     assert f"{base * 4 / 1e6:.3g} MB" in said
     assert "epochs × 2 objectives" in said
     assert "measured" not in said
-    assert "python -m tasks cpo --check" in said
+    assert "atelier estimate cpo --check" in said
 
 
 @pytest.mark.parametrize("stage", ["sft", "cpo"])

@@ -1,0 +1,260 @@
+"""What every objective is: its settings, what its training needs, its step and its sentence.
+
+A new objective is one file: a class on ``ObjectiveParams`` (or on ``TeacherTargets`` or
+``Pairwise``, whose steps are shared), its loss, and its place in the union of
+``atelier.config.objectives``. The files of the objectives hold settings, which every command
+reads, so they import torch inside functions alone.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from atelier.config.fields import Params, Positive
+from atelier.config.training import MinSNR, Training, Weighting
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from atelier.models.denoiser import Denoiser
+    from atelier.training.corpus import Corpus, Pairs
+    from atelier.training.loop import Step
+
+Winner = Literal["labelled", "flipped"]
+Teacher = Literal["sft", "base", "self"]  # who gives the targets: θ1, the base, the θ of now
+Confidence = Literal["ignored", "weighs"]  # does an unsure judgement enter targets less often?
+# Pixels in [-1, 1], [B, 3, H, W] → how many faults each picture has, [B].
+Judge = Callable[["Tensor"], "Tensor"]
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a step is built from.
+
+    Attributes:
+        painter: One base with the adapters of θ1 and of the policy.
+        corpus: With the role ``caption``, one prompt an image; for targets of a teacher with
+            ``winner`` and ``loser``, a prompt a contrast, and ``omegas`` where strengths
+            differ by root.
+        params: Batch, times, seed.
+        teacher: Name of θ1's adapter; frozen.
+        policy: Name of θ's adapter; trained, and in force when a step returns.
+        caption_dropout: Share of images whose caption the policy and its reference read as
+            empty; targets keep it. Without it θ learns nothing of the empty prompt, which
+            guidance compares with.
+        pairs: Which image wins against which, for objectives that need pairs.
+        judge: What counts the faults of a picture, for objectives that need a judge; the
+            codec is in memory then.
+    """
+
+    painter: Denoiser
+    corpus: Corpus
+    params: Training
+    teacher: str
+    policy: str
+    caption_dropout: float
+    pairs: Pairs | None = None
+    judge: Judge | None = None
+
+
+@dataclass(frozen=True)
+class Contrasts:
+    """Under which prompts a teacher predicts the targets of an image.
+
+    Attributes:
+        winner: Whether the winner's prompt names the labelled good poles, or all.
+        by_confidence: Whether prompts are drawn, each attribute kept as often as the
+            annotator was sure of it.
+        omegas: A strength for each root of the criteria, where each root has a contrast of
+            its own; None: one contrast of all attributes.
+    """
+
+    winner: Winner
+    by_confidence: bool = False
+    omegas: Mapping[str, float] | None = None
+
+
+@dataclass(frozen=True)
+class NegativeBranch:
+    """Where a θ stands that learned what is bad: on the negative branch of guidance.
+
+    Attributes:
+        beside: Models on the positive branch: base, theta1, or other objectives.
+        w: ``theta_neg = base + (1 - w) delta_pos + delta``.
+    """
+
+    beside: Sequence[str]
+    w: float
+
+
+class ObjectiveParams(Params, ABC):
+    """Settings of one objective, and what the pipeline asks of it."""
+
+    needs_pairs: ClassVar[bool] = False  # of pictures
+    needs_judge: ClassVar[bool] = False  # of what the policy is about to paint
+
+    learning_rate: Positive
+
+    @abstractmethod
+    def step(self, setup: Setup) -> Step:
+        """Return what one step of training computes."""
+
+    @abstractmethod
+    def about(self) -> str:
+        """Return what it is and how strong, in words that tables show."""
+
+    def needs_reference(self) -> bool:
+        """Return whether its loss reads what a frozen reference predicts."""
+        return True
+
+    def contrasts(self) -> Contrasts | None:
+        """Return the prompts that its targets need; None: it has no teacher."""
+        return None
+
+    def negative_branch(self) -> NegativeBranch | None:
+        """Return where its θ stands; None: it is a model of its own."""
+        return None
+
+    def swept(self) -> float | None:
+        """Return its ω; objectives that differ by ω alone are points of one curve."""
+        return None
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a teacher's targets are compared with, at one noisy latent.
+
+    Attributes:
+        policy: ``e``, ``[B, ...]``; alone has a gradient.
+        reference: ``e0``, ``[B, ...]``; the policy's own where the objective needs none.
+        win: ``z^w``, ``[B, ...]``.
+        lose: ``z^l``, ``[B, ...]``.
+        weights: omega(lambda_t) of each image, ``[B]``.
+        has_loser: Whether the contrast names both poles, bool ``[B]``.
+        omega: Strength of each image's contrast, ``[B, 1, ...]``, where it differs by root.
+    """
+
+    policy: Tensor
+    reference: Tensor
+    win: Tensor
+    lose: Tensor
+    weights: Tensor
+    has_loser: Tensor
+    omega: Tensor | None
+
+
+class TeacherTargets(ObjectiveParams):
+    """Objectives whose two targets a teacher predicts at one noisy latent.
+
+    What they share in a step: ``teacher_targets``.
+    """
+
+    winner: Winner
+    weighting: Weighting
+
+    @abstractmethod
+    def taught_by(self) -> Teacher:
+        """Return who predicts the targets."""
+
+    @abstractmethod
+    def loss(self, at: Predictions) -> Tensor:
+        """Return the loss of each image, ``[B]``."""
+
+    def aim(self, at: Predictions) -> Tensor:
+        """Return where it leads each image, which the drift monitor measures against."""
+        return at.win
+
+    def is_logistic(self) -> bool:
+        """Return whether the loss is ``-log sigmoid`` of something, whose gradient fades."""
+        return True
+
+    def contrasts(self) -> Contrasts:
+        """Return one contrast of all attributes."""
+        return Contrasts(self.winner)
+
+    def step(self, setup: Setup) -> Step:
+        """Return the step that objectives with a teacher share."""
+        from atelier.objectives import teacher_targets
+
+        return teacher_targets.step(self, setup)
+
+    def _details(self) -> list[str]:
+        return [
+            {
+                "labelled": "winner: the labelled good poles",
+                "flipped": "winner: every active pair at its good pole (ours, not the paper's)",
+            }[self.winner],
+            *_weighted(self.weighting),
+        ]
+
+
+class ChosenTeacher(TeacherTargets):
+    """Objectives of CPO: the teacher is θ1, the base or θ itself, by setting."""
+
+    teacher: Teacher
+    confidence: Confidence
+
+    def taught_by(self) -> Teacher:
+        """Return who predicts the targets."""
+        return self.teacher
+
+    def contrasts(self) -> Contrasts:
+        """Return one contrast of all attributes, drawn where confidence weighs."""
+        return Contrasts(self.winner, by_confidence=self.confidence == "weighs")
+
+    def _details(self) -> list[str]:
+        found = super()._details()
+        if self.teacher != "sft":
+            who = {"base": "the base", "self": "θ itself"}[self.teacher]
+            found.append(f"targets from {who} (ours)")
+        if self.confidence == "weighs":
+            found.append("unsure judgements enter less often (ours)")
+        return found
+
+
+# Errors of the winners and of the losers of pairs, each [B].
+Errors = tuple["Tensor", "Tensor"]
+
+
+class Pairwise(ObjectiveParams):
+    """Objectives that learn from pairs of pictures; what they share in a step: ``pairwise``."""
+
+    needs_pairs: ClassVar[bool] = True
+    towards_loser: ClassVar[bool] = False
+
+    @abstractmethod
+    def loss(self, policy: Errors, reference: Errors) -> Tensor:
+        """Return the loss of each pair, ``[B]``, of ``denoising_error``s."""
+
+    def safeguarded(
+        self,
+        losses: Tensor,
+        policy: Errors,
+        counts: Tensor,
+        trained: Sequence[nn.Parameter],
+    ) -> tuple[Tensor, dict[str, float]]:
+        """Return the mean loss whose gradient trains, and values to report.
+
+        Args:
+            losses: From ``loss``, ``[B]``.
+            policy: The policy's errors.
+            counts: How much each pair counts, ``[B]``.
+            trained: The weights that are trained.
+        """
+        del policy, trained
+        return (counts * losses).mean(), {}
+
+    def step(self, setup: Setup) -> Step:
+        """Return the step that objectives on pairs share."""
+        from atelier.objectives import pairwise
+
+        return pairwise.step(self, setup)
+
+
+def _weighted(weighting: Weighting) -> list[str]:
+    if isinstance(weighting, MinSNR):
+        return [f"min-SNR weights, γ {weighting.min_snr_gamma:g}"]
+    return {"constant": [], "snr": ["SNR weights"]}[weighting]

@@ -1,0 +1,115 @@
+"""The step that CPO, CPO-S and DDSPO share: a teacher's two targets at one noisy latent.
+
+The frozen models go first, under ``no_grad``; the policy goes last and stays in force until
+its backward pass (a switch between the two would silently give zero gradients).
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from atelier.models.adapters import State, use
+from atelier.models.denoiser import Condition, Denoiser, join
+from atelier.objectives.objective import Predictions, Setup, TeacherTargets
+from atelier.training import drift
+from atelier.training.corpus import Corpus, draw
+from atelier.training.denoising_error import gradient_factor, weights_at
+from atelier.training.loop import WHOLE, Step
+
+
+def step(objective: TeacherTargets, setup: Setup) -> Step:
+    """Return the step: the policy learns, from captions alone, what a teacher tells apart.
+
+    An image may have several contrasts, of which each step draws one; all that are drawn from
+    have a loser, unless none of the image's has.
+    """
+    painter, corpus, params = setup.painter, setup.corpus, setup.params
+    has_loser = _with_loser(corpus, objective)
+    several = has_loser.shape[1] > 1
+    states: dict[str, State] = {"sft": setup.teacher, "base": None, "self": setup.policy}
+    teacher = states[objective.taught_by()]
+
+    def step_loss(
+        step: int, measure: bool, part: slice = WHOLE
+    ) -> tuple[Tensor, Mapping[str, float]]:
+        clean, rows, noise, time, source = draw(painter, corpus, params, step, part)
+        contrast = torch.zeros(len(rows), dtype=torch.long)
+        if several:
+            odds = has_loser[corpus.batch(params.batch_images, step, params.seed)].double()
+            odds[odds.sum(1) == 0] = 1
+            contrast = torch.multinomial(odds, 1, generator=source)[part, 0]
+        noisy = painter.process.add_noise(clean, noise, time)
+        prompts = {role: corpus.rows[role][rows, contrast] for role in ("winner", "loser")}
+        dropped = torch.rand(params.batch_images, generator=source)[part]
+        captions = corpus.rows["caption"][rows, 0]
+        prompts["caption"] = corpus.emptied(captions, dropped < setup.caption_dropout)
+        conditions = {
+            role: corpus.condition(prompt, rows, clean.device)
+            for role, prompt in prompts.items()
+        }
+        win, lose = _targets(painter, noisy, time, conditions, teacher)
+        reference = None
+        if measure or objective.needs_reference():
+            with torch.no_grad(), use(painter.network, None):
+                reference = painter.predict(noisy, time, conditions["caption"])
+        policy = painter.predict(noisy, time, conditions["caption"])
+        found = Predictions(
+            policy,
+            policy.detach() if reference is None else reference,
+            win,
+            lose,
+            weights_at(painter.process, time, objective.weighting),
+            has_loser[rows, contrast].to(clean.device),
+            _omega(corpus, rows, contrast, like=policy),
+        )
+        losses = objective.loss(found)
+        return losses.mean(), _values(objective, found, losses) if measure else {}
+
+    return step_loss
+
+
+def _with_loser(corpus: Corpus, objective: TeacherTargets) -> Tensor:
+    """Which contrasts name both poles, bool ``[N, V]``; the others train the winner alone."""
+    winner, loser, caption = (corpus.rows[role] for role in ("winner", "loser", "caption"))
+    has_loser = (winner != loser) & (loser != caption)
+    if objective.winner == "labelled":
+        has_loser &= winner != caption
+    return has_loser
+
+
+def _targets(
+    painter: Denoiser,
+    noisy: Tensor,
+    time: Tensor,
+    conditions: Mapping[str, Condition],
+    teacher: State,
+) -> tuple[Tensor, Tensor]:
+    """The teacher's two predictions at one noisy latent, both in one batch."""
+    with torch.no_grad(), use(painter.network, teacher):
+        both = painter.predict(
+            torch.cat([noisy, noisy]),
+            torch.cat([time, time]),
+            join([conditions["winner"], conditions["loser"]]),
+        )
+    win, lose = both.chunk(2)
+    return win, lose
+
+
+def _omega(corpus: Corpus, rows: Tensor, contrast: Tensor, *, like: Tensor) -> Tensor | None:
+    """The strength of each image's contrast, ``[B, 1, ...]``, where it differs by root."""
+    if corpus.omegas is None:
+        return None
+    omegas = corpus.omegas[rows, contrast].to(like)
+    return omegas.reshape(-1, *[1] * (like.dim() - 1))
+
+
+@torch.no_grad()
+def _values(objective: TeacherTargets, found: Predictions, losses: Tensor) -> dict[str, float]:
+    """What the drift monitor reports of a step."""
+    aim = objective.aim(found)
+    values = drift.values(found.policy.detach(), found.reference, found.win, found.lose, aim)
+    if objective.is_logistic():
+        values["gradient_factor"] = gradient_factor(losses)
+    values["winner_only"] = 1 - found.has_loser.float().mean().item()
+    return values
