@@ -1,6 +1,6 @@
-"""Whose pictures a study shows: those that evaluate keeps, or a registered model paints them.
+"""Whose pictures a study shows: those of the stage generate, or a registered model paints them.
 
-A painter of ``survey.painters`` is called as evaluate calls it (``base``, ``theta1``,
+A painter of ``survey.painters`` is called as generate calls it (``base``, ``theta1``,
 ``cpo-s``), or is a version of the registry (``models:/atelier-starter-theta@champion``).
 """
 
@@ -10,15 +10,15 @@ from pathlib import Path
 
 from atelier import atomic, images
 from atelier.config.profile import Profile
-from atelier.criteria import annotations
 from atelier.criteria.annotations import Record
 from atelier.criteria.tree import Tree
 from atelier.errors import ArtifactError, ParamsError
 from survey.files import Painter
+from tasks.evaluation import captions
 from tasks.run import paths, progress
 from tasks.tracking import registry
 
-_IMAGES = paths.EVALUATE / "images"
+_IMAGES = paths.GENERATE
 REGISTERED = "models:/"
 _ADAPTER = "surveyed"
 
@@ -37,10 +37,7 @@ def records(profile: Profile) -> list[Record]:
     Raises:
         ArtifactError: The paintings were not parted yet.
     """
-    from tasks.evaluation import generation
-
-    test = annotations.read(generation.part_examined(profile), Record)
-    return generation.painted_records(test, profile.generate.prompts)
+    return captions.painted(captions.records(profile), profile.generate.prompts)
 
 
 def of(profile: Profile, asked: Sequence[Record], criteria: Tree, work: Path) -> list[Source]:
@@ -53,7 +50,7 @@ def of(profile: Profile, asked: Sequence[Record], criteria: Tree, work: Path) ->
         work: Folder for pictures that have to be painted now.
 
     Raises:
-        ParamsError: Evaluate knows no such painter.
+        ParamsError: There is no such painter.
         ArtifactError: A painter's pictures are not of these records, or the registry has no
             such version.
     """
@@ -66,7 +63,7 @@ def of(profile: Profile, asked: Sequence[Record], criteria: Tree, work: Path) ->
                 Painter(name=name, label=name.removeprefix(REGISTERED), weights=md5),
                 _IMAGES / painter,
             )
-            if weights.get(painter) != md5:  # evaluate has pictures of other weights
+            if weights.get(painter) != md5:  # the stage's pictures are of other weights
                 source = replace(source, folder=work / md5)
                 _paint(source, profile, asked, criteria)
             found.append(source)
@@ -83,16 +80,15 @@ def _evaluated(name: str, weights: str | None, profile: Profile) -> Source:
     labels = {one.name: one.label for one in candidates.of(profile)}
     if name not in labels:
         raise ParamsError(
-            f"survey.painters: there is no painter {name!r}; evaluate compares "
+            f"survey.painters: there is no painter {name!r}; there are "
             f"{', '.join(labels)}, and a registered model is called models:/NAME/VERSION"
         )
     return Source(Painter(name=name, label=labels[name], weights=weights), _IMAGES / name)
 
 
 def _paint(source: Source, profile: Profile, asked: Sequence[Record], criteria: Tree) -> None:
-    """Let a registered model paint what evaluate had painted, in the same way."""
+    """Let a registered model paint what the stage had painted, in the same way."""
     from atelier.models import adapters, loading, sampling
-    from tasks.evaluation import generation
     from tasks.training.prompts import Prompts
 
     base, lora = registry.fetch(source.painter.name)
@@ -106,7 +102,7 @@ def _paint(source: Source, profile: Profile, asked: Sequence[Record], criteria: 
         pictures = sampling.paint(
             painter,
             [writer.write(record, ()) for record in asked],
-            generation.seeds(profile.generate.seed, len(asked)),
+            captions.seeds(profile.generate.seed, len(asked)),
             steps=profile.generate.steps,
             guidance=profile.generate.guidance,
             pixels=base.pixels,
@@ -122,5 +118,5 @@ def _check_pictures(source: Source, count: int) -> None:
     if there != count:
         raise ArtifactError(
             f"{source.folder} should hold a picture for each of {count} captions, holds "
-            f"{there}; run `dvc repro evaluate`"
+            f"{there}; run `dvc repro generate`"
         )

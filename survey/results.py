@@ -1,12 +1,7 @@
-"""``results.json`` of a study: what ``analyse`` found, for the report and other programs."""
-
-from collections.abc import Collection
+"""``results.json`` of a study: what ``analyze`` found, for the report and other programs."""
 
 from atelier.config.fields import Params
 from survey.method.page import Page
-from tasks.run import paths
-
-RESULTS = "results.json"
 
 
 class Results(Params):
@@ -14,15 +9,4 @@ class Results(Params):
 
     page: Page
     weights: dict[str, str | None]  # DVC's md5 of each painter's LoRA, where it is known
-    pictures: list[str]  # sha256 of the pictures that were compared, as evaluate keeps them
-
-
-def of_pictures(hashes: Collection[str]) -> list[Page]:
-    """Return what was found in every analysed study on no other pictures than these.
-
-    Args:
-        hashes: sha256 of pictures; a study of other ones says nothing about their painters.
-    """
-    files = sorted(paths.SURVEY.glob(f"[!.]*/{RESULTS}"))
-    found = [Results.model_validate_json(file.read_bytes()) for file in files]
-    return [one.page for one in found if set(one.pictures) <= set(hashes)]
+    pictures: list[str]  # sha256 of the pictures that were compared, as generate keeps them

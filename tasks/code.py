@@ -29,7 +29,7 @@ from atelier.errors import ArtifactError
 from tasks.run import code_tree, paths
 from tasks.run.code_tree import PACKAGES, Module, hashed
 
-STAGES = ("annotate", "split", "sft", "cpo", "evaluate")
+STAGES = ("annotate", "split", "sft", "cpo", "generate", "evaluate", "report")
 TELLING = frozenset(
     {
         "atelier.reporting",
@@ -43,7 +43,13 @@ TELLING = frozenset(
 )
 PLACING = frozenset({"atelier.atomic", "tasks.run.paths"})
 CHECKING = frozenset(
-    {"atelier.config.objectives", "atelier.config.profile", "atelier.errors", "tasks.code"}
+    {
+        "atelier.config.objectives",
+        "atelier.config.profile",
+        "atelier.errors",
+        "tasks.code",
+        "tasks.evaluation.precheck",
+    }
 )
 _LEFT_OUT = TELLING | PLACING | CHECKING
 _OBJECTIVES = "atelier.objectives"  # the package with a module for each objective

@@ -15,7 +15,7 @@ from atelier.objectives.objective import Setup
 from atelier.training import drift, loop, ranks
 from atelier.training.corpus import Corpus
 from atelier.training.ranks import Ranks
-from tasks.run import kept, paths, resume
+from tasks.run import kept, paths, progress, resume
 from tasks.tracking.mlflow_runs import StageRun
 from tasks.training import encoded_dataset, materials, objective_keys, trainer
 from tasks.training.prompts import Prompts
@@ -91,6 +91,7 @@ def _without_kept(
     found = kept.take(paths.CPO, made_of) if together.first else set()
     found = together.gather(found)[0]
     for name in sorted(found) if together.first else ():
+        progress.say(f"{name}: unchanged, kept")
         metrics = json.loads((paths.CPO / name / "metrics.json").read_text(encoding="utf-8"))
         tracked.metrics({f"{name}/{key}": value for key, value in metrics.items()})
     wanted = {name: one for name, one in profile.cpo.objectives.items() if name not in found}

@@ -2,7 +2,7 @@
 
 from atelier import atomic
 from atelier.config.profile import Profile
-from tasks.evaluation import generation, jobs
+from tasks.evaluation import generation, jobs, precheck
 from tasks.run import kept, paths, progress, resume
 from tasks.tracking.mlflow_runs import StageRun
 
@@ -15,11 +15,13 @@ def run(profile: Profile, tracked: StageRun) -> None:
 
     Raises:
         ArtifactError: An input is absent, or belongs to another base model.
+        ParamsError: The annotator could not judge what is painted.
     """
     job = jobs.of(profile)
+    precheck.run(profile, job.criteria)
     found = kept.take(paths.GENERATE, job.keys)
     names = [name for name in job.keys if name not in found]
-    for name in found:
+    for name in (name for name in job.keys if name in found):
         progress.say(f"{name}: unchanged, kept")
     generation.paint_missing(job, names)
     for name in names:

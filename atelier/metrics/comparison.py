@@ -139,9 +139,7 @@ def measure(
         fid_clean=None
         if real is None
         else distance(real.test[np.array(real.clean, dtype=bool)]),
-        diversity=None
-        if features is None or "vendi" not in metrics
-        else vendi.vendi(features),
+        diversity=None if features is None or "vendi" not in metrics else vendi.vendi(features),
         nearest=None
         if features is None or real is None or real.learned is None
         else memorization.memorisation(features, real.test, real.learned),

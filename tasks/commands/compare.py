@@ -14,7 +14,7 @@ whole address, ``models:/…``.
 import dataclasses
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,17 +25,16 @@ from rich.table import Table
 
 from atelier import atomic, images
 from atelier.config.profile import Profile, read_switch
-from atelier.criteria import annotations, tree
+from atelier.criteria import tree
 from atelier.criteria.annotations import Record
 from atelier.criteria.tree import Tree
 from atelier.errors import ParamsError
 from atelier.metrics import comparison, negatives
-from atelier.metrics.comparison import Painted, Result
+from atelier.metrics.comparison import Measured, Painted, Real, Result
 from atelier.metrics.fid import Distance
 from atelier.models import adapters, loading, sampling
-from tasks import evaluate
 from tasks.annotation import painted_pictures
-from tasks.evaluation import generation, scoring
+from tasks.evaluation import captions, pictures, scoring
 from tasks.run import paths, progress
 from tasks.run.console import console
 from tasks.tracking import registry
@@ -79,16 +78,14 @@ def run(profile: Profile, first: str, second: str, *, promote: bool, slack: floa
     if promote and sides[1].address is None:
         raise ParamsError("the base is no registered model, so it cannot be promoted")
     criteria = tree.parse(paths.JUDGED_BY)
-    test = annotations.read(generation.part_examined(profile), Record)
-    examined = generation.painted_records(test, profile.generate.prompts)
+    test = captions.records(profile)
+    examined = captions.painted(test, profile.generate.prompts)
     files = _paint(sides, examined, criteria, profile)
+    painted = _judged(sides, files, criteria, profile)
     results = comparison.compare(
-        _judged(sides, files, criteria, profile),
-        evaluate.real_paintings(test, profile),
+        painted,
+        _measured(painted, test, profile),
         criteria,
-        scoring.extractor(profile, scoring.survey(profile)),
-        metrics=["fid", "kid"],
-        learned=None,
         scores={},
         reference="A",
         resamples=profile.report.bootstrap,
@@ -183,7 +180,7 @@ def _paint(
                 pictures = sampling.paint(
                     painter,
                     prompts,
-                    generation.seeds(profile.generate.seed, len(records)),
+                    captions.seeds(profile.generate.seed, len(records)),
                     steps=profile.generate.steps,
                     guidance=profile.generate.guidance,
                     pixels=profile.model.pixels,
@@ -219,6 +216,27 @@ def _judged(
             found = negatives.verdicts(said, hashes, judge.name)
             painted[letter] = Painted(images=pictures, found=found, second=None)
     return painted
+
+
+def _measured(
+    painted: Mapping[str, Painted], test: Sequence[Record], profile: Profile
+) -> dict[str, Measured]:
+    network = scoring.extractor(profile, scoring.survey(profile))
+    real = None
+    if network is not None:
+        features = network.features(pictures.paintings(test, profile))
+        real = Real(features, [not record.negative for record in test], learned=None)
+    return {
+        letter: comparison.measure(
+            one.images,
+            None if network is None else network.features(one.images),
+            real,
+            metrics=["fid", "kid"],
+            extractor=None if network is None else network.name,
+            seed=profile.generate.seed,
+        )
+        for letter, one in painted.items()
+    }
 
 
 def _said(

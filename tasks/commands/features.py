@@ -16,7 +16,7 @@ _STEPS = 600
 
 
 def run() -> None:
-    """Draw, train, and write weights with their held-out accuracy to ``paths.FEATURE_NETWORK``."""
+    """Draw, train, and write weights with their held-out accuracy."""
     drawings = []
     with progress.bar("sketchbook", _DRAWINGS, "drawings") as report:
         for drawing in starter.sketchbook(_DRAWINGS, _SEED):

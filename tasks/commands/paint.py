@@ -29,11 +29,11 @@ from tasks.tracking import registry
 
 @dataclass(frozen=True)
 class Wish:
-    """What is to be painted, and how; None stands for what evaluate does.
+    """What is to be painted, and how; None stands for what the stage generate does.
 
     Attributes:
         prompts: What is to be seen.
-        models: Names as evaluate has them, folders of LoRAs, or ``models:/`` addresses.
+        models: Names of candidates, folders of LoRAs, or ``models:/`` addresses.
         promote: Criteria or branches whose good pole is asked for.
         suppress: Criteria or branches whose bad pole is led away from.
         seeds: Of the starting noise; each prompt is painted with each.

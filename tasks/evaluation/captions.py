@@ -1,4 +1,4 @@
-"""The captions that every candidate paints: of which images, in which order, from which noise."""
+"""The captions that every candidate paints: which, in which order, and from which noise."""
 
 from collections.abc import Sequence
 from pathlib import Path

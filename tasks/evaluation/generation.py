@@ -7,7 +7,7 @@ of what it is painted beside. So batches are always the same ones, cut at multip
 
 import contextlib
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -96,7 +96,8 @@ def paint_missing(job: GenerationJob, names: Sequence[str]) -> None:
     done = every - sum(len(job.rows(batch)) for batch in waiting)
     with progress.bar("paint", every, "pictures") as report:
         report(done, {})
-        keep(job, paint(load(job, waiting), job, waiting, progress.after(done, report)))
+        painter = load(job, {batch.candidate for batch in waiting})
+        keep(job, paint(painter, job, waiting, progress.after(done, report)))
 
 
 def _remove_damaged(job: GenerationJob, names: Sequence[str]) -> None:
@@ -113,10 +114,9 @@ def _remove_damaged(job: GenerationJob, names: Sequence[str]) -> None:
                 )
 
 
-def load(job: GenerationJob, wanted: Sequence[Batch]) -> Denoiser:
-    """Load the base with the LoRAs of the candidates whose batches these are."""
+def load(job: GenerationJob, names: Collection[str]) -> Denoiser:
+    """Load the base with the LoRAs of some candidates."""
     painter = loading.load(job.profile.model)
-    names = {batch.candidate for batch in wanted}
     painting = [one for one in job.candidates if one.name in names]
     loras = {name: folder for one in painting for name, folder in one.loras().items()}
     for name, folder in loras.items():
@@ -130,7 +130,7 @@ def paint(
     """Yield candidate, index and PNG of each picture of the given batches.
 
     Args:
-        painter: As ``load`` gave it.
+        painter: As ``load`` gave it, with these candidates' LoRAs.
         job: What the batches are of.
         wanted: Batches, each candidate's in order.
         report: Told how many pictures are done.

@@ -1,4 +1,4 @@
-"""What ``evaluate`` finds, part by part: kept from a former run, or made and kept for the next."""
+"""The parts of what ``evaluate`` finds: kept from a former run, or made now."""
 
 import shutil
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Pictures that candidates painted, and paintings of ``data/``, read when they are looked at."""
+"""Painted pictures, and paintings of ``data/``, read from their files when looked at."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -10,6 +10,7 @@ import numpy as np
 from atelier import images
 from atelier.config.profile import Profile
 from atelier.criteria.annotations import Record
+from atelier.errors import ArtifactError, ImageError
 from atelier.images import Pixels
 from tasks.run import paths
 from tasks.training import pictures
@@ -52,4 +53,9 @@ def paintings(records: Sequence[Record], profile: Profile) -> Pictures:
 
 
 def _read(file: Path) -> Pixels:
-    return np.array(images.read(file, _NO_LIMIT))
+    try:
+        return np.array(images.read(file, _NO_LIMIT))
+    except ImageError as error:
+        raise ArtifactError(
+            f"{file} cannot be read ({error}); run `dvc repro generate`, which paints it again"
+        ) from None

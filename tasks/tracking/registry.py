@@ -33,6 +33,7 @@ from atelier.config.profile import Profile, read_profile, read_switch
 from atelier.errors import ArtifactError
 from tasks.run import locked_outs, paths
 from tasks.tracking import mlflow_runs
+from tasks.training import settings
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -363,7 +364,7 @@ def _weights(lock: Mapping[str, Any]) -> Iterator[Weights]:
 
 def _measured(lock: Mapping[str, Any], evaluating: bool) -> Measured | None:
     """Return evaluate's results, if they are of the weights in dvc.lock."""
-    file = paths.EVALUATE / "metrics.json"
+    file = paths.SUITES
     if not file.is_file() or not (evaluating or _fresh(lock, file)):
         return None
     content = file.read_bytes()
@@ -379,8 +380,8 @@ def _fresh(lock: Mapping[str, Any], file: Path) -> bool:
     made = {
         out["path"]: out["md5"] for name in ("sft", "cpo") for out in _rows(lock, name, "outs")
     }
-    used = {dep["path"]: dep["md5"] for dep in _rows(lock, "evaluate", "deps")}
-    outs = {out["path"]: out["md5"] for out in _rows(lock, "evaluate", "outs")}
+    used = {dep["path"]: dep["md5"] for dep in _rows(lock, "report", "deps")}
+    outs = {out["path"]: out["md5"] for out in _rows(lock, "report", "outs")}
     stale = any(made[path] != md5 for path, md5 in used.items() if path in made)
     return not stale and outs.get(file.as_posix()) == _md5(file.read_bytes())
 
@@ -457,7 +458,7 @@ def _log_model(
             name=one.painter,
             source_run_id=source,
             tags=_tags(one),
-            params=mlflow_runs.flat(trained_by(one.painter, profile)),
+            params=mlflow_runs.flat(settings.of(one.painter, profile)),
             model_type="full" if one.file.name == FULL else "lora",
         )
         model = _sole_model(mlflow, at, one) or str(made.model_id)
@@ -542,15 +543,6 @@ def _source_run(mlflow: "MlflowClient", at: str, one: Weights) -> str:
     )
     mlflow.set_terminated(run)
     return run
-
-
-def trained_by(painter: str, profile: Profile) -> dict[str, Any]:
-    """Return what θ1, or the θ of an objective, was trained with."""
-    if painter == THETA1:
-        return profile.sft.model_dump()
-    cpo = profile.cpo.model_dump()
-    learns = {"lora": "full"} if cpo["lora"] == "full" else cpo["lora"]
-    return {**cpo["objectives"].get(painter, {}), **learns, **cpo["training"]}
 
 
 def _base(profile: Profile) -> dict[str, str]:

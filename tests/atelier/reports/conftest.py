@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from atelier.criteria.tree import Tree
-from atelier.metrics import comparison, suite
+from atelier.metrics import about, comparison, suite
 from atelier.metrics.comparison import Painted, Real
 from atelier.metrics.scorer import Compute
 from atelier.reports.evaluation_data import (
