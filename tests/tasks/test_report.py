@@ -1,5 +1,6 @@
 import csv
 import json
+import os
 import re
 import subprocess
 import sys
@@ -89,6 +90,8 @@ def test_the_report_is_one_harmless_file(gallery, reported):
 
 
 def test_the_report_alone_loads_no_network_and_no_torch(gallery, reported):
+    values = gallery.model_dump(mode="json")
+    paths.profile("toy").write_text(yaml.safe_dump(values, sort_keys=False))
     reported(gallery)
     before = {path: path.read_bytes() for path in paths.REPORT.rglob("*.*")}
     code = """
@@ -105,7 +108,11 @@ print([name for name in ("torch", "diffusers", "cleanfid", "peft") if name in sy
 """
 
     said = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(DVC_YAML.parent)},
     )
 
     assert said.returncode == 0, said.stderr[-2000:]
