@@ -25,7 +25,7 @@ def test_a_picture_nearer_than_unseen_paintings_is_near():
     assert found.limit == pytest.approx(2)
     assert found.share.estimate == 0.5
     assert found.closest(2) == [0, 1]
-    assert list(found.places[found.closest(2)]) == [0, 1]
+    assert [found.places[place] for place in found.closest(2)] == [0, 1]
 
 
 def test_copies_are_found_and_new_pictures_of_the_same_kind_are_not():
@@ -38,7 +38,7 @@ def test_copies_are_found_and_new_pictures_of_the_same_kind_are_not():
 
     assert honest.low < memorization.NEAR < honest.high
     assert copying.share.low > memorization.NEAR
-    assert set(copying.places[copying.closest(40)]) == set(range(40))
+    assert {copying.places[place] for place in copying.closest(40)} == set(range(40))
 
 
 def test_however_many_rows_are_compared_at_once(monkeypatch):

@@ -57,13 +57,22 @@ def page(tmp_path):
         "base": Painted(pictures(4, 1), [BAD, BAD, BAD, GOOD], None),
         "cpo-s": Painted(pictures(4, 2), [GOOD, GOOD, BAD, {}], None),
     }
+    learned = np.random.default_rng(5).uniform(0, 255, (6, 3))
+    seen = MeanColour().features
     measured = comparison.compare(
         painted,
-        Real(pictures(5, 3), [True] * 5),
+        {
+            name: comparison.measure(
+                one.images,
+                seen(one.images),
+                Real(seen(pictures(5, 3)), [True] * 5, learned),
+                metrics=["fid", "kid", "vendi", "memorisation"],
+                extractor="mean-colour",
+                seed=0,
+            )
+            for name, one in painted.items()
+        },
         TREE,
-        MeanColour(),
-        metrics=["fid", "kid", "vendi", "memorisation"],
-        learned=np.random.default_rng(5).uniform(0, 255, (6, 3)),
         scores={"clipscore": {"base": np.arange(4.0), "cpo-s": np.arange(4.0) + 1}},
         reference="base",
         resamples=100,

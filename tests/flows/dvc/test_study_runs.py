@@ -120,7 +120,7 @@ def ran(monkeypatch, tracked):
 
 def leave(workspace, profile):
     """Write what the stages would."""
-    for folder in (paths.EVALUATE, paths.CPO):
+    for folder in (paths.GENERATE, paths.EVALUATE, paths.REPORT, paths.CPO):
         shutil.rmtree(workspace / folder, ignore_errors=True)
     entries = profile["cpo"]["objectives"]
     painters = ["base", "theta1", *(n for n in entries if n != "npo")]
@@ -128,7 +128,7 @@ def leave(workspace, profile):
         painters += [f"{other}+npo" for other in entries["npo"]["beside"]]
     metrics = {}
     for place, painter in enumerate(painters):
-        folder = workspace / paths.EVALUATE / "images" / painter
+        folder = workspace / paths.GENERATE / painter
         folder.mkdir(parents=True)
         rows = []
         bad = {"base": 4, "theta1": 3, "cpo": 2, "dpo": 3, "omega-5": 0}.get(painter, 1)
@@ -142,11 +142,12 @@ def leave(workspace, profile):
                 for n, root in enumerate(["colour", "light", "colour", "edges"][:bad])
             ]  # fmt: skip
         text = annotations.lines(rows)
-        file = workspace / paths.EVALUATE / "judgements" / f"{painter}.jsonl"
-        file.parent.mkdir(exist_ok=True)
+        file = workspace / paths.EVALUATE / "judgements" / painter / "judgements.jsonl"
+        file.parent.mkdir(parents=True)
         file.write_text(text)
         metrics[painter] = {"negatives": bad, "fid": 10.0 + place, "kid": 0.01}
-    (workspace / paths.EVALUATE / "metrics.json").write_text(json.dumps(metrics))
+    (workspace / paths.REPORT).mkdir()
+    (workspace / paths.SUITES).write_text(json.dumps(metrics))
     for name in entries:
         folder = workspace / paths.CPO / name
         folder.mkdir(parents=True)
@@ -170,7 +171,7 @@ def test_the_grid_is_tuned_on_validation_and_run_on_test(here, ran, unwritten):
     study_runs.run("study", lambda line: None)
 
     tuning = ran.pop("tuning")
-    assert tuning["evaluate"]["part"] == "validation"
+    assert tuning["generate"]["part"] == "validation"
     assert tuning["cpo"]["training"]["seed"] == 7
     assert len(tuning["cpo"]["objectives"]) == 6
     kinds = {name.rsplit("-", 1)[0] for name in ran}
@@ -185,8 +186,8 @@ def test_the_grid_is_tuned_on_validation_and_run_on_test(here, ran, unwritten):
     }
     assert len(ran) == 2 * len(kinds)
     for name, profile in ran.items():
-        assert profile["evaluate"]["part"] == "test"
-        assert profile["evaluate"]["steps"] == 3  # settings hold for all
+        assert profile["generate"]["part"] == "test"
+        assert profile["generate"]["steps"] == 3  # settings hold for all
         assert profile["sft"]["training"]["seed"] == 0  # one teacher
         assert profile["cpo"]["training"]["seed"] == int(name[-1])
     assert ran["volume50-1"]["split"]["train_share"] == 0.5
