@@ -135,7 +135,7 @@ def _inner(error: BaseException) -> BaseException | None:
     if isinstance(error, BaseExceptionGroup):
         return error.exceptions[0]
     # A library may hide the error of the system ("from None"), which says the most.
-    hidden = isinstance(error.__context__, OSError | BaseExceptionGroup)
+    hidden = isinstance(error.__context__, OSError | BaseExceptionGroup) or not str(error)
     return error.__cause__ or (error.__context__ if hidden else None)
 
 

@@ -33,7 +33,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from atelier.config.base import FluxNetwork, SDXLNetwork
 from atelier.config.training import LoRA, Times, Training
-from atelier.models import adapters, pca_codec
+from atelier.models import adapters, codec
 from atelier.models.denoiser import Denoiser, quiet
 from atelier.models.small import pipelines
 from atelier.objectives.cpo_s import CPOS
@@ -215,7 +215,7 @@ def built(asked: argparse.Namespace, device: torch.device, dtype: torch.dtype) -
     with quiet():
         painter = pipelines.painter(
             TOY[asked.family],
-            pca_codec.fit(pictures, 8, CHANNELS[asked.family]),
+            codec.fit(pictures, 8, CHANNELS[asked.family]),
             ["a sea"],
             text_tokens=TOKENS[asked.family],
             text_chunks=1,

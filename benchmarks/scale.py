@@ -435,6 +435,7 @@ def _report(profile: "Profile", tracked: Any) -> None:
                 network.features(one.images),
                 real,
                 metrics=list(entries),
+                captions=[record.caption for record in records],
                 extractor=network.name,
                 seed=profile.generate.seed,
             )
@@ -447,9 +448,8 @@ def _report(profile: "Profile", tracked: Any) -> None:
         found.measured,
         criteria,
         scores={},
+        captions=[record.caption for record in records],
         reference=candidates.BASE,
-        resamples=profile.report.bootstrap,
-        seed=profile.generate.seed,
     )
     compared = [Candidate(name, name, "Paints noise.", None, None) for name in names]
     page = report_page.of(

@@ -58,8 +58,14 @@ def path(text: str) -> Path:
 
 def model(text: str) -> str:
     """Return a model's name; a folder needs a slash, as ``./lora`` has, and becomes a path."""
-    is_folder = text.startswith(".") or ("/" in text and not text.startswith("models:/"))
-    return str(path(text)) if is_folder else text
+    is_folder = "/" in text and not text.startswith("models:/")
+    return str(path(text)) if is_folder else weights(text)
+
+
+def weights(text: str) -> str:
+    """Return a model's name; a file of weights, or a folder as ``./lora``, becomes a path."""
+    is_place = text.startswith((".", "/")) or text.lower().endswith(".safetensors")
+    return str(path(text)) if is_place else text
 
 
 def stages() -> list[str]:

@@ -1,5 +1,6 @@
 """Commands for trained models: generate images, compare, export, register."""
 
+from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -23,7 +24,7 @@ def generate(
         typer.Option(
             parser=clone.model,
             metavar="MODEL",
-            help="base, theta1, an objective's name, a folder with a LoRA (./lora), or an "
+            help="base, theta1, an objective's name, a LoRA's file or folder (./lora), or an "
             "address in the registry (models:/…@champion); one row of the grid for each.",
             show_default="base and the profile's featured objective",
         ),
@@ -76,8 +77,20 @@ def generate(
 
 @command()
 def compare(
-    first: Annotated[str, typer.Argument(help="The model to beat, as serving or theta/2.")],
-    second: Annotated[str, typer.Argument(help="The model that may replace it.")],
+    first: Annotated[
+        str,
+        typer.Argument(
+            parser=clone.weights,
+            metavar="FIRST",
+            help="The model to beat: serving, theta/2, or a LoRA's file or folder (./lora).",
+        ),
+    ],
+    second: Annotated[
+        str,
+        typer.Argument(
+            parser=clone.weights, metavar="SECOND", help="The model that may replace it."
+        ),
+    ],
     slack: Annotated[
         float, typer.Option(min=0, help="By which share the second's FID may be worse.")
     ],
@@ -100,6 +113,14 @@ def compare(
     comparison.run(checked_profile(), first, second, promote=promote, slack=slack)
 
 
+class Precision(StrEnum):
+    """The precisions in which a LoRA can be written."""
+
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+    FLOAT16 = "float16"
+
+
 @command()
 def export(
     model: Annotated[
@@ -107,18 +128,21 @@ def export(
         typer.Argument(
             parser=clone.model,
             metavar="MODEL",
-            help="theta1, an objective's name, a folder (./lora), or models:/…",
+            help="theta1, an objective's name, a LoRA's file or folder, or models:/…",
         ),
     ],
     file: Annotated[
         Path, typer.Argument(parser=clone.path, help="The file to write, *.safetensors.")
     ],
+    dtype: Annotated[
+        Precision | None, typer.Option(help="Of the weights.", show_default="as trained")
+    ] = None,
 ) -> None:
     """Write a LoRA of SDXL or FLUX in kohya's layout, for ComfyUI and AUTOMATIC1111."""
     from tasks.commands import export as exporting
     from tasks.commands.stage import checked_profile
 
-    exporting.run(checked_profile(), model, file)
+    exporting.run(checked_profile(), model, file, dtype and dtype.value)
     typer.echo(file)
 
 

@@ -1,4 +1,4 @@
-"""What a team runs every night: reproduce, compare with what serves, report."""
+"""Flow ``nightly``: reproduce, compare ``champion`` with ``serving``, report."""
 
 import json
 from typing import Any
@@ -12,14 +12,14 @@ from flows import compare, pipeline
 from flows.dvc import stages
 from flows.dvc.overrides import AS_WRITTEN
 from tasks.run import paths
-from tasks.tracking import mlflow_runs
+from tasks.tracking import connection
 
 _FIGURES = ("negatives", "negatives_low", "negatives_high", "fid")
 
 
 @flow(flow_run_name="nightly", persist_result=False)
 def nightly(slack: float, promote: bool, where: pipeline.Where = "here") -> State[Any]:
-    """Bring all stages up to date, compare the champion with what serves, and report.
+    """Bring all stages up to date, compare ``champion`` with ``serving``, and report.
 
     Args:
         slack: By which share the champion's FID may be worse than that of what serves.
@@ -38,7 +38,7 @@ def nightly(slack: float, promote: bool, where: pipeline.Where = "here") -> Stat
 
 
 def _report(verdict: str) -> str:
-    """Return the night's figures, for people."""
+    """Return the night's results as Markdown."""
     suites = json.loads(paths.SUITES.read_text(encoding="utf-8"))
     rows = [
         f"| {painter} | " + " | ".join(_number(suite.get(name)) for name in _FIGURES) + " |"
@@ -52,7 +52,7 @@ def _report(verdict: str) -> str:
             "",
             verdict,
             "",
-            f"Runs and models: `{mlflow_runs.ui_command()}`",
+            f"Runs and models: `{connection.ui_command()}`",
             "",
         ]
     )

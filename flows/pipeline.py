@@ -1,8 +1,8 @@
-"""What all flows that run stages are made of: one Prefect task a stage, one run a repository.
+"""Flows that run stages: one Prefect task for each stage, run through DVC.
 
-Prefect decides when and where, DVC decides whether: a task's state is named after what DVC
-did (``Ran``, ``Committed``, ``RunCached``, ``UpToDate``), and Prefect's own caching is off,
-for two caches would be two truths.
+Prefect decides when and where a stage runs, DVC decides whether. A task's state is named after
+what DVC did (``Ran``, ``Committed``, ``RunCached``, ``UpToDate``). Prefect's own caching is
+off, because DVC is the only cache.
 """
 
 import hashlib
@@ -36,7 +36,7 @@ from flows.dvc.plan import Prospect
 from flows.dvc.stages import Stage
 from flows.infra import gpus, remote_stage
 from tasks.run import paths
-from tasks.tracking import mlflow_runs, outbox
+from tasks.tracking import connection, mlflow_runs, sync
 
 Where = Literal["here", "workers"]
 _SECONDS_WITHOUT_BARS = 30.0  # after Prefect's server did not answer
@@ -233,7 +233,7 @@ def reconcile_registry() -> None:
     ``atelier registry`` always does it.
     """
     now = _reconciled_with()
-    known = _RECONCILED.is_file() and not outbox.waiting()
+    known = _RECONCILED.is_file() and not sync.waiting()
     if known and _RECONCILED.read_text(encoding="utf-8") == now:
         return
     words = [sys.executable, "-m", "cli", "registry"]
@@ -256,7 +256,7 @@ def has_champion() -> bool:
 
 
 def _reconciled_with() -> str:
-    digest = hashlib.sha256(mlflow_runs.tracking_uri().encode())
+    digest = hashlib.sha256(connection.tracking_uri().encode())
     for file in (paths.SWITCH, paths.DVC_LOCK):
         digest.update(file.read_bytes() if file.is_file() else b"")
     return digest.hexdigest()
@@ -305,6 +305,6 @@ def _where_to_look() -> str:
     report = paths.PAGE.resolve()
     return (
         f"* report: `{report}`\n"
-        f"* runs and models: `{mlflow_runs.ui_command()}`\n"
+        f"* runs and models: `{connection.ui_command()}`\n"
         "* numbers: `dvc metrics show`\n"
     )

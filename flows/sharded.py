@@ -1,8 +1,8 @@
-"""``annotate`` and ``generate`` with their pictures shared out over Dask's workers.
+"""Sharded flows: pictures of ``annotate`` and ``generate`` divided among Dask workers.
 
-No second DAG and no second cache: workers fill what the stage goes on from after a stop
-(``tasks.annotation.shards`` its journal of judged pictures, ``tasks.evaluation.batches`` its
-painted ones). Then the stage runs through DVC and finds nothing left to judge or to paint.
+There is no second DAG or cache: workers fill the folder from which an interrupted stage resumes
+(``tasks.annotation.shards``: its journal of judged pictures; ``tasks.evaluation.batches``: its
+generated pictures). Then the stage runs through DVC and finds all of them done.
 """
 
 import contextlib
@@ -101,7 +101,7 @@ def _refuse_silent(scheduler: str) -> None:
         ) from None
     if not found:
         raise ParamsError(
-            f"--scheduler {scheduler}: it has no worker; start some with `dask worker "
+            f"--scheduler {scheduler}: it has no workers; start some with `dask worker "
             f"{scheduler} --nthreads 1`, each in the root of a clone"
         )
 
@@ -168,8 +168,8 @@ def _devices(
         return
     if workers > len(there):
         raise ParamsError(
-            f"--workers {workers}: each needs a GPU of its own, and there are {len(there)}; "
-            f"start at most {len(there)}"
+            f"--workers {workers}: each needs its own GPU, and there are {len(there)}; start "
+            f"at most {len(there)}"
         )
     meta = stage.meta.model_copy(update={"gpu": workers})
     every = stage.model_copy(update={"meta": meta})

@@ -1,4 +1,4 @@
-"""``atelier survey analyze NAME``: what the votes mean, for people and for MLflow."""
+"""``atelier survey analyze NAME``: analyzes votes; writes a page, JSON and MLflow metrics."""
 
 import hashlib
 import sys
@@ -24,8 +24,8 @@ PAGE = "page.html"
 def run(name: str) -> None:
     """Analyse all votes that are there; as often as one likes.
 
-    The rule by which people are left out, and the number of resamples, are those that the
-    profile held when the study was made: they cannot be chosen to suit the votes.
+    The rule by which people are left out is the one that the profile held when the study was
+    made: it cannot be chosen to suit the votes.
 
     Raises:
         ArtifactError: There is no such study, or its key or its votes are of another.
@@ -88,9 +88,8 @@ def _page(study: Study, key: Key, raters: Sequence[Rater], answers: Sequence[Ans
         names,
         [one.key for one in study.dimensions],
         list(study.sheets),
+        study.captions,
         checks_passed=key.checks_passed,
-        resamples=key.bootstrap,
-        seed=key.seed,
     )
     counted = {one.rater for one in found.trust if one.counted}
     trusted = [answer for answer in answers if answer.rater in counted]
@@ -99,6 +98,9 @@ def _page(study: Study, key: Key, raters: Sequence[Rater], answers: Sequence[Ans
         painters={one.name: one.label for one in key.painters},
         dimensions={one.key: one.name for one in study.dimensions},
         pairs=len(_pairs(study, key)) // len(study.dimensions),
+        captions=len(
+            {study.captions[one.prompt] for both, _ in _pairs(study, key) for one in both}
+        ),
         coverage={
             group: _coverage(group, study, key, raters, trusted) for group in study.sheets
         },
@@ -142,7 +144,7 @@ def _coverage(
 
 
 def _for_models(found: Page, key: Key) -> dict[str, tuple[str, Mapping[str, float], str]]:
-    """What each registered model is told: its scores, how often it won, and a sentence."""
+    """Return for each registered model its scores, its win rates, and a sentence."""
     return {
         one.weights: (one.name, dict(_values(found, one.name)), page.sentence(found))
         for one in key.painters

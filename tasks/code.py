@@ -1,4 +1,4 @@
-"""Stage ``code``: hashes of what each stage's code does, which words and places do not move.
+"""Stage ``code``: hashes of what each stage's code does, without comments and file places.
 
 A stage of dvc.yaml depends on its file of ``artifacts/code``, and on no file of code. DVC runs
 this stage whenever a file of the packages changed. What it writes stays byte for byte the same
@@ -44,6 +44,7 @@ TELLING = frozenset(
 PLACING = frozenset({"atelier.atomic", "tasks.run.paths"})
 CHECKING = frozenset(
     {
+        "atelier.config.messages",
         "atelier.config.objectives",
         "atelier.config.profile",
         "atelier.errors",

@@ -17,7 +17,7 @@ from atelier.training.corpus import Corpus
 from atelier.training.ranks import Ranks
 from tasks.run import kept, paths, progress, resume
 from tasks.tracking.mlflow_runs import StageRun
-from tasks.training import encoded_dataset, materials, objective_keys, trainer
+from tasks.training import encoded_dataset, materials, objective_keys, settings, trainer
 from tasks.training.prompts import Prompts
 from tasks.training.validation_images import Grids
 
@@ -68,13 +68,15 @@ def run(profile: Profile, tracked: StageRun) -> None:
             painter, corpus, params.training, _TEACHER, name, params.caption_dropout,
             pairs=pairs, judge=judge,
         )  # fmt: skip
-        metrics = _align(
-            name, objective, objective.step(setup), painter, encoded, profile, tracked,
-            together, grids, work=resume.folder(f"cpo-{name}", made_of[name]),
-        )  # fmt: skip
+        with tracked.part(name, settings.of(name, profile), paths.CPO / name) as own:
+            metrics = _align(
+                name, objective, objective.step(setup), painter, encoded, profile, own,
+                together, grids, work=resume.folder(f"cpo-{name}", made_of[name]),
+            )  # fmt: skip
+            metrics |= prompts.tally() | counts
+            own.metrics(metrics)
         if not together.first:
             continue
-        metrics |= prompts.tally() | counts
         atomic.write(paths.CPO / name / "metrics.json", json.dumps(metrics, indent=2) + "\n")
         tracked.metrics({f"{name}/{key}": value for key, value in metrics.items()})
         kept.seal(paths.CPO / name, made_of[name])
@@ -116,6 +118,8 @@ def _align(
     """Train one θ, or take the rest of its way; return what the monitor said last."""
     params = profile.cpo
     adapters.add(painter.network, name, params.lora, seed=params.training.seed)
+    if objective.init == "sft":
+        adapters.copy(painter.network, _TEACHER, name)
     with adapters.learning(painter.network, name):
         curve = trainer.teach(
             name,
@@ -127,8 +131,13 @@ def _align(
             work=work,
             tracked=tracked,
             ranks=together,
-            curve_name=name,
-            look=lambda done: grids.look(name, encoded, done, tracked),
+            look=lambda done: grids.look(
+                name,
+                encoded,
+                done,
+                tracked,
+                guided=not objective.sampled_without_guidance(),
+            ),
         )
     if not together.first:
         return {}

@@ -87,7 +87,9 @@ def run(profile: Profile, tracked: StageRun) -> None:
             extractor=None if extractor is None else extractor.name,
             unseen=_unseen(features, len(prompts), available),
             entries=entries,
-            measured=_measured(candidates, features, test, available, extractor, profile),
+            measured=_measured(
+                candidates, prompts, features, test, available, extractor, profile
+            ),
             made_by=_made_by(),
         )
     )
@@ -200,6 +202,7 @@ def _features(
 
 def _measured(
     candidates: Sequence[str],
+    prompts: Sequence[str],
     features: Mapping[str, Features],
     test: Sequence[Record],
     available: Sequence[str],
@@ -216,6 +219,7 @@ def _measured(
             features.get(f"features/{name}"),
             real,
             metrics=available,
+            captions=prompts,
             extractor=None if extractor is None else extractor.name,
             seed=profile.generate.seed,
         )

@@ -34,6 +34,7 @@ def run(profile: Profile, tracked: StageRun) -> None:
     compared = candidates.of(profile)
     found = evaluated.read()
     painted = {one.name: found.painted(one.name) for one in compared}
+    records = captions.painted(captions.records(profile), profile.generate.prompts)
     scored = [
         name
         for name, entry in found.entries.items()
@@ -47,16 +48,15 @@ def run(profile: Profile, tracked: StageRun) -> None:
             metric: {name: evaluated.scores(metric, name) for name in painted}
             for metric in scored
         },
+        captions=[record.caption for record in records],
         reference=candidates.BASE,
-        resamples=profile.report.bootstrap,
-        seed=profile.generate.seed,
     )
     page = report_page.of(
         compared,
         found,
         painted,
         results,
-        captions.painted(captions.records(profile), profile.generate.prompts),
+        records,
         annotations.read(paths.SPLIT / "train.jsonl", Record),
         criteria,
         profile,
@@ -82,7 +82,7 @@ def write(
     atomic.write(paths.SUITES, json.dumps(metrics, indent=2) + "\n")
     suite = tables.suite(found.entries, found.extractor)
     atomic.write(paths.SUITE, json.dumps(suite, indent=2, ensure_ascii=False) + "\n")
-    for name, rows in tables.rows(results).items():
+    for name, rows in tables.rows(results, page.prompts).items():
         atomic.write(paths.PLOTS / f"{name}.csv", tables.as_csv(rows))
     columns = page.prompts[: page.grid_prompts]
     shown = {name: one.painted.images[: len(columns)] for name, one in page.painters.items()}

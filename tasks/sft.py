@@ -1,4 +1,4 @@
-"""Stage ``sft``: the base learns what the attributes mean; the result is θ1."""
+"""Stage ``sft``: fine-tunes the base on captions with attributes; the result is θ1."""
 
 import json
 

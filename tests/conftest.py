@@ -1,5 +1,6 @@
 """What several tests stand on: a small complete profile and small pictures."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -108,7 +109,6 @@ evaluate:
   metrics: [fid, kid, vendi, memorisation]
   scoring: {batch_images: 16, device: auto, dtype: float32}
 report:
-  bootstrap: 100
   grid_prompts: 2
 survey:
   painters: [base, cpo-s]
@@ -272,7 +272,15 @@ class Notebook:
 
     def __init__(self):
         self.results, self.curves, self.pictures, self.files = {}, {}, [], []
-        self.said = {}
+        self.said, self.parts, self.settings = {}, {}, {}
+
+    @contextlib.contextmanager
+    def part(self, name, settings, weights):
+        self.settings[name] = settings
+        own = self.parts[name] = Notebook()
+        yield own
+        self.pictures += own.pictures
+        assert weights.is_dir()
 
     def metrics(self, values, step=None):
         if step is None:

@@ -1,10 +1,10 @@
-"""``generate:``, ``evaluate:`` and ``report:`` of a profile: sampling, metrics, intervals."""
+"""``generate:``, ``evaluate:`` and ``report:`` of a profile: sampling, metrics, page."""
 
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from atelier.config.fields import Count, Params, Real, Seed
+from atelier.config.fields import Count, Params, Positive, Real, Seed
 
 MetricName = Literal[
     "fid",
@@ -35,8 +35,10 @@ class GenerateParams(Params):
     prompts: Count  # captions painted, at most; each has its own seed
     steps: Count  # sampling steps
     guidance: Annotated[Real, Field(ge=1)]  # classifier-free guidance; 1 is off
+    # Input of a base that was distilled with guidance, as FLUX.1-dev (3.5); null: it has none.
+    distilled_guidance: Positive | None = None
     batch_images: Count
-    seed: Seed  # of the noise; also of the bootstrap and of KID's subsets
+    seed: Seed  # of the noise; also of KID's subsets
 
 
 class EvaluateParams(Params):
@@ -61,15 +63,6 @@ class EvaluateParams(Params):
 
 
 class ReportParams(Params):
-    """``report:`` how the candidates are compared and shown."""
+    """``report:`` how the candidates are shown."""
 
-    bootstrap: Count  # resamples behind each interval
     grid_prompts: Count  # columns of the sample grids
-
-
-# Settings that stood elsewhere in earlier profiles, by their old names.
-MOVED = {
-    f"evaluate.{name}": f"{section}.{name}"
-    for section, model in (("generate", GenerateParams), ("report", ReportParams))
-    for name in model.model_fields
-}

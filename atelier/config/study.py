@@ -10,7 +10,7 @@ from atelier.objectives.npo import NPO
 
 
 class Guided(Params):
-    """``guided:`` what is painted with guidance, beside NPO and alone."""
+    """``guided:`` models sampled with guidance, together with NPO and alone."""
 
     guidance: Annotated[Real, Field(gt=1)]
     methods: Annotated[list[Name], Field(min_length=1)]
@@ -39,7 +39,6 @@ class StudyParams(Params):
     seeds: Annotated[list[Seed], Field(min_length=1)]
     tuning_seed: Seed
     tuning_prompts: Count
-    bootstrap: Count
     reference: str  # a painter: differences are taken to it, and to the base
     proposed: Name
     settings: dict[str, Any]  # changes of the profile for all runs, by dotted names

@@ -1,9 +1,9 @@
-"""Who learns and who is examined: a part for each artwork, by its name's hash.
+"""Deterministic train, validation and test split, by a hash of each artwork's name.
 
-A place in [0, 1) comes from a hash of the artwork's name, so adding images moves no other
-image, and another salt gives another split. Pictures that look alike, and pictures of one
-artwork, stay in one part: a group takes the place of one of its artworks. Which one, a second
-hash says: the smallest place would draw nearly every group into the first part.
+A hash of the artwork's name gives a place in [0, 1), so adding images does not move other
+images, and another salt gives another split. Near-duplicates, and pictures of one artwork, stay
+in one part: a group takes the place of one of its artworks. A second hash chooses that artwork,
+because the smallest place would put nearly every group into the first part.
 """
 
 import hashlib
@@ -142,7 +142,7 @@ def records(
     """Join images ``(hash, file, caption)`` and judgements into what training reads.
 
     Raises:
-        ArtifactError: Two judgements answer one question: nobody settled between them.
+        ArtifactError: Two judgements answer one question: they were not aggregated.
     """
     said: dict[str, dict[str, Judgement]] = {}
     for one in judgements:

@@ -7,7 +7,7 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class About:
-    """What stands beside every score.
+    """Description of a score, shown with every number.
 
     Attributes:
         name: In params, files and MLflow.

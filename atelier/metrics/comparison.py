@@ -1,4 +1,4 @@
-"""Painters side by side: the same prompts and noise, one annotator, one extractor.
+"""Comparison of models on the same prompts and noise, by one annotator and one extractor.
 
 Shapes: ``N`` prompts, in one order for all painters.
 """
@@ -92,12 +92,14 @@ class Result(Measured):
     """Everything that is known of one painter, beside the reference painter.
 
     Attributes:
+        captions: How many different captions it painted.
         attributes: #A_neg and A_pos by the annotator.
         difference: #A_neg less the reference painter's, paired; None for the reference.
         second: #A_neg by the independent judge; None where there is none.
         scores: By metric, those that score one picture at a time.
     """
 
+    captions: int
     attributes: Attributes
     difference: Interval | None
     second: Interval | None
@@ -113,6 +115,7 @@ def measure(
     real: Real | None,
     *,
     metrics: Collection[str],
+    captions: Sequence[str],
     extractor: str | None,
     seed: int,
 ) -> Measured:
@@ -122,7 +125,8 @@ def measure(
         images: Its pictures.
         features: Theirs; None if the network that gives them is not here.
         real: What they are compared with; None likewise.
-        metrics: Which of those that need features are asked for.
+        metrics: Requested metrics that need features.
+        captions: Of each picture.
         extractor: Name of the network that gives features.
         seed: Of KID's subsets.
     """
@@ -142,7 +146,7 @@ def measure(
         diversity=None if features is None or "vendi" not in metrics else vendi.vendi(features),
         nearest=None
         if features is None or real is None or real.learned is None
-        else memorization.memorisation(features, real.test, real.learned),
+        else memorization.memorisation(features, real.test, real.learned, captions),
         clipped=clipped(images),
     )
 
@@ -153,20 +157,18 @@ def compare(
     tree: Tree,
     *,
     scores: Scores,
+    captions: Sequence[str],
     reference: str,
-    resamples: int,
-    seed: int,
 ) -> dict[str, Result]:
-    """Put every painter beside the reference painter.
+    """Compare all models with the reference model, under the same conditions.
 
     Args:
         painted: By the painter's name.
-        measured: What ``measure`` found, by the painter's name.
+        measured: What ``measure`` returned, by the painter's name.
         tree: The criteria judged by.
-        scores: What was scored one picture at a time.
+        scores: Results of the metrics that score one picture at a time.
+        captions: Of each prompt; the units of all intervals, however often one repeats.
         reference: Name of the painter that differences are taken to.
-        resamples: Of every bootstrap.
-        seed: Of every bootstrap.
     """
     base = negatives.counts(painted[reference].found, "negative")
 
@@ -174,20 +176,17 @@ def compare(
         own = negatives.counts(one.found, "negative")
 
         def score(of: Mapping[str, NDArray[np.float64]]) -> Score:
-            return _score(
-                of[name], None if name == reference else of[reference], resamples, seed
-            )
+            return _score(of[name], None if name == reference else of[reference], captions)
 
         return Result(
-            attributes=negatives.measure(one.found, tree, resamples=resamples, seed=seed),
+            captions=len(set(captions)),
+            attributes=negatives.measure(one.found, tree, captions),
             difference=None
             if name == reference
-            else statistics.difference(own, base, resamples=resamples, seed=seed),
+            else statistics.difference(own, base, captions),
             second=None
             if one.second is None
-            else statistics.mean(
-                negatives.counts(one.second, "negative"), resamples=resamples, seed=seed
-            ),
+            else negatives.mean(one.second, tree, captions, "negative"),
             scores={metric: score(of) for metric, of in scores.items()},
             **vars(measured[name]),
         )
@@ -198,16 +197,13 @@ def compare(
 def _score(
     values: NDArray[np.float64],
     base: NDArray[np.float64] | None,
-    resamples: int,
-    seed: int,
+    captions: Sequence[str],
 ) -> Score:
-    """A painter's scores beside the reference painter's, on the same prompts and noise."""
+    """A model's scores, paired with the reference model's on the same prompts and noise."""
     return Score(
-        mean=statistics.mean(values, resamples=resamples, seed=seed),
-        difference=None
-        if base is None
-        else statistics.difference(values, base, resamples=resamples, seed=seed),
-        wins=None if base is None else statistics.wins(values, base),
+        mean=statistics.mean(values, captions),
+        difference=None if base is None else statistics.difference(values, base, captions),
+        wins=None if base is None else statistics.wins(values, base, captions),
         values=[float(value) for value in values],
     )
 

@@ -1,4 +1,4 @@
-"""Which attributes fight: the angle between what two criteria ask of one noisy latent.
+"""Conflicts between criteria: the angle between their directions at one noisy latent.
 
 Shapes: ``A`` criteria of one image, ``...`` the latent's dimensions.
 """
@@ -23,7 +23,7 @@ class Met:
 
     Attributes:
         pair: The two.
-        cosine: Mean over images, with its interval; nan for one image.
+        cosine: Mean over images, with its interval over captions.
         fights: Whether the whole interval is below 0.
     """
 
@@ -57,24 +57,24 @@ def cosines(good: Tensor, bad: Tensor) -> Tensor:
 
 
 def met(
-    found: Iterable[Mapping[Pair, float]], *, least: int, resamples: int, seed: int
+    found: Iterable[Mapping[Pair, float]], captions: Iterable[str], *, least: int
 ) -> list[Met]:
     """Return every pair that met in enough images, those that disagree most first.
 
     Args:
         found: Of each image, the mean cosine of its pairs.
-        least: Images in which a pair must have met, at least 2.
-        resamples: Of the bootstrap over images.
-        seed: Of the bootstrap.
+        captions: Of each image; the units of the intervals.
+        least: Images in which a pair must have met; they need two different captions.
     """
-    by_pair: dict[Pair, list[float]] = {}
-    for image in found:
+    by_pair: dict[Pair, list[tuple[float, str]]] = {}
+    for image, caption in zip(found, captions, strict=True):
         for pair, cosine in image.items():
-            by_pair.setdefault(pair, []).append(cosine)
+            by_pair.setdefault(pair, []).append((cosine, caption))
     rows = []
-    for pair, values in by_pair.items():
-        if len(values) >= least:
-            interval = statistics.mean(values, resamples=resamples, seed=seed)
+    for pair, cosines_met in by_pair.items():
+        values, of = zip(*cosines_met, strict=True)
+        if len(values) >= least and len(set(of)) > 1:
+            interval = statistics.mean(values, of)
             rows.append(Met(pair, interval, interval.high < 0))
     return sorted(rows, key=lambda row: row.cosine.estimate)
 

@@ -1,11 +1,12 @@
-"""Memorisation: did the painter copy paintings that it learned from?
+"""Memorization: the share of generated images that are too close to training images.
 
 Shapes: ``N`` painted pictures, ``M`` test paintings, ``T`` training paintings, ``D`` features.
 
-A picture is *near* if it lies closer to some training painting than 95% of the test paintings
-do, which nobody learned from. A painter that makes new pictures of the same kind has about 5%
-near ones. More is a sign of copying, to be looked at in the pairs: in a narrow domain two
-honest pictures can be close, and features that do not see a detail cannot miss it.
+A picture is *near* if it lies closer to some training painting than 95% of the test paintings,
+which were not trained on. A model that makes new pictures of the same kind has some near ones
+too; how many depends on M, and both numbers are reported. More is a sign of copying; look at
+the pairs, because in a narrow domain two independent pictures can be close, and features may
+ignore a copied detail.
 """
 
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from atelier.metrics import statistics
 from atelier.metrics.about import About
 from atelier.metrics.fid import Features
-from atelier.metrics.statistics import Interval
+from atelier.metrics.statistics import LEVEL, Interval
 
 NEAR = 0.05  # share of the test paintings that lies below the limit
 _ROWS = 512  # painted pictures compared at once
@@ -25,9 +26,10 @@ _ROWS = 512  # painted pictures compared at once
 ABOUT = About(
     name="memorisation",
     label="Near copies",
-    says="Above 5%: more pictures lie close to a training painting than unseen paintings do.",
+    says="Above the expected range: more pictures lie close to a training painting than "
+    "unseen paintings do.",
     scale="share of pictures nearer to a training painting than the nearest 5% of the test "
-    "paintings; 5% is expected of new pictures of the same kind",
+    "paintings; what is expected of new pictures of the same kind is reported with it",
     preprocessing="Euclidean distance of the features that FID compares",
     better="lower",
     weights=(),
@@ -42,13 +44,16 @@ class Nearest:
     """How close a painter's pictures come to what it learned from.
 
     Attributes:
-        share: Near pictures among all, with Wilson's interval.
+        share: Near pictures among all, with its interval over captions.
+        expected: The share that new pictures of the same kind have on average, and the range
+            that holds 95% of such painters.
         limit: Distance below which a picture is near.
         distances: From each picture to the nearest training painting, ``[N]``.
         places: Which training painting that is, ``[N]``.
     """
 
     share: Interval
+    expected: Interval
     limit: float
     distances: Sequence[float]
     places: Sequence[int]
@@ -59,13 +64,16 @@ class Nearest:
         return [int(place) for place in order[:count]]
 
 
-def memorisation(painted: Features, unseen: Features, learned: Features) -> Nearest:
+def memorisation(
+    painted: Features, unseen: Features, learned: Features, captions: Sequence[str]
+) -> Nearest:
     """Return how close ``painted`` comes to ``learned``, measured by ``unseen``.
 
     Args:
         painted: ``[N, D]``.
         unseen: Of the test paintings, ``[M, D]``.
         learned: Of the training paintings, ``[T, D]``.
+        captions: Of each painted picture, ``[N]``.
 
     Raises:
         ValueError: One of the sets is empty.
@@ -81,8 +89,39 @@ def memorisation(painted: Features, unseen: Features, learned: Features) -> Near
         )
     limit = float(np.quantile(nearest(unseen, learned)[0], NEAR))
     distances, places = nearest(painted, learned)
-    near = statistics.share(int((distances < limit).sum()), len(distances))
-    return Nearest(near, limit, distances.tolist(), places.tolist())
+    return Nearest(
+        share=statistics.share(distances < limit, captions),
+        expected=expected(len(unseen), len(set(captions))),
+        limit=limit,
+        distances=distances.tolist(),
+        places=places.tolist(),
+    )
+
+
+def expected(unseen: int, captions: int) -> Interval:
+    """Return the share of near pictures that an honest painter has, with its 95% range.
+
+    The limit is the test paintings' order statistic of rank ``k = 1 + 0.05 (M - 1)``, between
+    two of them where k is no integer. A new picture of the same kind lies below it with a
+    probability that is Beta(k, M + 1 - k) over the draws of the test paintings, whatever the
+    distances' distribution: on average ``k / (M + 1)``, 9% for M = 20 and 5.2% for M = 500.
+    The number of near ones among n such pictures is therefore beta-binomial.
+
+    Args:
+        unseen: Test paintings, M.
+        captions: Different captions painted, n: pictures of one are counted as one, which
+            makes the range rather too wide than too narrow.
+
+    References:
+        David & Nagaraja, Order Statistics, 3rd ed., 2003, section 2.3; Stigler, Fractional
+        Order Statistics, JASA 72 (1977) 544-550.
+    """
+    from scipy.stats import betabinom
+
+    rank = 1 + NEAR * (unseen - 1)
+    near = betabinom(captions, rank, unseen + 1 - rank)
+    low, high = near.ppf([(1 - LEVEL) / 2, (1 + LEVEL) / 2]) / captions
+    return Interval(rank / (unseen + 1), float(low), float(high), captions)
 
 
 def nearest(

@@ -1,4 +1,4 @@
-"""#A_neg: how many negative attributes an annotator finds in an image, on average.
+"""#A_neg: the mean number of negative attributes that an annotator finds per image.
 
 ``#A_neg = 1/N Σ_i |{c : annotator says c is negative on image i}|``, lower is better
 (Meng et al., arXiv:2601.04300, by name; protocol ours). An image on which the annotator
@@ -78,35 +78,34 @@ def counts(found: Sequence[Verdicts], pole: Pole, within: str = "") -> NDArray[n
     )
 
 
-def measure(found: Sequence[Verdicts], tree: Tree, *, resamples: int, seed: int) -> Attributes:
+def measure(found: Sequence[Verdicts], tree: Tree, captions: Sequence[str]) -> Attributes:
     """Return #A_neg and A_pos with their intervals: whole, by root and by criterion.
 
     Args:
         found: From ``verdicts``; at least one image.
         tree: The criteria that were judged.
-        resamples: Of the bootstrap, see ``statistics.mean``.
-        seed: Of the bootstrap; all means share it, so that roots are resampled together.
+        captions: Of each image; the units of the intervals.
     """
 
-    def mean(pole: Pole, within: str = "") -> Interval:
-        numbers = counts(found, pole, within)
-        return statistics.mean(numbers, resamples=resamples, seed=seed)
+    def means(pole: Pole, paths: Iterable[str]) -> dict[str, Interval]:
+        return {path: mean(found, tree, captions, pole, path) for path in paths}
 
     return Attributes(
-        negatives=mean("negative"),
-        positives=mean("positive"),
-        negatives_by_root={root: mean("negative", root) for root in tree.roots()},
-        positives_by_root={root: mean("positive", root) for root in tree.roots()},
-        negative_shares=_shares(found, tree, "negative"),
-        positive_shares=_shares(found, tree, "positive"),
+        negatives=mean(found, tree, captions, "negative"),
+        positives=mean(found, tree, captions, "positive"),
+        negatives_by_root=means("negative", tree.roots()),
+        positives_by_root=means("positive", tree.roots()),
+        negative_shares=means("negative", tree.leaves()),
+        positive_shares=means("positive", tree.leaves()),
     )
 
 
-def _shares(found: Sequence[Verdicts], tree: Tree, pole: Pole) -> dict[str, Interval]:
-    return {
-        path: statistics.share(int(counts(found, pole, path).sum()), len(found))
-        for path in tree.leaves()
-    }
+def mean(
+    found: Sequence[Verdicts], tree: Tree, captions: Sequence[str], pole: Pole, within: str = ""
+) -> Interval:
+    """Return how many attributes of ``pole`` an image has, with its interval over captions."""
+    most = sum(_inside(path, within) for path in tree.leaves())
+    return statistics.count(counts(found, pole, within), captions, most=most)
 
 
 def _inside(path: str, within: str) -> bool:

@@ -1,4 +1,4 @@
-"""What the networks that score one picture at a time share: a device, and reading weights.
+"""The scorer type, and how networks that score single pictures are placed and filled.
 
 Shapes: ``B`` pictures in a batch.
 """

@@ -1,4 +1,4 @@
-"""Which metrics there are, which can be measured here, and what stands beside each number."""
+"""The suite of metrics: which exist, which are available here, and their provenance."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -27,13 +27,13 @@ ALL = {about.name: about for about in _BY_FEATURES} | BY_PICTURE
 def survey(
     names: Sequence[str], folder: Path, compute: Compute, *, features: str
 ) -> dict[str, Entry]:
-    """Say of each metric whether its weights are there: at once, before anything is painted.
+    """Return for each metric whether its weights are present, before any generation.
 
     Args:
         names: Metrics of the profile, in the order of tables.
         folder: Where weights lie.
         compute: Where networks run.
-        features: Whose features FID and its kin compare, as ``evaluate.features`` says.
+        features: Extractor of FID, KID, Vendi score and memorization, as ``evaluate.features``.
     """
     return {name: _entry(ALL[name], folder, compute, features) for name in names}
 

@@ -1,4 +1,4 @@
-"""Vendi score: how many different pictures are there, really?
+"""Vendi score: the effective number of different pictures.
 
 Shapes: ``N`` pictures, ``D`` features.
 """

@@ -1,8 +1,8 @@
-"""One base, several states of one network: base, θ1 and θ, each a LoRA or weights of its own.
+"""Adapters: states of one network (base, θ1, θ), each a LoRA or full weights; ``use`` switches.
 
-A LoRA lies on the base. A full state is all of the network's weights once more, in float32:
-``use`` puts its parameters into the modules in the base's place, so nothing is copied, and
-buffers and code stay shared.
+A LoRA is added to the base. A full state is a second set of all weights, in float32: ``use``
+puts its parameters into the modules in place of the base's, so they are not copied, and buffers
+and code are shared.
 
 ``use`` is the only switch. Forward passes of a state must be followed by their backward pass
 before the next switch: a changed state between the two silently gives zero gradients.
@@ -27,6 +27,7 @@ from torch import nn
 from atelier import atomic, checksums
 from atelier.config.training import Learns
 from atelier.errors import ArtifactError, ParamsError
+from atelier.models import lora_files, weight_files
 from atelier.models.denoiser import quiet
 from atelier.models.weight_files import FILE as FILE
 from atelier.models.weight_files import FULL as FULL
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from atelier.models.denoiser import Denoiser
 
 _CONFIG = "config.json"
+_LONGEST = 300  # characters of a library's message that ours repeats
 
 
 def add(network: Any, name: str, lora: Learns, *, seed: int) -> None:
@@ -69,46 +71,103 @@ def add(network: Any, name: str, lora: Learns, *, seed: int) -> None:
     network.eval()  # peft's layers come in training mode, in which dropout is on
 
 
-def attach(painter: "Denoiser", name: str, folder: Path) -> None:
-    """Load a saved state under ``name``: full weights if such lie in the folder, or a LoRA.
+def copy(network: Any, source: str, name: str) -> None:
+    """Let state ``name`` begin as ``source`` is.
 
     Raises:
-        ArtifactError: It is absent, or was made for another base.
+        ArtifactError: They are of two shapes.
     """
-    _refuse_damaged(file(folder))
-    if file(folder).name == FULL:
-        _attach_full(painter.network, name, folder)
+    theirs, own = weights(network, source), weights(network, name)
+    there = {key.replace(f".{source}.", f".{name}."): tensor for key, tensor in theirs.items()}
+    configs = [getattr(network, "peft_config", {}).get(one) for one in (source, name)]
+    scales = [one and (one.r, one.lora_alpha, one.use_rslora, one.use_dora) for one in configs]
+    if {k: t.shape for k, t in there.items()} != {k: t.shape for k, t in own.items()} or (
+        scales[0] != scales[1]
+    ):
+        raise ArtifactError(
+            f"{name} cannot begin as {source}: one has {_shape(configs[0], theirs)}, the other "
+            f"{_shape(configs[1], own)}; give both one `lora:`, or train {source} again"
+        )
+    for key, parameter in own.items():
+        parameter.data.copy_(there[key].data)
+
+
+def _shape(config: Any, parameters: Mapping[str, nn.Parameter]) -> str:
+    if config is None:
+        return f"{len(parameters)} full weights"
+    return (
+        f"a LoRA of rank {config.r}, alpha {config.lora_alpha:g}, on {len(parameters)} weights"
+    )
+
+
+def attach(painter: "Denoiser", name: str, place: Path) -> None:
+    """Load a saved state under ``name``: full weights, or a LoRA of any trainer.
+
+    Args:
+        painter: Whose network gets the state.
+        name: What it is called from now on.
+        place: The folder of a stage; or a file or folder that a person brought.
+
+    Raises:
+        ArtifactError: It is absent, damaged, or made for another base.
+    """
+    path = weight_files.brought(place)
+    if path is None:
+        raise absent(place)
+    _refuse_damaged(path)
+    if path.name == FULL:
+        _attach_full(painter.network, name, path)
         return
-    if not (folder / FILE).is_file():
-        raise ArtifactError(f"{folder / FILE} is absent; run `dvc repro {_stage(folder)}`")
+    target = lora_files.Target(painter.component, painter.network, type(painter.pipeline()))
+    _attach_lora(painter, name, lora_files.read(path, target), path)
+
+
+def absent(folder: Path) -> ArtifactError:
+    """Return the error for a stage's folder without weights; says which stage makes them."""
+    return ArtifactError(f"{folder / FILE} is absent; run `dvc repro {_stage(folder)}`")
+
+
+def _attach_lora(painter: "Denoiser", name: str, lora: lora_files.Lora, path: Path) -> None:
+    network, prefix = painter.network, painter.component
     try:
         with _several_are_meant():
-            painter.network.load_lora_adapter(
-                str(folder),
-                prefix=painter.component,
-                weight_name=FILE,
+            network.load_lora_adapter(
+                {f"{prefix}.{key}": tensor for key, tensor in lora.tensors.items()},
+                prefix=prefix,
                 adapter_name=name,
-                use_safetensors=True,
+                metadata=None
+                if lora.config is None
+                else {f"{prefix}.{key}": value for key, value in lora.config.items()},
             )
-    except (RuntimeError, ValueError, LookupError, safetensors.SafetensorError) as error:
-        raise ArtifactError(
-            f"{folder / FILE} does not fit the base model in force: {error}"
-        ) from None
-    if name not in getattr(painter.network, "peft_config", {}):
-        raise ArtifactError(
-            f"{folder / FILE} holds no weights for the {painter.component} of this family"
-        )
-    for parameter in weights(painter.network, name).values():
-        parameter.data = parameter.data.clone()  # out of the file's unaligned view
+    except (RuntimeError, ValueError, LookupError) as error:
+        said = " ".join(str(error).split())[:_LONGEST]
+        raise ArtifactError(f"{path} does not fit the base model in force: {said}") from None
+    left = dict(lora.tensors)
+    for key, parameter in weights(network, name).items():
+        tensor = left.pop(_in_the_file(key, name), None)
+        if tensor is None:
+            raise ArtifactError(
+                f"{path} lacks {_in_the_file(key, name)}, which its config asks"
+            )
+        # Cloned out of the file's unaligned view; in float32 on any base, as it was trained.
+        parameter.data = tensor.to(parameter.device, torch.float32, copy=True)
         parameter.requires_grad_(False)
-    painter.network.eval()
+    if left:
+        raise ArtifactError(f"{path}: {len(left)} tensors were not used, such as {min(left)}")
+    network.eval()
+
+
+def _in_the_file(key: str, name: str) -> str:
+    """A parameter's key in the file, which knows no name of an adapter."""
+    before, _, after = key.rpartition(f".{name}.")
+    return before if before.endswith("lora_magnitude_vector") else f"{before}.{after}"
 
 
 def _refuse_damaged(path: Path) -> None:
     if path.is_file() and checksums.damaged(path, _sum_of(path)):
         raise ArtifactError(
-            f"{path} is damaged: its bytes are not those that {_sum_of(path).name} beside it "
-            f"tells of; remove {path.parent} and run `dvc repro {_stage(path.parent)}`"
+            f"{path} is damaged: its checksum differs from {_sum_of(path).name}; remove "
+            f"{path.parent} and run `dvc repro {_stage(path.parent)}`"
         )
 
 
@@ -116,7 +175,7 @@ def _sum_of(path: Path) -> Path:
     return path.with_name(f"{path.name}.sha256")
 
 
-def _attach_full(network: Any, name: str, folder: Path) -> None:
+def _attach_full(network: Any, name: str, path: Path) -> None:
     """Load full weights.
 
     Raises:
@@ -126,9 +185,9 @@ def _attach_full(network: Any, name: str, folder: Path) -> None:
     base = full.base
     device = next(iter(base.values())).device
     try:
-        found = safetensors.torch.load_file(folder / FULL, device=str(device))
+        found = safetensors.torch.load_file(path, device=str(device))
     except safetensors.SafetensorError as error:
-        raise ArtifactError(f"{folder / FULL} is damaged: {error}") from None
+        raise ArtifactError(f"{path} is damaged: {error}") from None
     odd = sorted(
         key
         for key in base.keys() | found.keys()
@@ -136,12 +195,19 @@ def _attach_full(network: Any, name: str, folder: Path) -> None:
     )
     if odd:
         raise ArtifactError(
-            f"{folder / FULL} does not fit the base model in force: {len(odd)} of its weights "
+            f"{path} does not fit the base model in force: {len(odd)} of its weights "
             f"are absent, unknown or of another shape, the first is {odd[0]}"
         )
     full.states[name] = {  # cloned: out of the file's unaligned view
         key: nn.Parameter(found[key].clone(), requires_grad=False) for key in base
     }
+
+
+def lora(painter: "Denoiser", name: str) -> lora_files.Lora:
+    """Return a LoRA that is in memory, on the CPU."""
+    state = get_peft_model_state_dict(painter.network, adapter_name=name)
+    tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in state.items()}
+    return lora_files.Lora(tensors, painter.network.peft_config[name].to_dict(), {})
 
 
 def save(painter: "Denoiser", name: str, folder: Path) -> None:
@@ -162,22 +228,19 @@ def save(painter: "Denoiser", name: str, folder: Path) -> None:
         checksums.write(folder / FULL, _sum_of(folder / FULL))
         (folder / FILE).unlink(missing_ok=True)
         return
-    config = network.peft_config[name].to_dict()
-    layers = get_peft_model_state_dict(network, adapter_name=name)
+    own = lora(painter, name)
     with tempfile.TemporaryDirectory() as draft:
         type(painter.pipeline()).save_lora_weights(
             draft,
             **{
-                f"{painter.component}_lora_layers": {
-                    key: tensor.detach().cpu().contiguous() for key, tensor in layers.items()
-                },
+                f"{painter.component}_lora_layers": own.tensors,
                 f"{painter.component}_lora_adapter_metadata": json.loads(
-                    json.dumps(config, default=_jsonable)
+                    json.dumps(own.config, default=_jsonable)
                 ),
             },
         )
         content = (Path(draft) / FILE).read_bytes()
-    atomic.write(folder / FILE, _canonical(content))
+    atomic.write(folder / FILE, lora_files.header_sorted(content))
     checksums.write(folder / FILE, _sum_of(folder / FILE))
     (folder / FULL).unlink(missing_ok=True)
 
@@ -190,16 +253,6 @@ def _save_full(network: Any, name: str, folder: Path) -> None:
     tensors = {key: p.detach().contiguous() for key, p in _states(network)[name].items()}
     with atomic.replacing(folder / FULL) as file:
         safetensors.torch.save_file(tensors, file.name, {"format": "pt"})
-
-
-def _canonical(content: bytes) -> bytes:
-    """Sort the header's metadata: safetensors writes them in an order drawn by chance."""
-    length = int.from_bytes(content[:8], "little")
-    header = json.loads(content[8 : 8 + length])
-    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    padded = text + b" " * (-len(text) % 8)
-    return len(padded).to_bytes(8, "little") + padded + content[8 + length :]
 
 
 def weights(network: Any, name: str) -> dict[str, nn.Parameter]:
@@ -317,7 +370,7 @@ def _adapted(network: Any, shares: Mapping[str, float]) -> Iterator[None]:
 
 
 def _layers(network: Any) -> list[Any]:
-    """Return the layers with LoRAs; looked for anew only where the adapters are others.
+    """Return the layers with LoRAs; searched again only after the adapters changed.
 
     The walk over all modules, at each switch, costs hundredths of a small network's step.
     """
@@ -331,7 +384,7 @@ def _layers(network: Any) -> list[Any]:
 
 
 def _own(network: Any, name: str) -> list[nn.Parameter]:
-    """Return the weights of the LoRA ``name``; looked for anew only where it is another one."""
+    """Return the weights of the LoRA ``name``; searched again only after it changed."""
     known: dict[str, tuple[Any, list[nn.Parameter]]] = vars(network).setdefault("lora_own", {})
     config = network.peft_config[name]
     if name not in known or known[name][0] is not config:

@@ -1,9 +1,15 @@
-"""Load the base model that ``model:`` names, by its family."""
+"""Load the base model that ``model:`` names, by its family; or its outline without weights."""
 
 from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from atelier.config.model import ModelParams
-from atelier.models.denoiser import Denoiser
+from atelier.errors import ArtifactError
+from atelier.models.denoiser import Denoiser, quiet
+
+if TYPE_CHECKING:
+    from atelier.models.lora_files import Target
 
 
 def load(params: ModelParams) -> Denoiser:
@@ -21,3 +27,60 @@ def load(params: ModelParams) -> Denoiser:
         "sdxl": sdxl.load,
     }
     return loaders[params.family](params)
+
+
+def skeleton(params: ModelParams) -> "Target":
+    """Return the network that ``model:`` names without its weights, on torch's meta device.
+
+    Only configurations are read (of a hub id, fetched: some kilobytes).
+
+    Raises:
+        ArtifactError: The folder is absent or is no pipeline.
+    """
+    import diffusers
+    import torch
+
+    from atelier.models.lora_files import Target
+
+    try:
+        with quiet():
+            index = diffusers.DiffusionPipeline.load_config(
+                params.source, revision=params.revision
+            )
+            component = "unet" if "unet" in index else "transformer"
+            kind = getattr(diffusers, index[component][1])
+            config = kind.load_config(
+                params.source, subfolder=component, revision=params.revision
+            )
+            with torch.device("meta"):
+                network = kind.from_config(config)
+            pipeline = getattr(diffusers, index["_class_name"])
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        there = Path(params.source).is_dir()
+        raise ArtifactError(
+            f"model.source {params.source!r} "
+            + ("is no pipeline of diffusers" if there else "is no folder here, nor reachable")
+            + f": {error}"
+        ) from None
+    return Target(component, network.requires_grad_(False), pipeline)
+
+
+def predicts(params: ModelParams) -> str | None:
+    """Return what an SDXL's network answers, ``epsilon`` or ``v``; None if nothing says it.
+
+    Raises:
+        ArtifactError: The folder is no pipeline.
+    """
+    from diffusers import DDPMScheduler
+
+    try:
+        with quiet():
+            config = DDPMScheduler.load_config(
+                params.source, subfolder="scheduler", revision=params.revision
+            )
+    except OSError as error:
+        raise ArtifactError(
+            f"model.source {params.source!r} has no scheduler: {error}"
+        ) from None
+    said = config.get("prediction_type")
+    return {"epsilon": "epsilon", "v_prediction": "v"}.get(said)

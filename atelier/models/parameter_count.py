@@ -1,19 +1,13 @@
-"""The network of a profile without its weights: what it counts, before anything is loaded."""
+"""Parameter counts of a profile's networks, on the meta device, without loading weights."""
 
-import importlib
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import torch
-from diffusers import DiffusionPipeline
 from torch import nn
 
 from atelier.config.model import ModelParams
 from atelier.config.training import Learns
-from atelier.errors import ArtifactError
-from atelier.models import adapters
-from atelier.models.denoiser import quiet
+from atelier.models import adapters, loading
 
 _BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0}
 _QUANTISED = {"int8": 1.0, "nf4": 0.53}  # with the scales of nf4's blocks of 64
@@ -43,7 +37,7 @@ def outline(params: ModelParams, loras: list[Learns]) -> Outline:
     Raises:
         ArtifactError: The folder is absent or is no pipeline.
     """
-    network = _network(params)
+    network = loading.skeleton(params).network
     frozen = sum(parameter.numel() for parameter in network.parameters())
     linear = sum(
         module.weight.numel() for module in network.modules() if isinstance(module, nn.Linear)
@@ -70,25 +64,3 @@ def frozen_bytes(counted: Outline, params: ModelParams) -> float:
 def trained_bytes(weights: int, optimizer: str, *, averaged: bool) -> float:
     """Return what weights that learn occupy: float32, gradient, optimizer, their average."""
     return weights * (4 + 4 + _OPTIMIZER[optimizer] + 4 * averaged)
-
-
-def _network(params: ModelParams) -> Any:
-    try:
-        with quiet():
-            index = DiffusionPipeline.load_config(params.source, revision=params.revision)
-            component = "unet" if "unet" in index else "transformer"
-            library, name = index[component]
-            kind = getattr(importlib.import_module(library), name)
-            config = kind.load_config(
-                params.source, subfolder=component, revision=params.revision
-            )
-            with torch.device("meta"):
-                network = kind.from_config(config)
-    except (OSError, ValueError, KeyError) as error:
-        there = Path(params.source).is_dir()
-        raise ArtifactError(
-            f"model.source {params.source!r} "
-            + ("is no pipeline of diffusers" if there else "is no folder here, nor reachable")
-            + f": {error}"
-        ) from None
-    return network.requires_grad_(False)

@@ -1,4 +1,4 @@
-"""What the report shows: painters, their data, and where it all comes from."""
+"""Data of the evaluation page: models, their results, and provenance."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -69,7 +69,7 @@ class DataSheet:
 
 @dataclass(frozen=True)
 class Pair:
-    """A painted picture beside the training painting that it comes closest to.
+    """A generated picture and the training painting closest to it.
 
     Attributes:
         index: Which prompt it was painted for.
@@ -108,12 +108,12 @@ class Page:
         reference: Name of the untouched base.
         featured: Name of the painter that leads.
         prompts: Captions that all of them painted.
-        grid_prompts: How many of those stand in the grid.
+        grid_prompts: How many of those are in the grid.
         tree: The criteria.
         annotator: Who judged; also who annotated what θ1 learned from.
         second: Name of the independent judge; None where there is none.
         entries: The metrics of the profile, measured or not.
-        extractor: Whose features FID and its kin compare; None where it is not here.
+        extractor: Of the features that FID and others compare; None if it is unavailable.
         unseen: Vendi score of as many test paintings as there are prompts, and how many those
             are; None if it was not measured.
         pairs: By painter, its pictures that come closest to a training painting.
@@ -141,3 +141,8 @@ class Page:
     data: DataSheet
     provenance: Sequence[tuple[str, str]]
     params: str
+
+    @property
+    def captions(self) -> int:
+        """How many different captions the prompts have."""
+        return len(set(self.prompts))

@@ -1,10 +1,11 @@
-"""The page that people read: one HTML file that needs nothing else."""
+"""The evaluation page: one self-contained HTML file."""
 
 import base64
 import importlib.resources
 import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 import jinja2
@@ -13,7 +14,7 @@ from PIL import Image
 
 from atelier.criteria.tree import Branch, Tree
 from atelier.images import Pixels
-from atelier.metrics import negatives
+from atelier.metrics import judges, negatives
 from atelier.metrics.about import Entry
 from atelier.metrics.comparison import Result, Score
 from atelier.metrics.negatives import Verdicts
@@ -74,7 +75,7 @@ def render(page: Page) -> str:
 
 @dataclass(frozen=True)
 class _Copy:
-    """A picture beside the training painting that it comes closest to."""
+    """A picture and the training painting closest to it."""
 
     painter: str
     painted: _Shown
@@ -119,19 +120,28 @@ def finding(page: Page) -> str:
     """Return the page's first sentence: what the featured θ changed, with its doubt."""
     before, after = (page.painters[name].result for name in (page.reference, page.featured))
     low, high = after.attributes.negatives, before.attributes.negatives
-    apart = low.high < high.low or high.high < low.low
     change = _change(high.estimate, low.estimate)
     said = (
-        f"On {len(page.prompts)} test captions, {page.painters[page.featured].label} shows "
-        f"{low.estimate:.2f} negative attributes an image where "
-        f"{page.painters[page.reference].label} shows {high.estimate:.2f} ({change}); "
-        f"the 95% intervals {'do not overlap' if apart else 'overlap'}."
+        f"On {len(page.prompts)} pictures of {page.captions} test captions, "
+        f"{page.painters[page.featured].label} shows {low.estimate:.2f} negative attributes an "
+        f"image where "
+        f"{page.painters[page.reference].label} shows {high.estimate:.2f} ({change})."
     )
+    if after.difference:
+        gap = after.difference
+        said += (
+            f" The paired difference is {_signed(gap.estimate)}, its 95% interval over "
+            f"captions {_signed(gap.low)} to {_signed(gap.high)}."
+        )
     if before.fid and after.fid:
         said += (
             f" FID to the test paintings goes from {before.fid.fid:.2f} to {after.fid.fid:.2f}."
         )
     return said
+
+
+def _signed(value: float) -> str:
+    return f"{value:.2f}".replace("-", "−")
 
 
 def _change(before: float, after: float) -> str:
@@ -142,7 +152,7 @@ def _change(before: float, after: float) -> str:
 
 
 def _shown(page: Page) -> dict[str, Any]:
-    """What the template needs beside the page: pictures, charts, the best of each column."""
+    """Template data besides the page: pictures, charts, the best of each column."""
     cases = _chosen_cases(page)
     grid = list(range(min(page.grid_prompts, len(page.prompts))))
     wanted = {(name, index) for name in page.painters for index in grid}
@@ -183,6 +193,12 @@ def _shown(page: Page) -> dict[str, Any]:
         "studies": [Markup(section) for section in page.studies],  # noqa: S704 - as it says
         "copies": [copy(name, pair) for name, pairs in page.pairs.items() for pair in pairs],
         "lines": _lines(page),
+        "judges": judges.compare(
+            {name: painter.painted for name, painter in page.painters.items()}, page.prompts
+        )
+        if page.second
+        else {},
+        "turned": _turned(page),
         **_charts(page),
     }
 
@@ -233,11 +249,25 @@ def _root_name(tree: Tree, root: str) -> str:
     return node.name if isinstance(node, Branch) else root
 
 
+def _turned(page: Page) -> list[str]:
+    """Painters that the two judges rank the other way round, two by two."""
+    counted = [
+        (painter.label, painter.result.attributes.negatives.estimate, second.estimate)
+        for painter in page.painters.values()
+        if (second := painter.result.second) is not None
+    ]
+    return [
+        f"{one} and {other}"
+        for (one, mine, theirs), (other, mine_too, theirs_too) in combinations(counted, 2)
+        if (mine - mine_too) * (theirs - theirs_too) < 0
+    ]
+
+
 _IN_THE_FIRST_TABLE = {"fid", "kid"}
 
 
 def _lines(page: Page) -> list[_Line]:
-    """The metrics beside those of the first table; the unavailable ones in their places."""
+    """Metrics that are not in the first table; unavailable ones keep their places."""
     return [
         _Line(entry, [] if entry.unavailable else _cells(page, entry), _note(page, entry))
         for name, entry in page.entries.items()
@@ -277,6 +307,14 @@ def _near(result: Result) -> _Cell:
     return _plain(f"{100 * share.estimate:.0f}%", below)
 
 
+def _expected(result: Result) -> str:
+    if result.nearest is None:
+        return ""
+    share = result.nearest.expected
+    ends = f"{100 * share.low:.0f}% to {100 * share.high:.0f}%"
+    return f"new pictures have {100 * share.estimate:.1f}% on average; 95% of painters {ends}"
+
+
 def _beside_the_base(score: Score, digits: int) -> str:
     """The interval; then the paired difference and how often the base is beaten."""
     parts = [f"[{score.mean.low:.{digits}f}, {score.mean.high:.{digits}f}]"]
@@ -294,7 +332,7 @@ def _note(page: Page, entry: Entry) -> str:
     if entry.about.name == "vendi" and page.unseen is not None:
         return f"{page.unseen[0]:.{entry.about.digits}f} for {page.unseen[1]} test paintings"
     if entry.about.name == "memorisation":
-        return "5% expected of new pictures"
+        return _expected(page.painters[page.reference].result)
     return f"{entry.about.better} is better"
 
 

@@ -1,4 +1,4 @@
-"""Settings changed for one run: fields of a form in Prefect's pages, typed as params are.
+"""Overrides: settings changed for one run, typed as in params, for Prefect's forms.
 
 The run sees them in ``params/<profile>.yaml``, where every stage and DVC read; afterwards the
 file is what it was, byte for byte, also if the run was killed in between: then the next one
@@ -16,9 +16,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from atelier import atomic
-from atelier.config.evaluation import MOVED
 from atelier.config.fields import Count, NonNegative, Positive, Seed
-from atelier.config.messages import explain
+from atelier.config.messages import MOVED, explain
 from atelier.config.profile import Profile, read_profile, read_switch
 from atelier.errors import ParamsError
 from tasks.run import paths

@@ -1,4 +1,4 @@
-"""``atelier plan``: what would run and why, what would be restored, how long."""
+"""The table of ``atelier plan``: which stages run and why, which are restored, how long."""
 
 import logging
 from collections.abc import Iterable, Sequence
@@ -12,7 +12,7 @@ from flows.dvc.overrides import Changes
 from flows.dvc.plan import Prospect
 from tasks.run import paths
 from tasks.run.console import console
-from tasks.tracking import mlflow_runs
+from tasks.tracking import connection
 
 _WORDS = {
     "up to date": "up to date",
@@ -42,7 +42,7 @@ def run(targets: Sequence[str], wanted: Changes) -> None:
 
 def _minutes(profile: str) -> dict[str, float]:
     try:
-        return mlflow_runs.past_minutes(profile)
+        return connection.past_minutes(profile)
     except Exception as error:  # a server that is away should cost the minutes alone
         _log.warning("MLflow did not answer, so there are no minutes: %s", error)
         return {}

@@ -8,6 +8,7 @@ What an experiment found is kept under ``artifacts/NAME/``, under a key of its s
 the code, so that the same command goes on where it was stopped and repeats nothing.
 """
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -26,6 +27,7 @@ import yaml
 from atelier import atomic, images
 from atelier.config.profile import Profile, read_study
 from atelier.config.study import StudyParams
+from atelier.criteria import tree
 from atelier.errors import ArtifactError, ParamsError
 from atelier.reports.study import design, figures, report
 from atelier.reports.study.design import Experiment
@@ -35,7 +37,7 @@ from flows.dvc import runner
 from flows.dvc.overrides import changed
 from tasks.evaluation import evaluated
 from tasks.run import git, paths
-from tasks.tracking import mlflow_runs, outbox
+from tasks.tracking import connection, mlflow_runs, sync
 
 _CODE = ("atelier", "tasks", "dvc.yaml", "params/criteria", "data.dvc", "base")
 _CURVE = ["step", "gradient_norm", "drift"]
@@ -138,7 +140,7 @@ def write(
     planned: int,
 ) -> None:
     """Write docs/NAME.md and its figures from what there is, and the README's table."""
-    results = Results(found, len(study.seeds), study.bootstrap, feature_network.NAME)
+    results = Results(found, len(study.seeds), feature_network.NAME)
     folder = DOCUMENTS / name
     reading = folder / "reading.md"
     page = report.render(
@@ -212,7 +214,7 @@ class _Place:
     def _told(self, experiment: str) -> dict[str, str]:
         """Return variables by which the stages log to our MLflow, under the study's run."""
         return {
-            "MLFLOW_TRACKING_URI": mlflow_runs.tracking_uri(),
+            "MLFLOW_TRACKING_URI": connection.tracking_uri(),
             mlflow_runs.STUDY: self.key,
             mlflow_runs.PIPELINE: f"{self.key}/{experiment}",
         }
@@ -220,7 +222,7 @@ class _Place:
     def deliver(self) -> None:
         """Tell MLflow what the workspace's stages could not while it was away."""
         workspace = self.kept / "workspace"
-        if any((workspace / outbox.FOLDER).glob("*")):
+        if any((workspace / sync.FOLDER).glob("*.json")):
             words = [sys.executable, "-m", "cli", "registry"]
             more = {**os.environ, **self._told(""), "PYTHONPATH": str(workspace.absolute())}
             subprocess.run(words, cwd=workspace, env=more, capture_output=True, check=False)
@@ -248,17 +250,11 @@ def _known(file: Path, key: str) -> Found | None:
     before = json.loads(file.read_text(encoding="utf-8"))
     if before["key"] != key:
         return None
-    return Found(before["metrics"], before["negatives"], before["trained"])
+    return Found(**{field.name: before[field.name] for field in dataclasses.fields(Found)})
 
 
 def _keep(file: Path, key: str, one: Experiment, found: Found) -> None:
-    content = {
-        "key": key,
-        "settings": dict(one.changes),
-        "metrics": found.metrics,
-        "negatives": found.negatives,
-        "trained": found.trained,
-    }
+    content = {"key": key, "settings": dict(one.changes), **dataclasses.asdict(found)}
     atomic.write(file, json.dumps(content) + "\n")
 
 
@@ -347,7 +343,11 @@ def collect(workspace: Path) -> Found:
         }
         for folder in sorted((workspace / paths.CPO).iterdir())
     }
-    return Found(metrics, negatives, trained)
+    prompts = pd.read_csv(
+        workspace / paths.PLOTS / "prompts.csv", keep_default_na=False, dtype=str
+    )
+    criteria = list(tree.parse(workspace / paths.JUDGED_BY).leaves())
+    return Found(metrics, prompts["caption"].tolist(), criteria, negatives, trained)
 
 
 def _curve(file: Path) -> dict[str, list[float]]:

@@ -1,4 +1,4 @@
-"""``atelier doctor``: is this machine fit for the pipeline, and what to do if not."""
+"""``atelier doctor``: checks of this machine for the pipeline, each with its cure."""
 
 import importlib.metadata
 import os
@@ -18,7 +18,7 @@ from atelier.errors import ArtifactError, AtelierError
 from flows.infra import local_services
 from tasks.run import git, paths
 from tasks.run.console import console
-from tasks.tracking import mlflow_runs, outbox
+from tasks.tracking import connection, sync
 
 _PACKAGES = ("torch", "diffusers", "transformers", "peft", "dvc", "prefect", "mlflow")
 _FREE_GIB = 10.0  # of disk; a stage's outs lie there twice, in artifacts/ and in DVC's cache
@@ -164,10 +164,10 @@ def _remote() -> Iterator[Finding]:
 
 
 def expect_server() -> None:
-    """Let no flow begin while Prefect's server is away.
+    """Refuse to start a flow while Prefect's server cannot be reached.
 
     Raises:
-        ArtifactError: An address is set, and nobody answers there.
+        ArtifactError: An address is set, and no server answers there.
     """
     from prefect.settings import PREFECT_API_URL
 
@@ -175,7 +175,7 @@ def expect_server() -> None:
     why = local_services.failure(f"{url}/health", _PATIENCE) if url else None
     if why is not None:
         raise ArtifactError(
-            f"Prefect's server at {mlflow_runs.without_password(str(url))} (PREFECT_API_URL) "
+            f"Prefect's server at {connection.without_password(str(url))} (PREFECT_API_URL) "
             f"does not answer ({why}); `atelier up` starts one on this machine. Without "
             "PREFECT_API_URL each flow run starts one for itself, and `dvc repro` needs none"
         )
@@ -206,8 +206,8 @@ def _prefect() -> Iterator[Finding]:
 
 
 def _mlflow() -> Iterator[Finding]:
-    uri = mlflow_runs.tracking_uri()
-    waiting = len(outbox.waiting())
+    uri = connection.tracking_uri()
+    waiting = len(sync.waiting())
     late = f"; {waiting} stage run(s) wait to be delivered" if waiting else ""
     if not uri.startswith("http"):
         yield Finding("MLflow", "good", f"runs are kept in {paths.MLFLOW}/{late}")
@@ -217,7 +217,7 @@ def _mlflow() -> Iterator[Finding]:
         yield Finding(
             "MLflow",
             "note",
-            f"{uri} does not answer ({why}): what stages say is kept and delivered later{late}",
+            f"{uri} does not answer ({why}): MLflow calls are stored and delivered later{late}",
         )
 
 
@@ -230,8 +230,8 @@ def _base() -> Iterator[Finding]:
         yield Finding(
             "base",
             "missing",
-            f"{folder} has no model_index.json, so it holds no model: {folder}/README.md says "
-            "how to get one (`atelier base` trains a small one)",
+            f"{folder} has no model_index.json, so it contains no model: {folder}/README.md "
+            "describes how to get one (`atelier base` trains a small one)",
         )
     else:
         yield Finding(
@@ -249,7 +249,7 @@ def _weights() -> Iterator[Finding]:
     evaluate = read_in_force(paths.PARAMS).evaluate
     names = suite.needed(evaluate.metrics, features=evaluate.features)
     if not names:
-        yield Finding("metrics", "good", "none of the profile's needs weights of others")
+        yield Finding("metrics", "good", "no metric of the profile needs third-party weights")
         return
     states: dict[str, list[str]] = {}
     for one in weights.glance(names, paths.weights()):

@@ -1,33 +1,35 @@
-"""What people's answers say: who was preferred, along what, by whom, and how sure that is.
+"""Analysis of votes: preferences by dimension and group, with intervals.
 
-People whom the checks show to have answered without looking are left out of all numbers and
-listed; repeated questions count once, as they were first answered.
+People who fail the checks are excluded from all numbers and listed. A repeated question counts
+once, with its first answer.
+
+Answers about one caption resemble each other, and so do those of one person. Every interval of
+a share or a score is therefore about other captions and other people together
+(``statistics.squared_margin``): no answer counts as independent.
 """
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from atelier.metrics import statistics
-from atelier.metrics.statistics import LEVEL, Interval
+from atelier.metrics.statistics import Interval
 from survey.method import preferences
 from survey.method.design import Picture, Question
-from survey.method.preferences import SignTest
+from survey.method.preferences import Ballots, SignTest
 
 Choice = Literal["left", "right", "same"]
 EVERYBODY = "all"  # all groups together
 OVERALL = "overall"  # all dimensions together
-_KAPPA_RESAMPLES = 1000  # each is a table of its own: enough for two decimals
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What one person said to one question of the sheet."""
+    """One person's answer to one question of the sheet."""
 
     rater: str
     group: str
@@ -43,14 +45,14 @@ class Answer:
 
     @property
     def right(self) -> bool:
-        """Say whether a check was answered as anybody who looks would."""
+        """Return whether a check was answered correctly."""
         ruined = "left" if self.question.left.ruined else "right"
         return self.choice not in {ruined, "same"}
 
 
 @dataclass(frozen=True)
 class Trust:
-    """How far a person's answers can be relied on.
+    """Reliability of one person's answers.
 
     Attributes:
         rater: Who.
@@ -75,7 +77,7 @@ class Trust:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two painters along one dimension, in the eyes of one group.
+    """Comparison of two models along one dimension, by one group.
 
     Attributes:
         first: A painter.
@@ -83,10 +85,12 @@ class Comparison:
         wins: Votes for the first.
         losses: Votes for the second.
         ties: Votes for neither.
-        rate: ``wins / (wins + losses)`` with Wilson's interval: takes votes as independent.
-        share: Mean over pairs of the first's share of a pair's votes, a tie half a vote, with a
-            bootstrap interval over pairs: other prompts might have given other answers.
-        sign: Sign test over pairs, each leaning as most of its votes.
+        rate: ``wins / (wins + losses)`` with its interval over captions and people.
+        share: Mean over pairs of the first's share of a pair's votes, a tie half a vote, with
+            its interval over captions and people.
+        sign: Sign test over captions, each leaning as most of its votes.
+        kappa: Fleiss' kappa of the people who judged one pair, chance by dimension, with its
+            interval over captions; None where undefined.
     """
 
     first: str
@@ -97,11 +101,12 @@ class Comparison:
     rate: Interval | None
     share: Interval
     sign: SignTest
+    kappa: Interval | None
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Everything about one dimension in the eyes of one group.
+    """All results of one dimension and one group.
 
     Attributes:
         dimension: A root of the criteria, or ``OVERALL``.
@@ -109,10 +114,7 @@ class Finding:
         raters: People whose answers are in it.
         votes: Their answers, checks and repeats not among them.
         comparisons: Every two painters.
-        scores: Bradley-Terry score by painter.
-        kappa: Fleiss' kappa of the people who judged one pair; None where undefined.
-        kappa_low: Lower end of its bootstrap interval over pairs.
-        kappa_high: Upper end.
+        scores: Bradley-Terry score by painter, with its interval over captions and people.
     """
 
     dimension: str
@@ -121,9 +123,6 @@ class Finding:
     votes: int
     comparisons: Sequence[Comparison]
     scores: Mapping[str, Interval]
-    kappa: float | None
-    kappa_low: float | None
-    kappa_high: float | None
 
 
 @dataclass(frozen=True)
@@ -145,24 +144,22 @@ def analyse(
     painters: Sequence[str],
     dimensions: Sequence[str],
     groups: Sequence[str],
+    captions: Sequence[str],
     *,
     checks_passed: float,
-    resamples: int,
-    seed: int,
 ) -> Study:
-    """Measure every dimension in the eyes of every group, and of all together.
+    """Analyze every dimension, for every group and for all groups together.
 
-    A dimension that nobody of a group has judged yet gets no finding.
+    A dimension that a group has not judged yet gets no finding.
 
     Args:
         answers: All of them, of unfinished sheets too.
-        painters: Who was compared; comparisons are told in this order.
+        painters: Compared models, in the order of the report.
         dimensions: In the order of the report.
         groups: In the order of the report.
-        checks_passed: Share of the checks that a person must have answered rightly to be
-            counted; who has not met a check yet is counted.
-        resamples: Of every bootstrap.
-        seed: Of every bootstrap.
+        captions: Of each prompt, by its place.
+        checks_passed: Share of the checks that a person must answer correctly to be counted; a
+            person without a check so far is counted.
     """
     trusted = trust(answers, checks_passed)
     counted = {one.rater for one in trusted if one.counted}
@@ -178,12 +175,12 @@ def analyse(
                 and dimension in {vote.question.dimension, OVERALL}
             ]
             if chosen:
-                findings.append(_finding(dimension, group, chosen, painters, resamples, seed))
+                findings.append(_finding(dimension, group, chosen, painters, captions))
     return Study(trusted, findings)
 
 
 def trust(answers: Iterable[Answer], checks_passed: float) -> list[Trust]:
-    """Return how far each person can be relied on, in the order of their names."""
+    """Return the reliability of each person, in the order of their names."""
     sheets: dict[str, list[Answer]] = {}
     for answer in answers:
         sheets.setdefault(answer.rater, []).append(answer)
@@ -213,7 +210,7 @@ def _trust(own: Sequence[Answer], checks_passed: float) -> Trust:
 
 
 def _votes(answers: Iterable[Answer]) -> list[Answer]:
-    """Return what counts: no checks, and of a question asked twice the first answer."""
+    """Return the answers that count: no checks, only the first one to a repeated question."""
     votes: dict[tuple[str, frozenset[Picture], str], Answer] = {}
     for answer in sorted(answers, key=lambda one: (one.rater, one.number)):
         question = answer.question
@@ -228,28 +225,20 @@ def _finding(
     group: str,
     votes: Sequence[Answer],
     painters: Sequence[str],
-    resamples: int,
-    seed: int,
+    captions: Sequence[str],
 ) -> Finding:
     comparisons = []
-    wins = np.zeros((len(painters), len(painters)))
-    for (i, first), (j, second) in combinations(enumerate(painters), 2):
+    for first, second in combinations(painters, 2):
         met = [vote for vote in votes if _painters(vote) == {first, second}]
         if met:
-            one = _comparison(first, second, met, resamples, seed)
-            comparisons.append(one)
-            wins[i, j], wins[j, i] = one.wins + one.ties / 2, one.losses + one.ties / 2
-    kappa, low, high = _kappa(votes, painters, resamples, seed)
+            comparisons.append(_comparison(first, second, met, captions))
     return Finding(
         dimension=dimension,
         group=group,
         raters=len({vote.rater for vote in votes}),
         votes=len(votes),
         comparisons=comparisons,
-        scores=_scores(wins, painters),
-        kappa=kappa,
-        kappa_low=low,
-        kappa_high=high,
+        scores=_scores(votes, painters, captions),
     )
 
 
@@ -258,75 +247,96 @@ def _painters(vote: Answer) -> set[str]:
 
 
 def _comparison(
-    first: str, second: str, votes: Sequence[Answer], resamples: int, seed: int
+    first: str, second: str, votes: Sequence[Answer], captions: Sequence[str]
 ) -> Comparison:
     said = Counter(vote.preferred for vote in votes)
-    decided = said[first] + said[second]
-    worth = {first: 1.0, None: 0.5, second: 0.0}
-    pairs: dict[int, list[float]] = {}
-    for vote in votes:
-        pairs.setdefault(vote.question.left.prompt, []).append(worth[vote.preferred])
-    shares = [sum(pair) / len(pair) for _, pair in sorted(pairs.items())]
+    decided = [vote for vote in votes if vote.preferred is not None]
     return Comparison(
         first=first,
         second=second,
         wins=said[first],
         losses=said[second],
         ties=said[None],
-        rate=statistics.share(said[first], decided) if decided else None,
-        share=statistics.mean(shares, resamples=resamples, seed=seed),
-        sign=preferences.sign_test([share - 0.5 for share in shares]),
+        rate=statistics.share(
+            [vote.preferred == first for vote in decided],
+            _captions(decided, captions),
+            [vote.rater for vote in decided],
+        )
+        if decided
+        else None,
+        share=_share(first, votes, captions),
+        sign=_sign(first, votes, captions),
+        kappa=_kappa(first, second, votes, captions),
     )
 
 
-def _scores(wins: NDArray[np.float64], painters: Sequence[str]) -> dict[str, Interval]:
+def _captions(votes: Iterable[Answer], captions: Sequence[str]) -> list[str]:
+    return [captions[vote.question.left.prompt] for vote in votes]
+
+
+def _worth(vote: Answer, first: str) -> float:
+    """1 for the first painter, 0 for the other, ½ for neither."""
+    return 0.5 if vote.preferred is None else float(vote.preferred == first)
+
+
+def _share(first: str, votes: Sequence[Answer], captions: Sequence[str]) -> Interval:
+    """Mean over pairs of the first's share of a pair's votes."""
+    prompts = [vote.question.left.prompt for vote in votes]
+    of = Counter(prompts)
+    weights = np.array([1 / (len(of) * of[prompt]) for prompt in prompts])
+    worth = np.array([_worth(vote, first) for vote in votes])
+    share = min(max(float(weights @ worth), 0.0), 1.0)
+    cells = statistics.parts(
+        weights * (worth - share), _captions(votes, captions), [vote.rater for vote in votes]
+    )
+    low, high = statistics.bounded(
+        share, statistics.squared_margin(cells), most=1, units=statistics.units(cells)
+    )
+    return Interval(share, low, high, len(of))
+
+
+def _sign(first: str, votes: Sequence[Answer], captions: Sequence[str]) -> SignTest:
+    leanings: defaultdict[str, float] = defaultdict(float)
+    for vote, caption in zip(votes, _captions(votes, captions), strict=True):
+        leanings[caption] += _worth(vote, first) - 0.5
+    return preferences.sign_test(list(leanings.values()))
+
+
+def _scores(
+    votes: Sequence[Answer], painters: Sequence[str], captions: Sequence[str]
+) -> dict[str, Interval]:
     """Scores of all painters; of none while some of them were not compared yet."""
+    of = _captions(votes, captions)
+    if len(set(of)) < 2:
+        return {}
+    places = [sorted(map(painters.index, _painters(vote))) for vote in votes]
+    ballots = Ballots(
+        first=[first for first, _ in places],
+        second=[second for _, second in places],
+        worth=[
+            _worth(vote, painters[first])
+            for vote, (first, _) in zip(votes, places, strict=True)
+        ],
+        captions=of,
+        raters=[vote.rater for vote in votes],
+    )
     try:
-        return dict(zip(painters, preferences.bradley_terry(wins), strict=True))
+        found = preferences.scores(ballots, len(painters))
     except ValueError:
         return {}
+    return dict(zip(painters, found, strict=True))
 
 
 def _kappa(
-    votes: Sequence[Answer], painters: Sequence[str], resamples: int, seed: int
-) -> tuple[float | None, float | None, float | None]:
-    """Kappa over (pair, dimension) items, with an interval by resampling the pairs."""
-    answers: list[str | None] = [*painters, None]
-    items: dict[tuple[frozenset[Picture], str], list[int]] = {}
+    first: str, second: str, votes: Sequence[Answer], captions: Sequence[str]
+) -> Interval | None:
+    """Kappa over (pair, dimension) items, chance by dimension."""
+    answers = [first, second, None]
+    items: dict[tuple[int, str], list[int]] = {}
     for vote in votes:
-        both = frozenset((vote.question.left, vote.question.right))
-        row = items.setdefault((both, vote.question.dimension), [0] * len(answers))
-        row[answers.index(vote.preferred)] += 1
-    pairs: dict[frozenset[Picture], list[list[int]]] = {}
-    for (both, _), row in items.items():
-        pairs.setdefault(both, []).append(row)
-    whole = preferences.fleiss_kappa(list(items.values()))
-    if whole is None:
-        return None, None, None
-    low, high = _resampled(
-        [np.array(rows) for rows in pairs.values()],
-        preferences.fleiss_kappa,
-        min(resamples, _KAPPA_RESAMPLES),
-        seed,
+        item = (vote.question.left.prompt, vote.question.dimension)
+        items.setdefault(item, [0, 0, 0])[answers.index(vote.preferred)] += 1
+    prompts, dimensions = zip(*items, strict=True)
+    return preferences.kappa(
+        list(items.values()), dimensions, [captions[prompt] for prompt in prompts]
     )
-    return whole, low, high
-
-
-def _resampled(
-    clusters: Sequence[NDArray[np.int64]],
-    estimate: Callable[[NDArray[np.int64]], float | None],
-    resamples: int,
-    seed: int,
-) -> tuple[float | None, float | None]:
-    """Ends of the bootstrap percentile interval of ``estimate`` over whole clusters."""
-    random = np.random.default_rng(seed)
-    drawn = []
-    for _ in range(resamples):
-        chosen = random.integers(len(clusters), size=len(clusters))
-        value = estimate(np.concatenate([clusters[i] for i in chosen]))
-        if value is not None:
-            drawn.append(value)
-    if not drawn:
-        return None, None
-    low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return float(low), float(high)

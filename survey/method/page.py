@@ -1,4 +1,4 @@
-"""What a study found, as people read it: a page of its own, or a section of the report."""
+"""Results page of a study, and its section of the evaluation page."""
 
 import importlib.resources
 import itertools
@@ -39,7 +39,8 @@ class Page:
         name: Of the study.
         painters: Labels by painter.
         dimensions: Names by dimension.
-        pairs: Prompts on which each two painters met.
+        pairs: Pairs on which each two painters met.
+        captions: How many different captions the pairs have.
         coverage: By group.
         checks_passed: Share of checks to be answered rightly by those who count.
         study: What was found.
@@ -50,6 +51,7 @@ class Page:
     painters: Mapping[str, str]
     dimensions: Mapping[str, str]
     pairs: int
+    captions: int
     coverage: Mapping[str, Coverage]
     checks_passed: float
     study: Study
@@ -83,7 +85,7 @@ def section(page: Page) -> Markup:
 def sentence(page: Page) -> str:
     """Return the finding in a sentence: who was preferred to whom, how often, how sure."""
     if not page.study.findings:
-        return "Nobody has answered yet."
+        return "There are no answers yet."
     group = EVERYBODY if len(page.coverage) > 1 else next(iter(page.coverage))
     found = page.study.finding(OVERALL, group)
     said = "; ".join(_preferred(page, one) for one in found.comparisons)
@@ -97,7 +99,8 @@ def _preferred(page: Page, one: Comparison) -> str:
     rate = one.rate
     return (
         f"{first} was preferred to {second} in {_percent(rate.estimate)} of the decided "
-        f"answers (95% interval {_percent(rate.low)} to {_percent(rate.high)})"
+        f"answers (95% interval over captions and people {_percent(rate.low)} to "
+        f"{_percent(rate.high)})"
     )
 
 

@@ -1,6 +1,7 @@
-"""``atelier agreement``: does the annotator see what the starter's painter meant?
+"""``atelier agreement``: how often the annotator reads the poles that were drawn.
 
-The painter's ground truth lies in no file; it is drawn again here, for this table alone.
+The poles that were drawn are not stored in a file; they are drawn again here, for this table
+alone.
 """
 
 from collections.abc import Sequence
@@ -67,14 +68,14 @@ def through_codec(pixels: Pictures) -> tuple[Pictures, float]:
     """
     import torch
 
-    from atelier.models import pca_codec
+    from atelier.models import codec
     from atelier.models.sampling import to_pixels
 
     base = read_profile(paths.profile(PROFILE)).base
     if base is None or base.codec.kind != "pca":
         raise ValueError(f"the {PROFILE} profile has no codec of its own")
     sketches = [drawing.pixels for drawing in starter.sketchbook(_CODEC_DRAWINGS, SEED)]
-    fitted = pca_codec.fit(
+    fitted = codec.fit(
         to_pixels(np.stack(sketches)), base.codec.patch_pixels, base.codec.channels
     )
     with torch.inference_mode():

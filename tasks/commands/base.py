@@ -1,7 +1,7 @@
-"""``atelier base``: a small painter from nothing, where none can be downloaded.
+"""``atelier base``: trains a small base model from random weights.
 
-It is to the demo what SDXL is to a user: an input, not a stage. Captions of the
-sketchbook name subject and hue only, so the base draws good and bad poles alike.
+A base model is an input, as SDXL is for a user, and not a stage. Captions of the sketchbook
+name only subject and hue, so the base draws good and bad poles alike.
 """
 
 import json
@@ -19,7 +19,7 @@ from atelier.config.base import BaseParams, FolderCodec, PCACodec
 from atelier.config.profile import Profile
 from atelier.criteria import dataset, tree
 from atelier.errors import ArtifactError, ImageError, ParamsError
-from atelier.models import pca_codec, sampling
+from atelier.models import codec, sampling
 from atelier.models.denoiser import Denoiser, quiet
 from atelier.models.small import pipelines
 from atelier.objectives import denoising
@@ -111,7 +111,7 @@ def _read(params: BaseParams, profile: Profile) -> _Captioned:
 
 
 def _read_folder(folder: Path, most: int, profile: Profile) -> _Captioned:
-    """Pictures of a folder, mirrored ones beside them, with captions as annotate has them."""
+    """Pictures of a folder and their mirror images, with captions as annotate has them."""
     pictures, captions = [], []
     for entry in dataset.find(folder, profile.annotate.captions).entries[:most]:
         try:
@@ -151,7 +151,7 @@ def _untrained(params: BaseParams, captioned: _Captioned, profile: Profile) -> D
 
 def _codec(params: PCACodec | FolderCodec, pixels: Tensor) -> Any:
     if isinstance(params, PCACodec):
-        return pca_codec.fit(pixels[:_CODEC_PICTURES], params.patch_pixels, params.channels)
+        return codec.fit(pixels[:_CODEC_PICTURES], params.patch_pixels, params.channels)
     from diffusers import AutoencoderTiny
 
     if not Path(params.path).is_dir():
@@ -179,7 +179,7 @@ def _save(painter: Denoiser, target: Path) -> None:
 
 
 def _write_card(painter: Denoiser, params: BaseParams, target: Path) -> None:
-    """Say beside the weights how they were made."""
+    """Write a file next to the weights that describes how they were made."""
     card = {
         "made_by": "atelier base",
         "parameters": _count(painter.network),
@@ -200,8 +200,7 @@ def _grid(
         painter,
         chosen,
         range(len(chosen)),
-        steps=sampled.steps,
-        guidance=guidance,
+        sampling.Sampling(sampled.steps, guidance),
         pixels=profile.model.pixels,
         batch_images=sampled.batch_images,
         report=silent,

@@ -1,8 +1,9 @@
-"""``atelier compare A B``: two registered models on one protocol, with intervals.
+"""``atelier compare A B``: two registered models, compared with intervals.
 
 Both paint the same test captions from the same noise, one annotator judges both, and the
-difference is taken picture by picture. The alias ``serving`` is on the model that was found
-better last; unlike ``champion``, which follows dvc.lock, nothing but this moves it, by
+difference is taken picture by picture, with an interval over captions. The alias ``serving``
+is on the model that was found better last; unlike ``champion``, which follows dvc.lock, nothing
+but this moves it, by
 
     the rule: B takes the place of A if the 95% interval of #A_neg(B) - #A_neg(A) lies below
     zero, and B's FID is at most (1 + slack) times A's.
@@ -32,9 +33,9 @@ from atelier.errors import ParamsError
 from atelier.metrics import comparison, negatives
 from atelier.metrics.comparison import Measured, Painted, Real, Result
 from atelier.metrics.fid import Distance
-from atelier.models import adapters, loading, sampling
+from atelier.models import adapters, loading, sampling, weight_files
 from tasks.annotation import painted_pictures
-from tasks.evaluation import captions, pictures, scoring
+from tasks.evaluation import candidates, captions, pictures, scoring
 from tasks.run import paths, progress
 from tasks.run.console import console
 from tasks.tracking import registry
@@ -52,11 +53,13 @@ class Side:
         name: As it was asked for.
         address: In the registry, with its number; None for the base.
         lora: Folder of its weights; None for the base.
+        guided: Whether it is sampled with guidance, where the profile has any.
     """
 
     name: str
     address: str | None
     lora: Path | None
+    guided: bool = True
 
 
 def run(profile: Profile, first: str, second: str, *, promote: bool, slack: float) -> None:
@@ -76,7 +79,7 @@ def run(profile: Profile, first: str, second: str, *, promote: bool, slack: floa
     profile_name = read_switch(paths.SWITCH)
     sides = [_side(name, profile_name, profile) for name in (first, second)]
     if promote and sides[1].address is None:
-        raise ParamsError("the base is no registered model, so it cannot be promoted")
+        raise ParamsError(f"{second} is no registered model, so it cannot be promoted")
     criteria = tree.parse(paths.JUDGED_BY)
     test = captions.records(profile)
     examined = captions.painted(test, profile.generate.prompts)
@@ -84,12 +87,11 @@ def run(profile: Profile, first: str, second: str, *, promote: bool, slack: floa
     painted = _judged(sides, files, criteria, profile)
     results = comparison.compare(
         painted,
-        _measured(painted, test, profile),
+        _measured(painted, test, examined, profile),
         criteria,
         scores={},
+        captions=[record.caption for record in examined],
         reference="A",
-        resamples=profile.report.bootstrap,
-        seed=profile.generate.seed,
     )
     verdict = judge(results["A"], results["B"], slack)
     said = _said(sides, results, verdict)
@@ -118,7 +120,8 @@ def judge(first: Result, second: Result, slack: float) -> Verdict:
     gap = second.difference
     reasons = [
         f"#A_neg(B) - #A_neg(A) is {gap.estimate:+.2f} [{gap.low:+.2f}, {gap.high:+.2f}] over "
-        f"{gap.count} pictures, which {'lies' if gap.high < 0 else 'does not lie'} below zero"
+        f"{gap.count} pictures of {second.captions} captions, which "
+        f"{'lies' if gap.high < 0 else 'does not lie'} below zero"
     ]
     kept = True
     if first.fid is None or second.fid is None:
@@ -141,25 +144,28 @@ def _side(name: str, profile_name: str, profile: Profile) -> Side:
     base = profile.model
     if name == "base":
         return Side(name, None, None)
+    if (brought := weight_files.brought(Path(name))) is not None:
+        return Side(Path(name).name, None, brought)
     address = registry.address(name, profile_name)
     if address is None and name == SERVING:
         return Side(f"base (nothing has the alias {SERVING} yet)", None, None)
     if address is None:
         raise ParamsError(
             f"{name} is not in the registry; it has {', '.join(registry.listed(profile_name))}"
+            "; a LoRA that is a file or a folder is named by its path"
         )
     objective = profile.cpo.objectives.get(registry.known(address)[0])
     if objective is not None and objective.objective == "npo":
         raise ParamsError(
             f"{name} was trained by npo: it guides another model and paints nothing"
         )
-    model, folder = registry.fetch(address)
+    model, folder, guided = registry.fetch(address)
     if (model.source, model.revision) != (base.source, base.revision):
         raise ParamsError(
             f"{name} was trained on {model.source} at {model.revision}, the profile in force "
             f"has {base.source} at {base.revision}; models of two bases are not compared here"
         )
-    return Side(name, address, folder)
+    return Side(name, address, folder, guided)
 
 
 def _paint(
@@ -181,8 +187,7 @@ def _paint(
                     painter,
                     prompts,
                     captions.seeds(profile.generate.seed, len(records)),
-                    steps=profile.generate.steps,
-                    guidance=profile.generate.guidance,
+                    candidates.how(profile).of(guided=one.guided),
                     pixels=profile.model.pixels,
                     batch_images=profile.generate.batch_images,
                     report=progress.after(len(files) * len(records), report),
@@ -219,7 +224,10 @@ def _judged(
 
 
 def _measured(
-    painted: Mapping[str, Painted], test: Sequence[Record], profile: Profile
+    painted: Mapping[str, Painted],
+    test: Sequence[Record],
+    examined: Sequence[Record],
+    profile: Profile,
 ) -> dict[str, Measured]:
     network = scoring.extractor(profile, scoring.survey(profile))
     real = None
@@ -232,6 +240,7 @@ def _measured(
             None if network is None else network.features(one.images),
             real,
             metrics=["fid", "kid"],
+            captions=[record.caption for record in examined],
             extractor=None if network is None else network.name,
             seed=profile.generate.seed,
         )
@@ -254,6 +263,7 @@ def _said(
     assert results["B"].difference is not None
     return {
         **rows,
+        "captions": results["B"].captions,
         "difference": dataclasses.asdict(results["B"].difference),
         "better": verdict.better,
         "why": verdict.why,
@@ -265,7 +275,8 @@ def _plain(distance: Distance | None) -> dict[str, Any] | None:
 
 
 def _table(sides: Sequence[Side], results: dict[str, Result]) -> Table:
-    table = Table(title="The same captions and noise, one annotator; lower is better")
+    over = f"{results['A'].attributes.negatives.count} pictures of {results['A'].captions}"
+    table = Table(title=f"The same {over} captions and noise, one annotator; lower is better")
     for heading in ("", "model", "#A_neg", "B - A, paired", "FID"):
         table.add_column(heading, overflow="fold")
     for letter, one in _lettered(sides):

@@ -1,4 +1,4 @@
-"""``atelier conflicts``: which attributes pull θ apart, by what θ1 predicts of them."""
+"""``atelier conflicts``: angles between the directions of criteria in θ1."""
 
 import csv
 import io
@@ -31,7 +31,6 @@ FOLDER = paths.ARTIFACTS / "conflicts"
 _TEACHER = "theta1"
 _SHOWN = 12  # pairs that the terminal shows of each end
 _LEAST = 5  # images in which two criteria must have met
-_RESAMPLES = 2000
 
 
 @dataclass(frozen=True)
@@ -75,7 +74,7 @@ def run(profile: Profile, look: Look) -> Path:
         for row, record in enumerate(chosen):
             found.append(_met(painter, encoded, row, record, criteria, profile, look.times))
             report(row + 1, {})
-    rows = conflicts.met(found, least=_LEAST, resamples=_RESAMPLES, seed=profile.generate.seed)
+    rows = conflicts.met(found, [record.caption for record in chosen], least=_LEAST)
     if not rows:
         raise ArtifactError(
             f"no two criteria are active together in {_LEAST} of {len(chosen)} images; raise "

@@ -1,22 +1,27 @@
-"""``atelier export``: a LoRA in the layout that other programs read."""
+"""``atelier export``: a LoRA in the layout of other programs."""
 
 from pathlib import Path
 
+import torch
+
+from atelier.config.model import ModelParams
 from atelier.config.profile import Profile
 from atelier.errors import ParamsError
-from atelier.models import adapters, export, loading
+from atelier.models import adapters, export, loading, lora_files, weight_files
+from atelier.models.export import About
 from tasks.commands.paint import named
 
-_NAME = "exported"
 
-
-def run(profile: Profile, model: str, file: Path) -> None:
+def run(profile: Profile, model: str, file: Path, dtype: str | None = None) -> None:
     """Write a model's LoRA in kohya's layout, as ComfyUI and AUTOMATIC1111 read it.
+
+    Of the base only configurations are read.
 
     Args:
         profile: Says which base and which objectives there are.
         model: As ``atelier generate --model`` takes it.
         file: What is written.
+        dtype: Precision of the weights, as torch calls it; None leaves them as they are.
 
     Raises:
         ParamsError: The model is unknown, is the bare base, or full weights.
@@ -26,13 +31,30 @@ def run(profile: Profile, model: str, file: Path) -> None:
     chosen = named(model, profile)
     if chosen.lora is None:
         raise ParamsError(f"{model!r} has no LoRA to export; name theta1 or an objective")
-    if adapters.file(chosen.lora).name == adapters.FULL:
+    path = weight_files.brought(chosen.lora)
+    if path is None:
+        raise adapters.absent(chosen.lora)
+    if path.name == adapters.FULL:
         raise ParamsError(
             f"{model!r} is full weights, no LoRA; {chosen.lora} is a model in diffusers' "
             "layout, which is loaded in place of the base's"
         )
     if file.suffix != ".safetensors":
         raise ParamsError(f"{file} should end in .safetensors, by which readers know it")
-    painter = loading.load(chosen.base)
-    adapters.attach(painter, _NAME, chosen.lora)
-    export.export(painter, _NAME, file)
+    target = loading.skeleton(chosen.base)
+    lora = lora_files.read(path, target)
+    about = About(
+        title=file.stem,
+        base=_public(chosen.base),
+        comment=lora.header.get("ss_training_comment") or f"{chosen.name}, made by atelier",
+        pixels=chosen.base.pixels,
+        predicts=loading.predicts(chosen.base) if target.component == "unet" else None,
+    )
+    export.write(lora, target, file, about, None if dtype is None else getattr(torch, dtype))
+
+
+def _public(base: ModelParams) -> str:
+    """What a base is called; of a folder its name, for its place is nobody's business."""
+    if base.revision is None:
+        return Path(base.source).name
+    return f"{base.source} at {base.revision}"

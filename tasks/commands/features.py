@@ -1,8 +1,8 @@
-"""``atelier features``: the network whose features FID compares, and a second opinion.
+"""``atelier features``: trains the feature network and the independent judge.
 
-Like the base it is an input, not a stage: trained once on a sketchbook of its own, and
-committed. Its judgement is independent of the annotator's, so it is made from what the
-drawings' painter knows, and its drawings are neither the base's nor those of ``data/``.
+Like the base it is an input, not a stage: it was trained once, on its own sketchbook, and
+committed. Its judgement is independent of the annotator's: its labels are the poles that were
+drawn, and its drawings are neither the base's nor those of ``data/``.
 """
 
 from atelier.starter import drawings as starter

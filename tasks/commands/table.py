@@ -1,4 +1,4 @@
-"""``atelier results``: what the report found, on one screen, and where to look on."""
+"""``atelier results``: the results of ``report`` as a table."""
 
 import csv
 import json
@@ -12,7 +12,7 @@ from atelier.errors import ArtifactError
 from tasks.evaluation import candidates
 from tasks.run import paths
 from tasks.run.console import console
-from tasks.tracking import mlflow_runs
+from tasks.tracking import connection
 
 
 def run() -> None:
@@ -31,13 +31,16 @@ def run() -> None:
         said = f"Unavailable: {', '.join(absent)}; `atelier weights` says what they need"
         out.print(escape(said), style="dim", highlight=False)
     out.print(f"Report      {paths.PAGE}")
-    out.print(f"MLflow      {mlflow_runs.ui_command()}", soft_wrap=True)
+    out.print(f"MLflow      {connection.ui_command()}", soft_wrap=True)
     out.print("Prefect     atelier up", soft_wrap=True)
 
 
 def _table(metrics: dict[str, dict[str, float]], roots: dict[str, dict[str, float]]) -> Table:
     names = list(next(iter(roots.values())))
-    table = Table(title="Negative attributes an image, with 95% interval; lower is better")
+    captions = next(iter(metrics.values())).get("captions")  # absent in older evaluations
+    over = "" if captions is None else f" over {captions:.0f} captions"
+    title = f"Negative attributes an image, with 95% interval{over}; lower is better"
+    table = Table(title=title)
     table.add_column("painter")
     for heading in ("#A_neg", "FID", *names):
         table.add_column(heading, justify="right")

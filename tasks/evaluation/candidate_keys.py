@@ -35,6 +35,7 @@ def of(profile: Profile, candidates: Sequence[Candidate]) -> dict[str, str]:
             shared,
             *(weight_files.file(folder) for folder in one.loras().values()),
             "with positives" if one.with_positives else "",
+            "" if one.guided else "without guidance",
             "" if one.negative is None else f"beside {one.negative.w}",
         )
         for one in candidates

@@ -1,4 +1,4 @@
-"""Who is compared: base, θ1 with and without being told, and the θ of each objective."""
+"""Candidates of the comparison: base, θ1, sft+positives, the θ of each objective."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,6 +7,7 @@ from atelier.config.objectives import Objective
 from atelier.config.profile import Profile
 from atelier.errors import ArtifactError
 from atelier.models import weight_files
+from atelier.models.sampling_settings import Sampling
 from atelier.reports.evaluation_data import Sweep
 from tasks.run import paths
 
@@ -41,6 +42,7 @@ class Candidate:
         adapter: Name of its LoRA in the network; None for the base.
         folder: Where its LoRA and curve lie; None for the base.
         negative: What guidance leads away from; None for the painter itself, unprompted.
+        guided: Whether it is sampled with the guidance of the others; else with none.
         with_positives: Whether prompts name the good pole of every active criterion.
     """
 
@@ -50,7 +52,12 @@ class Candidate:
     adapter: str | None
     folder: Path | None
     negative: Negative | None = None
+    guided: bool = True
     with_positives: bool = False
+
+    def how(self, profile: Profile) -> Sampling:
+        """Return how it is sampled."""
+        return how(profile).of(guided=self.guided)
 
     def loras(self) -> dict[str, Path]:
         """Return the folder of each LoRA that it paints with, by its name in the network."""
@@ -60,6 +67,12 @@ class Candidate:
         if self.negative is not None:
             found[self.negative.adapter] = self.negative.folder
         return found
+
+
+def how(profile: Profile) -> Sampling:
+    """Return how a profile samples, but for candidates that are not guided."""
+    sampled = profile.generate
+    return Sampling(sampled.steps, sampled.guidance, sampled.distilled_guidance)
 
 
 def of(profile: Profile) -> list[Candidate]:
@@ -91,8 +104,12 @@ def of(profile: Profile) -> list[Candidate]:
     ]
     for name, objective in profile.cpo.objectives.items():
         if objective.negative_branch() is None:
-            about = f"{objective.about()}; prompted with captions alone."
-            found.append(Candidate(name, f"θ {name}", about, name, paths.CPO / name))
+            guided = not objective.sampled_without_guidance()
+            about = f"{objective.about()}; prompted with captions alone" + (
+                "." if guided else ", and sampled without guidance."
+            )
+            folder = paths.CPO / name
+            found.append(Candidate(name, f"θ {name}", about, name, folder, guided=guided))
     alone = {one.name: one for one in found}
     for name, objective in profile.cpo.objectives.items():
         branch = objective.negative_branch()

@@ -109,6 +109,7 @@ def subjects(compared: Sequence[Candidate], profile: Profile) -> Iterable[model_
                 base=profile.model,
                 shipped=source.is_dir(),
                 settings=settings.of(one.name, profile),
+                sampling=one.how(profile).in_words(),
             )
 
 

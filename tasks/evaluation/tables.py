@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from atelier.metrics import fid, kid, memorization, vendi
@@ -26,6 +26,7 @@ def headline(result: Result) -> dict[str, float]:
         "negatives": found.negatives.estimate,
         "negatives_low": found.negatives.low,
         "negatives_high": found.negatives.high,
+        "captions": result.captions,
         "positives": found.positives.estimate,
     }
     if result.second is not None:
@@ -38,6 +39,7 @@ def headline(result: Result) -> dict[str, float]:
         row["vendi"] = result.diversity
     if result.nearest is not None:
         row["memorisation"] = result.nearest.share.estimate
+        row["memorisation_expected"] = result.nearest.expected.estimate
     for name, score in result.scores.items():
         row |= {name: score.mean.estimate, f"{name}_low": score.mean.low}
         row[f"{name}_high"] = score.mean.high
@@ -64,9 +66,13 @@ def suite(entries: Mapping[str, Entry], extractor: str | None) -> dict[str, Any]
     }
 
 
-def rows(results: Mapping[str, Result]) -> dict[str, Rows]:
+def rows(results: Mapping[str, Result], captions: Sequence[str]) -> dict[str, Rows]:
     """Return the tables that ``dvc plots`` draws and spreadsheets open, by file name."""
-    tables: dict[str, Rows] = {}
+    tables: dict[str, Rows] = {
+        "prompts": [
+            {"prompt": place, "caption": caption} for place, caption in enumerate(captions)
+        ]
+    }
 
     def add(table: str, painter: str, **values: str | float) -> None:
         tables.setdefault(table, []).append({"painter": painter, **values})

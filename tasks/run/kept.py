@@ -1,4 +1,4 @@
-"""Parts of a stage's result that are kept, because nothing that made them changed.
+"""Kept parts of a stage's result, reused because nothing that made them changed.
 
 A part is a folder in a stage's out: the θ of an objective, the pictures of a candidate. Its
 file ``made_of.json`` holds the key of everything that made it, and the sha256 of each of its

@@ -1,4 +1,4 @@
-"""Where things lie: the only code that knows a path; all relative to the repository root."""
+"""Paths of all files, relative to the repository root."""
 
 import os
 from pathlib import Path

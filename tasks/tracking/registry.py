@@ -1,12 +1,12 @@
-"""MLflow's model registry follows dvc.lock: ``atelier registry``.
+"""MLflow model registry, kept in agreement with dvc.lock: ``atelier registry``.
 
-A stage that DVC skips, restores or pulls says nothing to MLflow, so the registry is not
-written by the stages but reconciled with dvc.lock, as often as one likes:
+A stage that DVC skips, restores or pulls does not run, so the stages do not write the registry;
+it is reconciled with dvc.lock, any number of times:
 
 * θ1 is a version of ``atelier-<profile>-theta1``, each θ one of ``atelier-<profile>-theta``,
   known by the md5 that DVC gives the LoRA: the same weights are the same version;
 * a version's bytes come from DVC's cache, and its source is the run that wrote them;
-* what evaluate measured is attached to the model, and its headlines are the version's tags,
+* what the report says is attached to the model, and its headlines are the version's tags,
   provided that it was measured on these very weights;
 * the alias ``champion`` is on the θ of this dvc.lock that has the lowest #A_neg among those
   whose FID is no worse than the base's; where there is none, on none. After a revert it is
@@ -32,7 +32,7 @@ from atelier.config.model import ModelParams, recorded_model
 from atelier.config.profile import Profile, read_profile, read_switch
 from atelier.errors import ArtifactError
 from tasks.run import locked_outs, paths
-from tasks.tracking import mlflow_runs
+from tasks.tracking import connection, mlflow_runs, sync
 from tasks.training import settings
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 LORA = "pytorch_lora_weights.safetensors"
 FULL = "diffusion_pytorch_model.safetensors"  # all weights, with their config beside
-BASE, THETA1 = "base", "theta1"  # painters, as evaluate names them; a θ has its objective's
+BASE, THETA1 = "base", "theta1"  # candidates, as the report names them; a θ has its objective's
 CHAMPION = "champion"
 _CARD = "README.md"
 _FROM_DVC = "atelier.from-dvc"  # the tag of a run that stands for weights that were pulled
@@ -66,7 +66,7 @@ class Weights:
 
 @dataclasses.dataclass(frozen=True)
 class Measured:
-    """What evaluate wrote: the suite of each painter, and the md5 of the file."""
+    """What the report wrote: the suite of each painter, and the md5 of the file."""
 
     md5: str
     suites: Mapping[str, Mapping[str, float]]
@@ -83,7 +83,7 @@ def run(*, evaluating: bool = False) -> None:
     """Bring the registry up to date; MLflow being away is said, and is no error.
 
     Args:
-        evaluating: Called at the end of ``evaluate``: its results are fresh, though dvc.lock
+        evaluating: Called at the end of ``report``: its results are fresh, though dvc.lock
             does not know them yet.
 
     Raises:
@@ -92,7 +92,7 @@ def run(*, evaluating: bool = False) -> None:
     name = read_switch(paths.SWITCH)
     profile = read_profile(paths.profile(name))
     try:
-        mlflow_runs.deliver()
+        sync.deliver()
         if mlflow_runs.STUDY in os.environ:
             lines = ["the models of a study's experiments are not registered"]
         else:
@@ -105,8 +105,8 @@ def run(*, evaluating: bool = False) -> None:
         sys.stdout.write(f"registry: {line}\n")
 
 
-def fetch(address: str) -> tuple[ModelParams, Path]:
-    """Return the base and the folder of the LoRA of a registered model.
+def fetch(address: str) -> tuple[ModelParams, Path, bool]:
+    """Return the base and the LoRA's folder of a registered model, and whether it is guided.
 
     Args:
         address: ``models:/<name>/<version>`` or ``models:/<name>@<alias>``.
@@ -118,15 +118,15 @@ def fetch(address: str) -> tuple[ModelParams, Path]:
     import mlflow
     from mlflow.exceptions import MlflowException
 
-    with mlflow_runs.alone():
-        mlflow_runs.client()
+    with connection.alone():
+        connection.client()
         try:
             folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=address))
         except (MlflowException, OSError) as error:
             raise ArtifactError(
-                mlflow_runs.without_password(
+                connection.without_password(
                     f"{address} cannot be read from MLflow at "
-                    f"{mlflow_runs.tracking_uri()}: {error}"
+                    f"{connection.tracking_uri()}: {error}"
                 )
             ) from None
     try:
@@ -142,7 +142,7 @@ def fetch(address: str) -> tuple[ModelParams, Path]:
     beside = root / base.source
     if beside.is_dir():
         base = base.model_copy(update={"source": os.path.relpath(beside)})
-    return base, lora
+    return base, lora, not config.get("sampled_without_guidance", False)
 
 
 def known(address: str) -> tuple[str, str]:
@@ -157,8 +157,8 @@ def known(address: str) -> tuple[str, str]:
     from mlflow.exceptions import MlflowException
 
     name, _, number = address.removeprefix("models:/").partition("/")
-    with mlflow_runs.alone():
-        mlflow = mlflow_runs.client()
+    with connection.alone():
+        mlflow = connection.client()
         try:
             if "@" in name:
                 version = mlflow.get_model_version_by_alias(*name.split("@", 1))
@@ -167,17 +167,17 @@ def known(address: str) -> tuple[str, str]:
             return version.tags["painter"], version.tags["dvc.md5"]
         except (MlflowException, KeyError, TypeError) as error:
             raise ArtifactError(
-                mlflow_runs.without_password(
+                connection.without_password(
                     f"{address} is no model that `atelier registry` made, in MLflow at "
-                    f"{mlflow_runs.tracking_uri()}: {error}"
+                    f"{connection.tracking_uri()}: {error}"
                 )
             ) from None
 
 
 def evaluated_weights() -> dict[str, str]:
-    """Return DVC's md5 of the weights that evaluate's results are of, by painter.
+    """Return DVC's md5 of the weights that the report's results are of, by candidate.
 
-    Empty where dvc.lock does not vouch for it: nothing was evaluated, or something changed.
+    Empty where dvc.lock does not vouch for it: there is no report, or something changed.
     """
     lock = _lock()
     measured = _measured(lock, evaluating=False)
@@ -208,14 +208,14 @@ def surveyed(
 
 def _as_it_was(error: Exception) -> str:
     said = f"the registry is as it was: {type(error).__name__}: {error}"
-    return mlflow_runs.without_password(said)[:200]
+    return connection.without_password(said)[:200]
 
 
 def _surveyed(
     study: str, md5: str, painters: Mapping[str, tuple[str, Mapping[str, float], str]]
 ) -> Iterator[str]:
-    with mlflow_runs.alone():
-        mlflow = mlflow_runs.client()
+    with connection.alone():
+        mlflow = connection.client()
         for weights, (painter, values, headline) in painters.items():
             key = f"tags.`dvc.md5` = '{weights}'"
             for version in mlflow.search_model_versions(key):
@@ -247,8 +247,8 @@ def address(name: str, profile: str) -> str | None:
     kind, at, alias = short.partition("@")
     registered, _, number = kind.partition("/")
     registered = f"atelier-{profile}-{registered}"
-    with mlflow_runs.alone():
-        mlflow = mlflow_runs.client()
+    with connection.alone():
+        mlflow = connection.client()
         try:
             version = (
                 mlflow.get_model_version_by_alias(registered, alias)
@@ -268,16 +268,16 @@ def listed(profile: str) -> list[str]:
     """
     from mlflow.exceptions import MlflowException
 
-    with mlflow_runs.alone():
+    with connection.alone():
         try:
-            found = mlflow_runs.client().search_model_versions(
+            found = connection.client().search_model_versions(
                 f"name LIKE 'atelier-{profile}-%'"
             )
         except MlflowException as error:
-            where = mlflow_runs.without_password(mlflow_runs.tracking_uri())
+            where = connection.without_password(connection.tracking_uri())
             raise ArtifactError(
                 f"MLflow at {where} does not answer, so its models are not known: "
-                + mlflow_runs.without_password(str(error))[:160]
+                + connection.without_password(str(error))[:160]
             ) from None
     names = [f"{one.name.removeprefix(f'atelier-{profile}-')}/{one.version}" for one in found]
     return ["base", *names]
@@ -286,17 +286,17 @@ def listed(profile: str) -> list[str]:
 def point(alias: str, to: str, why: str) -> None:
     """Move an alias to the model with the address ``to``, and write there why."""
     registered, version = to.removeprefix("models:/").split("/")
-    with mlflow_runs.alone():
-        mlflow = mlflow_runs.client()
+    with connection.alone():
+        mlflow = connection.client()
         mlflow.set_registered_model_alias(registered, alias, version)
         mlflow.set_model_version_tag(registered, version, f"{alias}.why", why)
 
 
 def log_comparison(profile: str, said: Mapping[str, Any], file: Path) -> None:
-    """Keep a comparison as a run of its own, beside the pipeline's."""
-    with mlflow_runs.alone():
-        mlflow = mlflow_runs.client()
-        at = mlflow_runs.experiment(mlflow, profile)
+    """Record a comparison as its own run, outside the pipeline's run."""
+    with connection.alone():
+        mlflow = connection.client()
+        at = connection.experiment(mlflow, profile)
         tags = mlflow_runs.provenance() | {
             "comparison": f"{said['B']['model']} against {said['A']['model']}",
             "better": str(said["better"]).lower(),
@@ -322,9 +322,9 @@ def _reconcile(name: str, profile: Profile, evaluating: bool) -> Iterator[str]:
         yield "dvc.lock has no trained model yet"
         return
     measured = _measured(lock, evaluating)
-    with mlflow_runs.alone():
-        mlflow = mlflow_runs.client()
-        at = mlflow_runs.experiment(mlflow, name)
+    with connection.alone():
+        mlflow = connection.client()
+        at = connection.experiment(mlflow, name)
         versions: dict[str, str] = {}
         for one in weights:
             registered = f"atelier-{name}-{one.kind}"
@@ -363,7 +363,7 @@ def _weights(lock: Mapping[str, Any]) -> Iterator[Weights]:
 
 
 def _measured(lock: Mapping[str, Any], evaluating: bool) -> Measured | None:
-    """Return evaluate's results, if they are of the weights in dvc.lock."""
+    """Return the report's results, if they are of the weights in dvc.lock."""
     file = paths.SUITES
     if not file.is_file() or not (evaluating or _fresh(lock, file)):
         return None
@@ -425,7 +425,11 @@ def _version(
         source=f"models:/{model}",
         run_id=source,
         model_id=model,
-        tags=_tags(one) | mlflow_runs.provenance() | _base(profile) | _code(),
+        tags=_tags(one)
+        | ({"sampled_without_guidance": "true"} if _unguided(one, profile) else {})
+        | mlflow_runs.provenance()
+        | _base(profile)
+        | _code(),
     )
     return _sole_version(mlflow, registered, one) or str(made.version), ", new"
 
@@ -492,6 +496,7 @@ def _save(folder: Path, one: Weights, profile: Profile) -> None:
     from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 
     sampled = profile.generate
+    guidance = 1.0 if _unguided(one, profile) else sampled.guidance
     with tempfile.TemporaryDirectory() as lora:
         with locked_outs.opened() as outs:
             beside = [one.file.with_name("config.json")] if one.file.name == FULL else []
@@ -505,7 +510,9 @@ def _save(folder: Path, one: Weights, profile: Profile) -> None:
                 "root": str(Path.cwd()),
                 "model": profile.model.model_dump(),
                 "steps": sampled.steps,
-                "guidance": sampled.guidance,
+                "guidance": guidance,
+                "distilled_guidance": sampled.distilled_guidance,
+                "sampled_without_guidance": _unguided(one, profile),
                 "batch_images": sampled.batch_images,
             },
             input_example=pd.DataFrame({"prompt": ["a landscape in blue"], "seed": [1]}),
@@ -515,7 +522,7 @@ def _save(folder: Path, one: Weights, profile: Profile) -> None:
                 params=ParamSchema(
                     [
                         ParamSpec("steps", "long", sampled.steps),
-                        ParamSpec("guidance", "double", sampled.guidance),
+                        ParamSpec("guidance", "double", guidance),
                     ]
                 ),
             ),
@@ -531,18 +538,22 @@ def _source_run(mlflow: "MlflowClient", at: str, one: Weights) -> str:
     found = mlflow.search_runs([at], f"tags.`{tag}` = '{one.md5}'", max_results=1)
     if found:
         return str(found[0].info.run_id)
-    run = mlflow_runs.made_once(
+    run = sync.made_once(
         mlflow,
         at,
-        _FROM_DVC,
+        (_FROM_DVC, f"{one.painter} {one.md5}"),
         name=f"{one.painter} (from DVC)",
-        tags=mlflow_runs.provenance()
-        | _tags(one)
-        | {"mlflow.source.name": "dvc pull", _FROM_DVC: f"{one.painter} {one.md5}"},
+        tags=mlflow_runs.provenance() | _tags(one) | {"mlflow.source.name": "dvc pull"},
         started=time.time_ns() // 1_000_000,
     )
     mlflow.set_terminated(run)
     return run
+
+
+def _unguided(one: Weights, profile: Profile) -> bool:
+    """Whether these weights learned what guidance adds, and are sampled without."""
+    objective = profile.cpo.objectives.get(one.painter)
+    return objective is not None and objective.sampled_without_guidance()
 
 
 def _base(profile: Profile) -> dict[str, str]:
@@ -587,6 +598,9 @@ def _attach(
     known = mlflow.get_model_version(registered, version)
     model = known.source.removeprefix("models:/")  # the SQL store forgets its model_id
     headline = f"{known.tags['painter']}: #A_neg {suite['negatives']:.2f}"
+    if "captions" in suite:
+        ends = f"[{suite['negatives_low']:.2f}, {suite['negatives_high']:.2f}]"
+        headline += f" {ends} over {suite['captions']} captions"
     if "fid" in suite:
         headline += f", FID {suite['fid']:.2f}"
     if _put_card(mlflow, registered, version, model, known.tags):
@@ -605,7 +619,7 @@ def _attach(
 def _put_card(
     mlflow: "MlflowClient", registered: str, version: str, model: str, tags: Mapping[str, str]
 ) -> bool:
-    """Put the model card beside the weights, unless it is there; say whether there is one.
+    """Write the model card next to the weights, unless it is there; say whether there is one.
 
     It has a tag of its own: a clone may have pulled the numbers first and the cards later.
     """

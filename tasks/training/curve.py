@@ -1,4 +1,4 @@
-"""Training curves: a line a report, kept through interruptions, written for ``dvc plots``."""
+"""Training curves: one line per report, kept through interruptions, for ``dvc plots``."""
 
 import json
 import math
@@ -13,10 +13,9 @@ from tasks.tracking.mlflow_runs import StageRun
 class Curve:
     """Takes a trainer's reports; hands them to the bar, to MLflow, and keeps them on disk."""
 
-    def __init__(self, folder: Path, name: str, bar: Report, tracked: StageRun) -> None:
+    def __init__(self, folder: Path, bar: Report, tracked: StageRun) -> None:
         self._file = folder / "curve.jsonl"
         self._bar, self._tracked = bar, tracked
-        self._prefix = f"{name}/" if name else ""
         self._cut = False  # whether the last line has no end: the next one would be lost in it
         self._rows = self._kept()
 
@@ -34,8 +33,7 @@ class Curve:
             with self._file.open("a", encoding="utf-8") as file:
                 file.write("\n" * self._cut + json.dumps({"step": step, **values}) + "\n")
         self._cut = False
-        logged = {f"{self._prefix}{k}": v for k, v in {**values, **told}.items()}
-        self._tracked.metrics(logged, step=step)
+        self._tracked.metrics({**values, **told}, step=step)
 
     def write(self, path: Path) -> None:
         """Write all rows as TSV, a column a value."""

@@ -1,4 +1,4 @@
-"""Records and pictures, encoded: what the training stages read, built once and cached."""
+"""The encoded data set that training stages read: built once, cached."""
 
 from collections.abc import Mapping, Sequence
 

@@ -1,9 +1,9 @@
-"""``atelier estimate sft``: what a training will need, against what the machine has.
+"""``atelier estimate sft|cpo``: memory, time and disk of a training.
 
-Counts follow from configurations, and what weights, gradients and optimizer occupy from those:
-they are *computed*. What passes need, and how long a step takes, nobody can compute well:
-``--check`` makes six steps of the real thing on some of the pictures, in a folder that is
-thrown away, and says what was *measured*.
+Parameter counts follow from configurations, and the size of weights, gradients and optimizer
+state from those: they are *computed*. The memory of a pass and the time of a step cannot be
+computed well: ``--check`` makes six real steps on some of the pictures, in a temporary folder,
+and prints what was *measured*.
 """
 
 import contextlib
@@ -12,7 +12,7 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from rich.markup import escape
 from rich.table import Table
@@ -35,15 +35,22 @@ _DEVICES = (1, 8, 64)
 
 
 class _Measured(StageRun):
-    """Takes what a stage tells and keeps the speed and memory of its last report."""
+    """Takes what a stage logs and keeps the speed and memory of its last report."""
 
     def __init__(self) -> None:
         super().__init__()
         self.told: dict[str, float] = {}
 
     def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
-        """Keep what is told."""
-        self.told |= {name.rpartition("/")[2]: value for name, value in values.items()}
+        """Keep what is logged."""
+        self.told |= values
+
+    @contextlib.contextmanager
+    def part(
+        self, name: str, settings: Mapping[str, Any], weights: Path
+    ) -> Iterator["_Measured"]:
+        """Keep what the training of an objective logs as well."""
+        yield self
 
 
 def run(stage: Stage, profile: Profile, *, check: bool) -> None:

@@ -1,4 +1,4 @@
-"""What objectives learn from: contrasts of prompts, pairs of pictures, a judge."""
+"""Inputs of objectives: contrasts of prompts, pairs of pictures, a judge."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -162,7 +162,13 @@ def _own_contrasts(
     roots = prompts.tree.roots() if contrasts.omegas else None
     draws = profile.cpo.attribute_draws if contrasts.by_confidence else None
     found = [
-        prompts.contrasts(record, contrasts.winner, draws=draws, roots=roots)
+        prompts.contrasts(
+            record,
+            contrasts.winner,
+            draws=draws,
+            roots=roots,
+            caption_wins=contrasts.caption_wins,
+        )
         for record in records
     ]
     return {

@@ -1,4 +1,4 @@
-"""What every training stage repeats: fit under a bar, keep the curve, put the weights back."""
+"""The trainer that training stages share: fit, curve, adapters, restore."""
 
 import contextlib
 import time
@@ -66,7 +66,6 @@ def teach(
     work: Path,
     tracked: StageRun,
     ranks: Ranks,
-    curve_name: str = "",
     look: Callable[[int], None] | None = None,
 ) -> Curve:
     """Train, or take the rest of an interrupted way; the painter then has what was learned.
@@ -81,7 +80,6 @@ def teach(
         work: Where checkpoints and curve lie meanwhile.
         tracked: The stage's run.
         ranks: The processes that train together.
-        curve_name: Of the curves in MLflow, before a slash.
         look: Told the steps done, while the weights are those; on the first process, or on
             all where they share the base.
 
@@ -96,7 +94,7 @@ def teach(
     with progress.bar(title, params.steps, "images", each=params.batch_images) as bar:
         if ranks.first:
             progress.say(_announced(title, trained, params, ranks))
-        curve = Curve(work, curve_name, bar, tracked)
+        curve = Curve(work, bar, tracked)
         pace = _Pace(params.batch_images)
         watch = _Watch(title, curve, params.drift_stop)
 

@@ -53,7 +53,7 @@ def build():
 
 
 def tiny(family, seed=0, text_tokens=12, text_chunks=1):
-    from atelier.models import pca_codec
+    from atelier.models import codec
     from atelier.models.denoiser import quiet
     from atelier.models.small import pipelines
 
@@ -63,7 +63,7 @@ def tiny(family, seed=0, text_tokens=12, text_chunks=1):
     with quiet():
         painter = pipelines.painter(
             {**NETWORKS, **VARIANTS}[family],
-            pca_codec.fit(pictures, 4, 4),
+            codec.fit(pictures, 4, 4),
             corpus,
             text_tokens=text_tokens,
             text_chunks=text_chunks,

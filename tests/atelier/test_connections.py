@@ -121,3 +121,13 @@ def test_a_certificate_is_the_advice_even_through_a_proxy(monkeypatch):
     said = connections.advice("https://far.example/v1", raised(OSError("x"), unknown))
 
     assert "SSL_CERT_FILE name a PEM file" in said
+
+
+def test_an_error_without_words_is_told_by_what_it_hides():
+    try:
+        try:
+            raise LookupError("inside")
+        except LookupError:
+            raise ValueError from None
+    except ValueError as error:
+        assert connections.cause(error) == "inside"  # noqa: PT017

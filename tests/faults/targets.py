@@ -237,6 +237,23 @@ def _captions(case: bytes, folder: Path, name: str) -> bool:
     return True
 
 
+def _caption_file(case: bytes, folder: Path) -> bool:
+    """Read a text beside a picture; it is a caption, or sets its picture aside."""
+    data = folder / "data"
+    data.mkdir(exist_ok=True)
+    for file in ("a.png", "b.png", "b.txt"):
+        (data / file).write_text("a boat")
+    (data / "a.txt").write_bytes(case)
+    found = dataset.find(data, None)
+    captions = {entry.file: entry.caption for entry in found.entries}
+    reasons = {one.file for one in found.quarantined}
+    assert captions["b.png"] == "a boat"
+    assert ("a.png" in captions) != ("a.png" in reasons)
+    kept = folder / "kept.jsonl"
+    kept.write_text(annotations.lines(found.quarantined), encoding="utf-8")
+    return "a.png" in captions
+
+
 def _pairs(case: bytes, folder: Path) -> bool:
     data = folder / "data"
     data.mkdir(exist_ok=True)
@@ -351,6 +368,63 @@ def _vlm() -> VLMParams:
         "cost_cap": None,
     }  # fmt: skip
     return VLMParams.model_validate({**values, **sound})
+
+
+@functools.cache
+def _network() -> Any:
+    """A small FLUX without weights, for which LoRAs are read."""
+    import torch
+    from diffusers import FluxPipeline, FluxTransformer2DModel
+
+    from atelier.models.lora_files import Target
+
+    with torch.device("meta"):
+        network = FluxTransformer2DModel(
+            in_channels=16, num_layers=1, num_single_layers=1, attention_head_dim=16,
+            num_attention_heads=2, joint_attention_dim=16, pooled_projection_dim=16,
+            axes_dims_rope=(4, 6, 6),
+        )  # fmt: skip
+    return Target("transformer", network, FluxPipeline)
+
+
+def _lora(case: bytes, folder: Path) -> bool:
+    """Read a LoRA; what is taken is finite, and of layers that there are."""
+    from atelier.models import lora_files
+
+    path = folder / "lora.safetensors"
+    path.write_bytes(case)
+    try:
+        found = lora_files.read(path, _network())
+    except AtelierError as error:
+        return _refused(error)
+    for name, (a, b, scale) in found.layers().items():
+        module = _network().network.get_submodule(name)
+        assert (b @ a).shape == module.weight.shape
+        assert (scale * (b @ a)).isfinite().all()
+    return True
+
+
+def _loras() -> list[bytes]:
+    """A layer in the layouts of several trainers."""
+    import safetensors.torch
+    import torch
+
+    a, b = torch.ones(2, 32), torch.ones(32, 2)
+    to_q, flat = "transformer_blocks.0.attn.to_q", "lora_unet_double_blocks_0_img_attn_proj"
+    layouts = [
+        {f"{prefix}{to_q}.lora_A.weight": a, f"{prefix}{to_q}.lora_B.weight": b}
+        for prefix in ("transformer.", "diffusion_model.", "base_model.model.", "")
+    ]
+    layouts.append(
+        {f"{flat}.lora_down.weight": a, f"{flat}.lora_up.weight": b, f"{flat}.alpha": a[0, 0]}
+    )
+    config = {f"transformer.{key}": value for key, value in {"r": 2, "lora_alpha": 4}.items()}
+    headers = [{}, {"lora_adapter_metadata": json.dumps(config)}]
+    return [
+        safetensors.torch.save({key: one.clone() for key, one in layout.items()}, header)
+        for layout in layouts
+        for header in headers
+    ]
 
 
 def _picture(case: bytes, folder: Path) -> bool:
@@ -628,6 +702,15 @@ TARGETS = {
         lambda: [{"file": "a.png", "caption": "a sea", "artwork": "one"}],
         mutations.as_json_lines,
     ),
+    "metadata.jsonl": Target(
+        lambda: [b'{"file_name": "a.png", "text": "a sea"}\n'],
+        functools.partial(_captions, name="metadata.jsonl"),
+        lambda: [{"file_name": "a.png", "text": "a sea"}],
+        mutations.as_json_lines,
+    ),
+    "caption files": Target(
+        lambda: ["a sea, a b\u00e9ach\n".encode(), b"a sea\na lake"], _caption_file
+    ),
     "pairs table": Target(
         _table_seeds(
             ("file_win", "file_lose", "caption"), ("a.png", "b.png", '"a sea, a boat"')
@@ -640,6 +723,7 @@ TARGETS = {
     "server's bodies": Target(
         _bodies, _body, lambda: json.loads(_bodies()[0]), mutations.as_json
     ),
+    "LoRAs of other trainers": Target(_loras, _lora),
     "environment and headers": Target(_settings_of_others, _environment),
     "pictures": Target(pictures, _picture),
 }

@@ -177,7 +177,7 @@ def test_a_bit_flipped_in_a_cache_entry(undisturbed, tmp_path, figure):
 
     said = workshop.repro("cpo", folder)
 
-    assert "was damaged on the disk, and is removed" in said
+    assert "was corrupted on disk, and is removed" in said
     right = workshop.outputs(undisturbed / "after", "cpo")
     assert workshop.outputs(folder, "cpo") == right
     figure(
@@ -195,7 +195,7 @@ def test_a_bit_flipped_in_a_cached_tensor(undisturbed, tmp_path, figure):
     assert process.wait(900) != 0
     said = (folder / "said.txt").read_text()
     assert "Traceback" not in said
-    assert "was damaged on the disk, and is removed; run the same command again" in said
+    assert "was corrupted on disk, and is removed; run the same command again" in said
     expect_undisturbed(folder, undisturbed, "cpo")
     figure(
         "Disk",

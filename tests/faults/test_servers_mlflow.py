@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from PIL import Image
 
 from atelier.config.profile import read_profile
 from tasks.run import paths
-from tasks.tracking import mlflow_runs, outbox, registry
+from tasks.tracking import connection, mlflow_runs, registry, sync
 from tests.faults.proxy import Proxy
 
 SECTION = "Servers away"
@@ -56,7 +57,7 @@ def server(tmp_path_factory, mlflow_database):
         yield port
     finally:
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, 15)
+            os.killpg(process.pid, signal.SIGKILL)  # a proxy may hold its connections open
         process.wait(30)
 
 
@@ -102,9 +103,7 @@ def place(tmp_path, monkeypatch, profile):
 def hasty(monkeypatch):
     """Patience at a fifth, so that many hangs fit into a test."""
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
-    for name in ("_ANSWER_SECONDS", "_POINT_SECONDS", "_DELIVERY_SECONDS"):
-        monkeypatch.setattr(mlflow_runs, name, getattr(mlflow_runs, name) / 5)
-    monkeypatch.setattr(mlflow_runs, "_UPLOAD_SECONDS", 10.0)
+    monkeypatch.setattr(sync, "_ANSWER_SECONDS", sync._ANSWER_SECONDS / 5)
 
 
 def break_down(proxy, fate):
@@ -135,8 +134,8 @@ def work(name, pipeline, monkeypatch, *, trouble=lambda point: None):
 
 def known(pipeline):
     """All that MLflow has of a pipeline, without names that chance or time gave."""
-    mlflow = mlflow_runs.client()
-    at = mlflow_runs.experiment(mlflow, "starter")
+    mlflow = connection.client()
+    at = connection.experiment(mlflow, "starter")
     parents = mlflow.search_runs([at], f"tags.`atelier.pipeline` = '{pipeline}'")
     found = []
     for parent in parents:
@@ -173,10 +172,10 @@ def of_run(mlflow, run):
 def deliver_all():
     for _ in range(20):
         with contextlib.suppress(Exception):
-            mlflow_runs.deliver()
-        if not outbox.waiting():
+            sync.deliver()
+        if not sync.waiting():
             return
-    raise AssertionError(f"{outbox.waiting()} were never delivered")
+    raise AssertionError(f"{sync.waiting()} were never delivered")
 
 
 @pytest.mark.timeout(400)
@@ -270,8 +269,8 @@ def trained(place):
 
 def registered():
     """Versions by painter, the champion, and how many models were logged."""
-    mlflow = mlflow_runs.client()
-    at = mlflow_runs.experiment(mlflow, "starter")
+    mlflow = connection.client()
+    at = connection.experiment(mlflow, "starter")
     theta = "atelier-starter-theta"
     return {
         "versions": sorted(

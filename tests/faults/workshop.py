@@ -51,7 +51,7 @@ def build(folder, vlm=None):
     python(
         folder,
         "-c",
-        "from tasks.tracking import mlflow_runs; mlflow_runs.client().search_experiments()",
+        "from tasks.tracking import connection; connection.client().search_experiments()",
     )
     repro("code", folder)
     return folder

@@ -79,7 +79,7 @@ def test_each_worker_that_is_started_here_holds_a_gpu_of_its_own(monkeypatch, tm
         with contextlib.ExitStack() as other:
             assert gpus._take(GENERATE.meta, other) == []  # nobody else gets one
     with (
-        pytest.raises(ParamsError, match="--workers 3: each needs a GPU of its own, and there"),
+        pytest.raises(ParamsError, match="--workers 3: each needs its own GPU, and there"),
         sharded._devices(GENERATE, 3, None),
     ):
         pass

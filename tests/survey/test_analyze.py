@@ -115,10 +115,10 @@ def test_the_page_needs_nothing_else_and_escapes_everything(study, book):
 
 
 def test_a_study_without_answers_has_a_page_that_says_so(study, book):
-    assert analyse(study.name).startswith("Nobody has answered yet.")
+    assert analyse(study.name).startswith("There are no answers yet.")
 
     html = (files.folder(study.name) / analyze.PAGE).read_text()
-    assert "Nobody has answered yet." in html
+    assert "There are no answers yet." in html
     assert results(study).page.study.findings == []
 
 
@@ -173,14 +173,14 @@ def test_three_painters_are_put_on_one_scale(study, book):
 
 def register(study, weights):
     """Give a painter of the study weights that the registry knows, and register them."""
-    from tasks.tracking import mlflow_runs
+    from tasks.tracking import connection
 
     key = files.folder(study.name) / "key.json"
     values = json.loads(key.read_text())
     values["painters"][1]["weights"] = weights
     key.write_text(json.dumps(values))
-    mlflow = mlflow_runs.client()
-    at = mlflow_runs.experiment(mlflow, "starter")
+    mlflow = connection.client()
+    at = connection.experiment(mlflow, "starter")
     run = mlflow.create_run(at).info.run_id
     mlflow.create_registered_model("atelier-starter-theta")
     model = mlflow.create_logged_model(at, name="cpo-s", source_run_id=run)
@@ -245,6 +245,6 @@ def test_a_known_preference_put_in_through_the_server_is_inside_the_interval(
     one = page.study.finding(OVERALL, "experts").comparisons[0]
     assert one.rate.count == 6 * 30 * len(study.dimensions)
     assert one.rate.low <= 0.8 <= one.rate.high
-    assert one.rate.high - one.rate.low < 0.1
+    assert one.rate.high - one.rate.low < 0.2  # six captions
     assert page.coverage["experts"].reached == 1
     assert all(trusted.counted for trusted in page.study.trust)

@@ -145,7 +145,7 @@ def test_a_study_is_not_drawn_over_another(evaluated):
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("- cpo-s", "- nobody", "there is no painter 'nobody'"),
+        ("- cpo-s", "- nobody", "there is no model named 'nobody'"),
         ("pairs: 4", "pairs: 5", "should be at most the 4 captions"),
         ("- base", "- cpo-s", "should hold each name once"),
         ("http://127.0.0.1:8100", "http://x/path", "survey.address: should be http"),
@@ -171,7 +171,7 @@ def test_pictures_that_are_not_of_all_captions_are_refused(evaluated):
     refused = make()
 
     assert refused.exit_code == 2
-    assert "artifacts/generate/cpo-s should hold a picture for each of 4" in refused.stderr
+    assert "artifacts/generate/cpo-s should contain 4 pictures" in refused.stderr
     assert not files.folder("spring").exists()
 
 

@@ -303,8 +303,9 @@ def test_progress_tells_cost_tokens_rate_and_time_left(studio, paint, capsys, mo
     assert "ETA " in said
 
 
-def start():
-    environment = os.environ | {"PYTHONPATH": str(Path(annotate.__file__).parents[1])}
+def start(**variables):
+    here = {"PYTHONPATH": str(Path(annotate.__file__).parents[1])}
+    environment = os.environ | here | variables
     return subprocess.Popen(
         [sys.executable, "run.py"], env=environment, stderr=subprocess.PIPE, text=True
     )
@@ -360,3 +361,28 @@ def test_killed_again_and_again_amid_faults_each_picture_is_judged_once(
     if not aside:
         run(studio)
         assert outputs() == killed
+
+
+@pytest.mark.parametrize(
+    ("variables", "says"),
+    [
+        ({"ALL_PROXY": "socks5://127.0.0.1:9"}, "ALL_PROXY is 'socks5://127.0.0.1:9', a SOCKS"),
+        ({"SSL_CERT_FILE": "/nowhere.pem"}, "SSL_CERT_FILE names /nowhere.pem, which cannot"),
+        ({"STUDIO_KEY": "sk-é"}, "STUDIO_KEY (annotate.vlm.key_variable) holds a line break"),
+        ({"STUDIO_KEY": ""}, "names STUDIO_KEY, which is not set"),
+    ],
+)
+def test_an_environment_that_cannot_ask_ends_in_one_paragraph(studio, paint, variables, says):
+    paint(paths.DATA / "0.png", 0)
+    if "STUDIO_KEY" in variables:
+        studio["annotate"]["vlm"]["key_variable"] = "STUDIO_KEY"
+    Path("profile.yaml").write_text(yaml.safe_dump(studio))
+    Path("run.py").write_text(RUN)
+
+    process = start(**variables)
+    _, errors = process.communicate(timeout=120)
+
+    assert process.returncode == 2
+    assert "Traceback" not in errors
+    assert says in errors.replace("\n", " ")
+    assert "sk-é" not in errors

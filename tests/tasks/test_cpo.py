@@ -33,7 +33,11 @@ def test_each_objective_leaves_a_lora_a_curve_and_what_the_monitor_said(taught, 
         metrics = json.loads((paths.CPO / name / "metrics.json").read_text())
         assert (paths.CPO / name / adapters.FILE).is_file()
         assert {"drift", "accuracy", "win_error", "drifting"} <= metrics.keys()
-        assert f"{name}/drift" in notebook.curves[4]
+        assert "drift" in notebook.parts[name].curves[4]
+        assert notebook.parts[name].results.items() >= metrics.items()
+        assert notebook.results[f"{name}/drift"] == metrics["drift"]
+    assert notebook.settings["cpo-s"]["omega"] == 4.0
+    assert notebook.settings["cpo"]["beta"] == 500
     assert not list(paths.RESUME.iterdir())
 
 
@@ -161,6 +165,12 @@ EXTRA = {
         "teacher": "base", "confidence": "weighs", "omega": 1.0,
         "weighting": {"min_snr_gamma": 5.0}, "learning_rate": 0.001,
     },
+    "guided": {
+        "objective": "cpo-s", "loser_target": "mirror-winner", "winner": "flipped",
+        "teacher": "sft", "confidence": "ignored", "omega": 1.0, "weighting": "constant",
+        "learning_rate": 0.001, "init": "sft", "reference": "sft", "teacher_guidance": 2.0,
+        "k": 0.5, "dpo_beta": 100.0, "empty_positive": "caption-wins",
+    },
     "ddspo": {"objective": "ddspo", "winner": "flipped", "beta": 100, "weighting": "snr",
               "learning_rate": 0.001},
     "spo": {"objective": "spo-measured", "beta": 10, "clip": 0.1, "steps": 10, "untrained": 2,
@@ -184,7 +194,7 @@ def test_every_kind_of_objective_is_trained_from_one_encoding(taught, notebook):
 
     cpo.run(with_objectives(taught, roots), notebook)
 
-    names = ["by-root", "cpo-s", "ddspo", "dpo", "npo", "spo", "unsure"]
+    names = ["by-root", "cpo-s", "ddspo", "dpo", "guided", "npo", "spo", "unsure"]
     assert [path.name for path in sorted(paths.CPO.iterdir())] == names
     loras = {(paths.CPO / name / adapters.FILE).read_bytes() for name in names}
     assert len(loras) == len(names)

@@ -19,7 +19,7 @@ from tasks import report
 from tasks.commands import compare, table
 from tasks.evaluation import evaluated, pictures, studies
 from tasks.run import paths
-from tasks.tracking import mlflow_runs
+from tasks.tracking import connection
 
 DVC_YAML = Path(__file__).parents[2] / "dvc.yaml"
 NAMES = ["base", "theta1", "theta1+pos", "cpo-s", "cpo"]
@@ -215,17 +215,21 @@ def test_the_table_needs_a_report(workspace):
         table.run()
 
 
-def test_only_studies_of_these_very_pictures_are_shown(gallery, capsys):
+def test_only_studies_of_these_very_pictures_are_shown(workspace):
     study = paths.SURVEY / "spring"
     study.mkdir(parents=True)
-    (study / studies.RESULTS).write_text(json.dumps({"pictures": ["a", "b"]}))
-    assert studies.sections({"a", "b", "c"}) == []
-    assert "atelier survey analyze spring" in capsys.readouterr().err
+    results = study / studies.RESULTS
+    results.write_text(json.dumps({"pictures": ["a", "b"]}))
+    with pytest.raises(ArtifactError, match=r"section.html is absent.*survey analyze spring"):
+        studies.sections({"a", "b", "c"})
 
     (study / studies.SECTION).write_text("<section>What people said</section>")
 
     assert studies.sections({"a", "b", "c"}) == ["<section>What people said</section>"]
     assert studies.sections({"a", "c"}) == []
+    results.write_text("{")
+    with pytest.raises(ArtifactError, match=r"results.json is absent, damaged, or .* spring"):
+        studies.sections({"a", "b", "c"})
 
 
 def test_two_models_are_compared_on_the_same_captions_and_noise(
@@ -245,7 +249,7 @@ def test_two_models_are_compared_on_the_same_captions_and_noise(
     assert said["difference"]["estimate"] == pytest.approx(
         metrics()["cpo-s"]["negatives"] - metrics()["base"]["negatives"]
     )
-    mlflow = mlflow_runs.client()
-    (run,) = mlflow.search_runs([mlflow_runs.experiment(mlflow, "toy")], "tags.better != ''")
+    mlflow = connection.client()
+    (run,) = mlflow.search_runs([connection.experiment(mlflow, "toy")], "tags.better != ''")
     assert run.data.tags["comparison"] == "cpo-s against base"
     assert "B is " in " ".join(capsys.readouterr().out.split())

@@ -1,4 +1,4 @@
-"""LAION-Aesthetic: would people call this picture beautiful, whatever it shows?"""
+"""LAION-Aesthetic: predicted beauty of a picture, whatever it shows."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""CLIPScore: does the picture show what the caption says?"""
+"""CLIPScore: how well a picture shows its caption."""
 
 from collections.abc import Sequence
 from pathlib import Path

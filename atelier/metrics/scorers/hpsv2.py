@@ -1,4 +1,4 @@
-"""HPSv2: which picture would people prefer for this caption? Versions 2.0 and 2.1."""
+"""HPSv2, versions 2.0 and 2.1: predicted human preference between pictures of a caption."""
 
 from collections.abc import Sequence
 from dataclasses import replace

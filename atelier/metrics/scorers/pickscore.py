@@ -1,4 +1,4 @@
-"""PickScore: which picture would users of a text-to-image service pick for this caption?"""
+"""PickScore: predicted choice by users of a text-to-image service."""
 
 from collections.abc import Sequence
 from pathlib import Path

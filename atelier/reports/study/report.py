@@ -62,6 +62,7 @@ def render(
         results=results,
         planned=planned,
         commit=commit,
+        captions=_captions(results),
         reading=reading.strip(),
         tuned=tuned.metrics,
         table=table,
@@ -94,11 +95,20 @@ def shown_in(readme: str, study: StudyParams, results: Results) -> str:
         table(["painter", "#A_neg", "independent judge", "FID", "diversity"], rows),
         "",
         f"*{len(study.seeds)} seeds, {study.settings.get('generate.prompts', 'all')} test "
-        f"prompts, {configurations} configurations of each method tried on validation; from "
+        f"prompts of {_captions(results)['different']} different captions, {configurations} "
+        f"configurations of each method tried on validation; from "
         "docs/study.md.*",
         end,
     ]
     return before + "\n".join(lines) + after
+
+
+def _captions(results: Results) -> dict[str, int]:
+    """How many prompts each run painted, and how many different captions they have."""
+    for runs in results.runs.values():
+        captions = next(iter(runs.values())).captions
+        return {"prompts": len(captions), "different": len(set(captions))}
+    return {}
 
 
 def _rows(results: Results, kind: str, names: Sequence[str]) -> list[list[Any]]:

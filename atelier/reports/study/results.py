@@ -26,11 +26,15 @@ class Found:
 
     Attributes:
         metrics: What evaluate measured, by painter.
+        captions: Of each prompt, in order.
+        criteria: Paths of the criteria that were judged.
         negatives: For each judge and painter, the bad criteria of each picture, in order.
         trained: The last metrics of each objective's training, and its curve's columns.
     """
 
     metrics: Mapping[str, Mapping[str, float]]
+    captions: Sequence[str]
+    criteria: Sequence[str]
     negatives: Mapping[str, Mapping[str, Sequence[Sequence[str]]]]
     trained: Mapping[str, Mapping[str, Any]]
 
@@ -42,13 +46,11 @@ class Results:
     Attributes:
         found: By the experiment's name, ``<kind>-<seed>``.
         seeds: How many a whole kind has.
-        resamples: Of the bootstrap.
         independent: Name of the judge that never trained, where a profile has it.
     """
 
     found: Mapping[str, Found]
     seeds: int
-    resamples: int
     independent: str
 
     @cached_property
@@ -96,6 +98,10 @@ class Results:
         first, *others = self.runs[kind].values()
         return [name for name in first.metrics if all(name in one.metrics for one in others)]
 
+    def captions(self, kind: str) -> Sequence[str]:
+        """Return the caption of each prompt; all runs of a kind paint the same."""
+        return next(iter(self.runs[kind].values())).captions
+
     def roots(self, kind: str) -> list[str]:
         """Return the roots of the criteria that the first judge found bad, sorted."""
         rows: Any = self.negatives.xs((kind, self.judges(kind)[0]), level=["kind", "judge"])
@@ -114,7 +120,9 @@ class Results:
     def mean(self, kind: str, painter: str, judge: str, root: str | None = None) -> Interval:
         """Return #A_neg with its interval over seeds and prompts."""
         cells = self.cells(kind, painter, judge, root)
-        return numbers.crossed_mean(cells, resamples=self.resamples, seed=0)
+        judged = next(iter(self.runs[kind].values())).criteria
+        most = sum(root in (None, path.partition("/")[0]) for path in judged)
+        return numbers.crossed_count(cells, self.captions(kind), most=most)
 
     def difference(
         self, one: tuple[str, str], other: tuple[str, str], judge: str | None = None
@@ -128,7 +136,7 @@ class Results:
         """
         judge = judge or self.judges(one[0])[0]
         ours, theirs = self.cells(*one, judge), self.cells(*other, judge)
-        return numbers.crossed_difference(ours, theirs, resamples=self.resamples, seed=0)
+        return numbers.crossed_difference(ours, theirs, self.captions(one[0]))
 
     def metric(self, kind: str, painter: str, name: str) -> list[float]:
         """Return a metric of each seed, where it was measured."""

@@ -18,7 +18,7 @@ def test_a_complete_profile_is_read(tmp_path, profile):
     read = read_profile(written(tmp_path, profile))
 
     assert isinstance(read, Profile)
-    assert read.model_dump(mode="json") == profile
+    assert read.model_dump(mode="json", exclude_unset=True) == profile
 
 
 def test_all_mistakes_are_named_at_once_with_field_value_and_what_is_allowed(tmp_path, profile):
@@ -31,6 +31,7 @@ def test_all_mistakes_are_named_at_once_with_field_value_and_what_is_allowed(tmp
     profile["cpo"]["featured"] = "cpo-z"
     profile["cpo"]["objectives"]["cpo-s"] |= {"omega": 1, "loser_target": "mirror-policy"}
     profile["betta"] = 1
+    profile["evaluate"]["bootstrap"] = 1000
 
     with pytest.raises(ParamsError) as caught:
         read_profile(written(tmp_path, profile))
@@ -47,6 +48,7 @@ def test_all_mistakes_are_named_at_once_with_field_value_and_what_is_allowed(tmp
         "sft.lora.alpha: input should be a valid number",
         "omega should be below 1 for mirror-policy",
         "betta: extra inputs are not permitted, got 1",
+        "evaluate.bootstrap: is no setting any more, since intervals are not resampled",
     ):
         assert mistake in text
 
@@ -147,9 +149,9 @@ def test_the_kind_of_a_network_says_which_fields_it_has(tmp_path, small_sdxl):
         ({"attention": [True]}, "one entry for each of the 2 widths, has 1"),
         (
             {"groups": 12},
-            r"groups \(12\) .* should divide every one of widths, .* not divide 16",
+            r"groups \(12\) .* should divide each of widths, .* not divide 16",
         ),
-        ({"head_width": 32}, r"head_width \(32\) should divide every one"),
+        ({"head_width": 32}, r"head_width \(32\) should divide each"),
         ({"text_widths": [8]}, "network.sdxl.text_widths: list should have at least 2"),
     ],
 )
@@ -169,7 +171,9 @@ def test_clips_wider_than_t5_are_refused(tmp_path, profile):
     training = profile["sft"]["training"]
     profile["base"] = {**yaml.safe_load(BASE), "network": network, "training": training}
 
-    with pytest.raises(ParamsError, match=r"clip_widths should add up to text_width, 16"):
+    with pytest.raises(
+        ParamsError, match=r"sum of clip_widths should be at most text_width, 16"
+    ):
         read_profile(written(tmp_path, profile))
 
 
@@ -193,7 +197,7 @@ NPO = {"objective": "npo", "beta": 2000, "learning_rate": 1e-4, "w": 0.0}
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda p: p["cpo"].update(pairs=None), "pairs should say where dpo get their pairs"),
+        (lambda p: p["cpo"].update(pairs=None), "pairs is null, but dpo need pairs"),
         (lambda p: p["cpo"]["training"].update(batch_images=3), "batch_images should be even"),
         (
             lambda p: with_objective(p, **NPO, beside=["cpo-z", "npo"]),
@@ -215,6 +219,32 @@ NPO = {"objective": "npo", "beta": 2000, "learning_rate": 1e-4, "w": 0.0}
                 omega={"colour": 1}, loser_target="mirror-policy"
             ),
             "omega by root needs loser_target mirror-winner",
+        ),
+        (
+            lambda p: p["cpo"]["objectives"]["cpo-s"].update(
+                omega=0.5, k=2, loser_target="mirror-policy"
+            ),
+            "omega times k, 2, should be below 1 for mirror-policy",
+        ),
+        (
+            lambda p: p["cpo"]["objectives"]["cpo-s"].update(
+                k=2, loser_target="mirror-reference"
+            ),
+            "k should be null for mirror-reference",
+        ),
+        (
+            lambda p: (
+                p["cpo"]["objectives"]["cpo-s"].update(init="sft"),
+                p["cpo"].update(lora={**p["sft"]["lora"], "rank": 8}),
+            ),
+            r"cpo.lora should be sft.lora for cpo.objectives.cpo-s, .*rank=8.*rank=4",
+        ),
+        (
+            lambda p: (
+                with_objective(p, **NPO, beside=["cpo-s"]),
+                p["cpo"]["objectives"]["cpo-s"].update(teacher_guidance=2),
+            ),
+            "objectives.npo.beside should not name cpo-s, which is sampled without guidance",
         ),
     ],
 )

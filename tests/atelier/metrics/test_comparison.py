@@ -53,6 +53,7 @@ def compare(real=None, second=None, extractor=True, metrics=ALL, learned=None, s
             seen(one.images) if extractor else None,
             Real(seen(shown), clean, learned) if extractor else None,
             metrics=metrics,
+            captions=["x", "y", "x"],
             extractor="mean-colour" if extractor else None,
             seed=0,
         )
@@ -63,9 +64,8 @@ def compare(real=None, second=None, extractor=True, metrics=ALL, learned=None, s
         measured,
         TREE,
         scores=scores or {},
+        captions=["x", "y", "x"],
         reference="base",
-        resamples=200,
-        seed=0,
     )
 
 

@@ -20,7 +20,7 @@ def test_a_picture_nearer_than_unseen_paintings_is_near():
     unseen = np.array([[0.0, float(up)] for up in range(1, 22)])
     painted = np.array([[0.0, 0.5], [10.0, 1.9], [0.0, 2.1], [10.0, 30.0]])
 
-    found = memorization.memorisation(painted, unseen, LEARNED)
+    found = memorization.memorisation(painted, unseen, LEARNED, list("abcd"))
 
     assert found.limit == pytest.approx(2)
     assert found.share.estimate == 0.5
@@ -33,12 +33,42 @@ def test_copies_are_found_and_new_pictures_of_the_same_kind_are_not():
     learned, unseen, new = generator.normal(size=(3, 400, 6))
     copies = learned[:40] + generator.normal(scale=0.01, size=(40, 6))
 
-    honest = memorization.memorisation(new, unseen, learned).share
-    copying = memorization.memorisation(np.concatenate([new[40:], copies]), unseen, learned)
+    captions = [str(number) for number in range(400)]
+    honest = memorization.memorisation(new, unseen, learned, captions)
+    copying = memorization.memorisation(
+        np.concatenate([new[40:], copies]), unseen, learned, captions
+    )
 
-    assert honest.low < memorization.NEAR < honest.high
-    assert copying.share.low > memorization.NEAR
+    assert honest.expected.low < honest.share.estimate < honest.expected.high
+    assert copying.share.estimate > copying.expected.high
     assert {copying.places[place] for place in copying.closest(40)} == set(range(40))
+
+
+def test_the_expected_share_by_hand():
+    # The 5% quantile of 21 distances is the second of them: 2 of 22 places lie below it.
+    assert memorization.expected(21, 100).estimate == pytest.approx(2 / 22)
+    # of 20 it lies 0.95 of the way from the first to the second
+    assert memorization.expected(20, 100).estimate == pytest.approx(1.95 / 21)
+
+
+@pytest.mark.parametrize("unseen", [20, 50, 147])
+def test_an_honest_painter_is_where_it_is_expected(unseen):
+    """The first version expected 5% of all of them; with 20 test paintings 9.3% are near."""
+    random = np.random.default_rng(unseen)
+    trials, near, within = 400, 0.0, 0
+    captions = [str(number) for number in range(60)]
+
+    for _ in range(trials):
+        learned = random.normal(size=(40, 2))
+        found = memorization.memorisation(
+            random.normal(size=(60, 2)), random.normal(size=(unseen, 2)), learned, captions
+        )
+        near += found.share.estimate / trials
+        within += found.expected.low <= found.share.estimate <= found.expected.high
+
+    expected = memorization.expected(unseen, 60)
+    assert near == pytest.approx(expected.estimate, abs=0.012)  # three errors
+    assert within / trials > 0.95 - 3 * np.sqrt(0.95 * 0.05 / trials)
 
 
 def test_however_many_rows_are_compared_at_once(monkeypatch):
@@ -53,7 +83,7 @@ def test_however_many_rows_are_compared_at_once(monkeypatch):
 
 def test_an_empty_set_is_refused():
     with pytest.raises(ValueError, match="one is none"):
-        memorization.memorisation(np.empty((0, 2)), LEARNED, LEARNED)
+        memorization.memorisation(np.empty((0, 2)), LEARNED, LEARNED, [])
 
 
 def test_memory_does_not_grow_with_both_corpora():

@@ -4,7 +4,8 @@ import torch
 from diffusers import FluxPipeline, FluxTransformer2DModel
 
 from atelier.errors import ArtifactError
-from atelier.models import adapters, export, pca_codec
+from atelier.models import adapters, codec, export
+from atelier.models.lora_files import Target
 
 ATTENTION = ["to_q", "to_k", "to_v", "to_out.0"]
 
@@ -28,7 +29,7 @@ def painted(painter, noise):
 
 def read_by_diffusers(painter, folder, noise):
     theirs = type(painter.pipeline()).from_pretrained(
-        folder / "base", vae=pca_codec.PatchPCA.from_pretrained(folder / "base" / "vae")
+        folder / "base", vae=codec.PatchPCA.from_pretrained(folder / "base" / "vae")
     )
     theirs.load_lora_weights(folder, weight_name="theta.safetensors")
     packed = hasattr(theirs, "_pack_latents")
@@ -136,3 +137,63 @@ def test_a_layer_that_the_layout_does_not_name_is_refused(painter, attention, tm
 
     with pytest.raises(ArtifactError, match="no name for the layer 'context_embedder'"):
         export.export(painter, "theta", tmp_path / "theta.safetensors")
+
+
+@pytest.mark.parametrize("family", ["flux"])
+def test_ranks_are_written_for_what_is_trained_alone(painter, attention, tmp_path):
+    taught(painter, attention.model_copy(update={"targets": ["to_q", "to_v"]}))
+
+    export.export(painter, "theta", tmp_path / "theta.safetensors")
+
+    tensors = safetensors.torch.load_file(tmp_path / "theta.safetensors")
+    downs = [one for name, one in tensors.items() if name.endswith("lora_down.weight")]
+    ups = [one for name, one in tensors.items() if name.endswith("lora_up.weight")]
+    assert {len(down) for down in downs} == {4}  # two of rank 2, not of k nor of the MLP
+    assert all(up.any(0).all() for up in ups)
+
+
+@pytest.mark.parametrize("family", ["sdxl-epsilon"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_a_scale_that_half_precision_cannot_hold_goes_into_the_weights(
+    painter, attention, tmp_path, dtype
+):
+    taught(painter, attention.model_copy(update={"rslora": True}))
+    state = adapters.lora(painter, "theta")
+    target = Target(painter.component, painter.network, type(painter.pipeline()))
+    file = tmp_path / "theta.safetensors"
+
+    export.write(state, target, file, export.About("x", "", "", 32), dtype)
+
+    alphas = {
+        tensor.item()
+        for name, tensor in safetensors.torch.load_file(file).items()
+        if name.endswith(".alpha")
+    }
+    assert len(alphas) == 1
+    assert (alphas == {2.0}) == (dtype == torch.bfloat16)
+
+
+def test_sdxls_own_names_are_those_of_its_code():
+    # SDXL has two layers a block: input blocks 1, 2, 4, 5, 7, 8, resamplers at 3 and 6.
+    assert {name: export.sdxl_name(name, 2) for name in SDXL_NAMES} == SDXL_NAMES
+    assert export.sdxl_name("mid_block.norm", 2) is None
+
+
+SDXL_NAMES = {
+    "conv_in": "input_blocks.0.0",
+    "time_embedding.linear_2": "time_embed.2",
+    "add_embedding.linear_1": "label_emb.0.0",
+    "down_blocks.0.resnets.1.conv2": "input_blocks.2.0.out_layers.3",
+    "down_blocks.0.downsamplers.0.conv": "input_blocks.3.0.op",
+    "down_blocks.1.attentions.0.proj_in": "input_blocks.4.1.proj_in",
+    "down_blocks.2.attentions.1.transformer_blocks.9.attn2.to_out.0":
+        "input_blocks.8.1.transformer_blocks.9.attn2.to_out.0",
+    "mid_block.resnets.1.time_emb_proj": "middle_block.2.emb_layers.1",
+    "mid_block.attentions.0.proj_out": "middle_block.1.proj_out",
+    "up_blocks.0.attentions.2.transformer_blocks.0.ff.net.0.proj":
+        "output_blocks.2.1.transformer_blocks.0.ff.net.0.proj",
+    "up_blocks.1.resnets.0.conv_shortcut": "output_blocks.3.0.skip_connection",
+    "up_blocks.0.upsamplers.0.conv": "output_blocks.2.2.conv",
+    "up_blocks.2.resnets.2.conv1": "output_blocks.8.0.in_layers.2",
+    "conv_out": "out.2",
+}  # fmt: skip

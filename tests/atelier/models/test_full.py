@@ -7,7 +7,7 @@ import safetensors.torch
 import torch
 
 from atelier.errors import ArtifactError, ParamsError
-from atelier.models import adapters, pca_codec
+from atelier.models import adapters, codec
 
 FAMILIES = pytest.mark.parametrize("family", ["flux", "sdxl-epsilon"])
 
@@ -40,6 +40,15 @@ def taught(painter, lora):
         move(painter, name)
     move(painter, "other", seed=1)
     return painter
+
+
+@FAMILIES
+def test_a_copy_of_full_weights_predicts_what_they_do(taught):
+    adapters.copy(taught.network, "theta1", "other")
+
+    assert torch.equal(predict(taught, "other"), predict(taught, "theta1"))
+    with pytest.raises(ArtifactError, match=r"one has \d+ full weights, the other a LoRA of"):
+        adapters.copy(taught.network, "theta1", "theta")
 
 
 @FAMILIES
@@ -125,7 +134,7 @@ def test_saved_it_paints_the_same_in_a_pipeline_without_our_code(painter, tmp_pa
     network = type(painter.network).from_pretrained(tmp_path / "full")
     theirs = kind.from_pretrained(
         tmp_path / "base",
-        vae=pca_codec.PatchPCA.from_pretrained(tmp_path / "base" / "vae"),
+        vae=codec.PatchPCA.from_pretrained(tmp_path / "base" / "vae"),
         **{painter.component: network},
     )
     start, limit = latents, {}

@@ -3,7 +3,7 @@ import torch
 from diffusers import StableDiffusionXLPipeline
 
 from atelier.criteria import captions
-from atelier.models import pca_codec, prompt_chunks
+from atelier.models import codec, prompt_chunks
 from atelier.models.pipelines import token_ids
 from atelier.models.small import text_encoders
 
@@ -118,7 +118,7 @@ def test_plain_diffusers_paints_the_same_from_chunked_embeddings(long_reader, tm
     ours = long_reader.sample(noise, condition, empty, steps=3, guidance=3.0)
 
     theirs = StableDiffusionXLPipeline.from_pretrained(
-        tmp_path, vae=pca_codec.PatchPCA.from_pretrained(tmp_path / "vae")
+        tmp_path, vae=codec.PatchPCA.from_pretrained(tmp_path / "vae")
     )
     found = theirs(
         prompt_embeds=condition["tokens"], pooled_prompt_embeds=condition["pooled"],

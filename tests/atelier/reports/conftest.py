@@ -67,6 +67,7 @@ def page(tmp_path):
                 seen(one.images),
                 Real(seen(pictures(5, 3)), [True] * 5, learned),
                 metrics=["fid", "kid", "vendi", "memorisation"],
+                captions=[ATTACK, 'a "sea"', "c", "d"],
                 extractor="mean-colour",
                 seed=0,
             )
@@ -74,9 +75,8 @@ def page(tmp_path):
         },
         TREE,
         scores={"clipscore": {"base": np.arange(4.0), "cpo-s": np.arange(4.0) + 1}},
+        captions=[ATTACK, 'a "sea"', "c", "d"],
         reference="base",
-        resamples=100,
-        seed=0,
     )
     curve = {"loss": [(1, 0.5), (2, 0.4)], "drift": [(1, 0.1), (2, 0.3)]}
     return Page(

@@ -3,11 +3,13 @@ import re
 
 import numpy as np
 
+from atelier.metrics.statistics import Interval
 from atelier.reports import evaluation_page
 from survey.method import analysis
 from survey.method import page as survey
 from survey.method.analysis import Answer
 from survey.method.design import Picture, Question
+from tests.atelier.reports.conftest import BAD, GOOD
 
 
 def pictures(count, seed, side):
@@ -34,13 +36,14 @@ def test_what_people_preferred_has_its_section_and_is_escaped(page):
         )
     ]
     study = analysis.analyse(
-        votes, ["cpo-s", "base"], ["colour"], ["experts"], checks_passed=1, resamples=50, seed=0
+        votes, ["cpo-s", "base"], ["colour"], ["experts"], list("abcd"), checks_passed=1
     )
     people = survey.Page(
         name="spring",
         painters={"base": "base", "cpo-s": "<script>θ</script>"},
         dimensions={"colour": "Colour <i>"},
         pairs=4,
+        captions=4,
         coverage={"experts": survey.Coverage(invited=1, wanted=1, least=1, reached=1.0)},
         checks_passed=1,
         study=study,
@@ -53,6 +56,35 @@ def test_what_people_preferred_has_its_section_and_is_escaped(page):
     assert 'href="#studies"' in html
     assert "<script" not in html
     assert "What people preferred" not in evaluation_page.render(page)
+
+
+def test_the_two_judges_are_compared_criterion_by_criterion(page):
+    assert "Do the two judges agree?" not in evaluation_page.render(page)
+    second = {"base": [GOOD, BAD, BAD, GOOD], "cpo-s": [GOOD, GOOD, BAD, BAD]}
+    painters = {
+        name: dataclasses.replace(
+            one,
+            painted=dataclasses.replace(one.painted, second=second[name]),
+            result=dataclasses.replace(
+                one.result, second=Interval(1.0 if name == "base" else 1.5, 0, 2, 4)
+            ),
+        )
+        for name, one in page.painters.items()
+    }
+
+    html = evaluation_page.render(
+        dataclasses.replace(page, painters=painters, second="starter-features-1")
+    )
+
+    assert "Do the two judges agree?" in html
+    assert 'href="#judges"' in html
+    # 7 pictures have both judgements, one is bad to the annotator alone, none the other way;
+    # the last picture has the independent judge's alone
+    assert "<td>7</td>" in html
+    assert "86% <span" in html
+    assert "<td>3</td><td>1</td><td>1</td>" in html
+    # base 1.5 against 0.5, but 1.0 against 1.5
+    assert "The judges rank these painters the other way round: base and cpo-s." in html
 
 
 def test_nothing_is_loaded_from_elsewhere(page):
@@ -82,8 +114,9 @@ def test_the_finding_by_hand(page):
     said = evaluation_page.finding(page)
 
     assert said.startswith(
-        "On 4 test captions, cpo-s shows 0.50 negative attributes an image where base shows "
-        "1.50 (67% fewer); the 95% intervals overlap."
+        "On 4 pictures of 4 test captions, cpo-s shows 0.50 negative attributes an image where "
+        "base shows 1.50 (67% fewer). The paired difference is −1.00, its 95% interval over "
+        "captions −2.84 to 0.84."
     )
 
 

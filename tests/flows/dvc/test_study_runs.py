@@ -23,7 +23,6 @@ profile: toy
 seeds: [0, 1]
 tuning_seed: 7
 tuning_prompts: 2
-bootstrap: 50
 reference: theta1
 proposed: cpo-s
 settings: {generate.steps: 3}
@@ -46,6 +45,25 @@ variants: {flipped: {winner: flipped}}
 steps: {values: [2], methods: [cpo-s, cpo]}
 volumes: [0.5]
 """
+
+
+def leaf(name):
+    words = {"positive": f"good {name}", "negative": f"bad {name}"}
+    return words | {
+        "positive_means": "", "negative_means": "", "applies": "any", "sources": []
+    }  # fmt: skip
+
+
+CRITERIA = {
+    "domain": "toy", "version": "1", "literature": {},
+    "criteria": {
+        root: {
+            "name": root, "about": "",
+            "branches": {f"c{n}": leaf(f"{root} {n}") for n in range(4)},
+        }
+        for root in ("colour", "light", "edges")
+    },
+}  # fmt: skip
 META = stages.Meta(gpu=1, memory=0, retries=0, timeout=1, silence=1)
 STAGE = stages.Stage(name="cpo", needs=(), outs=(), about="", meta=META)
 JUDGES = ("measured-1", "starter-features-1")
@@ -122,6 +140,11 @@ def leave(workspace, profile):
     """Write what the stages would."""
     for folder in (paths.GENERATE, paths.EVALUATE, paths.REPORT, paths.CPO):
         shutil.rmtree(workspace / folder, ignore_errors=True)
+    plots = workspace / paths.PLOTS
+    plots.mkdir(parents=True)
+    (plots / "prompts.csv").write_text("prompt,caption\n0,a pond\n1,NA\n")
+    (workspace / paths.JUDGED_BY).parent.mkdir(parents=True, exist_ok=True)
+    (workspace / paths.JUDGED_BY).write_text(yaml.safe_dump(CRITERIA))
     entries = profile["cpo"]["objectives"]
     painters = ["base", "theta1", *(n for n in entries if n != "npo")]
     if "npo" in entries:
@@ -136,7 +159,7 @@ def leave(workspace, profile):
             file = folder / f"{number:03}.png"
             file.write_bytes(f"{painter} {number}".encode())
             rows += [
-                Judgement(image=images.sha256(file), criterion=f"{root}/{n}", pole="negative",
+                Judgement(image=images.sha256(file), criterion=f"{root}/c{n}", pole="negative",
                           annotator=judge, confidence=1)
                 for judge in JUDGES
                 for n, root in enumerate(["colour", "light", "colour", "edges"][:bad])
@@ -146,7 +169,6 @@ def leave(workspace, profile):
         file.parent.mkdir(parents=True)
         file.write_text(text)
         metrics[painter] = {"negatives": bad, "fid": 10.0 + place, "kid": 0.01}
-    (workspace / paths.REPORT).mkdir()
     (workspace / paths.SUITES).write_text(json.dumps(metrics))
     for name in entries:
         folder = workspace / paths.CPO / name
@@ -301,7 +323,7 @@ def test_the_document_says_what_was_found_and_what_became_of_each_claim(here, ra
     study_runs.run("study", lambda line: None)
 
     text = study_runs.document("study").read_text()
-    assert "| cpo | 2.00 [2.00, 2.00] |" in text
+    assert "| cpo | 2.00 [0.05, 10.92] |" in text
     assert "| cpo-s has fewer negatives than dpo (`measured-1`) | reproduced | -2.00" in text
     assert "| NPO beside cpo-s lowers #A_neg further | **not reproduced** | 0.00" in text
     assert "| ω has a sweet spot | reproduced | 2: 1.00, 5: 0.00, 10: 1.00 |" in text
@@ -342,7 +364,7 @@ def test_the_readme_shows_the_methods(here, ran, undrawn):
     study_runs.run("study", lambda line: None)
 
     text = (here / "README.md").read_text()
-    assert "| theta1 | 3.00 [3.00, 3.00] | 3.00 [3.00, 3.00] | 11.0 (11.0–11.0) | – |" in text
+    assert "| theta1 | 3.00 [0.10, 11.12] | 3.00 [0.10, 11.12] | 11.0 (11.0–11.0) | – |" in text
     assert "old" not in text
 
 

@@ -64,7 +64,7 @@ def test_weights_that_lack_are_notes_with_their_cure_and_whole_ones_are_good(she
 def test_metrics_without_networks_of_others_need_nothing(shelf, tmp_path, profile):
     write(tmp_path, profile, ["fid", "kid"])
 
-    assert found() == [("good", "none of the profile's needs weights of others")]
+    assert found() == [("good", "no metric of the profile needs third-party weights")]
 
 
 def test_a_record_that_cannot_be_read_is_told_as_missing(shelf):

@@ -6,13 +6,13 @@ from atelier.metrics.fid import Distance
 from atelier.metrics.statistics import Interval
 from tasks.commands import compare
 from tasks.run import paths
-from tasks.tracking import mlflow_runs, registry
+from tasks.tracking import connection, registry
 
 
 def result(fid, gap=None):
     distance = None if fid is None else Distance(fid, 0.0, 9, 9, "starter", 64)
     interval = None if gap is None else Interval((gap[0] + gap[1]) / 2, *gap, 100)
-    return Result(None, interval, distance, None, None, None, None, {}, 0.0)
+    return Result(33, None, interval, distance, None, None, None, None, {}, 0.0)
 
 
 @pytest.mark.parametrize(
@@ -31,12 +31,13 @@ def test_the_rule_wants_an_interval_below_zero_and_pictures_as_good(gap, fid, be
 
     assert verdict.better is better
     assert verdict.why.startswith("B is better" if better else "B is not better")
+    assert "over 100 pictures of 33 captions" in verdict.why
 
 
 @pytest.fixture
 def two(workspace, mlflow_folder, monkeypatch):
     """A registry with two versions of θ, whose bytes nobody needs."""
-    mlflow = mlflow_runs.client()
+    mlflow = connection.client()
     mlflow.create_registered_model("atelier-starter-theta")
     for _ in range(2):
         mlflow.create_model_version(
@@ -99,3 +100,14 @@ def checked_profile(workspace):
     from atelier.config.profile import read_profile
 
     return read_profile(paths.profile("starter"))
+
+
+def test_a_lora_that_is_a_file_is_a_side(two, checked_profile, tmp_path):
+    file = tmp_path / "mine.safetensors"
+    file.touch()
+
+    side = compare._side(str(file), "starter", checked_profile)
+
+    assert (side.name, side.address, side.lora) == ("mine.safetensors", None, file)
+    with pytest.raises(ParamsError, match="is no registered model, so it cannot be promoted"):
+        compare.run(checked_profile, "base", str(file), promote=True, slack=0.05)

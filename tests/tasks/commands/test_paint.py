@@ -103,6 +103,28 @@ def test_a_branch_promotes_all_its_good_poles_and_suppresses_all_its_bad_ones(tr
     assert (picture(plain.out / "theta1") != before).any()
 
 
+def unguided(profile):
+    own = profile.cpo.objectives["cpo-s"].model_copy(update={"teacher_guidance": 2.0})
+    cpo = profile.cpo.model_copy(update={"objectives": {"cpo-s": own}})
+    guided = profile.evaluate.model_copy(update={"guidance": 3.0})
+    return profile.model_copy(update={"cpo": cpo, "evaluate": guided})
+
+
+def test_a_model_with_guidance_inside_is_sampled_without_unless_asked(trained, wish):
+    profile = unguided(trained)
+    file = wish().out / "paint.json"
+
+    paint.run(profile, wish(models=["theta1", "cpo-s"], guidance=None))
+    usual = json.loads(file.read_text())["models"]
+    paint.run(profile, wish(models=["theta1", "cpo-s"], guidance=2.0))
+    asked = json.loads(file.read_text())["models"]
+
+    assert (usual["theta1"]["guidance"], usual["cpo-s"]["guidance"]) == (3, 1)
+    assert (asked["theta1"]["guidance"], asked["cpo-s"]["guidance"]) == (2, 2)
+    with pytest.raises(ParamsError, match=r"guidance, which is 1, off, for cpo-s; add"):
+        paint.run(profile, wish(models=["theta1", "cpo-s"], guidance=None, suppress=["light"]))
+
+
 MISTYPED = [
     ({"promote": ["lihgt"]}, r"'lihgt' is no criterion or branch .* its roots are light"),
     ({"suppress": ["light"], "guidance": 1.0}, r"guidance, which is 1, off"),
@@ -122,3 +144,43 @@ def test_a_model_that_the_registry_does_not_have_is_named(trained, wish, mlflow_
         ArtifactError, match="models:/nothing@champion cannot be read from MLflow"
     ):
         paint.run(trained, wish(models=["models:/nothing@champion"]))
+
+
+def test_a_lora_of_another_trainer_paints_as_a_file_or_a_folder(trained, wish, tmp_path):
+    import safetensors.torch
+
+    own = safetensors.torch.load_file(paths.SFT / adapters.FILE)
+    theirs = {key.replace("transformer.", "diffusion_model.", 1): t for key, t in own.items()}
+    (tmp_path / "lora").mkdir()
+    file = tmp_path / "lora" / "mine.safetensors"
+    safetensors.torch.save_file(theirs, file)
+
+    paint.run(trained, wish(models=["theta1", str(file), str(file.parent)]))
+
+    ours = picture(tmp_path / "painted" / "theta1")
+    rows = [path for path in (tmp_path / "painted").iterdir() if path.is_dir()]
+    assert len(rows) == 3
+    assert all((picture(row) == ours).all() for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("files", "says"),
+    [
+        (["a.safetensors", "b.safetensors"], "holds 2 files of weights .*name one of them"),
+        (["pytorch_lora_weights.bin"], "is unknown; it should be one of .*LoRA or the folder"),
+    ],
+)
+def test_a_folder_without_one_lora_says_so(trained, wish, tmp_path, files, says):
+    (tmp_path / "lora").mkdir()
+    for name in files:
+        (tmp_path / "lora" / name).touch()
+
+    with pytest.raises((ArtifactError, ParamsError), match=says):
+        paint.run(trained, wish(models=[str(tmp_path / "lora")]))
+
+
+def test_a_pickle_is_never_read(trained, wish, tmp_path):
+    (tmp_path / "mine.pt").touch()
+
+    with pytest.raises(ArtifactError, match="is a pickle, which can run code"):
+        paint.run(trained, wish(models=[str(tmp_path / "mine.pt")]))

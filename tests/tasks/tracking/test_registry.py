@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from atelier.config.profile import Profile, read_profile
 from atelier.errors import ArtifactError
 from tasks.run import paths
-from tasks.tracking import mlflow_runs, registry
+from tasks.tracking import connection, mlflow_runs, registry
 
 THETA1, THETA = "atelier-starter-theta1", "atelier-starter-theta"
 SUITES = {
@@ -66,12 +66,12 @@ def report(**changes):
 
 def versions(name):
     """Painter and number of each version, oldest first."""
-    found = mlflow_runs.client().search_model_versions(f"name = '{name}'")
+    found = connection.client().search_model_versions(f"name = '{name}'")
     return sorted((int(version.version), version.tags["painter"]) for version in found)
 
 
 def champion():
-    return int(mlflow_runs.client().get_model_version_by_alias(THETA, "champion").version)
+    return int(connection.client().get_model_version_by_alias(THETA, "champion").version)
 
 
 @pytest.fixture
@@ -102,7 +102,7 @@ def test_the_registry_follows_dvc_lock_there_and_back(trained, workspace, capsys
     train(cpo="a", cpo_s="c")
     registry.run()  # trained anew, not evaluated yet: the old numbers are not its own
     assert versions(THETA)[2:] == [(3, "cpo-s")]
-    assert "negatives" not in mlflow_runs.client().get_model_version(THETA, "3").tags
+    assert "negatives" not in connection.client().get_model_version(THETA, "3").tags
 
     report(cpo_s={"negatives": 1.2, "fid": 3.5})
     registry.run()
@@ -118,7 +118,7 @@ def test_the_registry_follows_dvc_lock_there_and_back(trained, workspace, capsys
 def test_lineage_can_be_walked_both_ways(trained):
     registry.run()
 
-    mlflow = mlflow_runs.client()
+    mlflow = connection.client()
     theta = mlflow.get_model_version(THETA, "2")
     assert theta.tags["parent"] == f"{THETA1}/1"
     assert theta.tags["base"] == "base/starter"
@@ -132,7 +132,7 @@ def test_headlines_are_on_the_version_and_the_suite_on_the_model(trained):
     registry.run()
     registry.run()
 
-    mlflow = mlflow_runs.client()
+    mlflow = connection.client()
     version = mlflow.get_model_version(THETA, "2")
     assert {key: version.tags[key] for key in ("negatives", "fid")} == {
         "negatives": "1.5",
@@ -151,7 +151,7 @@ def test_without_a_theta_that_keeps_the_pictures_there_is_no_champion(trained, c
     registry.run()
 
     assert "there is no champion" in capsys.readouterr().out
-    assert "champion" not in mlflow_runs.client().get_registered_model(THETA).aliases
+    assert "champion" not in connection.client().get_registered_model(THETA).aliases
 
 
 def test_the_stage_itself_registers_before_dvc_knows_its_results(trained):
@@ -159,7 +159,7 @@ def test_the_stage_itself_registers_before_dvc_knows_its_results(trained):
     paths.SUITES.write_text(json.dumps(SUITES))
 
     registry.run()
-    assert "champion" not in mlflow_runs.client().get_registered_model(THETA).aliases
+    assert "champion" not in connection.client().get_registered_model(THETA).aliases
     registry.run(evaluating=True)
     assert champion() == 2
 
@@ -170,9 +170,34 @@ def test_a_version_comes_from_the_run_that_wrote_its_bytes(workspace, mlflow_fol
         train(cpo="a")
     registry.run()
 
-    mlflow = mlflow_runs.client()
+    mlflow = connection.client()
     source = mlflow.get_run(mlflow.get_model_version(THETA1, "1").run_id)
     assert source.data.tags["stage"] == "sft"
+
+
+def test_versions_of_one_stage_are_compared_by_their_own_runs(workspace, mlflow_folder):
+    profile = read_profile(paths.profile("starter"))
+    track_with_dvc()
+    with mlflow_runs.stage("cpo", profile) as tracked:
+        for name, omega in (("cpo", None), ("cpo-s", 4.0)):
+            with tracked.part(name, {"omega": omega}, paths.CPO / name) as own:
+                train(**{name.replace("-", "_"): name})
+                own.metrics({"drift": 0.25 if omega is None else 0.5})
+    report()
+
+    registry.run()
+
+    client = connection.client()
+    found = {
+        version.tags["painter"]: client.get_run(version.run_id)
+        for version in client.search_model_versions(f"name = '{THETA}'")
+    }
+    assert found["cpo"].info.run_id != found["cpo-s"].info.run_id
+    for name, run in found.items():
+        assert run.data.tags["objective"] == name
+        assert run.data.metrics.items() >= SUITES[name].items()
+    assert found["cpo-s"].data.params["omega"] == "4.0"
+    assert found["cpo"].data.metrics["drift"] == 0.25
 
 
 def test_before_the_first_training_there_is_nothing_to_do(workspace, capsys):
@@ -215,8 +240,8 @@ def test_what_was_made_although_nobody_heard_of_it_is_there_once(trained, monkey
     registry.run()
 
     assert len(calls) == 3
-    client = mlflow_runs.client()
-    at = [mlflow_runs.experiment(client, "starter")]
+    client = connection.client()
+    at = [connection.experiment(client, "starter")]
     assert sorted(one.name for one in client.search_logged_models(at)) == [
         "cpo",
         "cpo-s",
@@ -253,16 +278,23 @@ def test_a_registered_model_paints_what_its_weights_paint(
                 painter,
                 prompts,
                 seeds,
-                steps=studio.generate.steps,
-                guidance=studio.generate.guidance,
+                sampling.Sampling(studio.generate.steps, studio.generate.guidance),
                 pixels=studio.model.pixels,
                 batch_images=studio.generate.batch_images,
                 report=silent,
             )
         )
 
+    if learns == "full":  # as if guidance had been inside the targets: it is painted without
+        values = yaml.safe_load((paths.PARAMS / "toy.yaml").read_text())
+        values["cpo"]["objectives"]["cpo-s"]["teacher_guidance"] = 2.0
+        values["generate"]["guidance"] = 3.0
+        (paths.PARAMS / "toy.yaml").write_text(yaml.safe_dump(values))
     registry.run()
     (number,) = [n for n, painter in versions("atelier-toy-theta") if painter == "cpo-s"]
+    version = connection.client().get_model_version("atelier-toy-theta", number)
+    *_, guided = registry.fetch(f"models:/atelier-toy-theta/{number}")
+    assert guided == (learns == "lora") == ("sampled_without_guidance" not in version.tags)
     model = mlflow.pyfunc.load_model(f"models:/atelier-toy-theta/{number}")
     rows = model.predict(pd.DataFrame({"prompt": prompts, "seed": seeds}))
 
@@ -281,7 +313,7 @@ def test_a_registered_model_paints_what_its_weights_paint(
 
 def as_registered_before_newer_settings(name, number):
     """Let a version be as code of earlier days left it; return its address."""
-    client = mlflow_runs.client()
+    client = connection.client()
     folder = Path(rewritten(name, without_newer_settings, number))
     code = folder / "pyfunc_model.py"
     strict = code.read_text().replace(
@@ -303,7 +335,7 @@ def test_a_version_holds_its_model_card_and_says_what_was_not_measured(trained):
 
     registry.run()
 
-    client = mlflow_runs.client()
+    client = connection.client()
     found = {
         version.tags["painter"]: version
         for version in client.search_model_versions(f"name = '{THETA}'")
@@ -311,7 +343,7 @@ def test_a_version_holds_its_model_card_and_says_what_was_not_measured(trained):
     said = found["cpo-s"].tags["unavailable"]
     assert said == "pickscore: atelier weights --fetch"
     folder = mlflow.artifacts.download_artifacts(
-        found["cpo-s"].source, tracking_uri=mlflow_runs.tracking_uri()
+        found["cpo-s"].source, tracking_uri=connection.tracking_uri()
     )
     assert (Path(folder) / "README.md").read_text() == "# a card"
     assert "card is README.md" in found["cpo-s"].description
@@ -319,9 +351,9 @@ def test_a_version_holds_its_model_card_and_says_what_was_not_measured(trained):
 
 def card_of(name, number):
     """The card that a version carries, and its description; None where it has no card."""
-    version = mlflow_runs.client().get_model_version(name, str(number))
+    version = connection.client().get_model_version(name, str(number))
     folder = mlflow.artifacts.download_artifacts(
-        version.source, tracking_uri=mlflow_runs.tracking_uri()
+        version.source, tracking_uri=connection.tracking_uri()
     )
     file = Path(folder) / "README.md"
     return file.read_text() if file.is_file() else None, version.description
@@ -345,9 +377,9 @@ def test_a_card_that_comes_later_or_changes_is_put_beside_the_weights(trained):
 
 def rewritten(name, change, number=1):
     """Change what a version's MLmodel says of its base, as if written by other code."""
-    version = mlflow_runs.client().get_model_version(name, str(number))
+    version = connection.client().get_model_version(name, str(number))
     folder = mlflow.artifacts.download_artifacts(  # of a local store: the store's own folder
-        version.source, tracking_uri=mlflow_runs.tracking_uri()
+        version.source, tracking_uri=connection.tracking_uri()
     )
     file = Path(folder) / "MLmodel"
     content = yaml.safe_load(file.read_text())
@@ -365,7 +397,7 @@ def test_versions_of_other_code_are_read_as_they_were_made_or_refused_with_a_cur
     registry.run()
 
     rewritten(THETA1, without_newer_settings)
-    base, lora = registry.fetch(f"models:/{THETA1}/1")
+    base, lora, _ = registry.fetch(f"models:/{THETA1}/1")
     assert base == trained.model
     assert (lora / registry.LORA).read_text() == "one"
     rewritten(THETA1, lambda python: python["config"]["model"].update(tomorrow=1))

@@ -13,7 +13,7 @@ class Nobody:
 
 
 def curve(folder):
-    return Curve(folder, "", silent, Nobody())
+    return Curve(folder, silent, Nobody())
 
 
 def test_a_line_that_a_kill_cut_does_not_swallow_the_next_one(tmp_path):

@@ -173,16 +173,16 @@ def test_an_alarm_goes_on_from_what_was_reported_before(tmp_path, notebook):
     def quiet(done, values):
         pass
 
-    first = Curve(tmp_path, "", quiet, notebook)
+    first = Curve(tmp_path, quiet, notebook)
     away = {"aim_error": 2.0, "aim_error_reference": 1.0}
     for done in range(1, 10):
         first.report(done, away, {})
 
-    watch = trainer._Watch("cpo", Curve(tmp_path, "", quiet, notebook), stops=True)
+    watch = trainer._Watch("cpo", Curve(tmp_path, quiet, notebook), stops=True)
     with pytest.raises(DivergedError, match="at step 10"):
         watch.report(10, away)
     # A run that went back to step 5 does not know what came later.
-    watch = trainer._Watch("cpo", Curve(tmp_path, "", quiet, notebook), stops=True)
+    watch = trainer._Watch("cpo", Curve(tmp_path, quiet, notebook), stops=True)
     watch.report(5, away)
 
 

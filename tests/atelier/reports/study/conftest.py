@@ -11,7 +11,6 @@ profile: toy
 seeds: [0, 1]
 tuning_seed: 7
 tuning_prompts: 2
-bootstrap: 50
 reference: theta1
 proposed: cpo-s
 settings: {generate.steps: 3, generate.prompts: 3}
@@ -80,6 +79,8 @@ def _found(kind, seed, judges=("measured-1", "starter-features-1")):
             }
             for name, chance in chances.items()
         },
+        "captions": ["a pond", "a hill", "a pond"],
+        "criteria": [f"{root}/{n}" for root in ROOTS for n in range(3)],
         "negatives": {
             judge: {name: pictures(chance) for name, chance in chances.items()}
             for judge in judges

@@ -15,7 +15,9 @@ from atelier.reports.study.results import Found
 )
 def test_the_best_sound_configuration_is_chosen(study, first, second, chosen):
     measured = {"base": (4, 20), "cpo-s-1": first, "cpo-s-2": second}
-    tuned = Found({k: {"negatives": n, "fid": f} for k, (n, f) in measured.items()}, {}, {})
+    tuned = Found(
+        {k: {"negatives": n, "fid": f} for k, (n, f) in measured.items()}, [], [], {}, {}
+    )
 
     assert design.choose("cpo-s", study, tuned) == chosen
 

@@ -22,7 +22,7 @@ def write(study, found, profile):
             for name in names[:experiments]
             for kind, _, seed in [name.rpartition("-")]
         }
-        results = Results(done, len(study.seeds), study.bootstrap, "starter-features-1")
+        results = Results(done, len(study.seeds), "starter-features-1")
         page = report.render(
             name, study, chosen, tuned, results, Profile.model_validate(profile),
             planned=len(names), commit="abc1234", reading="As expected.\n" * (name == "study"),
