@@ -14,10 +14,9 @@ from atelier.objectives.objective import Setup
 from atelier.training import drift, loop, ranks
 from atelier.training.corpus import Corpus
 from atelier.training.ranks import Ranks
-from tasks.run import kept, paths, resume, split_parts
-from tasks.tracking import registry
+from tasks.run import kept, paths, progress, resume, split_parts
 from tasks.tracking.mlflow_runs import StageRun
-from tasks.training import encoded_dataset, materials, objective_keys, trainer
+from tasks.training import encoded_dataset, materials, objective_keys, settings, trainer
 from tasks.training.prompts import Prompts
 from tasks.training.validation_images import Grids
 
@@ -69,8 +68,7 @@ def run(profile: Profile, tracked: StageRun) -> None:
             pairs=pairs, judge=judge,
             advantages=materials.advantages(records) if objective.needs_advantages else None,
         )  # fmt: skip
-        settings = registry.trained_by(name, profile)
-        with tracked.part(name, settings, paths.CPO / name) as own:
+        with tracked.part(name, settings.of(name, profile), paths.CPO / name) as own:
             metrics = _align(
                 name, objective, objective.step(setup), painter, encoded, profile, own,
                 together, grids, work=resume.folder(f"cpo-{name}", made_of[name]),
@@ -95,6 +93,7 @@ def _without_kept(
     found = kept.take(paths.CPO, made_of) if together.first else set()
     found = together.gather(found)[0]
     for name in sorted(found) if together.first else ():
+        progress.say(f"{name}: unchanged, kept")
         metrics = json.loads((paths.CPO / name / "metrics.json").read_text(encoding="utf-8"))
         tracked.metrics({f"{name}/{key}": value for key, value in metrics.items()})
     wanted = {name: one for name, one in profile.cpo.objectives.items() if name not in found}

@@ -81,7 +81,7 @@ def test_a_theta_that_only_guides_is_not_compared(two, checked_profile):
     }
     values = checked_profile.model_dump()
     values["cpo"]["objectives"]["away"] = npo
-    values["evaluate"]["guidance"] = 2.0
+    values["generate"]["guidance"] = 2.0
     profile = type(checked_profile).model_validate(values)
 
     with pytest.raises(ParamsError, match="theta/1 was trained by npo"):

@@ -27,7 +27,7 @@ def test_no_picture_is_painted_of_an_empty_part(emptied, part, notebook, monkeyp
     monkeypatch.setattr(generation, "paint", lambda *_: pytest.fail("it paints"))
 
     with pytest.raises(
-        ArtifactError, match=rf"{part}.jsonl is empty: .* evaluate.part .* split\.{part} in"
+        ArtifactError, match=rf"{part}.jsonl is empty: .* generate.part .* split\.{part} in"
     ):
         evaluate.run(profile, notebook)
 
@@ -52,4 +52,4 @@ def test_grids_of_an_empty_part_are_refused_before_the_training(emptied):
 
 
 def test_a_part_that_has_pictures_is_read(gallery):
-    assert len(split_parts.read("test", "evaluate.part")) == 5
+    assert len(split_parts.read("test", "generate.part")) == 5
