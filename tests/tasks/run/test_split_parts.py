@@ -2,7 +2,7 @@ import pytest
 
 from atelier.config.training import Grids as GridParams
 from atelier.errors import ArtifactError
-from tasks import cpo, evaluate, sft
+from tasks import cpo, generate, sft
 from tasks.evaluation import generation
 from tasks.run import paths, split_parts
 from tasks.training.validation_images import Grids
@@ -22,14 +22,14 @@ def emptied(gallery):
 @pytest.mark.parametrize("part", ["test", "validation"])
 def test_no_picture_is_painted_of_an_empty_part(emptied, part, notebook, monkeypatch):
     profile = emptied(part)
-    changed = profile.evaluate.model_copy(update={"part": part})
-    profile = profile.model_copy(update={"evaluate": changed})
+    changed = profile.generate.model_copy(update={"part": part})
+    profile = profile.model_copy(update={"generate": changed})
     monkeypatch.setattr(generation, "paint", lambda *_: pytest.fail("it paints"))
 
     with pytest.raises(
         ArtifactError, match=rf"{part}.jsonl is empty: .* generate.part .* split\.{part} in"
     ):
-        evaluate.run(profile, notebook)
+        generate.run(profile, notebook)
 
 
 @pytest.mark.parametrize("stage", [sft, cpo])
