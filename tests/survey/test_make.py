@@ -146,7 +146,7 @@ def test_a_study_is_not_drawn_over_another(evaluated):
     ("old", "new", "said"),
     [
         ("- cpo-s", "- nobody", "there is no model named 'nobody'"),
-        ("pairs: 4", "pairs: 5", "should be at most the 4 captions"),
+        ("pairs: 4", "pairs: 5", "should be at most 4, the number of generated captions"),
         ("- base", "- cpo-s", "should hold each name once"),
         ("http://127.0.0.1:8100", "http://x/path", "survey.address: should be http"),
     ],
@@ -184,7 +184,7 @@ def test_a_key_of_another_study_is_refused(evaluated):
     refused = CliRunner().invoke(app, ["survey", "analyze", "one"])
 
     assert refused.exit_code == 2
-    assert "of another study" in refused.stderr
+    assert "belongs to another study" in refused.stderr
 
 
 def test_a_damaged_file_names_the_field(evaluated):
