@@ -392,9 +392,10 @@ def _report(profile: "Profile", tracked: Any) -> None:
     from atelier.metrics import comparison, suite
     from atelier.metrics.comparison import Painted, Real
     from tasks import report
-    from tasks.evaluation import candidates, captions, pictures, report_page, scoring
+    from tasks.evaluation import candidates, captions, pictures, scoring
     from tasks.evaluation.candidates import Candidate
     from tasks.evaluation.evaluated import Evaluated
+    from tasks.reporting import report_page
     from tasks.run import paths
 
     criteria = tree.parse(paths.JUDGED_BY)

@@ -15,7 +15,7 @@ from survey.method.analysis import Answer, Finding
 from survey.method.design import Picture, Question
 from survey.method.page import Coverage, Page
 from survey.results import Results
-from tasks.evaluation.studies import RESULTS, SECTION
+from tasks.reporting.studies import RESULTS, SECTION
 from tasks.tracking import registry
 
 PAGE = "page.html"

@@ -13,9 +13,10 @@ from atelier.metrics import comparison
 from atelier.reports import evaluation_page, image_grids, model_card
 from atelier.reports.evaluation_data import Page
 from tasks.commands import table
-from tasks.evaluation import candidates, captions, evaluated, report_page, tables
+from tasks.evaluation import candidates, captions, evaluated
 from tasks.evaluation.candidates import Candidate
 from tasks.evaluation.evaluated import Evaluated
+from tasks.reporting import report_page, tables
 from tasks.run import paths
 from tasks.tracking import registry
 from tasks.tracking.mlflow_runs import StageRun

@@ -33,7 +33,8 @@ from atelier.errors import ParamsError
 from atelier.metrics import comparison, negatives
 from atelier.metrics.comparison import Measured, Painted, Real, Result
 from atelier.metrics.fid import Distance
-from atelier.models import adapters, loading, sampling, weight_files
+from atelier.models import adapters, loading, sampling
+from atelier.models.files import weight_files
 from tasks.annotation import painted_pictures
 from tasks.evaluation import candidates, captions, pictures, scoring
 from tasks.run import paths, progress

@@ -20,8 +20,9 @@ from atelier.config.profile import Profile
 from atelier.criteria import captions, tree
 from atelier.criteria.tree import Tree
 from atelier.errors import ParamsError
-from atelier.models import adapters, loading, sampling, weight_files
+from atelier.models import adapters, loading, sampling
 from atelier.models.denoiser import Denoiser
+from atelier.models.files import weight_files
 from atelier.models.sampling import Sampling
 from atelier.reports import image_grids
 from tasks.evaluation import candidates

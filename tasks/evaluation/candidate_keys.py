@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 
 from atelier.config.profile import Profile
-from atelier.models import weight_files
+from atelier.models.files import weight_files
 from tasks import code
 from tasks.evaluation import captions
 from tasks.evaluation.candidates import Candidate

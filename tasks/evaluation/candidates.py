@@ -6,7 +6,7 @@ from pathlib import Path
 from atelier.config.objectives import Objective
 from atelier.config.profile import Profile
 from atelier.errors import ArtifactError
-from atelier.models import weight_files
+from atelier.models.files import weight_files
 from atelier.models.sampling_settings import Sampling
 from atelier.reports.evaluation_data import Sweep
 from tasks.run import paths

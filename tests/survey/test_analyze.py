@@ -9,7 +9,7 @@ from cli.app import app
 from survey import analyze, files
 from survey import results as outcome
 from survey.method.analysis import EVERYBODY, OVERALL
-from tasks.evaluation import studies
+from tasks.reporting import studies
 from tasks.run import paths
 
 

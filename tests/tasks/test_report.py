@@ -17,7 +17,8 @@ from atelier.metrics import about, suite
 from atelier.models import adapters, loading
 from tasks import report
 from tasks.commands import compare, table
-from tasks.evaluation import evaluated, pictures, studies
+from tasks.evaluation import evaluated, pictures
+from tasks.reporting import studies
 from tasks.run import paths
 from tasks.tracking import connection
 

@@ -12,13 +12,14 @@ from atelier.config.profile import Profile, read_switch
 from atelier.criteria.annotations import Record
 from atelier.criteria.tree import Tree
 from atelier.metrics.comparison import Painted, Result
-from atelier.models import weight_files
+from atelier.models.files import weight_files
 from atelier.reports import model_card
 from atelier.reports.charts import Points
 from atelier.reports.evaluation_data import Page, Painter, Pair
-from tasks.evaluation import candidates, data_sheet, pictures, studies
+from tasks.evaluation import candidates, pictures
 from tasks.evaluation.candidates import Candidate
 from tasks.evaluation.evaluated import Evaluated
+from tasks.reporting import data_sheet, studies
 from tasks.run import paths
 from tasks.tracking import mlflow_runs
 from tasks.training import settings
