@@ -15,8 +15,9 @@ from atelier.training import drift, loop, ranks
 from atelier.training.corpus import Corpus
 from atelier.training.ranks import Ranks
 from tasks.run import kept, paths, progress, resume, split_parts
+from tasks.tracking import registry
 from tasks.tracking.mlflow_runs import StageRun
-from tasks.training import encoded_dataset, materials, objective_keys, settings, trainer
+from tasks.training import encoded_dataset, materials, objective_keys, trainer
 from tasks.training.prompts import Prompts
 from tasks.training.validation_images import Grids
 
@@ -68,7 +69,7 @@ def run(profile: Profile, tracked: StageRun) -> None:
             pairs=pairs, judge=judge,
             advantages=materials.advantages(records) if objective.needs_advantages else None,
         )  # fmt: skip
-        with tracked.part(name, settings.of(name, profile), paths.CPO / name) as own:
+        with tracked.part(name, registry.trained_by(name, profile), paths.CPO / name) as own:
             metrics = _align(
                 name, objective, objective.step(setup), painter, encoded, profile, own,
                 together, grids, work=resume.folder(f"cpo-{name}", made_of[name]),

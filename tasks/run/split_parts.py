@@ -1,13 +1,18 @@
 """The records of one part of the split; a part without pictures is refused before any work."""
 
+from typing import TYPE_CHECKING
+
 from atelier.criteria import annotations
 from atelier.criteria.annotations import Record
-from atelier.criteria.splits import Part
 from atelier.errors import ArtifactError
 from tasks.run import paths
 
+if TYPE_CHECKING:
+    # Not for more: training does not depend on how pictures were divided.
+    from atelier.criteria.splits import Part
 
-def read(part: Part, setting: str) -> list[Record]:
+
+def read(part: "Part", setting: str) -> list[Record]:
     """Return the records of a part.
 
     Args:

@@ -79,6 +79,11 @@ class Measured:
         return mine is not None and bases is not None and mine <= bases
 
 
+def trained_by(model: str, profile: Profile) -> dict[str, Any]:
+    """Return the settings of a model's training, for runs and versions; see ``settings``."""
+    return settings.of(model, profile)
+
+
 def run(*, evaluating: bool = False) -> None:
     """Bring the registry up to date; MLflow being away is said, and is no error.
 
