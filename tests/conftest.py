@@ -101,6 +101,7 @@ generate:
   prompts: 4
   steps: 2
   guidance: 1.0
+  distilled_guidance: null
   batch_images: 2
   seed: 0
 evaluate:

@@ -36,7 +36,7 @@ class GenerateParams(Params):
     steps: Count  # sampling steps
     guidance: Annotated[Real, Field(ge=1)]  # classifier-free guidance; 1 is off
     # Input of a base that was distilled with guidance, as FLUX.1-dev (3.5); null: it has none.
-    distilled_guidance: Positive | None = None
+    distilled_guidance: Positive | None
     batch_images: Count
     seed: Seed  # of the noise; also of KID's subsets
 
