@@ -124,23 +124,23 @@ def test_the_policy_comes_to_good_pictures_and_leaves_bad_ones(
         update={"steps": 60, "batch_images": IMAGES, "ema_decay": None, "report_steps": 1}
     )
 
-    def gain(advantage):
-        adapters.add(pair.network, f"{advantage}", lora, seed=3)
+    def gain(name, advantage):
+        adapters.add(pair.network, name, lora, seed=3)
         setup = Setup(
-            pair, corpus, training, "theta1", f"{advantage}", 0,
+            pair, corpus, training, "theta1", name, 0,
             advantages=torch.full((IMAGES,), advantage),
         )  # fmt: skip
         reports = []
-        with adapters.use(pair.network, f"{advantage}"):
+        with adapters.use(pair.network, name):
             loop.fit(
-                adapters.weights(pair.network, f"{advantage}"),
+                adapters.weights(pair.network, name),
                 OFFLINE.step(setup),
                 learning_rate=OFFLINE.learning_rate,
                 params=training,
-                folder=tmp_path / f"{advantage}",
+                folder=tmp_path / name,
                 report=lambda step, values: reports.append(values),
             )
         late = reports[-20:]
         return sum(one["win_error_reference"] - one["win_error"] for one in late)
 
-    assert gain(5.0) > 0 > gain(-5.0)
+    assert gain("good", 5.0) > 0 > gain("bad", -5.0)

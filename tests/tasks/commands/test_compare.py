@@ -12,7 +12,18 @@ from tasks.tracking import connection, registry
 def result(fid, gap=None):
     distance = None if fid is None else Distance(fid, 0.0, 9, 9, "starter", 64)
     interval = None if gap is None else Interval((gap[0] + gap[1]) / 2, *gap, 100)
-    return Result(33, None, interval, distance, None, None, None, None, {}, 0.0)
+    return Result(
+        captions=33,
+        attributes=None,
+        difference=interval,
+        second=None,
+        fid=distance,
+        fid_clean=None,
+        diversity=None,
+        nearest=None,
+        scores={},
+        clipped=0.0,
+    )
 
 
 @pytest.mark.parametrize(
