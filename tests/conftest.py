@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -129,6 +130,13 @@ survey:
 def small_profile() -> dict[str, Any]:
     values: dict[str, Any] = yaml.safe_load(PROFILE)
     return values
+
+
+@pytest.fixture(autouse=True)
+def _dvc_logs_to_no_closed_stream(monkeypatch):
+    """Take DVC's handlers away: they hold the output of whichever test imported it first."""
+    for name in ("dvc", "dvc_objects", "dvc_data"):
+        monkeypatch.setattr(logging.getLogger(name), "handlers", [])
 
 
 @pytest.fixture
