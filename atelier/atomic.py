@@ -1,4 +1,4 @@
-"""Files that are either whole or absent: written beside their place, synced, then renamed."""
+"""Atomic file writing: temporary file, sync, rename; a file is complete or absent."""
 
 import contextlib
 import errno

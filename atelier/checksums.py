@@ -1,6 +1,6 @@
-"""Checksums of files, written next to them: a corrupted file is detected when it is read.
+"""Checksums of files, stored next to them, to detect corruption when a file is read.
 
-They are written as ``sha256sum`` writes them, which can check them, too.
+The format is that of ``sha256sum``, which can verify them too.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""Errors that an operator can fix; the command line prints them without a traceback.
+"""Errors that an operator can fix; commands print them as one paragraph, without traceback.
 
 AtelierError
 ├── ParamsError        a file in params/ does not say what its stage needs

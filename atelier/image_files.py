@@ -1,7 +1,7 @@
-"""Picture files as Pillow can read them: without the metadata that it stumbles over.
+"""Opening picture files with Pillow, without metadata that makes it fail.
 
-Pillow gives up a whole picture for a wrong checksum of a comment, a workflow of two megabytes
-in a text, or EXIF that is none. What decides pixels, colors and orientation stays.
+Pillow refuses a whole picture for a wrong checksum of a comment, a text chunk of two megabytes,
+or invalid EXIF data. Chunks that affect pixels, colors or orientation are kept.
 """
 
 import io

@@ -1,4 +1,4 @@
-"""Pictures as people have them: read upright in RGB, or refused with a one-sentence reason."""
+"""Reading pictures: upright, in RGB, or refused with a reason; resizing and cropping."""
 
 import contextlib
 import hashlib
@@ -189,7 +189,7 @@ def _looked_at(
         raise _reason(failures[0]) from None
     except Image.DecompressionBombError:
         raise ImageError(
-            "its header promises more than twice the pixels of annotate.largest_pixels, "
+            "its header declares more than twice the pixels of annotate.largest_pixels, "
             f"{largest_pixels}; scale it down or raise the limit"
         ) from None
     except MemoryError:

@@ -1,4 +1,4 @@
-"""One function over many items in several processes, the results in the items' order."""
+"""Parallel map over several processes; results come in the order of the items."""
 
 import contextlib
 import multiprocessing
@@ -61,7 +61,7 @@ def results(
 
 
 def _survivors(answers: Iterator[Result], items: Sequence[Item]) -> Iterator[Result]:
-    """The answers, up to the one that died with its worker."""
+    """Yield the results up to the one whose worker process was killed."""
     done = 0
     try:
         for done, answer in enumerate(answers, start=1):  # noqa: B007
@@ -69,8 +69,8 @@ def _survivors(answers: Iterator[Result], items: Sequence[Item]) -> Iterator[Res
     except BrokenProcessPool:
         busy = ", ".join(map(str, items[done : done + _CHUNK]))
         raise ArtifactError(
-            f"a process was killed while it was at one of {busy}, most often because memory "
-            "ran out; lower annotate.largest_pixels, or move the picture away, and run again"
+            f"a process was killed while it read one of {busy}, most often because memory ran "
+            "out; lower annotate.largest_pixels, or remove the picture, and run again"
         ) from None
 
 

@@ -1,8 +1,8 @@
-"""YAML and JSON that people and models write, read within bounds.
+"""Bounded reading of untrusted YAML and JSON: size, depth, aliases, duplicate keys.
 
-Python's own readers give up by many errors, or not in time: a page of aliases that stands for
-gigabytes, ten thousand brackets, a number of five thousand digits, half of a character that no
-file can hold. Here all of that is one error with one sentence.
+Python's own readers raise many kinds of errors, or run out of memory: on a page of aliases that
+expands to gigabytes, ten thousand brackets, a number of five thousand digits, or a lone
+surrogate. Here each of these is one error with one sentence.
 """
 
 import json

@@ -1,11 +1,11 @@
-"""How far a long function has come: it calls back, and never prints or logs."""
+"""Progress callback of long functions; the library never prints or logs."""
 
 from collections.abc import Callable, Mapping
 
-# What is done so far, counted from the start, and values worth showing beside it.
+# Items done so far, counted from the start, and values to show with them.
 Report = Callable[[int, Mapping[str, float]], None]
 
 
 def silent(done: int, values: Mapping[str, float]) -> None:
-    """Report to nobody."""
+    """Ignore the report."""
     del done, values

@@ -1,9 +1,9 @@
-"""Let a CUDA build of torchvision be imported beside a CPU build of torch.
+"""torchvision compatibility: lets a CUDA build be imported with a CPU build of torch.
 
-Package indexes offer such pairs. torchvision's library then cannot be loaded, its two
-operators ``nms`` and ``qnms`` stay undeclared, and the import dies, taking peft, clean-fid and
-most transformers models with it. Declaring them first is enough for transforms, models and
-datasets; box suppression itself stays unavailable. Where the library loads nothing changes.
+Package indexes offer such pairs. Then torchvision's library cannot be loaded, its two operators
+``nms`` and ``qnms`` stay undeclared, and the import fails, also that of peft, clean-fid and
+most transformers models. Declaring them first is enough for transforms, models and datasets;
+box suppression stays unavailable. If the library loads, nothing changes.
 """
 
 import importlib

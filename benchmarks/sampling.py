@@ -59,7 +59,7 @@ def _painting(built: Denoiser, pixels: int, size: Size) -> Callable[[], None]:
 
     def paint() -> None:
         for _ in sampling.paint(
-            built, said, range(len(said)), steps=_STEPS[size], guidance=_GUIDANCE,
+            built, said, range(len(said)), sampling.Sampling(_STEPS[size], _GUIDANCE),
             pixels=pixels, batch_images=_BATCH, report=silent,
         ):  # fmt: skip
             pass

@@ -1,1 +1,1 @@
-"""When and where the stages run."""
+"""Prefect flows: when and where the stages of dvc.yaml run."""

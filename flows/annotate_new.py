@@ -1,4 +1,4 @@
-"""New pictures in ``data/``: judged, parted and reported; nothing is trained."""
+"""Flow ``annotate-new``: judge and split new pictures in ``data/``, without training."""
 
 import json
 import subprocess
@@ -20,10 +20,10 @@ _STAGES = ("annotate", "split")
 
 @flow(flow_run_name="annotate-new", persist_result=False)
 def annotate_new() -> State[Any]:
-    """Take the pictures of data/ in, judge those that are new, and part them.
+    """Add the pictures of data/ to DVC, judge the new ones, and split them.
 
     What was judged is kept, and an agent is asked about new pictures alone. The trainings are
-    out of date afterwards; `reproduce` runs them when somebody wants them.
+    out of date afterwards; `reproduce` runs them on request.
     """
     before = _files()
     added = subprocess.run(

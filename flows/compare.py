@@ -1,4 +1,4 @@
-"""Compare two registered models, and let the better one serve, by a stated rule."""
+"""Flow ``compare``: two registered models; promotes the better one by a fixed rule."""
 
 import json
 import sys
@@ -19,7 +19,7 @@ _KEY = "comparison"
 
 @flow(flow_run_name="{second} against {first}", persist_result=False)
 def compare(first: str, second: str, slack: float, promote: bool) -> State[Any]:
-    """Let both paint the test captions from the same noise, and say which is better.
+    """Generate the test captions with both from the same noise, and return which is better.
 
     The second takes the place of the first (the alias `serving` of the registry) if the 95%
     interval of the difference of #A_neg lies below zero and its FID is not worse by more than
@@ -35,9 +35,9 @@ def compare(first: str, second: str, slack: float, promote: bool) -> State[Any]:
 
 
 def run(first: str, second: str, *, slack: float, promote: bool) -> State[Any]:
-    """Compare, as part of whichever flow calls this; the state says who is better."""
+    """Compare inside the calling flow; the name of the state tells which is better."""
     log = get_run_logger()
-    (painting,) = [stage for stage in stages.read(["evaluate"]) if stage.name == "evaluate"]
+    painting = stages.read(["generate"])[-1]
     words = [sys.executable, "-m", "cli", "compare", first, second]
     words += ["--slack", str(slack), *["--promote"] * promote]
     shown = pipeline.Shown(_KEY)
@@ -53,7 +53,7 @@ def run(first: str, second: str, *, slack: float, promote: bool) -> State[Any]:
 
 
 def table(said: dict[str, Any]) -> str:
-    """Return what a comparison found, for people."""
+    """Return the result of a comparison as Markdown."""
     rows = ["| | model | #A_neg | FID |", "|---|---|---|---|"]
     for letter in "AB":
         one = said[letter]

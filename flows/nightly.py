@@ -1,4 +1,4 @@
-"""What a team runs every night: reproduce, compare with what serves, report."""
+"""Flow ``nightly``: reproduce, compare ``champion`` with ``serving``, report."""
 
 import json
 from typing import Any
@@ -19,7 +19,7 @@ _FIGURES = ("negatives", "negatives_low", "negatives_high", "fid")
 
 @flow(flow_run_name="nightly", persist_result=False)
 def nightly(slack: float, promote: bool, where: pipeline.Where = "here") -> State[Any]:
-    """Bring all stages up to date, compare the champion with what serves, and report.
+    """Bring all stages up to date, compare ``champion`` with ``serving``, and report.
 
     Args:
         slack: By which share the champion's FID may be worse than that of what serves.
@@ -38,7 +38,7 @@ def nightly(slack: float, promote: bool, where: pipeline.Where = "here") -> Stat
 
 
 def _report(verdict: str) -> str:
-    """Return the night's figures, for people."""
+    """Return the night's results as Markdown."""
     suites = json.loads(paths.SUITES.read_text(encoding="utf-8"))
     rows = [
         f"| {painter} | " + " | ".join(_number(suite.get(name)) for name in _FIGURES) + " |"

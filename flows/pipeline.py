@@ -1,8 +1,8 @@
-"""What all flows that run stages are made of: one Prefect task a stage, one run a repository.
+"""Flows that run stages: one Prefect task for each stage, run through DVC.
 
-Prefect decides when and where, DVC decides whether: a task's state is named after what DVC
-did (``Ran``, ``Committed``, ``RunCached``, ``UpToDate``), and Prefect's own caching is off,
-for two caches would be two truths.
+Prefect decides when and where a stage runs, DVC decides whether. A task's state is named after
+what DVC did (``Ran``, ``Committed``, ``RunCached``, ``UpToDate``). Prefect's own caching is
+off, because DVC is the only cache.
 """
 
 import hashlib
@@ -302,7 +302,7 @@ def _row(stage: Stage, state: State[Any]) -> dict[str, Any]:
 
 
 def _where_to_look() -> str:
-    report = (paths.EVALUATE / "report.html").resolve()
+    report = paths.PAGE.resolve()
     return (
         f"* report: `{report}`\n"
         f"* runs and models: `{connection.ui_command()}`\n"

@@ -1,4 +1,4 @@
-"""Bring the pipeline up to date: one Prefect task for each stage of dvc.yaml."""
+"""Flow ``reproduce``: one Prefect task for each stage of dvc.yaml."""
 
 from typing import Annotated, Any
 

@@ -1,8 +1,8 @@
-"""``annotate`` and ``evaluate`` with their pictures shared out over Dask's workers.
+"""Sharded flows: pictures of ``annotate`` and ``generate`` divided among Dask workers.
 
-No second DAG and no second cache: workers fill what the stage goes on from after a stop
-(``tasks.annotation.shards`` its journal of judged pictures, ``tasks.evaluation.batches`` its
-painted ones). Then the stage runs through DVC and finds nothing left to judge or to paint.
+There is no second DAG or cache: workers fill the folder from which an interrupted stage resumes
+(``tasks.annotation.shards``: its journal of judged pictures; ``tasks.evaluation.batches``: its
+generated pictures). Then the stage runs through DVC and finds all of them done.
 """
 
 import contextlib
@@ -101,7 +101,7 @@ def _refuse_silent(scheduler: str) -> None:
         ) from None
     if not found:
         raise ParamsError(
-            f"--scheduler {scheduler}: it has no worker; start some with `dask worker "
+            f"--scheduler {scheduler}: it has no workers; start some with `dask worker "
             f"{scheduler} --nthreads 1`, each in the root of a clone"
         )
 
@@ -121,17 +121,17 @@ def annotate_sharded(
 
 
 @flow(persist_result=False)
-def evaluate_sharded(
+def generate_sharded(
     count: Count, workers: Workers = 1, scheduler: Scheduler = None
 ) -> State[Any]:
-    """Let workers paint the pictures that are compared, then run the stage evaluate.
+    """Let workers paint the pictures that are compared, then run the stage generate.
 
     Args:
         count: Shards; some times the number of workers, so that none is idle at the end.
         workers: Processes to start on this machine, each with a GPU of its own if it has any.
         scheduler: Address of a Dask scheduler that has workers; then none is started here.
     """
-    return _in_shards("evaluate", paint_shards, count, workers, scheduler)
+    return _in_shards("generate", paint_shards, count, workers, scheduler)
 
 
 def _in_shards(
@@ -168,8 +168,8 @@ def _devices(
         return
     if workers > len(there):
         raise ParamsError(
-            f"--workers {workers}: each needs a GPU of its own, and there are {len(there)}; "
-            f"start at most {len(there)}"
+            f"--workers {workers}: each needs its own GPU, and there are {len(there)}; start "
+            f"at most {len(there)}"
         )
     meta = stage.meta.model_copy(update={"gpu": workers})
     every = stage.model_copy(update={"meta": meta})
@@ -210,7 +210,7 @@ def paint_shards(count: Count) -> State[Any]:
     except AtelierError as error:
         return Failed(message=str(error))
     return _taken_in(
-        "evaluate", asked, paint_shard, batches.take_in, sum(one.pictures for one in asked)
+        "generate", asked, paint_shard, batches.take_in, sum(one.pictures for one in asked)
     )
 
 

@@ -1,6 +1,6 @@
-"""A flow for each stage of dvc.yaml, under the stage's name: ``flows.stage_flows:sft``.
+"""Stage flows: one flow per stage of dvc.yaml, by its name: ``flows.stage_flows:sft``.
 
-The names are dvc.yaml's: a flow is made when somebody asks this module for it.
+The names are those of dvc.yaml; a flow is created when this module's attribute is read.
 """
 
 from typing import Any

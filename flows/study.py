@@ -1,7 +1,7 @@
-"""The study as a Prefect flow: one task for each experiment of ``flows.dvc.study_runs``.
+"""Flow ``study``: one Prefect task for each experiment of ``flows.dvc.study_runs``.
 
-A task's state says whether its experiment *Ran* or was run before (``RanBefore``). Cancelling
-ends what trains, with its checkpoint left; the same parameters go on from there.
+A task's state tells whether its experiment *Ran* or was run before (``RanBefore``). Cancelling
+stops the training and leaves its checkpoint; the same parameters resume from there.
 """
 
 from typing import Annotated, Any

@@ -1,4 +1,4 @@
-"""``atelier survey analyze NAME``: what the votes mean, for people and for MLflow."""
+"""``atelier survey analyze NAME``: analyzes votes; writes a page, JSON and MLflow metrics."""
 
 import hashlib
 import sys
@@ -14,7 +14,8 @@ from survey.method import analysis, page
 from survey.method.analysis import Answer, Finding
 from survey.method.design import Picture, Question
 from survey.method.page import Coverage, Page
-from survey.results import RESULTS, Results
+from survey.results import Results
+from tasks.reporting.studies import RESULTS, SECTION
 from tasks.tracking import registry
 
 PAGE = "page.html"
@@ -45,6 +46,7 @@ def run(name: str) -> None:
         pictures=sorted({one.sha256 for one in key.pictures.values()}),
     ).model_dump_json(indent=1)
     folder = files.folder(name)
+    atomic.write(folder / SECTION, page.section(found) + "\n")
     atomic.write(folder / RESULTS, content + "\n")
     atomic.write(folder / PAGE, page.render(found))
     sys.stdout.write(f"{page.sentence(found)}\n{folder / PAGE} tells more\n")
@@ -142,7 +144,7 @@ def _coverage(
 
 
 def _for_models(found: Page, key: Key) -> dict[str, tuple[str, Mapping[str, float], str]]:
-    """What each registered model is told: its scores, how often it won, and a sentence."""
+    """Return for each registered model its scores, its win rates, and a sentence."""
     return {
         one.weights: (one.name, dict(_values(found, one.name)), page.sentence(found))
         for one in key.painters

@@ -99,8 +99,8 @@ def folder(name: str) -> Path:
     """
     if not _NAME.fullmatch(name):
         raise ParamsError(
-            f"{name!r} is no name for a study; use up to 41 lower-case letters, digits and "
-            "hyphens, such as `spring-1`"
+            f"{name!r} is not a valid name of a study; use up to 41 lower-case letters, digits "
+            "and hyphens, such as `spring-1`"
         )
     return paths.SURVEY / name
 
@@ -124,8 +124,8 @@ def key(name: str) -> Key:
     found = _read(file, Key)
     if found.study != digest(name):
         raise ArtifactError(
-            f"{file} is of another study than study.json beside it; bring back both as "
-            "`survey make` wrote them"
+            f"{file} belongs to another study than study.json in its folder; restore both as "
+            "`atelier survey make` wrote them"
         )
     return found
 

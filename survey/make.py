@@ -1,4 +1,4 @@
-"""``atelier survey make NAME``: a study is drawn from pictures that were painted."""
+"""``atelier survey make NAME``: draws a study from generated pictures."""
 
 import secrets
 import shutil
@@ -37,15 +37,15 @@ def run(profile: Profile, name: str) -> None:
     target = files.folder(name)
     if target.exists():
         raise ParamsError(
-            f"{target} exists, and people's votes may hang on it; take another name, or remove "
-            "that folder if nobody was invited"
+            f"{target} exists, and people may have voted on it; use another name, or remove "
+            "that folder if no person was invited"
         )
     criteria = tree.parse(paths.JUDGED_BY)
     records = painters.records(profile)
     if profile.survey.pairs > len(records):
         raise ParamsError(
-            f"survey.pairs should be at most the {len(records)} captions that were painted "
-            f"(evaluate.prompts), is {profile.survey.pairs}"
+            f"survey.pairs should be at most {len(records)}, the number of generated captions "
+            f"(generate.prompts), got {profile.survey.pairs}"
         )
     partial = target.with_name(f".{name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -119,7 +119,7 @@ def write(
 def _copied(
     drawn: dict[str, list[Sheet]], folders: dict[str, Path], target: Path, seed: int
 ) -> tuple[dict[Picture, str], dict[str, Shown]]:
-    """Copy every picture that is asked about; return their new names, and what each is."""
+    """Copy every picture of the questions; return new names, and the source of each."""
     asked = {
         side
         for sheets in drawn.values()
@@ -135,7 +135,7 @@ def _copied(
         pixels = np.array(images.read(source, _NO_LIMIT))
         if picture.ruined:
             pixels = design.ruin(pixels, seed + number)
-        # Drawn anew each time: names that follow from the seed would tell who painted what.
+        # Names are random: names derived from the seed would reveal the models.
         name = f"{secrets.token_hex(16)}.png"
         atomic.write(target / name, images.png(pixels))
         names[picture] = name

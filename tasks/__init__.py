@@ -1,1 +1,1 @@
-"""What each stage does to files."""
+"""Stages of dvc.yaml: each reads files, calls the library, writes files."""

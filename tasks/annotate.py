@@ -1,4 +1,4 @@
-"""Stage ``annotate``: every picture of ``data/`` judged by the criteria."""
+"""Stage ``annotate``: judges every picture of ``data/`` by the criteria."""
 
 import json
 import sys

@@ -7,15 +7,14 @@ from pathlib import Path
 from atelier import atomic
 from atelier.config.objectives import Objective
 from atelier.config.profile import Profile
-from atelier.criteria import annotations, tree
-from atelier.criteria.annotations import Record
+from atelier.criteria import tree
 from atelier.models import adapters, loading
 from atelier.models.denoiser import Denoiser
 from atelier.objectives.objective import Setup
 from atelier.training import drift, loop, ranks
 from atelier.training.corpus import Corpus
 from atelier.training.ranks import Ranks
-from tasks.run import kept, paths, resume
+from tasks.run import kept, paths, progress, resume, split_parts
 from tasks.tracking import registry
 from tasks.tracking.mlflow_runs import StageRun
 from tasks.training import encoded_dataset, materials, objective_keys, trainer
@@ -44,7 +43,7 @@ def run(profile: Profile, tracked: StageRun) -> None:
     trainer.check(
         together, profile.model, params.training, params.lora, full_teacher=full_teacher
     )
-    records = annotations.read(paths.SPLIT / "train.jsonl", Record)
+    records = split_parts.read("train", "cpo")
     criteria = tree.parse(paths.JUDGED_BY)
     painter = loading.load(profile.model)
     adapters.attach(painter, _TEACHER, paths.SFT)
@@ -68,9 +67,9 @@ def run(profile: Profile, tracked: StageRun) -> None:
         setup = Setup(
             painter, corpus, params.training, _TEACHER, name, params.caption_dropout,
             pairs=pairs, judge=judge,
+            advantages=materials.advantages(records) if objective.needs_advantages else None,
         )  # fmt: skip
-        settings = registry.trained_by(name, profile)
-        with tracked.part(name, settings, paths.CPO / name) as own:
+        with tracked.part(name, registry.trained_by(name, profile), paths.CPO / name) as own:
             metrics = _align(
                 name, objective, objective.step(setup), painter, encoded, profile, own,
                 together, grids, work=resume.folder(f"cpo-{name}", made_of[name]),
@@ -95,6 +94,7 @@ def _without_kept(
     found = kept.take(paths.CPO, made_of) if together.first else set()
     found = together.gather(found)[0]
     for name in sorted(found) if together.first else ():
+        progress.say(f"{name}: unchanged, kept")
         metrics = json.loads((paths.CPO / name / "metrics.json").read_text(encoding="utf-8"))
         tracked.metrics({f"{name}/{key}": value for key, value in metrics.items()})
     wanted = {name: one for name, one in profile.cpo.objectives.items() if name not in found}
@@ -119,6 +119,8 @@ def _align(
     """Train one θ, or take the rest of its way; return what the monitor said last."""
     params = profile.cpo
     adapters.add(painter.network, name, params.lora, seed=params.training.seed)
+    if objective.init == "sft":
+        adapters.copy(painter.network, _TEACHER, name)
     with adapters.learning(painter.network, name):
         curve = trainer.teach(
             name,
@@ -130,7 +132,13 @@ def _align(
             work=work,
             tracked=tracked,
             ranks=together,
-            look=lambda done: grids.look(name, encoded, done, tracked),
+            look=lambda done: grids.look(
+                name,
+                encoded,
+                done,
+                tracked,
+                guided=not objective.sampled_without_guidance(),
+            ),
         )
     if not together.first:
         return {}

@@ -1,4 +1,4 @@
-"""Stage ``split``: the judged pictures parted into training, validation and test."""
+"""Stage ``split``: train, validation and test sets of the judged pictures."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""Recorded judgements: replayed from JSONL files, alone or beside another annotator's."""
+"""Recorded judgements: read from JSONL files, alone or in addition to another annotator's."""
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
@@ -82,7 +82,7 @@ class Recorded:
 
 @dataclass(frozen=True)
 class WithRecorded:
-    """An annotator beside which recorded judgements count as well."""
+    """An annotator whose judgements are combined with recorded ones."""
 
     annotator: Annotator
     recorded: Recorded

@@ -79,26 +79,26 @@ class VLMParams(Params):
 
 
 class Unanimous(Params):
-    """What all who speak say counts; where two say opposite things, nothing does."""
+    """A judgement counts only if all judging annotators agree on it."""
 
     rule: Literal["unanimous"]
 
 
 class Majority(Params):
-    """What more than half of those who speak say counts."""
+    """The pole counts that more than half of the judging annotators chose."""
 
     rule: Literal["majority"]
-    quorum: Count  # annotators who must speak, or nothing counts
+    quorum: Count  # annotators that must judge, or nothing counts
 
 
 class Weighted(Params):
-    """The pole in which there is more confidence, summed over who speaks, counts."""
+    """The pole counts that has the larger sum of confidences."""
 
     rule: Literal["weighted"]
 
 
 class Trust(Params):
-    """What the first of ``order`` who speaks says counts."""
+    """The judgement counts of the first annotator in ``order`` that did not abstain."""
 
     rule: Literal["trust"]
     order: Annotated[list[str], Field(min_length=1)]  # annotators, `*` any letters; no others
@@ -111,9 +111,9 @@ class AnnotateParams(Params):
     """``annotate:`` who judges, by which criteria."""
 
     criteria: Inside  # the tree, a file in params/criteria/
-    annotator: Literal["measured", "recorded", "vlm"]  # recorded: nobody but who is below
-    recorded: list[str] | None  # JSONL of judgements in labels/, one or several; heard as well
-    adjudication: Adjudication  # which judgement counts where several annotators speak
+    annotator: Literal["measured", "recorded", "vlm"]  # recorded: only the files below
+    recorded: list[str] | None  # JSONL of judgements in labels/, one or several; they count too
+    adjudication: Adjudication  # which judgement counts if several annotators judge
     vlm: VLMParams | None  # the model that `vlm` asks; null if there is none
     captions: (
         str | None
@@ -146,7 +146,7 @@ class AnnotateParams(Params):
 
 
 class SplitParams(Params):
-    """``split:`` who learns and who is examined."""
+    """``split:`` shares of training, validation and test set."""
 
     train: Fraction
     validation: Fraction

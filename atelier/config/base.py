@@ -59,7 +59,7 @@ class SDXLNetwork(Params):
             if width % self.groups or width % self.head_width:
                 raise ValueError(
                     f"groups ({self.groups}) and head_width ({self.head_width}) should divide "
-                    f"every one of widths, do not divide {width}"
+                    f"each of widths, but do not divide {width}"
                 )
         return self
 
@@ -79,8 +79,8 @@ class SD3Network(Params):
     def _clips_fit_beside_t5(self) -> "SD3Network":
         if sum(self.clip_widths) > self.text_width:
             raise ValueError(
-                f"clip_widths should add up to text_width, {self.text_width}, at most, add up "
-                f"to {sum(self.clip_widths)}"
+                f"the sum of clip_widths should be at most text_width, {self.text_width}; it "
+                f"is {sum(self.clip_widths)}"
             )
         return self
 
@@ -106,5 +106,5 @@ class BaseParams(Params):
     @classmethod
     def _paints_at_its_end(cls, training: Training) -> Training:
         if training.grids is not None:
-            raise ValueError("grids should be null here: a base paints one grid, at its end")
+            raise ValueError("grids should be null here: a base writes one grid, at its end")
         return training

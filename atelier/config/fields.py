@@ -32,7 +32,7 @@ Integer = Annotated[int, Field(strict=True)]
 Real = Annotated[float, BeforeValidator(_no_truth)]
 
 
-# Bounds stand before what turns a value away, so that forms know them.
+# Bounds come before the validator, so that the JSON schema (and so a form) shows them.
 Positive = Annotated[float, Field(gt=0), BeforeValidator(_no_truth)]
 
 

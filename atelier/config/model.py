@@ -41,7 +41,7 @@ _BEFORE_IT_WAS_A_SETTING = {
 
 
 def recorded_model(values: object, where: str) -> ModelParams:
-    """Read a ``model:`` that was kept beside a model, maybe by an earlier version of this code.
+    """Read the ``model:`` stored with a model, perhaps by an earlier version of this code.
 
     Settings that did not exist then are filled with what the model was made with.
 

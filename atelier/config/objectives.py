@@ -17,12 +17,13 @@ from atelier.objectives.cpo_s import CPOS
 from atelier.objectives.ddspo import DDSPO
 from atelier.objectives.dpo import DPO
 from atelier.objectives.mapo import MaPO
+from atelier.objectives.nft import NFT
 from atelier.objectives.npo import NPO
 from atelier.objectives.sdpo import SDPO
 from atelier.objectives.spo_measured import SPO
 
 Objective = Annotated[
-    CPO | CPOS | DDSPO | DPO | NPO | MaPO | SDPO | SPO, Field(discriminator="objective")
+    CPO | CPOS | DDSPO | DPO | NPO | NFT | MaPO | SDPO | SPO, Field(discriminator="objective")
 ]
 
 
@@ -61,8 +62,8 @@ class CPOParams(Params):
         pairwise = [name for name, one in self.objectives.items() if one.needs_pairs]
         if pairwise and self.pairs is None:
             raise ValueError(
-                f"pairs should say where {', '.join(pairwise)} get their pairs of pictures, "
-                "is null; docs/pairs.md has both ways"
+                f"pairs is null, but {', '.join(pairwise)} need pairs of pictures; "
+                "docs/pairs.md describes both sources"
             )
         if pairwise and self.training.batch_images % 2:
             raise ValueError(
@@ -75,12 +76,19 @@ class CPOParams(Params):
     def _company_exists(self) -> "CPOParams":
         branches = on_negative_branches(self.objectives)
         models = {"base", "theta1", *self.objectives} - set(branches)
+        every = self.objectives.items()
+        unguided = {name for name, one in every if one.sampled_without_guidance()}
         for name in branches:
             branch = self.objectives[name].negative_branch()
-            unknown = sorted(set(branch.beside) - models) if branch else []
-            if unknown:
+            beside = set(branch.beside) if branch else set()
+            if unknown := sorted(beside - models):
                 raise ValueError(
                     f"objectives.{name}.beside should name models of {sorted(models)}, "
                     f"has {', '.join(unknown)}"
+                )
+            if alone := sorted(beside & unguided):
+                raise ValueError(
+                    f"objectives.{name}.beside should not name {', '.join(alone)}, which is "
+                    "sampled without guidance and so has no negative branch"
                 )
         return self

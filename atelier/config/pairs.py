@@ -20,7 +20,7 @@ class TablePairs(Params):
     """Pairs of pictures from a table; docs/pairs.md."""
 
     source: Literal["table"]
-    table: Inside  # CSV beside the pictures, with the columns file_win, file_lose, caption
+    table: Inside  # CSV inside data/, with the columns file_win, file_lose, caption
 
 
 PairParams = Annotated[AnnotationPairs | TablePairs, Field(discriminator="source")]

@@ -1,7 +1,7 @@
 """``params/<profile>.yaml`` as one frozen model, and how it is read and checked.
 
-There are no defaults in code: a value that is missing in the file is reported, and so is an
-unknown key. Units stand at the field.
+There are no defaults in code, except that the options of an objective are off: a value that is
+missing in the file is reported, and so is an unknown key. Units stand at the field.
 """
 
 from pathlib import Path
@@ -12,14 +12,14 @@ from pydantic import ValidationError, model_validator
 from atelier import reading
 from atelier.config.annotation import AnnotateParams, SplitParams
 from atelier.config.base import BaseParams
-from atelier.config.evaluation import EvaluateParams
+from atelier.config.evaluation import EvaluateParams, GenerateParams, ReportParams
 from atelier.config.fields import Name, Params
 from atelier.config.messages import explain
 from atelier.config.model import ModelParams
 from atelier.config.objectives import CPOParams, on_negative_branches
 from atelier.config.study import StudyParams
 from atelier.config.survey import SurveyParams
-from atelier.config.training import SFTParams
+from atelier.config.training import Learns, SFTParams
 from atelier.errors import ParamsError
 
 Section = TypeVar("Section", bound="Params")
@@ -34,7 +34,9 @@ class Profile(Params):
     split: SplitParams
     sft: SFTParams
     cpo: CPOParams
+    generate: GenerateParams
     evaluate: EvaluateParams
+    report: ReportParams
     survey: SurveyParams
 
     @model_validator(mode="after")
@@ -58,21 +60,36 @@ class Profile(Params):
         if full and negative:
             raise ValueError(
                 f"{full[0]}.lora 'full' does not go with cpo.objectives.{negative[0]}: its "
-                "negative branch adds up shares of LoRAs, full weights have none; give LoRAs, "
-                "or leave it out"
+                "negative branch adds LoRAs, and full weights have none; use LoRAs, or remove "
+                "the objective"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _copies_have_one_shape(self) -> "Profile":
+        copies = [name for name, one in self.cpo.objectives.items() if one.init == "sft"]
+        if copies and self.cpo.lora != self.sft.lora:
+            raise ValueError(
+                f"cpo.lora should be sft.lora for cpo.objectives.{copies[0]}, whose init 'sft' "
+                f"begins as a copy of θ1; they are {_spelled(self.cpo.lora)} and "
+                f"{_spelled(self.sft.lora)}"
             )
         return self
 
     @model_validator(mode="after")
     def _negative_branches_are_painted(self) -> "Profile":
         negative = on_negative_branches(self.cpo.objectives)
-        if negative and self.evaluate.guidance <= 1:
+        if negative and self.generate.guidance <= 1:
             raise ValueError(
-                f"evaluate.guidance should be above 1 for cpo.objectives.{negative[0]}: "
+                f"generate.guidance should be above 1 for cpo.objectives.{negative[0]}: "
                 "without guidance there is no negative branch to stand on; is "
-                f"{self.evaluate.guidance:g}"
+                f"{self.generate.guidance:g}"
             )
         return self
+
+
+def _spelled(lora: Learns) -> str:
+    return lora if lora == "full" else f"{{{lora}}}"
 
 
 class Switch(Params):

@@ -10,7 +10,7 @@ from atelier.objectives.npo import NPO
 
 
 class Guided(Params):
-    """``guided:`` what is painted with guidance, beside NPO and alone."""
+    """``guided:`` models sampled with guidance, together with NPO and alone."""
 
     guidance: Annotated[Real, Field(gt=1)]
     methods: Annotated[list[Name], Field(min_length=1)]

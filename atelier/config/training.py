@@ -32,6 +32,7 @@ class Grids(Params):
     prompts: Count  # distinct captions of the validation set, evenly chosen
     steps: Count  # of sampling
     guidance: Annotated[Real, Field(ge=1)]
+    distilled_guidance: Positive | None = None  # as evaluate's
 
 
 class Training(Params):
@@ -50,7 +51,7 @@ class Training(Params):
     gradient_checkpointing: bool  # passes are made again for the gradient: slower, smaller
     compile: bool  # the network's repeated blocks, by torch.compile
     times: Times
-    offset_noise: NonNegative  # noise that is one number a channel, beside the other; 0: none
+    offset_noise: NonNegative  # additional noise, one number per channel; 0: none
     seed: Seed
     checkpoint_steps: Count  # a checkpoint is written every so many steps
     checkpoints_kept: Count  # of which the last so many stay

@@ -1,1 +1,1 @@
-"""What the expert says: criteria, judgements, captions, splits."""
+"""Criteria and data: tree, judgements, captions, pairs, data split."""

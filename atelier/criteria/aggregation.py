@@ -1,11 +1,11 @@
-"""Several annotators judge one image: which judgement counts, by a rule that params name.
+"""Aggregation of several annotators' judgements of one image, by a rule of the settings.
 
-A question is one criterion on one image, answered by those who speak; abstaining is silence
-and no vote. Where a rule finds no answer, the criterion is not active on that image.
+A question is one criterion on one image. An annotator that abstains has no vote. If a rule
+finds no answer, the criterion is not active on that image.
 
-What counts is a judgement like any other. It is signed by all who won, joined by `` + ``, and
-its confidence is their mean confidence times the share of the weight that was theirs, so that
-training, which may weigh by it, hears less of what was disputed.
+The result is a judgement like any other. It is signed with the names of the annotators that
+won, joined by `` + ``. Its confidence is their mean confidence times their share of the weight,
+so disputed judgements weigh less in training.
 """
 
 import fnmatch
@@ -25,13 +25,14 @@ OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 
 @dataclass(frozen=True)
 class Settled:
-    """What counts, and how it came about.
+    """The judgements that count, and the outcome of each question.
 
     Attributes:
         judgements: One for each question that has an answer, in the order of the questions.
-        outcomes: Number of questions on which one spoke ``alone``, all ``agreed``, the rule
-            ``decided`` between opposites or left them ``undecided``, ``too_few`` spoke for the
-            quorum, or those who spoke are ``unanswered``, for nobody trusts them.
+        outcomes: Number of questions that one annotator answered ``alone``, on which all
+            ``agreed``, between whose poles the rule ``decided`` or did not (``undecided``),
+            that ``too_few`` annotators answered for the quorum, or that no trusted annotator
+            answered (``unanswered``).
     """
 
     judgements: list[Judgement]
@@ -60,7 +61,7 @@ def unanimous(said: Sequence[Judgement]) -> Judgement | None:
 
 
 def majority(said: Sequence[Judgement], quorum: int) -> Judgement | None:
-    """Return what more than half say; None if fewer than ``quorum`` speak, or at a tie.
+    """Return the pole of the majority; None if fewer than ``quorum`` judged, or at a tie.
 
     The share of the weight is ``votes for the pole / votes``.
     """
@@ -78,12 +79,12 @@ def weighted(said: Sequence[Judgement]) -> Judgement | None:
 
 
 def trusted(said: Sequence[Judgement], order: Sequence[str]) -> Judgement | None:
-    """Return what the most trusted say; None if they contradict each other, or are silent.
+    """Return the judgement of the most trusted; None if they contradict each other or abstain.
 
     Args:
-        said: Who says what.
+        said: Judgements of one question.
         order: Names, the most trusted first; ``*`` stands for any letters, so several may be
-            trusted alike. Who fits none is not heard.
+            trusted alike. Annotators that match no name are ignored.
     """
     for name in order:
         heard = [one for one in said if fnmatch.fnmatchcase(one.annotator, name)]
@@ -93,7 +94,7 @@ def trusted(said: Sequence[Judgement], order: Sequence[str]) -> Judgement | None
 
 
 def refuse_idle(rule: Adjudication, annotators: Collection[str]) -> None:
-    """Refuse a trusted name that no annotator bears: it is misspelt.
+    """Refuse a trusted name that no annotator has: it is misspelled.
 
     Raises:
         ParamsError: Names it, and those there are.
@@ -103,9 +104,9 @@ def refuse_idle(rule: Adjudication, annotators: Collection[str]) -> None:
     for name in rule.order:
         if not fnmatch.filter(annotators, name):
             raise ParamsError(
-                f"annotate.adjudication.order trusts {name!r}, and nobody is called so; there "
-                f"is {', '.join(map(repr, sorted(annotators)))} (`human *` stands for all "
-                "people)"
+                f"annotate.adjudication.order trusts {name!r}, but no annotator has that name; "
+                f"there is {', '.join(map(repr, sorted(annotators)))} (`human *` stands for "
+                "all people)"
             )
 
 

@@ -1,8 +1,8 @@
-"""How far two judges agree, criterion by criterion.
+"""Agreement of two judges, by criterion: share, Cohen's κ, F1 of each pole.
 
-What one judge said is a mapping from (image, criterion) to a pole; abstaining is absence.
-Agreement is counted where both speak; where only one does is counted beside it, so that a
-judge cannot look good by keeping silent.
+The judgements of one judge are a mapping from (image, criterion) to a pole; an abstention is
+absent. Agreement counts questions that both answered. Questions that only one answered are
+counted separately, so that a judge cannot look good by abstaining.
 """
 
 import itertools

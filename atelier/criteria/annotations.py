@@ -1,4 +1,4 @@
-"""One judgement is (image, criterion, pole, annotator, confidence); files of them only grow."""
+"""Judgement records (image, criterion, pole, annotator, confidence) and their JSONL files."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -47,7 +47,7 @@ class Image(Params):
     width: int  # pixels, upright
     height: int
     caption: str  # y
-    artwork: str  # what the split never tears apart; the path without suffix if nothing is said
+    artwork: str  # the split keeps it together; default: the path without suffix
 
 
 class Quarantined(Params):
@@ -68,7 +68,7 @@ class Record(Params):
     confidence: dict[str, Fraction] = Field(default_factory=dict)  # of each active criterion
 
     def confidence_in(self, criterion: str) -> float:
-        """Return how sure the annotator was of an active criterion; 1 where nobody said."""
+        """Return the annotator's confidence in an active criterion; 1 if it gave none."""
         return self.confidence.get(criterion, 1.0)
 
 

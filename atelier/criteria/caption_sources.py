@@ -1,9 +1,9 @@
-"""Where the captions of a folder come from: a table, caption files, or the files' names.
+"""Caption sources of a folder: a table, caption files, or the names of the files.
 
-A table is CSV, JSON Lines or JSON (``tables``). Its columns are ours, ``file`` and
-``caption``, or Hugging Face's, ``file_name`` and ``text``; ``artwork`` is optional, others are
-ignored. Paths in ``file`` are inside ``data/``, in ``file_name`` beside the table.
-A caption file is a text beside a picture, ``a.txt`` or ``a.caption`` beside ``a.png``.
+A table is CSV, JSON Lines or JSON (``tables``). Its columns are ours, ``file`` and ``caption``,
+or Hugging Face's, ``file_name`` and ``text``. ``artwork`` is optional, other columns are
+ignored. Paths in ``file`` are relative to ``data/``, those in ``file_name`` to the table. A
+caption file is a text next to a picture, such as ``a.txt`` or ``a.caption`` for ``a.png``.
 """
 
 import os.path
@@ -42,7 +42,7 @@ class Source:
         said: What it says, by the picture's file.
         aside: Files and rows that are no pictures, each with the reason; "" for the source's
             own files.
-        lacking: Why a picture is set aside of which nothing is said, ``{stem}`` is its path
+        lacking: Reason for setting a picture without caption aside; ``{stem}`` is its path
             without the suffix; "": it is not.
         notes: What a person should know of captions that are used.
     """
@@ -78,7 +78,7 @@ def names(found: Iterable[str], *, captionless: bool) -> Source:
 
 
 def caption_files(data: Path, found: Sequence[str], *, captionless: bool) -> Source | None:
-    """Take the texts beside the pictures; None if there are none."""
+    """Return the captions from caption files; None if there are none."""
     beside: dict[str, list[str]] = {}
     for file in filter(is_text, found):
         beside.setdefault(tables.key(stem(file)), []).append(file)

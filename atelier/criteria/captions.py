@@ -1,8 +1,8 @@
-"""Prompts: a caption and attributes as one text, within what the text encoders read.
+"""Prompts for training: caption and attributes as one text, within the encoder's limit.
 
 ``y ∪ A`` is written by commas: ``a landscape in blue, harmonious palette, blurred edges``.
-The words of a bad pole are stated as plainly present, like those of a good one, and never
-negated: θ1 is to learn what clashing hues look like, so that it can point away from them.
+The words of a bad pole are stated as present, like those of a good one, and never negated: θ1
+must learn what clashing hues look like, so that training can move away from them.
 
 A_pos stands before A_neg, each in the order given. The template is ours: the paper (Meng et
 al., arXiv:2601.04300) states the concatenation only.

@@ -1,8 +1,8 @@
-"""The paintings as they lie in ``data/``: which files there are, and what each is called.
+"""Files of the data set in ``data/``: pictures, their captions, and files set aside.
 
 A caption ``y`` comes from the table that ``annotate.captions`` names; without one from caption
-files beside the pictures, ``a.txt`` or ``a.caption``; without either it is the words of the
-file's name (``caption_sources``, docs/formats.md).
+files next to the pictures, ``a.txt`` or ``a.caption``; without either from the file's name
+(``caption_sources``, docs/formats.md).
 
 Hidden files are ignored. Every other file is a picture, a source of captions, or set aside.
 """
@@ -31,7 +31,7 @@ class Entry:
     """A file that has a caption; whether it is a picture is not known yet."""
 
     file: str  # path inside data/, with / between folders
-    caption: str  # y; empty if nobody wrote one and an annotator is to
+    caption: str  # y; empty if an annotator must write it
     title: str  # the words of the file's name
     artwork: str  # the path without its suffix, if the table does not say
 
@@ -149,7 +149,7 @@ def _mode(file: Path) -> int:
     try:
         return file.stat().st_mode
     except OSError:
-        return 0  # whoever opens it says why it cannot be
+        return 0  # opening it later reports the reason
 
 
 def _walk(data: Path) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Which layout a folder of pictures has, and what ``annotate.captions`` should be for it."""
+"""Folder layouts: detects which one a folder of pictures has, and the setting that reads it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

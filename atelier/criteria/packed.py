@@ -1,7 +1,7 @@
-"""Hugging Face data sets in parquet or Arrow files: pictures and captions, row by row.
+"""Packed Hugging Face data sets (parquet, Arrow): pictures and captions, row by row.
 
-Read are what ``save_to_disk`` writes and the parquet files of the hub, by pyarrow alone. An
-image column holds bytes, or a record of ``bytes`` and ``path``.
+It reads what ``save_to_disk`` writes, and the parquet files of the hub, with pyarrow alone. An
+image column contains bytes, or a record of ``bytes`` and ``path``.
 """
 
 import io
@@ -69,7 +69,7 @@ def files(source: Path) -> list[Path]:
     )  # fmt: skip
     if not found:
         raise ArtifactError(
-            f"{source} holds no data set: there is no {' or '.join(SUFFIXES)} file in it"
+            f"{source} contains no data set: there is no {' or '.join(SUFFIXES)} file in it"
         )
     return found
 

@@ -1,11 +1,10 @@
-"""Pairs of pictures, one better than the other: what DPO and its kin learn from.
+"""Preference pairs: two pictures, one better than the other, for DPO, NPO, MaPO and SDPO.
 
 Shapes: ``N`` records. A picture is known by its row among the training records.
 
-Of two pictures with one caption, the one with fewer negative attributes wins. Equal numbers
-are a tie, which is left out, or enters in both orders at half weight each, as a coin would
-have it; it is never given a winner. A picture of which the annotator said nothing has no
-negatives because nobody looked, so it meets nobody.
+Of two pictures with one caption, the one with fewer negative attributes wins. Equal numbers are
+a tie, which is left out or enters in both orders at half weight; it never gets a winner. A
+picture without judgements has no negatives only because it was not judged, so it is not paired.
 """
 
 import re
@@ -111,7 +110,7 @@ def from_annotations(records: Sequence[Record], params: AnnotationPairs) -> Pair
 
 
 def from_table(table: Path, records: Sequence[Record], data: Path) -> Paired:
-    """Read the pairs that somebody brought: a table with the columns of ``COLUMNS``.
+    """Read pairs from a table with the columns of ``COLUMNS``.
 
     Pairs with a picture outside of the training part are held out, and counted.
 

@@ -79,7 +79,7 @@ def records(
     """Join images ``(hash, file, caption)`` and judgements into what training reads.
 
     Raises:
-        ArtifactError: Two judgements answer one question: nobody settled between them.
+        ArtifactError: Two judgements answer one question: they were not aggregated.
     """
     said: dict[str, dict[str, Judgement]] = {}
     for one in judgements:

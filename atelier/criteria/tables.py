@@ -1,8 +1,8 @@
-"""Tables that people write: CSV, JSON Lines or JSON, read as rows of texts by column.
+"""Tables written by people (CSV, TSV, JSON Lines, JSON), read as rows of text by column.
 
 The content decides what a table is, before the suffix does. Column names are compared without
-their case and the blanks around them. Every cell is a text: a number is its digits; blank,
-``null`` and absent are the same. Empty rows are passed over.
+case and surrounding blanks. Every cell is a text: a number is its digits; blank, ``null`` and
+absent are the same. Empty rows are skipped.
 """
 
 import csv

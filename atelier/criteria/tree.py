@@ -1,4 +1,4 @@
-"""The criteria: a tree whose leaves are attribute pairs.
+"""The criteria tree, whose leaves are attribute pairs: its schema, and how it is read.
 
 A file of ``params/criteria/`` holds one domain::
 
@@ -60,7 +60,7 @@ _KEY = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
 
 class Measure(Params):
-    """Where a number read from the pixels speaks for a pole; in between it abstains.
+    """Thresholds that turn a number from the pixels into a pole; in between, no pole.
 
     The order tells the direction: with ``positive_at < negative_at`` low is good.
     """
@@ -70,7 +70,7 @@ class Measure(Params):
     negative_at: Real
 
     def pole(self, value: float) -> Pole | None:
-        """Return the pole that ``value`` speaks for, or None between the two thresholds."""
+        """Return the pole of ``value``, or None between the two thresholds."""
         sign = 1 if self.positive_at > self.negative_at else -1
         if sign * value >= sign * self.positive_at:
             return "positive"

@@ -1,7 +1,7 @@
-"""What a reader objects to in the words of a tree that is otherwise in order.
+"""Wording advice for a valid criteria tree: poles that read badly inside a prompt.
 
-Phrases stand in prompts, joined by commas, and a text encoder paints what it reads: a
-negation is painted as the thing negated, and two phrases that are nearly one teach nothing.
+Phrases are joined by commas in prompts. A text encoder ignores negation, so a model paints the
+thing negated; two phrases that are nearly the same teach nothing.
 """
 
 import itertools

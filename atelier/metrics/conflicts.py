@@ -1,4 +1,4 @@
-"""Which attributes fight: the angle between what two criteria ask of one noisy latent.
+"""Conflicts between criteria: the angle between their directions at one noisy latent.
 
 Shapes: ``A`` criteria of one image, ``...`` the latent's dimensions.
 """

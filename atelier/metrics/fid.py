@@ -1,8 +1,8 @@
-"""Fréchet distance between two sets of images, with clean-fid's arithmetic, and KID beside it.
+"""FID: the Fréchet distance between two sets of images, with clean-fid's arithmetic.
 
-Shapes: ``N`` images, ``D`` features. The numbers mean something only beside others of the
-same extractor and the same number of images: with N not far above D, FID is biased upwards
-(Chong & Forsyth, arXiv:1911.07023), which KID is not; so both are given, with N and D.
+Shapes: ``N`` images, ``D`` features. Compare the numbers only with others of the same extractor
+and the same number of images: if N is not far above D, FID is biased upward (Chong & Forsyth,
+arXiv:1911.07023). KID is not, so both are reported, with N and D.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from atelier.images import Pixels
 from atelier.metrics import kid
-from atelier.metrics.scorer import About
+from atelier.metrics.about import About
 
 Features = NDArray[np.float64]
 
@@ -40,7 +40,7 @@ ABOUT = About(
 class Extractor(Protocol):
     """A network that turns images into features."""
 
-    name: str  # stands beside every distance
+    name: str  # shown with every distance
 
     @property
     def identity(self) -> str:

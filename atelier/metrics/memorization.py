@@ -1,12 +1,12 @@
-"""Memorisation: did the painter copy paintings that it learned from?
+"""Memorization: the share of generated images that are too close to training images.
 
 Shapes: ``N`` painted pictures, ``M`` test paintings, ``T`` training paintings, ``D`` features.
 
-A picture is *near* if it lies closer to some training painting than 95% of the test paintings
-do, which nobody learned from. A painter that makes new pictures of the same kind has some near
-ones too; how many depends on M, and both numbers are reported. More is a sign of copying, to be
-looked at in the pairs: in a narrow domain two honest pictures can be close, and features that
-do not see a detail cannot miss it.
+A picture is *near* if it lies closer to some training painting than 95% of the test paintings,
+which were not trained on. A model that makes new pictures of the same kind has some near ones
+too; how many depends on M, and both numbers are reported. More is a sign of copying; look at
+the pairs, because in a narrow domain two independent pictures can be close, and features may
+ignore a copied detail.
 """
 
 from collections.abc import Sequence
@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atelier.metrics import statistics
+from atelier.metrics.about import About
 from atelier.metrics.fid import Features
-from atelier.metrics.scorer import About
 from atelier.metrics.statistics import LEVEL, Interval
 
 NEAR = 0.05  # share of the test paintings that lies below the limit
@@ -55,8 +55,8 @@ class Nearest:
     share: Interval
     expected: Interval
     limit: float
-    distances: NDArray[np.float64]
-    places: NDArray[np.int64]
+    distances: Sequence[float]
+    places: Sequence[int]
 
     def closest(self, count: int) -> list[int]:
         """Return the pictures that come closest, the closest first."""
@@ -93,8 +93,8 @@ def memorisation(
         share=statistics.share(distances < limit, captions),
         expected=expected(len(unseen), len(set(captions))),
         limit=limit,
-        distances=distances,
-        places=places,
+        distances=distances.tolist(),
+        places=places.tolist(),
     )
 
 

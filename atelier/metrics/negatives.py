@@ -1,4 +1,4 @@
-"""#A_neg: how many negative attributes an annotator finds in an image, on average.
+"""#A_neg: the mean number of negative attributes that an annotator finds per image.
 
 ``#A_neg = 1/N Σ_i |{c : annotator says c is negative on image i}|``, lower is better
 (Meng et al., arXiv:2601.04300, by name; protocol ours). An image on which the annotator

@@ -1,12 +1,12 @@
-"""Intervals: how far a number may be off because only these captions were painted.
+"""Intervals of means and shares over captions: the uncertainty from a finite set of captions.
 
 Shapes: ``N`` images, ``G`` different captions, ``R`` rows (raters or training seeds).
 
-Pictures of one caption resemble each other, so the caption is the unit: an interval says what
-as many *other captions* might have given. The variance between captions has a closed form
-(the linearized one of a ratio of cluster sums), and its t-quantile holds the level where the
-percentile and the BCa bootstrap over captions are too narrow: docs/log.md has the
-measurement. No interval covers another training seed, except a study's.
+Pictures of one caption resemble each other, so the caption is the unit: an interval estimates
+what the same number of *other captions* might give. The variance between captions has a closed
+form (the linearized one of a ratio of cluster sums), and its t-quantile keeps the level where
+the percentile and the BCa bootstrap over captions are too narrow: docs/log.md has the
+measurement. Intervals do not cover another training seed, except those of a study.
 
 References:
     Cochran, Sampling Techniques, 3rd ed., 1977, sections 6.3 and 9A: variance of a ratio of

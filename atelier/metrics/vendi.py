@@ -1,12 +1,12 @@
-"""Vendi score: how many different pictures are there, really?
+"""Vendi score: the effective number of different pictures.
 
 Shapes: ``N`` pictures, ``D`` features.
 """
 
 import numpy as np
 
+from atelier.metrics.about import About
 from atelier.metrics.fid import Features
-from atelier.metrics.scorer import About
 
 ABOUT = About(
     name="vendi",

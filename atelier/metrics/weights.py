@@ -1,9 +1,9 @@
-"""Weights that metrics need: which files (weights.yaml), how they are fetched, whether whole.
+"""Weights of metrics: the manifest (weights.yaml), downloads, checksums.
 
-Nothing is downloaded unasked: a metric whose weights are absent is *unavailable*, and its
-reason names the command that fetches them. Files without a checksum in the manifest are trusted
-on first sight: the checksum of what arrived first is written to ``weights.json`` in the folder
-of weights, and has to stay the same from then on.
+Weights are downloaded only on request: a metric whose weights are absent is *unavailable*, and
+its reason names the command that fetches them. Files without a checksum in the manifest are
+trusted on first use: the checksum of the first download is written to ``weights.json`` in the
+folder of weights, and must not change.
 """
 
 import json
@@ -169,8 +169,8 @@ def bring(names: Sequence[str], folder: Path, source: Path, report: Report) -> l
     """
     if not source.is_dir():
         raise ArtifactError(
-            f"{source} is not a folder; --from expects one that holds the files of `python -m "
-            "tasks weights`, laid out as they are listed there"
+            f"{source} is not a folder; --from expects one that holds the files that `atelier "
+            "weights` lists, with the same paths"
         )
     missing = []
     for done, file in enumerate(_files(names), start=1):

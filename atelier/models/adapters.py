@@ -1,8 +1,8 @@
-"""One base, several states of one network: base, θ1 and θ, each a LoRA or weights of its own.
+"""Adapters: states of one network (base, θ1, θ), each a LoRA or full weights; ``use`` switches.
 
-A LoRA lies on the base. A full state is all of the network's weights once more, in float32:
-``use`` puts its parameters into the modules in the base's place, so nothing is copied, and
-buffers and code stay shared.
+A LoRA is added to the base. A full state is a second set of all weights, in float32: ``use``
+puts its parameters into the modules in place of the base's, so they are not copied, and buffers
+and code are shared.
 
 ``use`` is the only switch. Forward passes of a state must be followed by their backward pass
 before the next switch: a changed state between the two silently gives zero gradients.
@@ -27,11 +27,11 @@ from torch import nn
 from atelier import atomic, checksums
 from atelier.config.training import Learns
 from atelier.errors import ArtifactError, ParamsError
-from atelier.models import lora_files, weight_files
 from atelier.models.denoiser import quiet
-from atelier.models.weight_files import FILE as FILE
-from atelier.models.weight_files import FULL as FULL
-from atelier.models.weight_files import file as file
+from atelier.models.files import lora_files, weight_files
+from atelier.models.files.weight_files import FILE as FILE
+from atelier.models.files.weight_files import FULL as FULL
+from atelier.models.files.weight_files import file as file
 
 if TYPE_CHECKING:
     from atelier.models.denoiser import Denoiser
@@ -69,6 +69,35 @@ def add(network: Any, name: str, lora: Learns, *, seed: int) -> None:
     for parameter in weights(network, name).values():
         parameter.data = parameter.data.float()  # adapters learn in float32 on any base
     network.eval()  # peft's layers come in training mode, in which dropout is on
+
+
+def copy(network: Any, source: str, name: str) -> None:
+    """Let state ``name`` begin as ``source`` is.
+
+    Raises:
+        ArtifactError: They are of two shapes.
+    """
+    theirs, own = weights(network, source), weights(network, name)
+    there = {key.replace(f".{source}.", f".{name}."): tensor for key, tensor in theirs.items()}
+    configs = [getattr(network, "peft_config", {}).get(one) for one in (source, name)]
+    scales = [one and (one.r, one.lora_alpha, one.use_rslora, one.use_dora) for one in configs]
+    if {k: t.shape for k, t in there.items()} != {k: t.shape for k, t in own.items()} or (
+        scales[0] != scales[1]
+    ):
+        raise ArtifactError(
+            f"{name} cannot begin as {source}: one has {_shape(configs[0], theirs)}, the other "
+            f"{_shape(configs[1], own)}; give both one `lora:`, or train {source} again"
+        )
+    for key, parameter in own.items():
+        parameter.data.copy_(there[key].data)
+
+
+def _shape(config: Any, parameters: Mapping[str, nn.Parameter]) -> str:
+    if config is None:
+        return f"{len(parameters)} full weights"
+    return (
+        f"a LoRA of rank {config.r}, alpha {config.lora_alpha:g}, on {len(parameters)} weights"
+    )
 
 
 def attach(painter: "Denoiser", name: str, place: Path) -> None:
@@ -137,8 +166,8 @@ def _in_the_file(key: str, name: str) -> str:
 def _refuse_damaged(path: Path) -> None:
     if path.is_file() and checksums.damaged(path, _sum_of(path)):
         raise ArtifactError(
-            f"{path} is damaged: its bytes are not those that {_sum_of(path).name} beside it "
-            f"tells of; remove {path.parent} and run `dvc repro {_stage(path.parent)}`"
+            f"{path} is damaged: its checksum differs from {_sum_of(path).name}; remove "
+            f"{path.parent} and run `dvc repro {_stage(path.parent)}`"
         )
 
 
@@ -341,7 +370,7 @@ def _adapted(network: Any, shares: Mapping[str, float]) -> Iterator[None]:
 
 
 def _layers(network: Any) -> list[Any]:
-    """Return the layers with LoRAs; looked for anew only where the adapters are others.
+    """Return the layers with LoRAs; searched again only after the adapters changed.
 
     The walk over all modules, at each switch, costs hundredths of a small network's step.
     """
@@ -355,7 +384,7 @@ def _layers(network: Any) -> list[Any]:
 
 
 def _own(network: Any, name: str) -> list[nn.Parameter]:
-    """Return the weights of the LoRA ``name``; looked for anew only where it is another one."""
+    """Return the weights of the LoRA ``name``; searched again only after it changed."""
     known: dict[str, tuple[Any, list[nn.Parameter]]] = vars(network).setdefault("lora_own", {})
     config = network.peft_config[name]
     if name not in known or known[name][0] is not config:

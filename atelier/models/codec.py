@@ -1,9 +1,9 @@
-"""A linear autoencoder: the principal components of square patches.
+"""PCA codec: a linear autoencoder from the principal components of square patches.
 
-The starter's codec. It is fitted in seconds, has a few thousand weights, and its latents are
-easy to diffuse. It implements what a diffusers pipeline calls on its ``vae``. This module must
-keep its name: the ``model_index.json`` of shipped bases, and of bases that people trained,
-contains it.
+The starter's codec. It is fitted in seconds, has a few thousand parameters, and its latents are
+easy to diffuse. It has the interface that a diffusers pipeline expects of its ``vae``. This
+module must keep its name: the ``model_index.json`` of shipped bases, and of bases that people
+trained, contains it.
 """
 
 import torch

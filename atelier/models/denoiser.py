@@ -54,8 +54,15 @@ class Denoiser(Protocol):
         *,
         steps: int,
         guidance: float,
+        distilled_guidance: float | None = None,
     ) -> Tensor:
-        """Return clean latents from ``noise``; ``empty`` is the condition of the prompt ''."""
+        """Return clean latents from ``noise``; ``empty`` is the condition of the prompt ''.
+
+        ``distilled_guidance`` is what a network with guidance as an input reads.
+
+        Raises:
+            ParamsError: It is given to a network without such an input, or not to one with it.
+        """
 
     def latent_shape(self, pixels: int) -> tuple[int, int, int]:
         """Return ``(C, H, W)`` of a square picture's latents."""

@@ -1,4 +1,4 @@
-"""LoRAs in kohya's layout, as ComfyUI and AUTOMATIC1111 read those of SDXL and FLUX.
+"""LoRA export to kohya's layout, for ComfyUI and AUTOMATIC1111 (SDXL and FLUX).
 
 A layer becomes ``lora_unet_<layer>`` with ``lora_down``, ``lora_up`` and ``alpha``; readers
 scale by alpha / rank. Layers have the names of the models' own code, which kohya's tools look
@@ -20,7 +20,7 @@ from torch import Tensor
 from atelier import atomic
 from atelier.errors import ArtifactError
 from atelier.models import adapters
-from atelier.models.lora_files import Lora, Target, header_sorted, outputs
+from atelier.models.files.lora_files import Lora, Target, header_sorted, outputs
 
 if TYPE_CHECKING:
     from atelier.models.denoiser import Denoiser

@@ -1,6 +1,5 @@
 """Load the base model that ``model:`` names, by its family; or its outline without weights."""
 
-import importlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +9,7 @@ from atelier.errors import ArtifactError
 from atelier.models.denoiser import Denoiser, quiet
 
 if TYPE_CHECKING:
-    from atelier.models.lora_files import Target
+    from atelier.models.files.lora_files import Target
 
 
 def load(params: ModelParams) -> Denoiser:
@@ -41,7 +40,7 @@ def skeleton(params: ModelParams) -> "Target":
     import diffusers
     import torch
 
-    from atelier.models.lora_files import Target
+    from atelier.models.files.lora_files import Target
 
     try:
         with quiet():
@@ -49,8 +48,7 @@ def skeleton(params: ModelParams) -> "Target":
                 params.source, revision=params.revision
             )
             component = "unet" if "unet" in index else "transformer"
-            library, name = index[component]
-            kind = getattr(importlib.import_module(library), name)
+            kind = getattr(diffusers, index[component][1])
             config = kind.load_config(
                 params.source, subfolder=component, revision=params.revision
             )

@@ -1,4 +1,4 @@
-"""The network of a profile without its weights: what it counts, before anything is loaded."""
+"""Parameter counts of a profile's networks, on the meta device, without loading weights."""
 
 from dataclasses import dataclass
 

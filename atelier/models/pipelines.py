@@ -1,4 +1,4 @@
-"""What families ask of their diffusers pipeline in the same way: loading, latents, identity."""
+"""Diffusers pipelines: loading, and what all families' denoisers share."""
 
 import hashlib
 from pathlib import Path
@@ -17,6 +17,119 @@ _READERS = [
     ("tokenizer_2", "text_encoder_2"),
     ("tokenizer_3", "text_encoder_3"),
 ]
+
+
+class PipelineDenoiser:
+    """A diffusers pipeline behind the ``Denoiser`` protocol, but for texts and prediction.
+
+    A family names its ``component`` and ``process``, and implements ``encode_texts``,
+    ``count_tokens``, ``predict`` and ``latent_shape``.
+    """
+
+    component = "transformer"
+
+    def __init__(self, pipeline: Any, token_budget: int, said: str) -> None:
+        """Freeze the network.
+
+        Args:
+            pipeline: Of diffusers.
+            token_budget: Prompt tokens that the narrowest encoder reads.
+            said: Family, scales and lengths that decide latents and embeddings.
+        """
+        pipeline.set_progress_bar_config(disable=True)
+        self._pipeline = pipeline
+        self.network = pipeline.components[self.component]
+        self.network.requires_grad_(False)
+        self.token_budget = token_budget
+        self.identity = identity(pipeline, said)
+
+    @torch.no_grad()
+    def encode_images(self, pixels: Tensor) -> Tensor:
+        """Return ``(z - shift) * scale``, ``z`` the mean of the codec's distribution."""
+        codec = self._pipeline.vae
+        encoded = codec.encode(pixels.to(dtype=codec.dtype, device=codec.device))
+        tiny = hasattr(encoded, "latents")  # AutoencoderTiny and PatchPCA have no distribution
+        found: Tensor = encoded.latents if tiny else encoded.latent_dist.mode()
+        shift, scale = self._scaling()
+        return (found.float() - shift) * scale
+
+    @torch.no_grad()
+    def decode_latents(self, latents: Tensor) -> Tensor:
+        """Return pixels around [-1, 1]."""
+        shift, scale = self._scaling()
+        codec = self._pipeline.vae
+        decoded: Tensor = codec.decode((latents / scale + shift).to(codec.dtype)).sample
+        return decoded.float()
+
+    @torch.no_grad()
+    def sample(
+        self,
+        noise: Tensor,
+        condition: Condition,
+        empty: Condition,
+        *,
+        steps: int,
+        guidance: float,
+        distilled_guidance: float | None = None,
+    ) -> Tensor:
+        """Return clean latents from unit noise ``[B, C, H, W]`` by the pipeline's own sampler.
+
+        Guidance above 1 leads away from the empty prompt, with two passes in each step. The
+        guidance input of a distilled model is ``distilled_guidance`` in both.
+        """
+        check_distilled(self.network, distilled_guidance)
+        batch, _, height, width = noise.shape
+        scale = self._pipeline.vae_scale_factor
+        dtype = floating(self.network)  # pipelines cast noise or embeddings, never both
+        found: Tensor = self._pipeline(
+            prompt_embeds=condition["tokens"].to(dtype),
+            pooled_prompt_embeds=condition["pooled"].to(dtype),
+            latents=self._packed(noise.to(dtype)),
+            height=height * scale,
+            width=width * scale,
+            num_inference_steps=steps,
+            output_type="latent",
+            return_dict=False,
+            **self._guided_by(guidance, distilled_guidance),
+            **(_against(empty, batch, dtype) if guidance > 1 else {}),
+        )[0]
+        return self._unpacked(found, height, width).float()
+
+    def release_encoders(self) -> None:
+        """Drop codec and text encoders from memory."""
+        parts = (name for _, name in _READERS if name in self._pipeline.components)
+        self._pipeline.register_modules(**dict.fromkeys(("vae", *parts)))
+
+    def pipeline(self) -> Any:
+        """Return the diffusers pipeline around the same weights."""
+        return self._pipeline
+
+    def _scaling(self) -> tuple[float, float]:
+        """Shift and scale between the codec's latents and the network's."""
+        codec = self._pipeline.vae.config
+        return float(getattr(codec, "shift_factor", None) or 0), float(codec.scaling_factor)
+
+    def _guided_by(self, guidance: float, distilled: float | None) -> dict[str, float]:
+        """The pipeline's arguments for this strength of guidance."""
+        del distilled  # `check_distilled` saw to it that there is none
+        return {"guidance_scale": guidance}
+
+    def _packed(self, latents: Tensor) -> Tensor:
+        """Latents as the network reads them."""
+        return latents
+
+    def _unpacked(self, latents: Tensor, height: int, width: int) -> Tensor:
+        """The inverse of ``_packed``."""
+        del height, width
+        return latents
+
+
+def _against(empty: Condition, images: int, dtype: torch.dtype) -> dict[str, Tensor]:
+    """The arguments by which a pipeline guides ``images`` away from the empty prompt."""
+    return {
+        "negative_prompt_embeds": empty["tokens"].expand(images, -1, -1).to(dtype),
+        "negative_pooled_prompt_embeds": empty["pooled"].expand(images, -1).to(dtype),
+    }
 
 
 def read(
@@ -69,21 +182,6 @@ def read(
     return pipeline.to("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def latents(codec: Any, pixels: Tensor, *, shift: float, scale: float) -> Tensor:
-    """Return ``(z - shift) * scale``, ``z`` the mean of the codec's distribution."""
-    encoded = codec.encode(pixels.to(dtype=codec.dtype, device=codec.device))
-    tiny = hasattr(encoded, "latents")  # AutoencoderTiny and PatchPCA have no distribution
-    found: Tensor = encoded.latents if tiny else encoded.latent_dist.mode()
-    return (found.float() - shift) * float(scale)
-
-
-def pixels(codec: Any, latents: Tensor, *, shift: float, scale: float) -> Tensor:
-    """Return pixels around [-1, 1] of latents that ``latents`` gave."""
-    unscaled = latents / scale + shift
-    decoded: Tensor = codec.decode(unscaled.to(codec.dtype)).sample
-    return decoded.float()
-
-
 def token_ids(tokenizer: Any, prompts: list[str], length: int) -> Tensor:
     """Return the tokens of each prompt, padded or cut to ``length``, long ``[B, length]``."""
     tokens: Tensor = tokenizer(
@@ -92,18 +190,23 @@ def token_ids(tokenizer: Any, prompts: list[str], length: int) -> Tensor:
     return tokens
 
 
-def guided_against(empty: Condition, images: int, dtype: torch.dtype) -> dict[str, Tensor]:
-    """Return the arguments by which a pipeline guides ``images`` away from the empty prompt."""
-    return {
-        "negative_prompt_embeds": empty["tokens"].expand(images, -1, -1).to(dtype),
-        "negative_pooled_prompt_embeds": empty["pooled"].expand(images, -1).to(dtype),
-    }
+def check_distilled(network: nn.Module, guidance: float | None) -> None:
+    """Refuse a guidance input that the network lacks, and a network whose input is not said.
 
-
-def release_encoders(pipeline: Any) -> None:
-    """Drop codec and text encoders from memory."""
-    parts = ("vae", *(name for _, name in _READERS if name in pipeline.components))
-    pipeline.register_modules(**dict.fromkeys(parts))
+    Raises:
+        ParamsError: Network and setting do not fit.
+    """
+    reads = bool(getattr(network.config, "guidance_embeds", False))
+    if reads and guidance is None:
+        raise ParamsError(
+            "distilled_guidance should be a number: this base has guidance as an input of its "
+            "network; 3.5 is usual for FLUX.1-dev"
+        )
+    if guidance is not None and not reads:
+        raise ParamsError(
+            f"distilled_guidance should be null, is {guidance:g}: this base has no guidance as "
+            "an input of its network, as FLUX.1-dev has"
+        )
 
 
 def floating(network: nn.Module) -> torch.dtype:
@@ -119,18 +222,18 @@ def identity(pipeline: Any, said: str) -> str:
         said: The family, and the scales and lengths that it works with.
     """
     digest = hashlib.sha256(said.encode())
-    readers = _readers(pipeline)
-    for tokenizer, _ in readers:
+    every = readers(pipeline)
+    for tokenizer, _ in every:
         digest.update(repr(sorted(tokenizer.get_vocab().items())).encode())
-    for module in (pipeline.vae, *(encoder for _, encoder in readers)):
+    for module in (pipeline.vae, *(encoder for _, encoder in every)):
         for name, tensor in module.state_dict().items():
             digest.update(name.encode())
             digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]
 
 
-def _readers(pipeline: Any) -> list[tuple[Any, Any]]:
-    """Tokenizers and encoders, in order."""
+def readers(pipeline: Any) -> list[tuple[Any, Any]]:
+    """Return tokenizers and encoders, in order."""
     parts = pipeline.components
     return [(parts[one], parts[other]) for one, other in _READERS if other in parts]
 
@@ -153,12 +256,12 @@ def _check_family(kind: Any, params: ModelParams) -> None:
 
 def _check_tokenizers(pipeline: Any, source: str) -> None:
     """Offline and uncached, transformers returns an almost empty tokenizer without a word."""
-    if any(part is None for reader in _readers(pipeline) for part in reader):
+    if any(part is None for reader in readers(pipeline) for part in reader):
         raise ArtifactError(
             f"model.source {source!r} lacks a text encoder or its tokenizer; some are offered "
             "without T5 to save memory, take a whole one"
         )
-    for tokenizer, encoder in _readers(pipeline):
+    for tokenizer, encoder in readers(pipeline):
         expected = encoder.config.vocab_size
         if len(tokenizer) < 0.9 * expected:
             raise ParamsError(

@@ -1,4 +1,4 @@
-"""Forward noise: how a clean latent becomes a noisy one, and what the network should answer.
+"""Noise processes: forward noise, network targets and sampling steps of each parametrization.
 
 Shapes: ``B`` images, ``...`` the latent's own dimensions. Time is in [0, 1]: 0 is clean, 1 is
 noise. All arithmetic is float32 or better: in bfloat16 the least noise is exactly zero.

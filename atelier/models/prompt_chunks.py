@@ -1,4 +1,4 @@
-"""Prompts longer than CLIP reads at once: chunks of 75 tokens, cut between whole phrases.
+"""Prompt chunks for CLIP: 75 tokens each, cut between whole phrases.
 
 Each chunk stands between a begin and an end token of its own and is read alone; 75 + 2 is what
 CLIP was trained on.

@@ -1,6 +1,6 @@
-"""A frozen base in fewer bits: its linear layers, by what diffusers supports.
+"""Quantization of the frozen base's linear layers, with diffusers' backends.
 
-LoRAs on it stay in float32 and learn as on any base; passes compute in ``model.dtype``.
+LoRAs on it stay in float32 and are trained as on any base; passes compute in ``model.dtype``.
 """
 
 import importlib.util

@@ -1,4 +1,4 @@
-"""Prompts → pictures, each from its own seed: the same wherever it stands in a batch."""
+"""Sampling: prompts to pictures, each from its own seed, independent of its batch."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from atelier.models.sampling_settings import Sampling as Sampling
 from atelier.reporting import Report
 
 if TYPE_CHECKING:
@@ -20,9 +21,8 @@ def paint(
     painter: "Denoiser",
     prompts: Sequence[str],
     seeds: Sequence[int],
+    how: Sampling,
     *,
-    steps: int,
-    guidance: float,
     pixels: int,
     batch_images: int,
     report: Report,
@@ -31,15 +31,14 @@ def paint(
     """Paint one picture a prompt, in order.
 
     Args:
-        painter: In the state (base or adapter) that is to paint.
+        painter: In the state (base or adapter) to sample from.
         prompts: One a picture.
         seeds: Of each picture's starting noise.
-        steps: Sampling steps.
-        guidance: Classifier-free guidance; 1 is off.
+        how: Steps and guidance.
         pixels: Side of the square pictures.
         batch_images: Pictures painted at once.
-        report: Told how many are done.
-        against: What guidance leads away from, one a picture; None for the empty prompt.
+        report: Receives how many are done.
+        against: Negative prompts of guidance, one per picture; None for the empty prompt.
 
     Yields:
         Pictures ``[H, W, 3]``, 8 bits a channel.
@@ -53,8 +52,9 @@ def paint(
             noise.to(device),
             painter.encode_texts(prompts[rows]),
             empty if against is None else painter.encode_texts(against[rows]),
-            steps=steps,
-            guidance=guidance,
+            steps=how.steps,
+            guidance=how.guidance,
+            distilled_guidance=how.distilled_guidance,
         )
         yield from to_bytes(painter.decode_latents(latents))
         report(min(start + batch_images, len(prompts)), {})
@@ -69,13 +69,13 @@ def branches(painter: "Denoiser", positive: "State", negative: "State") -> Itera
     prompt are predicted in the negative state, the others in the positive one. The families'
     own samplers run unchanged, so with two equal states this is ordinary guidance.
 
-    Prompts must not be empty themselves, and nothing else may be led away from: rows are told
-    apart by the empty prompt's ``pooled`` condition.
+    Prompts must not be empty, and the negative prompt must be: rows are distinguished by the
+        empty prompt's ``pooled`` condition.
 
     Args:
         painter: With the adapters of both states.
-        positive: Who follows the prompt.
-        negative: Who is led away from.
+        positive: State of the positive branch.
+        negative: State of the negative branch.
     """
     from atelier.models.adapters import use
 

@@ -1,8 +1,8 @@
-"""The frozen base in shares: each process keeps one and borrows the rest, block by block.
+"""Sharding of the frozen base over processes; each block is gathered when it is used.
 
-torch's ``fully_shard`` (FSDP2) gathers a block's weights before its pass and drops them behind
-it. Adapters stay whole in every process, so gradients, optimizer, checkpoints and what is saved
-know nothing of it, and the numbers are those of whole weights, up to rounding.
+torch's ``fully_shard`` (FSDP2) gathers a block's weights before its pass and frees them after
+it. Adapters stay whole in every process, so sharding does not affect gradients, optimizer,
+checkpoints or saved files, and the numbers are those of whole weights, up to rounding.
 
 It is torch's function and not accelerate's plugin around it: the plugin names what to leave
 whole by module, and takes network and optimizer together, whose parameters it replaces.

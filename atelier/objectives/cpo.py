@@ -1,4 +1,4 @@
-"""L_CPO: Complex Preference Optimization, not stabilised.
+"""L_CPO: Complex Preference Optimization, not stabilized.
 
 Meng et al., arXiv:2601.04300; not TRL's *Contrastive* PO. The paper's numbered equations could
 not be obtained, so docstrings say what is stated there and what is ours. Notation as in
@@ -12,7 +12,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from atelier.config.fields import Positive
-from atelier.objectives.objective import ChosenTeacher, Predictions
+from atelier.objectives.objective import ChosenTeacher
+from atelier.objectives.predictions import Predictions
 from atelier.training.denoising_error import denoising_error, logistic
 
 if TYPE_CHECKING:
@@ -25,10 +26,9 @@ class CPO(ChosenTeacher):
     objective: Literal["cpo"]
     beta: Positive  # pull towards the reference; see cpo
 
-    def about(self) -> str:
-        """Return its sentence for tables."""
-        name = f"Complex Preference Optimization, not stabilised, β {self.beta:g}"
-        return ", ".join([name, *self._details()])
+    def title(self) -> str:
+        """Return its name and strength."""
+        return f"Complex Preference Optimization, not stabilised, β {self.beta:g}"
 
     def loss(self, at: Predictions) -> Tensor:
         """Return ``cpo`` of each image, ``[B]``."""

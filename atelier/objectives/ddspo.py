@@ -1,4 +1,4 @@
-"""DDSPO on attribute prompts: the loss of L_CPO, with targets that the base gives."""
+"""DDSPO on attribute prompts: a logistic loss with targets that the base gives."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING, Literal
 
 from atelier.config.fields import Positive
 from atelier.objectives.cpo import cpo
-from atelier.objectives.objective import Predictions, Teacher, TeacherTargets
+from atelier.objectives.objective import Teacher, TeacherTargets
+from atelier.objectives.predictions import Predictions
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
 class DDSPO(TeacherTargets):
-    """DDSPO on our prompts: L_CPO with the base as teacher."""
+    """DDSPO on our prompts: the base is the teacher."""
 
     objective: Literal["ddspo"]
     beta: Positive
@@ -22,10 +23,9 @@ class DDSPO(TeacherTargets):
         """Return the base."""
         return "base"
 
-    def about(self) -> str:
-        """Return its sentence for tables."""
-        name = f"DDSPO with the base as teacher, β {self.beta:g}"
-        return ", ".join([name, *self._details()])
+    def title(self) -> str:
+        """Return its name and strength."""
+        return f"DDSPO with the base as teacher, β {self.beta:g}"
 
     def loss(self, at: Predictions) -> Tensor:
         """Return ``ddspo`` of each image, ``[B]``."""
@@ -50,7 +50,10 @@ def ddspo(
     weights: Tensor,
     has_loser: Tensor,
 ) -> Tensor:
-    """DDSPO on attribute prompts: the loss of ``cpo``, with targets that the base gives.
+    """DDSPO on attribute prompts: ``cpo`` weighted from outside, with the base's targets.
+
+    ``w * -log sigmoid(-beta/2 * [mse(e,z^w) - mse(e0,z^w) - mse(e,z^l) + mse(e0,z^l)])``: the
+    weight of a time multiplies the loss, where L_CPO's stands inside the sigmoid (exact).
 
     Two policies say at every step what is better and what is worse; where none were trained
     for it, a pretrained model does, under the prompt and under a degraded one (stated). Here
@@ -61,4 +64,7 @@ def ddspo(
     References:
         Kim et al., Direct Diffusion Score Preference Optimization, arXiv:2512.23426.
     """
-    return cpo(policy, reference, win, lose, beta=beta, weights=weights, has_loser=has_loser)
+    unweighted = weights.new_ones(())
+    return weights * cpo(
+        policy, reference, win, lose, beta=beta, weights=unweighted, has_loser=has_loser
+    )

@@ -18,8 +18,8 @@ class DPO(Pairwise):
     objective: Literal["dpo"]
     beta: Positive  # on a mean error, with the factor 1/2; see with_half
 
-    def about(self) -> str:
-        """Return its sentence for tables."""
+    def title(self) -> str:
+        """Return its name and strength."""
         return f"Diffusion-DPO on pairs of paintings, β {self.beta:g}"
 
     def loss(self, policy: Errors, reference: Errors) -> Tensor:

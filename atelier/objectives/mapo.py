@@ -12,15 +12,18 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+TIMES = 1000  # T, the training times of SDXL's schedule, by which the margin is multiplied
+
+
 class MaPO(Pairwise):
     """MaPO: a margin without a reference, added to the winner's denoising loss."""
 
     objective: Literal["mapo"]
-    beta: Positive  # of the margin's term against the winner's error
-    scale: Positive  # of the errors inside x / expm1(x)
+    beta: Positive  # of the margin's term against the winner's error; 0.1 in the source
+    scale: Positive  # of the errors inside x / expm1(x); 0.5 in the source
 
-    def about(self) -> str:
-        """Return its sentence for tables."""
+    def title(self) -> str:
+        """Return its name and strength."""
         return f"MaPO on pairs of paintings, β {self.beta:g}, scale {self.scale:g}"
 
     def needs_reference(self) -> bool:
@@ -36,10 +39,10 @@ class MaPO(Pairwise):
 def mapo(policy_win: Tensor, policy_lose: Tensor, *, beta: float, scale: float) -> Tensor:
     """MaPO: the winner's denoising loss and a margin that needs no reference.
 
-    ``e_w - beta * log sigmoid(phi(scale e_w) - phi(scale e_l))`` with
-    ``phi(x) = x / (exp(x) - 1)``, which falls from 1 to 0; from the published description, not
-    compared with its code. exp overflows where an error is large, so phi is computed by expm1
-    of -x.
+    ``e_w - beta * log sigmoid(T (phi(scale e_w) - phi(scale e_l)))`` with
+    ``phi(x) = x / (exp(x) - 1)``, which falls from 1 to 0, and ``T`` = 1000 (exact, as in the
+    published code). Flow models have no T of their own and take the same (ours). exp overflows
+    where an error is large, so phi is computed by expm1 of -x.
 
     Args:
         policy_win: ``e_w``, ``[B]``, ≥ 0.
@@ -55,7 +58,7 @@ def mapo(policy_win: Tensor, policy_lose: Tensor, *, beta: float, scale: float) 
         without Reference, arXiv:2406.06424.
     """
     margin = _falling(scale * policy_win) - _falling(scale * policy_lose)
-    return policy_win + beta * logistic(margin)
+    return policy_win + beta * logistic(TIMES * margin)
 
 
 def _falling(x: Tensor) -> Tensor:

@@ -24,8 +24,8 @@ class NPO(Pairwise):
     w: Fraction  # theta_neg = base + (1 - w) delta_pos + delta_npo
     beside: Annotated[list[str], Field(min_length=1)]  # base, theta1, or other objectives
 
-    def about(self) -> str:
-        """Return its sentence for tables."""
+    def title(self) -> str:
+        """Return its name and strength."""
         return f"Diffusion-NPO (β {self.beta:g}, w {self.w:g})"
 
     def negative_branch(self) -> NegativeBranch:

@@ -10,22 +10,29 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from atelier.config.fields import Params, Positive
+from pydantic import Field
+
+from atelier.config.fields import Params, Positive, Real
 from atelier.config.training import MinSNR, Training, Weighting
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from atelier.models.adapters import State
     from atelier.models.denoiser import Denoiser
+    from atelier.objectives.predictions import Predictions
     from atelier.training.corpus import Corpus, Pairs
     from atelier.training.loop import Step
 
 Winner = Literal["labelled", "flipped"]
 Teacher = Literal["sft", "base", "self"]  # who gives the targets: θ1, the base, the θ of now
 Confidence = Literal["ignored", "weighs"]  # does an unsure judgement enter targets less often?
+Origin = Literal["base", "sft"]  # the base, or θ1
+# An image without good poles: it trains the winner alone, or its caption alone is the winner.
+EmptyPositive = Literal["winner-only", "caption-wins"]
 # Pixels in [-1, 1], [B, 3, H, W] → how many faults each picture has, [B].
 Judge = Callable[["Tensor"], "Tensor"]
 
@@ -48,6 +55,8 @@ class Setup:
         pairs: Which image wins against which, for objectives that need pairs.
         judge: What counts the faults of a picture, for objectives that need a judge; the
             codec is in memory then.
+        advantages: How much better each image is than its caption's others, in deviations,
+            ``[N]``, for objectives that need it.
     """
 
     painter: Denoiser
@@ -58,6 +67,7 @@ class Setup:
     caption_dropout: float
     pairs: Pairs | None = None
     judge: Judge | None = None
+    advantages: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -68,12 +78,15 @@ class Contrasts:
         winner: Whether the winner's prompt names the labelled good poles, or all.
         by_confidence: Whether prompts are drawn, each attribute kept as often as the
             annotator was sure of it.
+        caption_wins: Whether an image without good poles contrasts its caption with its bad
+            poles; else it trains the winner alone.
         omegas: A strength for each root of the criteria, where each root has a contrast of
             its own; None: one contrast of all attributes.
     """
 
     winner: Winner
     by_confidence: bool = False
+    caption_wins: bool = False
     omegas: Mapping[str, float] | None = None
 
 
@@ -91,20 +104,45 @@ class NegativeBranch:
 
 
 class ObjectiveParams(Params, ABC):
-    """Settings of one objective, and what the pipeline asks of it."""
+    """Settings of one objective, and what the pipeline asks of it.
+
+    Options of ours that depart from the usual form of a method have a default, which is off.
+    """
 
     needs_pairs: ClassVar[bool] = False  # of pictures
     needs_judge: ClassVar[bool] = False  # of what the policy is about to paint
+    needs_advantages: ClassVar[bool] = False  # of images, by their judgements
 
     learning_rate: Positive
+    init: Origin = "base"  # where θ begins; sft: as a copy of θ1's weights
+    reference: Origin = "base"  # what the loss and the drift monitor compare θ with
 
     @abstractmethod
     def step(self, setup: Setup) -> Step:
         """Return what one step of training computes."""
 
     @abstractmethod
-    def about(self) -> str:
+    def title(self) -> str:
         """Return what it is and how strong, in words that tables show."""
+
+    def details(self) -> list[str]:
+        """Return how it departs from its usual form, in words that tables show."""
+        found = ["begins as θ1"] if self.init == "sft" else []
+        if self.reference == "sft" and self.needs_reference():
+            found.append("reference: θ1")
+        return found
+
+    def about(self) -> str:
+        """Return its sentence for tables."""
+        return ", ".join([self.title(), *self.details()])
+
+    def reference_state(self, setup: Setup) -> State:
+        """Return the state of the network that is the reference."""
+        return setup.teacher if self.reference == "sft" else None
+
+    def sampled_without_guidance(self) -> bool:
+        """Return whether its θ has learned what guidance adds, and is sampled with 1 pass."""
+        return False
 
     def needs_reference(self) -> bool:
         """Return whether its loss reads what a frozen reference predicts."""
@@ -123,29 +161,6 @@ class ObjectiveParams(Params, ABC):
         return None
 
 
-@dataclass(frozen=True)
-class Predictions:
-    """What a teacher's targets are compared with, at one noisy latent.
-
-    Attributes:
-        policy: ``e``, ``[B, ...]``; alone has a gradient.
-        reference: ``e0``, ``[B, ...]``; the policy's own where the objective needs none.
-        win: ``z^w``, ``[B, ...]``.
-        lose: ``z^l``, ``[B, ...]``.
-        weights: omega(lambda_t) of each image, ``[B]``.
-        has_loser: Whether the contrast names both poles, bool ``[B]``.
-        omega: Strength of each image's contrast, ``[B, 1, ...]``, where it differs by root.
-    """
-
-    policy: Tensor
-    reference: Tensor
-    win: Tensor
-    lose: Tensor
-    weights: Tensor
-    has_loser: Tensor
-    omega: Tensor | None
-
-
 class TeacherTargets(ObjectiveParams):
     """Objectives whose two targets a teacher predicts at one noisy latent.
 
@@ -154,6 +169,9 @@ class TeacherTargets(ObjectiveParams):
 
     winner: Winner
     weighting: Weighting
+    # g: targets are f(empty) + g (f(y and attributes) - f(empty)); 1: f(y and attributes)
+    teacher_guidance: Annotated[Real, Field(ge=1)] = 1.0
+    empty_positive: EmptyPositive = "winner-only"
 
     @abstractmethod
     def taught_by(self) -> Teacher:
@@ -173,7 +191,11 @@ class TeacherTargets(ObjectiveParams):
 
     def contrasts(self) -> Contrasts:
         """Return one contrast of all attributes."""
-        return Contrasts(self.winner)
+        return Contrasts(self.winner, caption_wins=self.empty_positive == "caption-wins")
+
+    def sampled_without_guidance(self) -> bool:
+        """Return whether guidance is inside its targets."""
+        return self.teacher_guidance > 1
 
     def step(self, setup: Setup) -> Step:
         """Return the step that objectives with a teacher share."""
@@ -181,14 +203,21 @@ class TeacherTargets(ObjectiveParams):
 
         return teacher_targets.step(self, setup)
 
-    def _details(self) -> list[str]:
-        return [
+    def details(self) -> list[str]:
+        """Return how it departs from its usual form, in words that tables show."""
+        found = [
             {
                 "labelled": "winner: the labelled good poles",
                 "flipped": "winner: every active pair at its good pole (ours, not the paper's)",
             }[self.winner],
             *_weighted(self.weighting),
+            *super().details(),
         ]
+        if self.teacher_guidance > 1:
+            found.append(f"guidance {self.teacher_guidance:g} inside the targets (ours)")
+        if self.empty_positive == "caption-wins":
+            found.append("without good poles the caption wins (ours)")
+        return found
 
 
 class ChosenTeacher(TeacherTargets):
@@ -203,10 +232,11 @@ class ChosenTeacher(TeacherTargets):
 
     def contrasts(self) -> Contrasts:
         """Return one contrast of all attributes, drawn where confidence weighs."""
-        return Contrasts(self.winner, by_confidence=self.confidence == "weighs")
+        return replace(super().contrasts(), by_confidence=self.confidence == "weighs")
 
-    def _details(self) -> list[str]:
-        found = super()._details()
+    def details(self) -> list[str]:
+        """Return how it departs from its usual form, in words that tables show."""
+        found = super().details()
         if self.teacher != "sft":
             who = {"base": "the base", "self": "θ itself"}[self.teacher]
             found.append(f"targets from {who} (ours)")

@@ -4,17 +4,22 @@ The frozen reference goes first, under ``no_grad``; the policy goes last and sta
 until its backward pass.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from atelier.models.adapters import use, weights
-from atelier.objectives.objective import Pairwise, Setup
 from atelier.training import drift
 from atelier.training.corpus import draw_noise, pairs_of
 from atelier.training.denoising_error import denoising_error, gradient_factor
 from atelier.training.loop import WHOLE, Step, generator
+
+if TYPE_CHECKING:
+    from atelier.objectives.objective import Pairwise, Setup
 
 
 def step(objective: Pairwise, setup: Setup) -> Step:
@@ -47,7 +52,7 @@ def step(objective: Pairwise, setup: Setup) -> Step:
         condition = corpus.condition(captions, images, device)
         reference = None
         if measure or objective.needs_reference():
-            with torch.no_grad(), use(painter.network, None):
+            with torch.no_grad(), use(painter.network, objective.reference_state(setup)):
                 reference = painter.predict(noisy, time, condition)
         predicted = painter.predict(noisy, time, condition)
         at = predicted.detach() if reference is None else reference

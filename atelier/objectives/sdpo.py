@@ -20,8 +20,8 @@ class SDPO(Pairwise):
     beta: Positive
     slack: Fraction  # this share of the largest safe losing gradient is not used
 
-    def about(self) -> str:
-        """Return its sentence for tables."""
+    def title(self) -> str:
+        """Return its name and strength."""
         return f"Diffusion-SDPO on pairs of paintings, β {self.beta:g}, slack {self.slack:g}"
 
     def loss(self, policy: Errors, reference: Errors) -> Tensor:
@@ -62,8 +62,9 @@ def safe_share(
     ``lambda <g_w, g_l> <= |g_w|^2``. So ``lambda = (1 - slack) |g_w|^2 / <g_w, g_l>`` where the
     two gradients point the same way, at most 1, and 1 where they do not.
 
-    Gradients are of all trained weights (exact; the source also has a cheaper form in output
-    space). The promise is that of plain gradient descent: Adam's step is another direction.
+    The rule is exact; that the gradients are those of all trained weights is ours (the
+    published code takes those of the network's output, which is cheaper). The promise is that
+    of plain gradient descent: Adam's step is another direction.
 
     Args:
         win_gradient: ``g_w`` of the winners' errors, a tensor for each weight.

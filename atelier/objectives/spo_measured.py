@@ -41,8 +41,8 @@ class SPO(ObjectiveParams):
             )
         return self
 
-    def about(self) -> str:
-        """Return its sentence for tables."""
+    def title(self) -> str:
+        """Return its name and strength."""
         return (
             "SPO by the measured annotator (ours, no step-aware scorer), "
             f"β {self.beta:g}, clip {self.clip:g}"
@@ -92,7 +92,7 @@ def _step(objective: SPO, setup: Setup) -> Step:
         to = ((place - 1) / objective.steps).to(clean.dtype).to(device)
         condition = corpus.condition(captions, rows, device)
         noisy = painter.process.add_noise(clean.to(device), noise.to(device), time)
-        with torch.no_grad(), use(painter.network, None):
+        with torch.no_grad(), use(painter.network, objective.reference_state(setup)):
             reference = painter.predict(noisy, time, condition)
         predicted = painter.predict(noisy, time, condition)
         means = [

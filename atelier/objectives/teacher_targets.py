@@ -4,18 +4,24 @@ The frozen models go first, under ``no_grad``; the policy goes last and stays in
 its backward pass (a switch between the two would silently give zero gradients).
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from atelier.models.adapters import State, use
 from atelier.models.denoiser import Condition, Denoiser, join
-from atelier.objectives.objective import Predictions, Setup, TeacherTargets
+from atelier.objectives.predictions import Predictions
 from atelier.training import drift
 from atelier.training.corpus import Corpus, draw
 from atelier.training.denoising_error import gradient_factor, weights_at
 from atelier.training.loop import WHOLE, Step
+
+if TYPE_CHECKING:
+    from atelier.objectives.objective import Setup, TeacherTargets
 
 
 def step(objective: TeacherTargets, setup: Setup) -> Step:
@@ -44,14 +50,19 @@ def step(objective: TeacherTargets, setup: Setup) -> Step:
         dropped = torch.rand(params.batch_images, generator=source)[part]
         captions = corpus.rows["caption"][rows, 0]
         prompts["caption"] = corpus.emptied(captions, dropped < setup.caption_dropout)
+        if objective.teacher_guidance > 1:
+            prompts["empty"] = torch.full_like(captions, corpus.empty)
         conditions = {
             role: corpus.condition(prompt, rows, clean.device)
             for role, prompt in prompts.items()
         }
-        win, lose = _targets(painter, noisy, time, conditions, teacher)
+        with torch.no_grad(), use(painter.network, teacher):
+            win, lose = _targets(
+                painter, noisy, time, conditions, guidance=objective.teacher_guidance
+            )
         reference = None
         if measure or objective.needs_reference():
-            with torch.no_grad(), use(painter.network, None):
+            with torch.no_grad(), use(painter.network, objective.reference_state(setup)):
                 reference = painter.predict(noisy, time, conditions["caption"])
         policy = painter.predict(noisy, time, conditions["caption"])
         found = Predictions(
@@ -73,7 +84,7 @@ def _with_loser(corpus: Corpus, objective: TeacherTargets) -> Tensor:
     """Which contrasts name both poles, bool ``[N, V]``; the others train the winner alone."""
     winner, loser, caption = (corpus.rows[role] for role in ("winner", "loser", "caption"))
     has_loser = (winner != loser) & (loser != caption)
-    if objective.winner == "labelled":
+    if objective.winner == "labelled" and objective.empty_positive == "winner-only":
         has_loser &= winner != caption
     return has_loser
 
@@ -83,16 +94,23 @@ def _targets(
     noisy: Tensor,
     time: Tensor,
     conditions: Mapping[str, Condition],
-    teacher: State,
+    *,
+    guidance: float,
 ) -> tuple[Tensor, Tensor]:
-    """The teacher's two predictions at one noisy latent, both in one batch."""
-    with torch.no_grad(), use(painter.network, teacher):
-        both = painter.predict(
-            torch.cat([noisy, noisy]),
-            torch.cat([time, time]),
-            join([conditions["winner"], conditions["loser"]]),
-        )
-    win, lose = both.chunk(2)
+    """Return the winner's and the loser's target, predicted in one batch.
+
+    ``z = f(empty) + g (f(y and attributes) - f(empty))`` (ours); with ``g`` = 1 the empty
+    prompt is not asked. The two targets are then ``g`` times as far apart, and lie where
+    guidance would lead the teacher, so that θ needs none.
+    """
+    roles = ("winner", "loser", "empty") if guidance > 1 else ("winner", "loser")
+    win, lose, *empty = painter.predict(
+        torch.cat([noisy] * len(roles)),
+        torch.cat([time] * len(roles)),
+        join([conditions[role] for role in roles]),
+    ).chunk(len(roles))
+    for away in empty:
+        win, lose = away + guidance * (win - away), away + guidance * (lose - away)
     return win, lose
 
 

@@ -1,7 +1,7 @@
-"""Drawings of numbers as inline SVG: small, the same bytes every time, in the page's colours.
+"""Charts as inline SVG: small, byte-for-byte reproducible, in the page's colors.
 
-Colours, fonts and dashes come from the page's style sheet by class, so that a chart follows
-light, dark and print. Every chart says in words what it shows, for those who cannot see it.
+Colors, fonts and dashes come from the page's style sheet by class, so that a chart follows
+light, dark and print. Every chart has a text description for screen readers.
 """
 
 import math
@@ -111,7 +111,7 @@ def tradeoff(
 
 
 def lines(series: Mapping[str, Points], *, title: str, across: str) -> Markup:
-    """Return curves on one pair of axes, told apart by colour and dash, named below."""
+    """Return curves on one pair of axes, distinguished by color and dash, named below."""
     drawn = {name: list(points) for name, points in series.items() if len(points) > 1}
     if not drawn:
         return Markup()
@@ -150,7 +150,7 @@ def dose(
 ) -> Markup:
     """Return what one number does: a dot with its interval at each, joined, from 0 upwards.
 
-    The painters' names are said to those who cannot see it; beside the dots they would collide.
+    The models' names are in the text description; next to the dots they would overlap.
     """
     xs = [x for x, _ in points]
     wide = _Axis.round(min(0.0, *xs), max(xs), 44, _NARROW - 14)

@@ -1,4 +1,4 @@
-"""The tree for people: a page to unfold and search, and an outline in Markdown."""
+"""Criteria pages: the tree as searchable HTML, and as an outline in Markdown."""
 
 import base64
 import hashlib

@@ -1,14 +1,13 @@
-"""What the report shows: painters, their data, and where it all comes from."""
+"""Data of the evaluation page: models, their results, and provenance."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from atelier.criteria.tree import Tree
 from atelier.images import Pixels
+from atelier.metrics.about import Entry
 from atelier.metrics.comparison import Painted, Result
-from atelier.metrics.suite import Entry
 from atelier.reports.charts import Points
-from survey.method import page as survey
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,7 @@ class DataSheet:
 
 @dataclass(frozen=True)
 class Pair:
-    """A painted picture beside the training painting that it comes closest to.
+    """A generated picture and the training painting closest to it.
 
     Attributes:
         index: Which prompt it was painted for.
@@ -109,17 +108,17 @@ class Page:
         reference: Name of the untouched base.
         featured: Name of the painter that leads.
         prompts: Captions that all of them painted.
-        grid_prompts: How many of those stand in the grid.
+        grid_prompts: How many of those are in the grid.
         tree: The criteria.
         annotator: Who judged; also who annotated what θ1 learned from.
         second: Name of the independent judge; None where there is none.
         entries: The metrics of the profile, measured or not.
-        extractor: Whose features FID and its kin compare; None where it is not here.
+        extractor: Of the features that FID and others compare; None if it is unavailable.
         unseen: Vendi score of as many test paintings as there are prompts, and how many those
             are; None if it was not measured.
         pairs: By painter, its pictures that come closest to a training painting.
         sweeps: What happens as one number grows.
-        studies: What people preferred, study by study.
+        studies: What people preferred, a section of HTML for each study, escaped.
         data: The data sheet.
         provenance: What made this page: (name, value).
         params: The profile as text.
@@ -138,7 +137,7 @@ class Page:
     unseen: tuple[float, int] | None
     pairs: Mapping[str, Sequence[Pair]]
     sweeps: Sequence[Sweep]
-    studies: Sequence[survey.Page]
+    studies: Sequence[str]
     data: DataSheet
     provenance: Sequence[tuple[str, str]]
     params: str

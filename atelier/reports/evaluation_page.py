@@ -1,4 +1,4 @@
-"""The page that people read: one HTML file that needs nothing else."""
+"""The evaluation page: one self-contained HTML file."""
 
 import base64
 import importlib.resources
@@ -15,14 +15,13 @@ from PIL import Image
 from atelier.criteria.tree import Branch, Tree
 from atelier.images import Pixels
 from atelier.metrics import judges, negatives
+from atelier.metrics.about import Entry
 from atelier.metrics.comparison import Result, Score
 from atelier.metrics.negatives import Verdicts
 from atelier.metrics.statistics import Interval
-from atelier.metrics.suite import Entry
 from atelier.reports import charts
 from atelier.reports.charts import Points, Row
 from atelier.reports.evaluation_data import Page, Pair, Sweep
-from survey.method import page as survey
 
 _SIDES = (256, 192, 128, 96)  # pixels of a picture in the page: the largest that fits
 _MOST_BYTES = 5_000_000  # of all pictures together, before base64
@@ -76,7 +75,7 @@ def render(page: Page) -> str:
 
 @dataclass(frozen=True)
 class _Copy:
-    """A picture beside the training painting that it comes closest to."""
+    """A picture and the training painting closest to it."""
 
     painter: str
     painted: _Shown
@@ -153,7 +152,7 @@ def _change(before: float, after: float) -> str:
 
 
 def _shown(page: Page) -> dict[str, Any]:
-    """What the template needs beside the page: pictures, charts, the best of each column."""
+    """Template data besides the page: pictures, charts, the best of each column."""
     cases = _chosen_cases(page)
     grid = list(range(min(page.grid_prompts, len(page.prompts))))
     wanted = {(name, index) for name in page.painters for index in grid}
@@ -191,7 +190,7 @@ def _shown(page: Page) -> dict[str, Any]:
         "distance_clean": page.painters[page.reference].result.fid_clean,
         "roots": {root: _root_name(page.tree, root) for root in page.tree.roots()},
         "leaves": page.tree.leaves(),
-        "studies": [survey.section(study) for study in page.studies],
+        "studies": [Markup(section) for section in page.studies],  # noqa: S704 - as it says
         "copies": [copy(name, pair) for name, pairs in page.pairs.items() for pair in pairs],
         "lines": _lines(page),
         "judges": judges.compare(
@@ -268,7 +267,7 @@ _IN_THE_FIRST_TABLE = {"fid", "kid"}
 
 
 def _lines(page: Page) -> list[_Line]:
-    """The metrics beside those of the first table; the unavailable ones in their places."""
+    """Metrics that are not in the first table; unavailable ones keep their places."""
     return [
         _Line(entry, [] if entry.unavailable else _cells(page, entry), _note(page, entry))
         for name, entry in page.entries.items()

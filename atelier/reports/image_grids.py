@@ -1,4 +1,4 @@
-"""Pictures side by side with their names: what a person looks at before any number."""
+"""Image grids: pictures of several models side by side, with names."""
 
 import textwrap
 from collections.abc import Mapping, Sequence

@@ -1,6 +1,6 @@
-"""The model card: what a person who meets its weights has to know before using them.
+"""The model card of a trained LoRA: base, data, settings, results, limits.
 
-Made from the same page as the report, so that both say the same numbers.
+It is made from the same data as the evaluation page, so both show the same numbers.
 """
 
 import importlib.resources
@@ -28,7 +28,7 @@ _LICENCES = {
 
 @dataclass(frozen=True)
 class Subject:
-    """What the card is about, beside what the report knows.
+    """The subject of the card, in addition to the data of the report.
 
     Attributes:
         name: The painter's.
@@ -39,6 +39,7 @@ class Subject:
         shipped: Whether the base is a folder of this repository, which diffusers alone may not
             be able to load.
         settings: What it was trained with.
+        sampling: How its pictures were sampled, in words.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Subject:
     base: ModelParams
     shipped: bool
     settings: Mapping[str, Any]
+    sampling: str
 
 
 def render(page: Page, subject: Subject) -> str:

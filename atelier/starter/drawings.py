@@ -1,18 +1,18 @@
-"""The drawn paintings and how they are drawn.
+"""Starter drawings: pictures from a seed, with known attributes of each criterion.
 
-Six subjects in six main hues; the caption names those two and nothing else. What the caption
-does not say are the poles of seven attribute pairs, and they are painted so that they can be
-seen, and read back from the pixels by ``criteria/annotators/measured``.
+There are six subjects in six main hues; the caption names only these two. It does not name the
+poles of seven attribute pairs, which are drawn so that ``atelier.annotators.measured`` can read
+them back from the pixels.
 
-Two corpora, as in life: the *sketchbook*, from which the starter base learns, shows every pole
-equally often; the *paintings*, which lie in ``data/``, are good but imperfect.
+There are two data sets: the *sketchbook*, on which the starter base is trained, shows every
+pole equally often; the *paintings* in ``data/`` are good but imperfect.
 
-A drawing is a function of (seed, index) alone: float64 arithmetic, rounded at the end, and of
-numpy's generator only ``random()``, whose stream no release has changed. Its entropy is low on
-purpose, for a small network learns it in minutes: a few layouts, little jitter, brush marks
-from a small fixed bank, no white noise.
+A drawing is a function of (seed, index) alone: float64 arithmetic, rounded at the end, and only
+``random()`` of numpy's generator, whose stream has not changed between releases. Its entropy is
+low on purpose, so that a small network learns it in minutes: a few layouts, little jitter,
+brush marks from a small fixed bank, no white noise.
 
-Colour is OKLab (Ottosson 2020): lightness in [0, 1], chroma and hue in its polar form.
+Colors are OKLab (Ottosson 2020): lightness in [0, 1], chroma and hue in its polar form.
 Distances are signed, in pixels, positive inside a shape.
 """
 

@@ -1,10 +1,10 @@
-"""A small network that knows the starter's drawings: features for FID, and a second opinion.
+"""Feature network of the starter: features for FID, and the independent judge.
 
-Shapes: ``B`` images, ``H W`` their sides, 64 features. It is trained on a sketchbook of its
-own, to tell subject, main hue and the pole of each criterion from slightly damaged pixels. Its
-penultimate layer is what FID compares where Inception's weights are not at hand. Its heads
-judge poles without a single threshold of the measured annotator, who teaches the painters: if
-both see #A_neg fall, no painter merely learned to please one of them.
+Shapes: ``B`` images, ``H W`` their sides, 64 features. It is trained on its own sketchbook to
+classify subject, main hue and the pole of each criterion from slightly degraded pixels. FID
+compares its penultimate layer if Inception's weights are not available. Its heads judge poles
+without the thresholds of the measured annotator, which gives the training signal: if #A_neg
+falls for both, the models did not only learn to please one of them.
 """
 
 import hashlib
@@ -33,7 +33,7 @@ NAME = "starter-features-1"
 FEATURES = 64
 _PIXELS = 128  # side of what the network sees; other sizes are resampled
 _ANSWERS: tuple[Pole | None, ...] = ("positive", "negative", None)  # None: does not apply
-_CERTAIN = 0.75  # least probability at which a pole is said
+_CERTAIN = 0.75  # lowest probability at which it judges
 _BATCH = 64
 _LEARNING_RATE = 3e-3
 _WEIGHTS, _CONFIG = "network.safetensors", "config.json"

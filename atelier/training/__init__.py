@@ -1,1 +1,1 @@
-"""How it learns: objectives, targets, one loop, exact resume."""
+"""Training: one loop for all objectives, data, checkpoints, exact resume."""

@@ -1,9 +1,10 @@
-"""Tensors on disk by key: built once, by several processes at a time, and read when asked for.
+"""Tensor cache on disk: shards of tensors by key, built once by several processes.
 
-A cache is a folder of shards, safetensors files of some entries each. A shard's header carries
-the digest of every tensor, and the file is named by the digest of its header: a damaged header
-is seen when the cache is opened, a damaged tensor when it is first read. Opening reads headers
-only, so a finished cache is there at once, and memory does not grow with the corpus.
+A cache is a folder of shards, which are safetensors files of several entries each. A shard's
+header contains the digest of every tensor, and the file is named by the digest of its header.
+So a corrupted header is detected when the cache is opened, and a corrupted tensor when it is
+first read. Opening reads only headers, so a finished cache opens fast, and memory does not grow
+with the data set.
 """
 
 import contextlib
@@ -28,7 +29,7 @@ from atelier.reporting import Report
 
 Encode = Callable[[Sequence[str]], dict[str, Tensor]]
 
-_SHARD_ENTRIES = 64  # what a killed process loses at most, but for a larger batch
+_SHARD_ENTRIES = 64  # most that a killed process loses, unless a batch is larger
 _DIGESTS = "digests"
 
 
@@ -58,7 +59,7 @@ class Cache:
             if digests is None:
                 path.unlink(missing_ok=True)
                 warnings.warn(
-                    f"{path} was damaged on the disk, and is removed; its entries are encoded "
+                    f"{path} was corrupted on disk, and is removed; its entries are encoded "
                     "again",
                     stacklevel=2,
                 )
@@ -94,8 +95,8 @@ class Cache:
             path.unlink(missing_ok=True)
             _opened.cache_clear()  # or the new file of this name would be read from the old
             raise ArtifactError(
-                f"{path} was damaged on the disk, and is removed; run the same command again: "
-                "its entries are encoded anew, and training goes on from its last checkpoint"
+                f"{path} was corrupted on disk, and is removed; run the same command again: "
+                "its entries are encoded again, and training resumes from its last checkpoint"
             )
         self._whole.add(full)
         return tensor.float()
@@ -142,14 +143,14 @@ def filled(
     """Return the cache in ``folder`` with an entry for every key, encoding those it lacks.
 
     Processes that fill one folder share the work: each claims a piece of the keys by a lock,
-    takes first what nobody claims, and then waits for the rest. A lock dies with its process.
+        takes unclaimed pieces first, and then waits for the rest. A lock ends with its process.
 
     Args:
         folder: The cache.
         keys: Digests; what an entry is made from.
         encode: Makes entries: tensors by name, entries along dimension 0.
         batch: Entries encoded at once.
-        report: Told how many of the missing ones are done.
+        report: Receives how many of the missing ones are done.
     """
     cache = Cache(folder)
     distinct = list(dict.fromkeys(keys))

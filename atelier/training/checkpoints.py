@@ -1,10 +1,10 @@
-"""Checkpoints that are whole or absent, and know whether they are still themselves.
+"""Checkpoints of a training: written atomically, verified by checksum when read.
 
 A file is named ``step-00000100-<digest>.safetensors``; the digest is of its bytes. A damaged
 newest one is set aside and the one before it is taken.
 
-Each says on which kernels its numbers were computed: to go on with others is no mistake, but
-what comes out is then not what the undisturbed run would have given, to the last bit.
+Each records the kernels that computed it. A run may resume with other kernels, but its result
+then differs in the last bits from that of an uninterrupted run.
 """
 
 import hashlib
@@ -42,8 +42,8 @@ def save(folder: Path, step: int, tensors: Mapping[str, Tensor], *, kept: int) -
 def newest(folder: Path) -> tuple[int, dict[str, Tensor]] | None:
     """Return step and state of the newest whole checkpoint, or None.
 
-    A damaged one is renamed to ``*.damaged`` beside it, so that nothing is thrown away. One
-    that was computed elsewhere is taken, with a warning.
+    A damaged one is renamed to ``*.damaged`` and kept. One that was computed with other kernels
+    is used, with a warning.
     """
     for path in _newest_first(folder):
         content = path.read_bytes()
@@ -54,7 +54,7 @@ def newest(folder: Path) -> tuple[int, dict[str, Tensor]] | None:
             return step, {k: t.clone() for k, t in safetensors.torch.load(content).items()}
         path.replace(path.with_suffix(".damaged"))
         warnings.warn(
-            f"{path} is damaged and was set aside as *.damaged; training goes on from the "
+            f"{path} is damaged and was set aside as *.damaged; training resumes from the "
             "checkpoint before it, or from the start if there is none",
             stacklevel=2,
         )
@@ -85,8 +85,8 @@ def _warn_of_other_kernels(path: Path, content: bytes) -> None:
     here = kernels()
     if told.get(_KERNELS, here) != here:
         warnings.warn(
-            f"{path} was computed by {told[_KERNELS]}, here it is {here}: training goes on, "
-            "but its last digits will not be those of an undisturbed run",
+            f"{path} was computed with {told[_KERNELS]}, this machine has {here}: training "
+            "resumes, but its last digits will differ from those of an uninterrupted run",
             stacklevel=3,
         )
 

@@ -1,7 +1,8 @@
-"""Encoded images, prompts and pairs that training reads, and what one step draws of them.
+"""Training data: encoded images, prompts and pairs, and the batch of each step.
 
-Everything random is drawn for the whole batch of a step; only then are the rows taken that are
-asked for, so that processes and passes which share a batch see what one would have seen.
+Everything random is drawn for the whole batch of a step, and then the requested rows are
+selected. So processes and passes that share a batch get the rows that a single one would have
+drawn.
 
 Shapes: ``N`` images in the corpus, ``B`` in a batch, ``C H W`` latents, ``V`` prompts an image.
 """

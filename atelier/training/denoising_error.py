@@ -1,7 +1,7 @@
-"""The error of a prediction for each image, its weight by time, and the logistic loss.
+"""Denoising error per image, its weight by time, and the logistic loss.
 
-Nothing here knows a network. torch is imported inside the functions: the settings of the
-objectives import this module, and every command reads settings.
+This module does not depend on networks. torch is imported inside the functions, because the
+settings of the objectives import this module, and every command reads settings.
 
 Shapes: ``B`` images, ``...`` the latent's dimensions. Every error is a mean over an image's
 latent, so beta and omega do not depend on its size; sums are ``C*H*W`` times larger.

@@ -1,4 +1,4 @@
-"""Learning or drifting? What every run of CPO reports, and when to worry.
+"""Drift diagnostics: distances to winner, loser and aim in each run of CPO, and an alarm.
 
 Shapes as in ``denoising_error``.
 """
@@ -63,7 +63,7 @@ def pair_values(
         towards_loser: Whether the objective leads to the losers, as NPO does.
 
     Returns:
-        As ``values``, but for ``drift`` and ``separation``, which need predictions.
+        As ``values``, without ``drift`` and ``separation``, which need predictions.
     """
     win, lose = (error.detach() for error in policy)
     base_win, base_lose = reference

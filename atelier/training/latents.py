@@ -1,7 +1,7 @@
-"""What is encoded once: pictures to latents, prompts to conditions; read back when asked for.
+"""Latents and text conditions: encoded once, cached, read back on demand.
 
-A key is what an entry was made from (a picture's hash, or a text) in a folder that names the
-painter's identity and, for pictures, their size.
+The key of an entry is its source (a picture's hash, or a text). The folder is named by the
+model's identity and, for pictures, their size.
 """
 
 import hashlib
@@ -60,7 +60,7 @@ def latents(
         framed: Reads a picture by hash at a size; called in a thread.
         folder: The cache.
         batch_images: Pictures encoded at once.
-        report: Told how many of the missing ones are done.
+        report: Receives how many of the missing ones are done.
     """
     of_size: dict[Size, Cache] = {}
     done = 0
@@ -99,7 +99,7 @@ class _Ahead:
     Args:
         read: Reads one picture.
         folder: The cache; what it holds when the first is asked for is not read ahead.
-        order: In which they will be asked for, but for those that another process takes.
+        order: Order in which they will be read, except those that another process encodes.
         count: How many are read ahead.
     """
 

@@ -1,12 +1,12 @@
-"""ONE loop for every objective: a step is a function of (seed, step), so resume is exact.
+"""The training loop of every objective; a step is a function of (seed, step).
 
-The loop knows parameters, an optimizer and a clock. What a step computes is handed in; it
+The loop has parameters, an optimizer and a clock. Its argument ``step`` computes the loss, and
 draws everything random from ``generator(seed, step, …)``, so that a run that was killed and
-goes on from a checkpoint does what the undisturbed one would have done.
+resumes from a checkpoint computes the same as an uninterrupted one.
 
-What is random is drawn for the whole batch of a step, ``batch_images``; a process, and each of
-its passes, takes its rows of it. So neither the number of processes nor ``images_at_once``
-changes what is learned, up to the order of sums.
+Random numbers are drawn for the whole batch of a step, ``batch_images``; each process, and each
+of its passes, takes its rows. So neither the number of processes nor ``images_at_once`` changes
+the result, up to the order of sums.
 """
 
 import contextlib
@@ -64,7 +64,7 @@ def fit(
         params: Steps, schedule, precision, clipping, averaging.
         folder: Where checkpoints lie; belongs to this run alone, and is shared by its
             processes.
-        report: Told the steps done and, every ``report_steps``, the values.
+        report: Receives the steps done and, every ``report_steps``, the values.
         ranks: The processes that train together; the first one writes the checkpoints.
 
     Returns:

@@ -1,4 +1,4 @@
-"""The optimizers that params name, and their state as tensors, for checkpoints."""
+"""Optimizers that the settings name, and their state as tensors for checkpoints."""
 
 from collections.abc import Mapping, Sequence
 from typing import Literal

@@ -1,10 +1,10 @@
-"""Several processes that train one network together: who takes which rows, how they agree.
+"""Ranks: several processes that train one network, their rows of a batch, all-reduce.
 
 Each process holds the whole network, or all of its adapters and a share of its frozen base
 (``models/sharding.py``), and takes some rows of the global batch; gradients are summed once a
-step, in flat buffers. That is what DistributedDataParallel computes. Its wrapper
-is not used: it watches every pass through the module it wraps, and a step of ours makes several
-through one network, in different states, of which only the last has a gradient.
+step, in flat buffers. DistributedDataParallel computes the same. Its wrapper is not used
+because it tracks every pass through its module, and our steps make several passes through one
+network, in different states, of which only the last has a gradient.
 """
 
 import datetime
@@ -40,7 +40,7 @@ class Ranks:
 
     @property
     def first(self) -> bool:
-        """Whether this is the one that writes files and speaks."""
+        """Whether this is the process that writes files and reports."""
         return self.rank == 0
 
     def parts(self, images: int, at_once: int | None) -> list[slice]:
@@ -57,9 +57,9 @@ class Ranks:
             )
         if self.sharded and images % self.count:
             raise ParamsError(
-                f"batch_images is {images}, no multiple of the {self.count} processes that "
-                "share the base: each pass waits for all, so they must make equally many. "
-                "Change one of the two, or do not shard"
+                f"batch_images is {images}, not a multiple of the {self.count} processes that "
+                "share the base: each pass waits for all, so their numbers of passes must be "
+                "equal. Change one of the two, or do not shard"
             )
         first, last = (images * rank // self.count for rank in (self.rank, self.rank + 1))
         size = at_once or images
@@ -112,7 +112,7 @@ def started() -> bool:
 def join() -> Ranks:
     """Join the processes that the launcher started; alone if there are no others.
 
-    They share the frozen base where accelerate's launcher was told ``--use_fsdp``.
+    They shard the frozen base if accelerate's launcher was given ``--use_fsdp``.
 
     Raises:
         ParamsError: They were asked for a kind of sharding that is not here.

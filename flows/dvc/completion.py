@@ -1,9 +1,9 @@
-"""Finished work that DVC has not written down is committed, never repeated.
+"""Completion markers: finished work that DVC has not recorded is committed, not repeated.
 
-A stage takes hours and DVC a second to record it in dvc.lock; what kills DVC in that second
-(a machine that goes down, ``kill -9``) would make the next run train again, for DVC deletes
-outs before it runs. So a flow notes what a stage is made of before it runs, the stage's
-process leaves a receipt at its end, and both are removed once DVC has recorded the result.
+A stage takes hours, and DVC needs a second to record it in dvc.lock. If DVC is killed in that
+second, the next run would train again, because DVC deletes outs before a run. So a flow records
+the inputs of a stage before it runs, the stage's process writes a marker at its end, and both
+are removed after DVC has recorded the result.
 """
 
 import subprocess

@@ -1,9 +1,9 @@
-"""DVC's list of who reads and writes what, rid of those who were killed.
+"""DVC locks: removes entries of dead processes from ``.dvc/tmp/rwlock``.
 
-DVC notes in .dvc/tmp/rwlock which process reads or writes which file, and strikes it out at
-the process's end. After a ``kill -9`` the note stays until somebody wants the file; if another
-process has got that number by then, as in every container that starts again, DVC holds it for
-the reader and refuses for ever. Killed while it writes the list, DVC refuses everything.
+DVC records in .dvc/tmp/rwlock which process reads or writes which file, and removes the entry
+when the process ends. After a ``kill -9`` the entry stays. If another process has the same id
+later, as in a restarted container, DVC takes it for the reader and refuses forever. If DVC is
+killed while it writes the list, it refuses everything.
 """
 
 import json

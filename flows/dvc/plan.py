@@ -1,9 +1,9 @@
-"""What a run of the pipeline would do, stage by stage, and why; nothing is run to find out.
+"""The plan of a run: what each stage would do, and why, without running it.
 
-DVC is asked in this process, for all stages at once: a process of its own a stage costs
-seconds each. Where a stage would run, nobody knows yet what it makes, so the stages behind it
-are marked as depending on that; where it would be restored from the run cache, what it made
-is known, and the look goes on behind it.
+DVC is called in this process, for all stages at once, because one process per stage costs
+seconds each. If a stage would run, its outputs are unknown, so later stages are marked as
+depending on it. If it would be restored from the run cache, its outputs are known, and the plan
+continues with the later stages.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""``atelier plan``: what would run and why, what would be restored, how long."""
+"""The table of ``atelier plan``: which stages run and why, which are restored, how long."""
 
 import logging
 from collections.abc import Iterable, Sequence

@@ -1,4 +1,4 @@
-"""Run one DVC stage in a supervised process, line by line, and say what DVC did.
+"""Runner of one DVC stage: supervised process, streamed output, detected outcome.
 
 ``dvc --wait-for-lock repro --single-item`` is the only form that may run beside other DVC
 processes: without the first, a result is lost if another one holds the lock just when a

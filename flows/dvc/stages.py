@@ -1,4 +1,4 @@
-"""The stages of dvc.yaml, as the flows see them. dvc.yaml is the only DAG; this reads it."""
+"""The stages of dvc.yaml, the only DAG, as the flows read them."""
 
 import os
 from collections.abc import Sequence

@@ -1,14 +1,14 @@
-"""Run a command that cannot be orphaned: ``python -m flows.dvc.supervise -- command``.
+"""Process supervision: ``python -m flows.dvc.supervise -- command``, without orphans.
 
 The command gets a session of its own, and its whole process group is ended when
 
-* our standard input closes: whoever started us is gone, be it by ``kill -9``,
-* we are told to stop (SIGTERM, SIGINT),
+* our standard input closes, because the parent process is gone, also by ``kill -9``,
+* we get SIGTERM or SIGINT,
 * ``--timeout`` seconds have passed, or nothing was printed for ``--silence`` seconds.
 
-First by SIGINT, on which DVC gives back its lock and a training its checkpoint; whatever is
-left gets SIGTERM, then SIGKILL. Exit code: the command's, 124 for too long or too silent,
-130 for stopped.
+It sends SIGINT first, on which DVC releases its lock and a training writes its checkpoint;
+remaining processes get SIGTERM, then SIGKILL. Exit code: the command's, 124 for too long or too
+silent, 130 for stopped.
 """
 
 import argparse

@@ -1,6 +1,6 @@
-"""Where a worker's flow runs work: in the clone in which the worker was started.
+"""Pull step of deployments: a flow runs in the clone in which its worker was started.
 
-A pull step of prefect.yaml. ``{{ $PWD }}`` there would be the folder of whoever deployed.
+prefect.yaml uses it because ``{{ $PWD }}`` would be the folder of the person who deployed.
 """
 
 import os

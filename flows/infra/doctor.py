@@ -1,4 +1,4 @@
-"""``atelier doctor``: is this machine fit for the pipeline, and what to do if not."""
+"""``atelier doctor``: checks of this machine for the pipeline, each with its cure."""
 
 import importlib.metadata
 import os
@@ -164,10 +164,10 @@ def _remote() -> Iterator[Finding]:
 
 
 def expect_server() -> None:
-    """Let no flow begin while Prefect's server is away.
+    """Refuse to start a flow while Prefect's server cannot be reached.
 
     Raises:
-        ArtifactError: An address is set, and nobody answers there.
+        ArtifactError: An address is set, and no server answers there.
     """
     from prefect.settings import PREFECT_API_URL
 
@@ -217,7 +217,7 @@ def _mlflow() -> Iterator[Finding]:
         yield Finding(
             "MLflow",
             "note",
-            f"{uri} does not answer ({why}): what stages say is kept and delivered later{late}",
+            f"{uri} does not answer ({why}): MLflow calls are stored and delivered later{late}",
         )
 
 
@@ -230,8 +230,8 @@ def _base() -> Iterator[Finding]:
         yield Finding(
             "base",
             "missing",
-            f"{folder} has no model_index.json, so it holds no model: {folder}/README.md says "
-            "how to get one (`atelier base` trains a small one)",
+            f"{folder} has no model_index.json, so it contains no model: {folder}/README.md "
+            "describes how to get one (`atelier base` trains a small one)",
         )
     else:
         yield Finding(
@@ -249,7 +249,7 @@ def _weights() -> Iterator[Finding]:
     evaluate = read_in_force(paths.PARAMS).evaluate
     names = suite.needed(evaluate.metrics, features=evaluate.features)
     if not names:
-        yield Finding("metrics", "good", "none of the profile's needs weights of others")
+        yield Finding("metrics", "good", "no metric of the profile needs third-party weights")
         return
     states: dict[str, list[str]] = {}
     for one in weights.glance(names, paths.weights()):

@@ -1,9 +1,9 @@
-"""Which GPUs a stage gets: so many that nobody else holds, of those that this machine has.
+"""GPU leases: which free GPUs of this machine a stage gets.
 
-Two things are held. The lease of a device is a locked file of this machine: whoever holds it
-may be killed in any way, and the kernel gives the device back at once; all clones and all
-servers of the machine see it. Prefect's limit ``gpu-<host>`` counts the same slots where
-people can see them and lower them in its pages; one that was never created limits nothing.
+A stage holds two things. The lease of a device is a locked file of this machine: if its process
+is killed in any way, the kernel releases it at once, and all clones and servers of the machine
+see it. Prefect's limit ``gpu-<host>`` counts the same slots, so that people can see them and
+lower them in its pages; a limit that was never created does not apply.
 """
 
 import contextlib
@@ -37,7 +37,7 @@ _SECONDS_BETWEEN_WORDS = 300.0
 
 @dataclass(frozen=True)
 class Device:
-    """A GPU, or the CPU where there is none and it plays the GPU's part.
+    """A GPU, or the CPU in place of a GPU if there is none.
 
     Attributes:
         index: As CUDA_VISIBLE_DEVICES counts; None for the CPU.
@@ -77,10 +77,10 @@ def ensure_limit() -> str:
 
 
 def limit() -> str | None:
-    """Return the limit that a flow run asks beside the leases; None without a server.
+    """Return the limit that a flow run needs in addition to leases; None without a server.
 
-    The server that a run starts for itself never takes back the slot of a run that was killed,
-    and the next run would wait for it for ever. Nobody looks at its pages either.
+    The server that a run starts for itself does not release the slot of a killed run, and the
+    next run would wait for it forever.
     """
     return ensure_limit() if PREFECT_API_URL.value() else None
 
@@ -112,8 +112,8 @@ def slot(
                 concurrency(
                     limit,
                     occupy=_count(stage.meta, devices()),
-                    strict=True,  # a limit that nobody made would be no limit
-                    lease_duration=60,  # so long a dead run keeps its slot
+                    strict=True,  # a missing limit must be an error
+                    lease_duration=60,  # seconds after which a dead run loses its slot
                     raise_on_lease_renewal_failure=False,  # a hiccup should end no training
                 )
             )
@@ -131,7 +131,7 @@ def _leased(stage: Stage, tell: Callable[[str], None]) -> Iterator[list[Device]]
             if taken:
                 yield taken
                 return
-        # All or nothing: two stages that each keep one of two would wait for ever.
+        # All or nothing: two stages that each hold one of two devices would wait forever.
         if time.monotonic() - spoken >= _SECONDS_BETWEEN_WORDS:
             spoken = time.monotonic()
             tell(f"{stage.name} waits for {_wish(stage.meta)}")
@@ -149,7 +149,7 @@ def _take(meta: Meta, held: contextlib.ExitStack) -> list[Device]:
 
 
 def _count(meta: Meta, there: list[Device]) -> int:
-    """Return how many devices are taken: the one CPU plays the part of any number of GPUs."""
+    """Return how many devices are leased: the one CPU replaces any number of GPUs."""
     return 1 if there[0].index is None else meta.gpu
 
 

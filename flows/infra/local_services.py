@@ -1,8 +1,8 @@
 """``atelier up`` and ``down``: the servers of docker-compose.yaml, without Docker.
 
-A Prefect server, an MLflow server and a worker of this clone, on this machine alone. Both
-servers keep what they know in files, or in PostgreSQL where ``ATELIER_POSTGRES`` names one
-(``postgresql://user:password@host:5432``): one setting for both.
+It starts a Prefect server, an MLflow server and a worker of this clone, on localhost only. Both
+servers store their data in files, or in PostgreSQL if ``ATELIER_POSTGRES`` names one
+(``postgresql://user:password@host:5432``).
 """
 
 import http.client
@@ -41,7 +41,7 @@ class Server:
         name: Of its files in ``artifacts/servers/``.
         words: What is run, by this Python.
         health: Address that answers once it is ready; None where there is none.
-        variables: Environment beside ours.
+        variables: Added to our environment.
     """
 
     name: str
@@ -199,7 +199,7 @@ def _ensure_databases(database: str) -> None:
         import psycopg2
     except ModuleNotFoundError:
         raise ParamsError(
-            f"{POSTGRES} is set, and the driver is not installed: pip install -e '.[postgres]'"
+            f"{POSTGRES} is set, but the driver is not installed: pip install -e '.[postgres]'"
         ) from None
     parts = urlsplit(database)
     if parts.scheme != "postgresql" or not parts.hostname:

@@ -1,4 +1,4 @@
-"""What the Prefect server must know: pools, limits, the watch over dead runs, deployments."""
+"""Prefect set-up: pools, limits, the automation for dead runs, deployments."""
 
 import importlib
 import subprocess
@@ -36,7 +36,7 @@ _BEGUN = ("Running", "InfrastructurePending", "AwaitingConcurrencySlot", "Awaiti
 _ENDS = ("Completed", "Failed", "Cancelled", "Crashed", "Paused", "Suspended")
 # Three heartbeats of 30 s, which prefect.yaml asks of the runs that it describes.
 _SILENCE = timedelta(seconds=90)
-# From a worker's taking a run to its first word: imports, on a crowded machine.
+# From a worker's taking a run to its first event: imports, on a busy machine.
 _START = timedelta(minutes=5)
 
 
@@ -81,7 +81,7 @@ def serve() -> None:
 
 
 def deployments() -> list[dict[str, Any]]:
-    """Return what prefect.yaml says of each deployment."""
+    """Return the deployments of prefect.yaml."""
     content = yaml.safe_load(PREFECT_YAML.read_text(encoding="utf-8"))
     return list(content["deployments"])
 
@@ -112,10 +112,9 @@ def _ensure_pool(name: str) -> str:
 
 
 def _watches() -> Iterator[tuple[str, EventTrigger, str]]:
-    """Yield name, trigger and message of what marks runs as crashed whose process was killed.
+    """Yield name, trigger and message of the automations that mark killed runs as crashed.
 
-    Nobody else would: a killed process says nothing, and its run stays “Running” or “Pending”
-    for ever.
+    A killed process sends no event, so its run would stay “Running” or “Pending” forever.
     """
     ends = {f"prefect.flow-run.{end}" for end in _ENDS}
     speaking = _silence({_HEARTBEAT}, {_HEARTBEAT} | ends, _SILENCE, related={})
@@ -131,7 +130,7 @@ def _watches() -> Iterator[tuple[str, EventTrigger, str]]:
 def _silence(
     after: set[str], expect: set[str], within: timedelta, *, related: dict[str, str]
 ) -> EventTrigger:
-    """Return what fires if a run says nothing that is expected after something it said."""
+    """Return a trigger that fires if an expected event does not follow another one."""
     return EventTrigger(
         posture=Posture.Proactive,
         after=after,

@@ -1,10 +1,10 @@
-"""A stage on another machine: what it needs and what it makes travel by git and DVC's remote.
+"""A stage on another machine: code by git, inputs and outputs by DVC's remote.
 
-The coordinator says which commit, which stage and which changed settings. The worker, in a
-clone of its own, fetches the commit, restores the stages before it from the run cache, runs
-the stage, and pushes its outs with its entry of the run cache. The coordinator finds that
-entry as if it had run the stage itself, so no dvc.lock is copied and no disk is shared. What a
-worker had finished before it was lost is found the same way.
+The coordinator sends commit, stage and changed settings. The worker, in its own clone, fetches
+the commit, restores the earlier stages from the run cache, runs the stage, and pushes its outs
+with its entry of the run cache. The coordinator finds that entry as if it had run the stage
+itself, so no dvc.lock is copied and no disk is shared. Results of a worker that died later are
+found in the same way.
 """
 
 import contextlib
@@ -49,13 +49,14 @@ def commit_to_send() -> str:
     changed = git.run(*git.CHANGES)
     if changed:
         raise ParamsError(
-            f"workers see only what is committed and pushed; here is changed:\n{changed}\n"
-            "Commit and push it, or run it on this machine (where: here)"
+            "workers get only what is committed and pushed; uncommitted "
+            f"here:\n{changed}\nCommit and push it, or run it on this machine (where: here)"
         )
     commit = git.run("rev-parse", "HEAD")
     if not git.run("branch", "--remotes", "--contains", commit):
         raise ParamsError(
-            f"commit {commit[:9]} is on no git remote, from which workers fetch it; `git push`"
+            f"commit {commit[:9]} is not on a git remote, from which workers fetch it; run "
+            "`git push`"
         )
     return commit
 
@@ -171,8 +172,8 @@ def _refuse_the_sender(pipeline: str) -> None:
     """Refuse to wait for a run that holds this clone, and waits for us."""
     if _SENDER.is_file() and _SENDER.read_text(encoding="utf-8") == pipeline:
         raise ParamsError(
-            f"{Path.cwd()} sent this stage and was given it: its worker belongs to the pool "
-            "here; workers of cpu and gpu need a clone of their own (docs/operations.md, 6)"
+            f"{Path.cwd()} sent this stage and received it: its worker belongs to the pool "
+            "here; workers of cpu and gpu need their own clone (docs/operations.md, 6)"
         )
 
 
@@ -183,7 +184,7 @@ def _checked_out(commit: str, wanted: Changes) -> Iterator[None]:
         changed = git.run(*git.CHANGES)
         if changed:
             raise ParamsError(
-                f"a worker needs a clone of its own; in this one is changed:\n{changed}"
+                f"a worker needs its own clone; this one has uncommitted changes:\n{changed}"
             )
         git.run("fetch", "--quiet", "--all")
         git.run("checkout", "--quiet", "--force", "--detach", commit)

@@ -1,4 +1,4 @@
-"""What the person who runs a study does beside it: invite, revoke, look, export, delete."""
+"""Administration of a study: invite, revoke, status, export, delete."""
 
 import json
 import sys
@@ -25,7 +25,7 @@ def invite(profile: Profile, name: str, group: str, count: int) -> None:
 
 
 def revoke(name: str, numbers: Sequence[int]) -> None:
-    """Make invitations worthless.
+    """Revoke invitations.
 
     Raises:
         ParamsError: One was never made.
@@ -35,7 +35,7 @@ def revoke(name: str, numbers: Sequence[int]) -> None:
 
 
 def status(name: str) -> None:
-    """Print how many questions everybody has answered, and what is still missing."""
+    """Print how many questions each person has answered, and what is still missing."""
     study, book = files.study(name), votes.opened(name)
     done: dict[str, set[int]] = {group: set() for group in study.sheets}
     for rater in book.raters():
@@ -50,7 +50,7 @@ def status(name: str) -> None:
 
 
 def export(name: str, number: int) -> None:
-    """Print all that is stored of somebody.
+    """Print all data of one person.
 
     Raises:
         ParamsError: There is no such invitation.
@@ -61,7 +61,7 @@ def export(name: str, number: int) -> None:
 
 
 def delete(name: str, number: int) -> None:
-    """Delete somebody's invitation and votes.
+    """Delete one person's invitation and votes.
 
     Raises:
         ParamsError: There is no such invitation.

@@ -1,4 +1,4 @@
-"""What stands before every page: headers, a limit on size, and where a form came from."""
+"""HTTP middleware: security headers, a limit on body size, checks of a form's origin."""
 
 import hashlib
 import hmac
@@ -21,11 +21,11 @@ _HEADERS = {
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
     "X-Robots-Tag": "noindex, nofollow",
 }
-_PRIVATE = "no-store"  # unless a page says otherwise
+_PRIVATE = "no-store"  # unless a page sets its own
 
 
 class Guard:
-    """Middleware: refuses large bodies and foreign forms, and puts headers on every answer."""
+    """Middleware that refuses large bodies and foreign forms, and adds security headers."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -55,7 +55,7 @@ class Guard:
 
 
 def form_token(token: str) -> str:
-    """Return what a form of somebody's own pages carries, and another site cannot know."""
+    """Return the token of a person's forms, which another site cannot know."""
     return hmac.new(token.encode(), b"form", hashlib.sha256).hexdigest()
 
 
@@ -65,7 +65,7 @@ def fits(token: str, sent: str) -> bool:
 
 
 def _refusal(request: Request) -> PlainTextResponse | None:
-    """Refuse a form that a browser says another site sent."""
+    """Refuse a form if the browser reports that another site sent it."""
     headers: Headers = request.headers
     site = headers.get("sec-fetch-site")
     origin = headers.get("origin")

@@ -1,4 +1,4 @@
-"""The study's pages: Jinja2 templates, in the reader's language, everything escaped."""
+"""Pages of the survey app: Jinja2 templates in the reader's language, with escaping."""
 
 import importlib.resources
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ def render(page: str, language: Language, **values: Any) -> str:
 
 
 def translated(text: str, language: Language, **values: object) -> str:
-    """Return ``text`` in ``language``, as far as the catalogue has it, with values put in.
+    """Return ``text`` in ``language``, if the catalog has it, with values inserted.
 
     The catalogue's keys are the English texts, as in gettext; criteria are looked up in the
     same way, so one whose English was changed shows as it was written.
@@ -34,7 +34,7 @@ def translated(text: str, language: Language, **values: object) -> str:
 
 
 def preferred(accepted: str) -> Language:
-    """Return the first language of an ``Accept-Language`` header that the pages speak."""
+    """Return the first language of an ``Accept-Language`` header that the pages support."""
     for entry in accepted.split(","):
         wanted = entry.split(";")[0].strip().lower().split("-")[0]
         for language in get_args(Language):

@@ -1,4 +1,4 @@
-"""How often somebody may ask: a bucket that fills with time; each request takes from it."""
+"""Rate limit: a token bucket for each address or person."""
 
 import threading
 import time

@@ -1,4 +1,4 @@
-"""``atelier survey serve NAME``: the app under uvicorn, on this machine alone."""
+"""``atelier survey serve NAME``: the app under uvicorn, on localhost unless asked otherwise."""
 
 import socket
 import sys
@@ -13,7 +13,7 @@ _LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 
 
 def run(profile: Profile, name: str, host: str, port: int) -> None:
-    """Serve until told to stop.
+    """Serve until stopped.
 
     Raises:
         ParamsError: It should listen to others while links lead to this machine; or the port
@@ -25,15 +25,15 @@ def run(profile: Profile, name: str, host: str, port: int) -> None:
     address = profile.survey.address
     if host not in _LOOPBACK and urlsplit(address).hostname in _LOOPBACK:
         raise ParamsError(
-            f"survey.address is {address}, which only this machine reaches, and --host {host} "
-            "listens to others; let survey.address be how people reach the server"
+            f"survey.address is {address}, which only this machine can reach, but --host "
+            f"{host} listens to others; set survey.address to the address that people use"
         )
     study, pictures = files.study(name), files.folder(name) / "pictures"
     missing = [one for one in study.pictures if not (pictures / one).is_file()]
     if missing:
         raise ArtifactError(
             f"{pictures} lacks {len(missing)} of {len(study.pictures)} pictures, such as "
-            f"{missing[0]}; bring back the folder as `survey make` wrote it"
+            f"{missing[0]}; restore the folder as `atelier survey make` wrote it"
         )
     _check_free(host, port)
     book = votes.opened(name)
@@ -43,7 +43,7 @@ def run(profile: Profile, name: str, host: str, port: int) -> None:
         server.application(study, book, pictures, address),
         host=host,
         port=port,
-        access_log=False,  # links are in addresses, and who reads when is nobody's business
+        access_log=False,  # addresses contain secret links
         log_level="warning",
         server_header=False,
         timeout_graceful_shutdown=10,
@@ -59,6 +59,6 @@ def _check_free(host: str, port: int) -> None:
             trial.bind((host, port))
         except OSError as error:
             raise ParamsError(
-                f"--host {host} --port {port} cannot be listened on: {error.strerror}; is a "
-                "server running there already?"
+                f"--host {host} --port {port} cannot be opened: {error.strerror}; is another "
+                "server running there?"
             ) from None

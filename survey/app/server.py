@@ -1,7 +1,8 @@
-"""The web app that asks: one question a screen, for people with an invitation.
+"""The survey's web app: one question per screen, for invited people.
 
-Nothing here knows who painted what, and no page shows anybody's answers but the reader's own.
-A vote is acknowledged by the redirect to the next question, after the database has synced it.
+The server does not know which model made a picture, and a page shows only the reader's own
+answers. A vote is acknowledged by the redirect to the next question, after the database has
+synced it.
 """
 
 from collections.abc import Callable
@@ -44,7 +45,7 @@ class Problem(Exception):  # noqa: N818 - an answer to a reader, not a fault of 
 
 
 class Visit:
-    """A request of somebody who holds an invitation."""
+    """A request of an invited person."""
 
     def __init__(self, rater: Rater, token: str, sheet: list[Asked]) -> None:
         self.rater, self.sheet = rater, sheet
@@ -90,7 +91,7 @@ def application(
 
 
 class _Desk:
-    """What all pages need: the study, the votes, and who is asking."""
+    """Context of all pages: the study, the votes, and the invited person."""
 
     def __init__(
         self, study: Study, votes: Votes, address: str, failures: Bucket, pace: Bucket
@@ -214,7 +215,7 @@ def _explain_problems(app: FastAPI) -> None:
 def _add_entrance(app: FastAPI, desk: _Desk) -> None:
     @app.get("/", response_class=HTMLResponse)
     def home(language: Spoken, invitation: Annotated[str | None, Cookie()] = None) -> Response:
-        """Ask for the code of an invitation, or go on where somebody stopped."""
+        """Ask for the code of an invitation, or continue a started sheet."""
         rater = desk.votes.whose(invitation) if invitation else None
         if rater is not None and rater.agreed is not None:
             return _to("/question")
@@ -222,7 +223,7 @@ def _add_entrance(app: FastAPI, desk: _Desk) -> None:
 
     @app.post("/enter")
     def enter(token: Token) -> Response:
-        """Lead somebody who typed the code to the first page."""
+        """Redirect a person who typed the code to the first page."""
         return _to(f"/i/{quote(token.strip(), safe='')}")
 
     @app.get("/i/{token}", response_class=HTMLResponse)
@@ -248,7 +249,7 @@ def _add_entrance(app: FastAPI, desk: _Desk) -> None:
     def start(
         request: Request, token: Token, agree: Annotated[Literal["yes"], Form()]
     ) -> Response:
-        """Let somebody in who agrees to take part."""
+        """Record the consent of a person, and start the questions."""
         del agree
         visit = desk.admit(token, _client(request))
         desk.votes.agree(visit.rater.number)
@@ -376,7 +377,7 @@ def _forgotten(path: str) -> RedirectResponse:
 
 
 def own_data(study: Study, votes: Votes, rater: Rater) -> dict[str, Any]:
-    """Return all that is stored of somebody, in words that they know."""
+    """Return all data of one person, in words that they know."""
     sheet = study.sheets[rater.group][rater.sheet]
     return {
         "study": study.name,

@@ -1,4 +1,4 @@
-"""What people answered, in a database: who may answer, and one row a vote.
+"""Votes and invitations in a SQL database: one row for each person and question.
 
 A token is shown once, when it is made; the database keeps its SHA-256. A vote is one row
 (invitation, question), written in one transaction and synced to disk before it is acknowledged.
@@ -66,7 +66,7 @@ _votes = sa.Table(
 
 @dataclass(frozen=True)
 class Rater:
-    """Somebody invited."""
+    """An invited person."""
 
     number: int
     group: str
@@ -95,8 +95,7 @@ class Votes:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        # SQLite has one writer; those who wait for it in line get their turn sooner than those
-        # who sleep and ask again.
+        # SQLite has one writer; waiting in a queue for it is faster than polling.
         self._turn = threading.Lock() if engine.dialect.name == "sqlite" else nullcontext()
 
     def invite(self, study: Study, group: str, count: int) -> list[tuple[int, str]]:
@@ -109,7 +108,7 @@ class Votes:
         """
         if group not in study.sheets:
             raise ParamsError(
-                f"{group!r} is no group of study {study.name}, which asks: "
+                f"{group!r} is not a group of study {study.name}; its groups are "
                 f"{', '.join(study.sheets)}"
             )
         made = []
@@ -131,7 +130,7 @@ class Votes:
         return made
 
     def whose(self, token: str) -> Rater | None:
-        """Return who holds ``token``; None if nobody does, or the invitation was revoked."""
+        """Return the invited person of ``token``; None if it is unknown or revoked."""
         wanted = _hash(token)
         query = sa.select(_invitations).where(_invitations.c.token_sha256 == wanted)
         with self._engine.connect() as connection:
@@ -141,13 +140,13 @@ class Votes:
         return None if row["revoked"] is not None else _rater(row)
 
     def raters(self) -> list[Rater]:
-        """Return everybody who was invited, in order."""
+        """Return all invited people, in order."""
         query = sa.select(_invitations).order_by(_invitations.c.number)
         with self._engine.connect() as connection:
             return [_rater(row) for row in connection.execute(query).mappings()]
 
     def agree(self, rater: int) -> None:
-        """Note that somebody read the first page and takes part; the first time counts."""
+        """Record a person's consent on the first page; the first time counts."""
         change = (
             sa.update(_invitations)
             .where(_invitations.c.number == rater, _invitations.c.agreed.is_(None))
@@ -162,13 +161,13 @@ class Votes:
             return self._answered(connection, rater)
 
     def of(self, rater: int) -> list[Vote]:
-        """Return somebody's votes, in the order of the questions."""
+        """Return a person's votes, in the order of the questions."""
         query = sa.select(_votes).where(_votes.c.invitation == rater).order_by("question")
         with self._engine.connect() as connection:
             return [_vote(row) for row in connection.execute(query).mappings()]
 
     def vote(self, rater: int, question: int, choice: Choice) -> None:
-        """Put down an answer; when this returns, it is on disk.
+        """Store an answer; when this returns, it is on disk.
 
         The next question may be answered, and the last answer corrected. The same vote sent
         again changes nothing, however late it comes.
@@ -198,7 +197,7 @@ class Votes:
                 connection.execute(sa.update(_votes).where(at).values(values))
 
     def revoke(self, numbers: Sequence[int]) -> None:
-        """Make invitations worthless from now on; votes that were given stay.
+        """Revoke invitations; their votes stay.
 
         Raises:
             ParamsError: One of them was never made; none is revoked.
@@ -221,7 +220,7 @@ class Votes:
             if connection.execute(rows).rowcount == 0:
                 raise ParamsError(no_such(number))
         if self._engine.dialect.name == "sqlite":
-            with self._engine.connect() as connection:  # the log beside the file has them, too
+            with self._engine.connect() as connection:  # the write-ahead log has them, too
                 connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
         return int(gone.rowcount)
 
@@ -276,9 +275,9 @@ def opened(name: str) -> Votes:
         ) from None
     if known not in {None, digest}:
         raise ArtifactError(
-            f"the votes' database ({DATABASE}, or {file}) holds votes on another study than "
+            f"the votes' database ({DATABASE}, or {file}) contains votes on another study than "
             f"{file.with_name('study.json')} as it is now; a study must not change once people "
-            "answer: bring back its file, or name another database"
+            "answer: restore its file, or name another database"
         )
     return Votes(engine)
 

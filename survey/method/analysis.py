@@ -1,7 +1,7 @@
-"""What people's answers say: who was preferred, along what, by whom, and how sure that is.
+"""Analysis of votes: preferences by dimension and group, with intervals.
 
-People whom the checks show to have answered without looking are left out of all numbers and
-listed; repeated questions count once, as they were first answered.
+People who fail the checks are excluded from all numbers and listed. A repeated question counts
+once, with its first answer.
 
 Answers about one caption resemble each other, and so do those of one person. Every interval of
 a share or a score is therefore about other captions and other people together
@@ -29,7 +29,7 @@ OVERALL = "overall"  # all dimensions together
 
 @dataclass(frozen=True)
 class Answer:
-    """What one person said to one question of the sheet."""
+    """One person's answer to one question of the sheet."""
 
     rater: str
     group: str
@@ -45,14 +45,14 @@ class Answer:
 
     @property
     def right(self) -> bool:
-        """Say whether a check was answered as anybody who looks would."""
+        """Return whether a check was answered correctly."""
         ruined = "left" if self.question.left.ruined else "right"
         return self.choice not in {ruined, "same"}
 
 
 @dataclass(frozen=True)
 class Trust:
-    """How far a person's answers can be relied on.
+    """Reliability of one person's answers.
 
     Attributes:
         rater: Who.
@@ -77,7 +77,7 @@ class Trust:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two painters along one dimension, in the eyes of one group.
+    """Comparison of two models along one dimension, by one group.
 
     Attributes:
         first: A painter.
@@ -106,7 +106,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Finding:
-    """Everything about one dimension in the eyes of one group.
+    """All results of one dimension and one group.
 
     Attributes:
         dimension: A root of the criteria, or ``OVERALL``.
@@ -148,18 +148,18 @@ def analyse(
     *,
     checks_passed: float,
 ) -> Study:
-    """Measure every dimension in the eyes of every group, and of all together.
+    """Analyze every dimension, for every group and for all groups together.
 
-    A dimension that nobody of a group has judged yet gets no finding.
+    A dimension that a group has not judged yet gets no finding.
 
     Args:
         answers: All of them, of unfinished sheets too.
-        painters: Who was compared; comparisons are told in this order.
+        painters: Compared models, in the order of the report.
         dimensions: In the order of the report.
         groups: In the order of the report.
         captions: Of each prompt, by its place.
-        checks_passed: Share of the checks that a person must have answered rightly to be
-            counted; who has not met a check yet is counted.
+        checks_passed: Share of the checks that a person must answer correctly to be counted; a
+            person without a check so far is counted.
     """
     trusted = trust(answers, checks_passed)
     counted = {one.rater for one in trusted if one.counted}
@@ -180,7 +180,7 @@ def analyse(
 
 
 def trust(answers: Iterable[Answer], checks_passed: float) -> list[Trust]:
-    """Return how far each person can be relied on, in the order of their names."""
+    """Return the reliability of each person, in the order of their names."""
     sheets: dict[str, list[Answer]] = {}
     for answer in answers:
         sheets.setdefault(answer.rater, []).append(answer)
@@ -210,7 +210,7 @@ def _trust(own: Sequence[Answer], checks_passed: float) -> Trust:
 
 
 def _votes(answers: Iterable[Answer]) -> list[Answer]:
-    """Return what counts: no checks, and of a question asked twice the first answer."""
+    """Return the answers that count: no checks, only the first one to a repeated question."""
     votes: dict[tuple[str, frozenset[Picture], str], Answer] = {}
     for answer in sorted(answers, key=lambda one: (one.rater, one.number)):
         question = answer.question

@@ -1,10 +1,10 @@
-"""Who is asked what: blind pairs, dealt so that all pairs, sides and dimensions get their due.
+"""Design of a study: blind pairs and sheets, balanced by pair, side and dimension.
 
-A *pair* is two painters' pictures of one prompt with one starting noise. A *sheet* is what one
-person is asked, in order: each of its pairs along every dimension, then the next pair. One
-group's sheets together show every pair to as many people as were asked for, half of them with
-the sides swapped. Between the pairs stand *checks*, one of whose two pictures is ruined, so
-that an attentive person knows the answer; at the end some questions come again with the sides
+A *pair* is two models' pictures of one prompt with one starting noise. A *sheet* is what one
+person is asked, in order: each of its pairs along every dimension, then the next pair. The
+sheets of one group show every pair to the planned number of people, to half of them with the
+sides swapped. Between the pairs are *checks*, in which one of the two pictures is ruined, so
+that an attentive person knows the answer. At the end some questions are repeated with the sides
 swapped.
 """
 
@@ -95,7 +95,9 @@ def sheets(plan: Plan, group: int) -> list[Sheet]:
         ValueError: There are fewer prompts than pairs.
     """
     if plan.pairs > plan.prompts:
-        raise ValueError(f"{plan.pairs} pairs of each two painters, {plan.prompts} prompts")
+        raise ValueError(
+            f"{plan.pairs} pairs of each two models, but only {plan.prompts} prompts"
+        )
     pairs = _pairs(plan)
     random = np.random.default_rng([plan.seed, 1, group])
     turned = random.permutation(np.arange(len(pairs)) % 2).astype(bool)
@@ -110,10 +112,10 @@ def sheets(plan: Plan, group: int) -> list[Sheet]:
 
 
 def ruin(picture: Pixels, seed: int) -> Pixels:
-    """Return what is left of a picture in a check: a few flat squares under coarse noise.
+    """Return the ruined picture of a check: a few flat squares under coarse noise.
 
-    Nobody who looks can prefer it, whatever the dimension; that it has the picture's colours
-    keeps it from standing out to those who only skim.
+    An attentive person does not prefer it along any dimension. It keeps the picture's colors,
+    so that it does not stand out at a glance.
     """
     random = np.random.default_rng(seed)
     rows, columns = picture.shape[:2]

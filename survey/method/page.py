@@ -1,4 +1,4 @@
-"""What a study found, as people read it: a page of its own, or a section of the report."""
+"""Results page of a study, and its section of the evaluation page."""
 
 import importlib.resources
 import itertools
@@ -85,7 +85,7 @@ def section(page: Page) -> Markup:
 def sentence(page: Page) -> str:
     """Return the finding in a sentence: who was preferred to whom, how often, how sure."""
     if not page.study.findings:
-        return "Nobody has answered yet."
+        return "There are no answers yet."
     group = EVERYBODY if len(page.coverage) > 1 else next(iter(page.coverage))
     found = page.study.finding(OVERALL, group)
     said = "; ".join(_preferred(page, one) for one in found.comparisons)

@@ -1,4 +1,4 @@
-"""The mathematics of paired comparisons.
+"""Mathematics of paired comparisons: Bradley–Terry, sign test, Fleiss' κ.
 
 Shapes: ``K`` painters, ``N`` items that several people judged, ``C`` answers to choose from,
 ``V`` answers.

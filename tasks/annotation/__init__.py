@@ -1,1 +1,1 @@
-"""What the annotate stage and its commands share: the agent, shards, cost estimate."""
+"""Annotation as the stage and commands share it: agent, shards, cost estimate."""

@@ -1,1 +1,1 @@
-"""Commands that are not stages."""
+"""Commands of ``atelier`` that are not stages."""

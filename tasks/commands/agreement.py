@@ -1,6 +1,7 @@
-"""``atelier agreement``: does the annotator see what the starter's painter meant?
+"""``atelier agreement``: how often the annotator reads the poles that were drawn.
 
-The painter's ground truth lies in no file; it is drawn again here, for this table alone.
+The poles that were drawn are not stored in a file; they are drawn again here, for this table
+alone.
 """
 
 from collections.abc import Sequence

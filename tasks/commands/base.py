@@ -1,7 +1,7 @@
-"""``atelier base``: a small painter from nothing, where none can be downloaded.
+"""``atelier base``: trains a small base model from random weights.
 
-It is to the demo what SDXL is to a user: an input, not a stage. Captions of the
-sketchbook name subject and hue only, so the base draws good and bad poles alike.
+A base model is an input, as SDXL is for a user, and not a stage. Captions of the sketchbook
+name only subject and hue, so the base draws good and bad poles alike.
 """
 
 import json
@@ -111,7 +111,7 @@ def _read(params: BaseParams, profile: Profile) -> _Captioned:
 
 
 def _read_folder(folder: Path, most: int, profile: Profile) -> _Captioned:
-    """Pictures of a folder, mirrored ones beside them, with captions as annotate has them."""
+    """Pictures of a folder and their mirror images, with captions as annotate has them."""
     pictures, captions = [], []
     for entry in dataset.find(folder, profile.annotate.captions).entries[:most]:
         try:
@@ -179,7 +179,7 @@ def _save(painter: Denoiser, target: Path) -> None:
 
 
 def _write_card(painter: Denoiser, params: BaseParams, target: Path) -> None:
-    """Say beside the weights how they were made."""
+    """Write a file next to the weights that describes how they were made."""
     card = {
         "made_by": "atelier base",
         "parameters": _count(painter.network),
@@ -195,15 +195,14 @@ def _grid(
     rows, columns = _GRID
     prompts = sorted(set(captions), key=lambda c: (-captions.count(c), c))
     chosen = [prompts[n % len(prompts)] for n in range(rows * columns)]
-    evaluate = profile.evaluate
+    sampled = profile.generate
     painted = sampling.paint(
         painter,
         chosen,
         range(len(chosen)),
-        steps=evaluate.steps,
-        guidance=guidance,
+        sampling.Sampling(sampled.steps, guidance),
         pixels=profile.model.pixels,
-        batch_images=evaluate.batch_images,
+        batch_images=sampled.batch_images,
         report=silent,
     )
     pictures = list(painted)

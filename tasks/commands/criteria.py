@@ -1,4 +1,4 @@
-"""``atelier criteria show|check|document``: a tree for the person who writes it."""
+"""``atelier criteria show|check|document``: for authors of a criteria tree."""
 
 import re
 from pathlib import Path

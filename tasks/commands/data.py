@@ -1,4 +1,4 @@
-"""``atelier data``: the starter paintings, drawn into ``data/`` if nothing is there."""
+"""``atelier data``: draws the starter paintings into ``data/`` if it is empty."""
 
 import csv
 import io

@@ -1,4 +1,4 @@
-"""``data check``: which layout a folder of pictures has, and what of it will be used."""
+"""``atelier data check``: a folder's layout, and which of its pictures are used."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""``data unpack``: the pictures and captions of a packed data set, as files in a folder."""
+"""``atelier data unpack``: a packed data set, written as pictures and captions."""
 
 import json
 import shutil

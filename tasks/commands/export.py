@@ -1,4 +1,4 @@
-"""``atelier export``: a LoRA in the layout that other programs read."""
+"""``atelier export``: a LoRA in the layout of other programs."""
 
 from pathlib import Path
 
@@ -7,8 +7,9 @@ import torch
 from atelier.config.model import ModelParams
 from atelier.config.profile import Profile
 from atelier.errors import ParamsError
-from atelier.models import adapters, export, loading, lora_files, weight_files
+from atelier.models import adapters, export, loading
 from atelier.models.export import About
+from atelier.models.files import lora_files, weight_files
 from tasks.commands.paint import named
 
 

@@ -1,4 +1,4 @@
-"""``atelier labels``: what people say, asked for, read and compared."""
+"""``atelier labels``: judgements by people: export, read, compare."""
 
 import json
 from collections.abc import Mapping, Sequence

@@ -1,10 +1,11 @@
-"""``atelier generate``: use what was learned: any models, any prompt, steered by criteria.
+"""``atelier generate``: images by several models, steered by criteria.
 
-Criteria steer by words, which θ1 was taught: a promoted criterion puts its good pole into the
-prompt, a suppressed one puts its bad pole into the prompt that guidance leads away from, in
-place of the empty one. Both take a leaf or a branch of the tree.
+Criteria steer through words, on which θ1 was trained: a promoted criterion adds its good pole
+to the prompt, a suppressed one adds its bad pole to the negative prompt of guidance. Both take
+a leaf or a branch of the tree.
 """
 
+import dataclasses
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,8 +20,10 @@ from atelier.config.profile import Profile
 from atelier.criteria import captions, tree
 from atelier.criteria.tree import Tree
 from atelier.errors import ParamsError
-from atelier.models import adapters, loading, sampling, weight_files
+from atelier.models import adapters, loading, sampling
 from atelier.models.denoiser import Denoiser
+from atelier.models.files import weight_files
+from atelier.models.sampling import Sampling
 from atelier.reports import image_grids
 from tasks.evaluation import candidates
 from tasks.run import paths, progress
@@ -29,16 +32,17 @@ from tasks.tracking import registry
 
 @dataclass(frozen=True)
 class Wish:
-    """What is to be painted, and how; None stands for what evaluate does.
+    """What is to be painted, and how; None stands for what the stage generate does.
 
     Attributes:
         prompts: What is to be seen.
-        models: Names as evaluate has them, folders of LoRAs, or ``models:/`` addresses.
+        models: Names of candidates, folders of LoRAs, or ``models:/`` addresses.
         promote: Criteria or branches whose good pole is asked for.
         suppress: Criteria or branches whose bad pole is led away from.
         seeds: Of the starting noise; each prompt is painted with each.
         steps: Sampling steps.
-        guidance: Classifier-free guidance.
+        guidance: Classifier-free guidance, of all models; None: of those that are guided,
+            what the stage generate has, and none of the others.
         out: Folder for the grid, the pictures, and how they were made.
     """
 
@@ -59,6 +63,7 @@ class Model:
     name: str
     base: ModelParams
     lora: Path | None  # a file, or a folder with one
+    guided: bool = True  # False: it has learned what guidance adds, and is sampled without
 
     def identity(self) -> dict[str, str | None]:
         """Say which weights these are."""
@@ -77,10 +82,9 @@ def run(profile: Profile, wish: Wish) -> Path:
         ArtifactError: A model's weights are absent, or belong to another base.
     """
     criteria = tree.parse(_criteria(profile))
-    steps = wish.steps or profile.evaluate.steps
-    guidance = wish.guidance or profile.evaluate.guidance
-    good, bad = _steered(wish, criteria, guidance)
     chosen = [named(name, profile) for name in dict.fromkeys(wish.models)]
+    how = {model.name: _how(model, wish, profile) for model in chosen}
+    good, bad = _steered(wish, criteria, how)
     prompts = [captions.join(prompt, good) for prompt in wish.prompts for _ in wish.seeds]
     against = [captions.join("", bad)] * len(prompts) if bad else None
     seeds = list(wish.seeds) * len(wish.prompts)
@@ -95,23 +99,33 @@ def run(profile: Profile, wish: Wish) -> Path:
                         painter,
                         prompts,
                         seeds,
-                        steps=steps,
-                        guidance=guidance,
+                        how[model.name],
                         pixels=model.base.pixels,
-                        batch_images=profile.evaluate.batch_images,
+                        batch_images=profile.generate.batch_images,
                         against=against,
                         report=progress.after(done, report),
                     )
                 )
-    how = {
+    told = {
         "prompts": prompts,
         "against": against,
         "seeds": seeds,
-        "models": {model.name: model.identity() for model in chosen},
-        "steps": steps,
-        "guidance": guidance,
+        "models": {
+            model.name: model.identity() | dataclasses.asdict(how[model.name])
+            for model in chosen
+        },
     }
-    return _write(wish, {model.name: rows[model.name] for model in chosen}, how)
+    return _write(wish, {model.name: rows[model.name] for model in chosen}, told)
+
+
+def _how(model: Model, wish: Wish, profile: Profile) -> Sampling:
+    """How a model is sampled: as the stage generate does, but for what was wished for."""
+    usual = candidates.how(profile).of(guided=model.guided or wish.guidance is not None)
+    return dataclasses.replace(
+        usual,
+        steps=wish.steps or usual.steps,
+        guidance=wish.guidance or usual.guidance,
+    )
 
 
 def _criteria(profile: Profile) -> Path:
@@ -120,14 +134,17 @@ def _criteria(profile: Profile) -> Path:
     return judged if judged.is_file() else paths.CRITERIA / profile.annotate.criteria
 
 
-def _steered(wish: Wish, criteria: Tree, guidance: float) -> tuple[list[str], list[str]]:
+def _steered(
+    wish: Wish, criteria: Tree, how: Mapping[str, Sampling]
+) -> tuple[list[str], list[str]]:
     """Phrases to ask for, and phrases to lead away from."""
     promoted = [path for name in wish.promote for path in _leaves(name, criteria)]
     suppressed = [path for name in wish.suppress for path in _leaves(name, criteria)]
-    if suppressed and guidance == 1:
+    off = [name for name, own in how.items() if own.guidance == 1]
+    if suppressed and off:
         raise ParamsError(
-            "--suppress leads away from a bad pole by guidance, which is 1, off; "
-            "add --guidance 2, or --promote the same criterion"
+            "--suppress leads away from a bad pole by guidance, which is 1, off, for "
+            f"{', '.join(off)}; add --guidance 2, or --promote the same criterion"
         )
     unique = dict.fromkeys
     good = captions.winner(unique(promoted), criteria)
@@ -152,22 +169,23 @@ def named(name: str, profile: Profile) -> Model:
     Raises:
         ParamsError: There is none of that name.
     """
-    trained = {candidates.THETA1: paths.SFT} | {
-        objective: paths.CPO / objective for objective in profile.cpo.objectives
-    }
+    objectives = profile.cpo.objectives
     if name == candidates.BASE:
         return Model(name, profile.model, None)
-    if name in trained:
-        return Model(name, profile.model, trained[name])
+    if name == candidates.THETA1:
+        return Model(name, profile.model, paths.SFT)
+    if name in objectives:
+        guided = not objectives[name].sampled_without_guidance()
+        return Model(name, profile.model, paths.CPO / name, guided)
     if name.startswith("models:/"):
-        base, lora = registry.fetch(name)
-        return Model(name.removeprefix("models:/"), base, lora)
+        base, lora, guided = registry.fetch(name)
+        return Model(name.removeprefix("models:/"), base, lora, guided)
     if (brought := weight_files.brought(Path(name))) is not None:
         return Model(name, profile.model, brought)
+    known = ", ".join([candidates.BASE, candidates.THETA1, *objectives])
     raise ParamsError(
-        f"--model {name!r} is unknown; it should be one of "
-        f"{', '.join([candidates.BASE, *trained])}, a .safetensors file of a LoRA or the "
-        "folder with one (docs/formats.md), or an address in the registry such as "
+        f"--model {name!r} is unknown; it should be one of {known}, a .safetensors file of a "
+        "LoRA or the folder with one (docs/formats.md), or an address in the registry such as "
         "models:/atelier-starter-theta@champion"
     )
 

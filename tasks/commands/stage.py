@@ -1,4 +1,4 @@
-"""Run one stage: check what the user wrote, start its processes, keep its run in MLflow.
+"""Runs one stage: checks the input, starts its processes, records it in MLflow.
 
 Everything that may be mistyped (the switch, the profile, the criteria) is checked before
 anything heavy is imported.

@@ -1,4 +1,4 @@
-"""``atelier weights``: what metrics need that is not shipped, and how it gets here."""
+"""``atelier weights``: lists, downloads and verifies the weights of metrics."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,7 +23,7 @@ def run(
         names: Metrics, or weights of the manifest.
         fetch: Bring what is absent, from the network unless ``source`` is given.
         check: Take checksums of all that is there.
-        source: A folder that somebody carried here.
+        source: A folder to copy from, for machines without network.
 
     Raises:
         ParamsError: A name is unknown.

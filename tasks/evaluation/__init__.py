@@ -1,1 +1,1 @@
-"""What the evaluation stages share: candidates, generation, scoring, results."""
+"""Evaluation shared by stages and commands: candidates, generation, scoring, results."""

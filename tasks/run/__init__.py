@@ -1,1 +1,1 @@
-"""What every stage shares: paths, progress, resume folders, the machine, launching."""
+"""Shared by all stages: paths, progress, resume folders, hardware, launching."""

@@ -1,9 +1,9 @@
-"""One module of ours as stages depend on it: what is executed, and which modules it imports.
+"""Code tree of one module: a hash of what is executed, and the modules that it imports.
 
-A module is known by the hash of its syntax tree without comments, positions, docstrings,
-annotations of functions, what stands under ``TYPE_CHECKING``, and imports of our own modules.
-Of those the names stay, which the code uses; the paths do not, so that a module may move. Data
-files beside a module under its name, as templates, belong to it.
+The hash is that of its syntax tree without comments, positions, docstrings, annotations of
+functions, code under ``TYPE_CHECKING``, and paths of our own modules in imports. The imported
+names stay, so a module may move. Data files with the module's name in its folder, such as
+templates, belong to it.
 
 A module may be imported by a string, ``importlib.import_module``, if it stands there whole, or
 begins there up to a dot: ``f"atelier.objectives.{kind}"`` stands for that package's modules.
@@ -17,7 +17,7 @@ from pathlib import Path
 
 from atelier.errors import ArtifactError
 
-PACKAGES = ("atelier", "survey", "tasks")
+PACKAGES = ("atelier", "tasks")
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Module:
     """What one module does.
 
     Attributes:
-        tree: Hash of its syntax tree and of the data files beside it.
+        tree: Hash of its syntax tree and of its data files.
         imports: For each import of ours: the names that it brings, and the module.
         kinds: Values of fields called ``objective``: the objectives that it defines.
         asks_objectives: Whether it reads ``objectives`` of something, as of ``profile.cpo``.

@@ -1,10 +1,10 @@
-"""Stages that train, on several devices: the same command, started once a process.
+"""Launcher of multi-device training: the stage's command, once per process.
 
 ``ATELIER_PROCESSES=4 python -m tasks cpo`` (or ``dvc repro``) starts accelerate's launcher,
-which starts the command again four times. How many devices a machine has is no param: what is
-learned does not depend on it. ``ATELIER_SHARDED=1`` beside it shares the frozen base out over
-them, which is no param for the same reason. Over several nodes accelerate's launcher is
-started by hand on each (docs/performance.md); this module then stands back.
+which starts the command again four times. The number of devices is not a setting, because the
+result does not depend on it. ``ATELIER_SHARDED=1`` also shards the frozen base over them, and
+is no setting for the same reason. Over several nodes, start accelerate's launcher by hand on
+each (docs/performance.md); then this module does nothing.
 """
 
 import logging
@@ -51,8 +51,8 @@ def sharded() -> bool:
         )
     if said == "1" and processes() == 1 and "WORLD_SIZE" not in os.environ:
         raise ParamsError(
-            f"{SHARDED} is 1 and {PROCESSES} is 1: one process has nobody to share the base "
-            f"with; set {PROCESSES} to the number of devices, or {SHARDED} to 0"
+            f"{SHARDED} is 1 and {PROCESSES} is 1: one process cannot share the base; set "
+            f"{PROCESSES} to the number of devices, or {SHARDED} to 0"
         )
     return said == "1"
 
@@ -100,7 +100,7 @@ def several(stage: str) -> NoReturn:
 
 
 def end_with_launcher() -> None:
-    """End this process when its launcher is gone: it would train on, beside its successor."""
+    """End this process when its launcher is gone; otherwise it would train on."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return
     launcher = os.getppid()

@@ -1,4 +1,4 @@
-"""The outs of stages as dvc.lock has them, read from DVC's cache or remote as a file system."""
+"""Locked outs: outs of stages as in dvc.lock, read from DVC's cache or remote."""
 
 import contextlib
 import os

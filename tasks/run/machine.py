@@ -1,4 +1,4 @@
-"""What this machine has, and what this process uses of it; in bytes."""
+"""Hardware of this machine and usage of this process, in bytes."""
 
 import os
 import shutil

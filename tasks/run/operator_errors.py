@@ -1,4 +1,4 @@
-"""How a command ends: an error as one paragraph, Ctrl-C and SIGTERM in order.
+"""Ends of commands: errors as one paragraph; Ctrl-C and SIGTERM.
 
 An ``AtelierError`` is a mistake that an operator can fix: it is printed without a traceback
 and the exit code is 2. Ctrl-C gives exit code 130.

@@ -1,4 +1,4 @@
-"""Where things lie: the only code that knows a path; all relative to the repository root."""
+"""Paths of all files, relative to the repository root."""
 
 import os
 from pathlib import Path
@@ -10,6 +10,7 @@ PARAMS = Path("params")
 SWITCH = PARAMS / "profile.yaml"
 CRITERIA = PARAMS / "criteria"  # `annotate.criteria` names a file in it
 LABELS = Path("labels")  # what people and other judges said; `annotate.recorded` names files
+FEATURE_NETWORK = Path("base/starter/features")  # whose features FID compares by default
 BASE = Path("base")  # base/<profile>: the model that is taught, in diffusers' layout
 ARTIFACTS = Path("artifacts")
 CODE = ARTIFACTS / "code"  # what each stage's code does, as hashes
@@ -18,17 +19,18 @@ JUDGED_BY = ANNOTATE / "criteria.yaml"  # the copy that all later stages read
 SPLIT = ARTIFACTS / "split"
 SFT = ARTIFACTS / "sft"
 CPO = ARTIFACTS / "cpo"
+GENERATE = ARTIFACTS / "generate"  # GENERATE/<candidate>/000.png and so on
 EVALUATE = ARTIFACTS / "evaluate"
-SUITES = EVALUATE / "metrics.json"  # what was measured of each painter
+REPORT = ARTIFACTS / "report"
+SUITES = REPORT / "metrics.json"  # what was measured of each candidate
+PLOTS = REPORT / "plots"
+PAGE = REPORT / "report.html"
 COMPARISON = ARTIFACTS / "compare" / "comparison.json"  # of two registered models; no stage's
-SUITE = EVALUATE / "suite.json"  # what was asked for, measured or not, and by what
-CARDS = EVALUATE / "cards"  # CARDS/<painter>/README.md
+SUITE = REPORT / "suite.json"  # what was asked for, measured or not, and by what
+CARDS = REPORT / "cards"  # CARDS/<candidate>/README.md
 CACHE = ARTIFACTS / "cache"  # latents and text embeddings, keyed by content; no stage's output
 ANSWERS = CACHE / "answers"  # what models were paid for: keep it, or pay again
 SURVEY = ARTIFACTS / "survey"  # studies with people's votes; no run deletes them
-SCORES = CACHE / "scores"  # of metrics, by picture; FEATURES and PICTURES are kept likewise
-FEATURES = CACHE / "features"
-PICTURES = CACHE / "pictures"  # what evaluate painted last, for one more metric of the same
 MLFLOW = ARTIFACTS / "mlflow"  # runs and models, unless MLFLOW_TRACKING_URI says otherwise
 RECEIPT = "ATELIER_RECEIPT"  # variable: the file that a stage makes once it has finished
 RESUME = ARTIFACTS / "resume"  # what an interrupted stage goes on from; no stage's output

@@ -1,4 +1,4 @@
-"""How far a long piece of work is: a bar with ETA on a terminal, else a line now and then.
+"""Progress of long work: a bar with ETA on a terminal, otherwise a line now and then.
 
 The line is read by people in logs and by the flows, which show it as a progress artifact::
 

@@ -1,4 +1,4 @@
-"""Where an interrupted stage goes on from: a folder named by what the stage was made of.
+"""Resume folders of interrupted stages, named by a hash of the stage's inputs.
 
 DVC deletes a stage's outs before it runs, so what must outlive a crash lies outside them. The
 same params and inputs find the same folder; any change finds an empty one.

@@ -1,1 +1,1 @@
-"""MLflow: runs, the offline queue, the model registry, the pyfunc model."""
+"""MLflow: runs, sync to a server, model registry, pyfunc model."""

@@ -1,4 +1,4 @@
-"""Connection to MLflow: its address, its client, and the experiment of each profile.
+"""MLflow connection: its address, its client, and the experiment of each profile.
 
 Runs are written to a SQLite file of this repository, which is never away; where
 MLFLOW_TRACKING_URI names a server, ``sync`` copies them there. Models are registered there.

@@ -1,4 +1,4 @@
-"""Runs in MLflow: one for each stage, one for a whole pipeline, one for each trained objective.
+"""MLflow runs: one for each stage, for a whole pipeline, and for each trained objective.
 
 How it is laid out, so that runs compare well in MLflow's pages:
 

@@ -1,4 +1,4 @@
-"""A registered model, as MLflow loads it again: prompts in, pictures out.
+"""MLflow pyfunc model of a registered LoRA: prompts in, pictures out.
 
 MLflow copies this file beside the LoRA it registers and runs it on
 ``mlflow.pyfunc.load_model``; nothing else imports it. What it needs beside the LoRA (which
@@ -31,7 +31,7 @@ class Painting(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
     """The base with one LoRA; loaded once, at ``load_model``."""
 
     def load_context(self, context: Any) -> None:
-        """Load the base that the config names, and the LoRA that lies beside."""
+        """Load the base that the config names, and the LoRA in the same folder."""
         config = context.model_config
         self._painter = loading.load(_model(config))
         adapters.attach(self._painter, _NAME, Path(context.artifacts["lora"]))
@@ -52,14 +52,19 @@ class Painting(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
                 self._painter,
                 [str(prompt) for prompt in model_input["prompt"]],
                 [int(seed) for seed in model_input["seed"]],
-                steps=int(config["steps"]),
-                guidance=float(config["guidance"]),
+                self._sampling(config),
                 pixels=int(config["model"]["pixels"]),
                 batch_images=int(config["batch_images"]),
                 report=silent,
             )
             files = [base64.b64encode(images.png(pixels)).decode() for pixels in pictures]
             return pd.DataFrame({"image": files})
+
+    def _sampling(self, config: dict[str, Any]) -> sampling.Sampling:
+        """Return how it is sampled; models of before the setting read a guidance of 1."""
+        reads = getattr(self._painter.network.config, "guidance_embeds", False)
+        distilled = config.get("distilled_guidance", 1.0 if reads else None)
+        return sampling.Sampling(int(config["steps"]), float(config["guidance"]), distilled)
 
 
 def _model(config: dict[str, Any]) -> ModelParams:

@@ -1,4 +1,4 @@
-"""Sync of runs to an MLflow server: ``python -m tasks.tracking.sync``, beside each stage.
+"""MLflow sync of local runs to a server: ``python -m tasks.tracking.sync``, with each stage.
 
 Stages write their runs to MLflow's SQLite file of this repository. Each run that has not
 arrived whole at the server has a file in ``FOLDER``, which says how much of it has. ``deliver``

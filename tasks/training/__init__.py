@@ -1,1 +1,1 @@
-"""What the training stages share: encoded data, prompts, trainer, curves."""
+"""Shared by the training stages: encoded data, prompts, trainer, curves."""

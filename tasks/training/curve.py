@@ -1,4 +1,4 @@
-"""Training curves: a line a report, kept through interruptions, written for ``dvc plots``."""
+"""Training curves: one line per report, kept through interruptions, for ``dvc plots``."""
 
 import json
 import math

@@ -1,9 +1,9 @@
-"""``atelier estimate sft``: what a training will need, against what the machine has.
+"""``atelier estimate sft|cpo``: memory, time and disk of a training.
 
-Counts follow from configurations, and what weights, gradients and optimizer occupy from those:
-they are *computed*. What passes need, and how long a step takes, nobody can compute well:
-``--check`` makes six steps of the real thing on some of the pictures, in a folder that is
-thrown away, and says what was *measured*.
+Parameter counts follow from configurations, and the size of weights, gradients and optimizer
+state from those: they are *computed*. The memory of a pass and the time of a step cannot be
+computed well: ``--check`` makes six real steps on some of the pictures, in a temporary folder,
+and prints what was *measured*.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ from atelier.config.profile import Profile
 from atelier.config.training import SFTParams
 from atelier.criteria import annotations
 from atelier.criteria.annotations import Record
-from tasks.run import machine, paths
+from tasks.run import machine, paths, split_parts
 from tasks.run.console import console
 from tasks.tracking.mlflow_runs import StageRun
 
@@ -61,7 +61,7 @@ def run(stage: Stage, profile: Profile, *, check: bool) -> None:
         RoomError: A step does not fit into the memory.
     """
     section = _section(stage, profile)
-    records = annotations.read(paths.SPLIT / "train.jsonl", Record)
+    records = split_parts.read("train", stage)
     table = Table(title=f"{stage}: {escape(profile.model.source)}, {len(records)} pictures")
     table.add_column("")
     table.add_column("needs", justify="right")

@@ -1,4 +1,4 @@
-"""What tells two bases apart, for keys of what is made with them."""
+"""Key of the base model, a part of the keys of everything that is made with it."""
 
 from pathlib import Path
 

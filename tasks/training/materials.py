@@ -1,4 +1,4 @@
-"""What objectives learn from: contrasts of prompts, pairs of pictures, a judge."""
+"""Inputs of objectives: contrasts of prompts, pairs of pictures, a judge."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -110,6 +110,22 @@ def of_one_size(found: Paired, encoded: Corpus) -> tuple[Pairs, dict[str, float]
     return made, found.counts | {"pairs_of_two_sizes": float((~same).sum())}
 
 
+def advantages(records: Sequence[Record]) -> torch.Tensor:
+    """Return how much better each image is than the others of its caption, ``[N]``.
+
+    The reward is less by 1 for each negative attribute. From it goes the mean over the images
+    of the same caption, or over all where a caption has one image; the rest is divided by the
+    deviation over all images. Zeros where all images are alike.
+    """
+    rewards = torch.tensor([-len(record.negative) for record in records]).double()
+    numbers = {caption: n for n, caption in enumerate(record.caption for record in records)}
+    group = torch.tensor([numbers[record.caption] for record in records])
+    counts = torch.bincount(group)
+    means = (torch.bincount(group, rewards) / counts.clamp(min=1))[group]
+    apart = rewards - means.where(counts[group] > 1, rewards.mean())
+    return (apart / rewards.std(correction=0).clamp(min=1e-8)).float()
+
+
 def contrasted(
     name: str,
     contrasts: Contrasts,
@@ -162,7 +178,13 @@ def _own_contrasts(
     roots = prompts.tree.roots() if contrasts.omegas else None
     draws = profile.cpo.attribute_draws if contrasts.by_confidence else None
     found = [
-        prompts.contrasts(record, contrasts.winner, draws=draws, roots=roots)
+        prompts.contrasts(
+            record,
+            contrasts.winner,
+            draws=draws,
+            roots=roots,
+            caption_wins=contrasts.caption_wins,
+        )
         for record in records
     ]
     return {

@@ -1,4 +1,4 @@
-"""The prompts that training reads, within the encoders' budget; what did not fit is counted."""
+"""Training prompts within the encoders' limit; dropped attributes are counted."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -72,6 +72,7 @@ class Prompts:
         *,
         draws: int | None,
         roots: Sequence[str] | None,
+        caption_wins: bool = False,
     ) -> list[tuple[str, str]]:
         """Return pairs of prompts, winner's and loser's, of which each step takes one.
 
@@ -83,6 +84,7 @@ class Prompts:
             roots: Dimensions that have a contrast of their own each: the loser is bad in that
                 one alone, and equals the winner in dimensions without a bad attribute. None
                 is one contrast of everything.
+            caption_wins: Whether a caption alone may win, where no good pole is labelled.
         """
         found = []
         for draw in range(draws or 1):
@@ -93,7 +95,7 @@ class Prompts:
                 bad = [path for path in kept.negative if root in (None, _root(path))]
                 same = [path for path in active if root is not None and _root(path) != root]
                 phrases = captions.labelled(same, bad, self.tree)
-                whole = kept.positive or winner == "flipped"
+                whole = kept.positive or winner == "flipped" or caption_wins
                 one_sided = root is not None and not (bad and whole)
                 found.append((good, good if one_sided else self.write(kept, phrases, draw)))
         return found

@@ -1,4 +1,4 @@
-"""What every training stage repeats: fit under a bar, keep the curve, put the weights back."""
+"""The trainer that training stages share: fit, curve, adapters, restore."""
 
 import contextlib
 import time

@@ -1,8 +1,8 @@
-"""Pictures that a training paints on its way, so that a person sees it learn; for MLflow alone.
+"""Validation images during a training, for MLflow alone.
 
-The prompts are captions of the validation set, with a starting noise each that stays the same,
-and are encoded with the corpus, before the encoders leave memory. The codec stays. Nothing
-that a training draws is touched: its curve and weights are those of a run without grids.
+The prompts are captions of the validation set, each with a fixed starting noise. They are
+encoded with the data set, before the encoders leave memory; the codec stays. The random numbers
+of the training are not affected: its curve and weights are those of a run without grids.
 """
 
 from collections.abc import Sequence
@@ -13,12 +13,10 @@ from PIL import Image
 from torch import Tensor
 
 from atelier.config.training import Grids as GridParams
-from atelier.criteria import annotations
-from atelier.criteria.annotations import Record
 from atelier.models.denoiser import Denoiser
 from atelier.models.sampling import starting_noise, to_bytes
 from atelier.training.corpus import Corpus
-from tasks.run import paths
+from tasks.run import split_parts
 from tasks.tracking.mlflow_runs import StageRun
 
 _ROLE = "grid"
@@ -40,16 +38,29 @@ class Grids:
         """
         if self._params is None:
             return {}
-        records = annotations.read(paths.SPLIT / "validation.jsonl", Record)
+        records = split_parts.read("validation", "training.grids")
         distinct = sorted({record.caption for record in records})
         count = min(self._params.prompts, len(distinct))
         chosen = [distinct[n * len(distinct) // count] for n in range(count)]
         return {_ROLE: [[caption] for caption in chosen]}
 
-    def look(self, name: str, corpus: Corpus, done: int, tracked: StageRun) -> None:
-        """Paint and log a grid if ``done`` steps is when one is due."""
+    def look(
+        self, name: str, corpus: Corpus, done: int, tracked: StageRun, *, guided: bool = True
+    ) -> None:
+        """Paint and log a grid if ``done`` steps is when one is due.
+
+        Args:
+            name: Of the model, before the word grid.
+            corpus: With the grids' prompts.
+            done: Steps that the training has done.
+            tracked: The stage's run.
+            guided: Whether the model is sampled with the guidance that was set.
+        """
         if self._params is None or done % self._params.every_steps:
             return
+        params = self._params
+        if not guided:
+            params = params.model_copy(update={"guidance": 1.0})
         network = self._painter.network
         device = next(network.parameters()).device
         drawing = [device] if device.type == "cuda" else []
@@ -57,7 +68,7 @@ class Grids:
         network.eval()
         try:
             with torch.random.fork_rng(devices=drawing):
-                picture = self._paint(self._params, corpus)
+                picture = self._paint(params, corpus)
         finally:
             for module in learning:
                 module.training = True
@@ -83,7 +94,12 @@ class Grids:
             for which in (rows, torch.tensor([corpus.empty]))
         )
         latents = painter.sample(
-            noise.to(device), condition, empty, steps=params.steps, guidance=params.guidance
+            noise.to(device),
+            condition,
+            empty,
+            steps=params.steps,
+            guidance=params.guidance,
+            distilled_guidance=params.distilled_guidance,
         )
         before = painter.pipeline().vae  # some objectives keep it, too
         painter.pipeline().register_modules(vae=self._codec)

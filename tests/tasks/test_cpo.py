@@ -165,6 +165,14 @@ EXTRA = {
         "teacher": "base", "confidence": "weighs", "omega": 1.0,
         "weighting": {"min_snr_gamma": 5.0}, "learning_rate": 0.001,
     },
+    "guided": {
+        "objective": "cpo-s", "loser_target": "mirror-winner", "winner": "flipped",
+        "teacher": "sft", "confidence": "ignored", "omega": 1.0, "weighting": "constant",
+        "learning_rate": 0.001, "init": "sft", "reference": "sft", "teacher_guidance": 2.0,
+        "k": 0.5, "dpo_beta": 100.0, "empty_positive": "caption-wins",
+    },
+    "nft": {"objective": "nft", "old": "base", "beta": 1, "clip": 5, "anchor": 0.0001,
+            "learning_rate": 0.001},
     "ddspo": {"objective": "ddspo", "winner": "flipped", "beta": 100, "weighting": "snr",
               "learning_rate": 0.001},
     "spo": {"objective": "spo-measured", "beta": 10, "clip": 0.1, "steps": 10, "untrained": 2,
@@ -176,7 +184,7 @@ def with_objectives(studio, roots, **more):
     by_root = EXTRA["unsure"] | {"omega": dict.fromkeys(roots, 2.0), "confidence": "ignored"}
     every = {"cpo-s": studio.cpo.objectives["cpo-s"].model_dump(), **EXTRA, "by-root": by_root}
     values = studio.model_dump() | {
-        "evaluate": studio.evaluate.model_dump() | {"guidance": 2.0}
+        "generate": studio.generate.model_dump() | {"guidance": 2.0}
     }
     values["cpo"] |= {"objectives": every, "caption_dropout": 0.5, **more}
     return type(studio).model_validate(values)
@@ -188,7 +196,7 @@ def test_every_kind_of_objective_is_trained_from_one_encoding(taught, notebook):
 
     cpo.run(with_objectives(taught, roots), notebook)
 
-    names = ["by-root", "cpo-s", "ddspo", "dpo", "npo", "spo", "unsure"]
+    names = ["by-root", "cpo-s", "ddspo", "dpo", "guided", "nft", "npo", "spo", "unsure"]
     assert [path.name for path in sorted(paths.CPO.iterdir())] == names
     loras = {(paths.CPO / name / adapters.FILE).read_bytes() for name in names}
     assert len(loras) == len(names)

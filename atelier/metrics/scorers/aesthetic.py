@@ -1,4 +1,4 @@
-"""LAION-Aesthetic: would people call this picture beautiful, whatever it shows?"""
+"""LAION-Aesthetic: predicted beauty of a picture, whatever it shows."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from atelier.images import Pixels
 from atelier.metrics import scorer
-from atelier.metrics.scorer import About, Compute, Scorer
+from atelier.metrics.about import About
+from atelier.metrics.scorer import Compute, Scorer
 from atelier.metrics.scorers import clip
 
 ABOUT = About(

@@ -1,4 +1,4 @@
-"""CLIP as several metrics ask it: pixels and words in, embeddings out.
+"""CLIP embeddings of pictures and texts, shared by several metrics.
 
 Shapes: ``B`` pictures, ``S`` side in pixels, ``L`` tokens, ``D`` the shared width.
 """
@@ -67,8 +67,8 @@ class Clip:
                 self._words = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         except (OSError, ValueError) as error:
             raise ArtifactError(
-                f"{folder} holds no CLIP that can be read ({str(error)[:160]}); run `python -m "
-                "tasks weights --check`"
+                f"{folder} holds no CLIP that can be read ({str(error)[:160]}); run `atelier "
+                "weights --check`"
             ) from None
         # transformers makes up a tiny vocabulary where files are absent, without a word.
         if len(self._words) != network.config.text_config.vocab_size:

@@ -1,4 +1,4 @@
-"""HPSv2: which picture would people prefer for this caption? Versions 2.0 and 2.1."""
+"""HPSv2, versions 2.0 and 2.1: predicted human preference between pictures of a caption."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,7 +12,8 @@ from torch import Tensor
 
 from atelier.images import Pixels
 from atelier.metrics import scorer
-from atelier.metrics.scorer import About, Compute, Scorer
+from atelier.metrics.about import About
+from atelier.metrics.scorer import Compute, Scorer
 from atelier.metrics.scorers import clip
 
 V20 = About(

@@ -1,4 +1,4 @@
-"""ImageReward: how well does the picture follow its caption, and how good is it, to people?
+"""ImageReward: predicted human rating of a picture for its caption.
 
 The image-reward package is written for transformers 4 and imports OpenAI's ``clip`` and its own
 trainer at the top. ``module`` gives its network back on transformers 5: the three functions
@@ -23,7 +23,8 @@ from torch import Tensor
 from atelier.errors import ArtifactError
 from atelier.images import Pixels
 from atelier.metrics import scorer
-from atelier.metrics.scorer import About, Compute, Scorer
+from atelier.metrics.about import About
+from atelier.metrics.scorer import Compute, Scorer
 from atelier.metrics.scorers import clip
 
 ABOUT = About(
@@ -135,7 +136,7 @@ def build(med_config: Path, words: Any, eye: tuple[Any, int] | None = None) -> A
     expected = network.blip.text_encoder.config.vocab_size
     if len(words) != expected:
         raise ArtifactError(
-            f"the tokenizer beside {med_config} knows {len(words)} tokens, the network "
+            f"the tokenizer of {med_config} has {len(words)} tokens, but the network expects "
             f"{expected}; run `atelier weights --check imagereward`"
         )
     return network

@@ -1,4 +1,4 @@
-"""PickScore: which picture would users of a text-to-image service pick for this caption?"""
+"""PickScore: predicted choice by users of a text-to-image service."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +9,8 @@ from torch import Tensor
 
 from atelier.images import Pixels
 from atelier.metrics import scorer
-from atelier.metrics.scorer import About, Compute, Scorer
+from atelier.metrics.about import About
+from atelier.metrics.scorer import Compute, Scorer
 from atelier.metrics.scorers import clip
 
 ABOUT = About(

@@ -1,1 +1,1 @@
-"""One file for each model family, with all its quirks inside."""
+"""Model families: one file each, which holds all that is specific to it."""

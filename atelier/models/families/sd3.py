@@ -1,4 +1,4 @@
-"""SD3 and SD3.5: rectified flow, two CLIPs beside T5, codec shift and scale.
+"""SD3 and SD3.5: rectified flow, two CLIPs and T5, codec shift and scale.
 
 Shapes: ``B`` images, ``C H W`` latents, ``L`` tokens of both CLIPs and then of T5.
 """
@@ -13,38 +13,23 @@ from torch import Tensor
 from atelier.config.model import ModelParams
 from atelier.models import pipelines
 from atelier.models.denoiser import Condition
+from atelier.models.pipelines import PipelineDenoiser
 from atelier.models.processes import Process, RectifiedFlow
 
 _BLOCK = "JointTransformerBlock"
 _TIMES = 1000  # the transformer reads times in [0, 1000]
 
 
-class SD3:
+class SD3(PipelineDenoiser):
     """An SD3 pipeline behind the ``Denoiser`` protocol."""
 
-    component = "transformer"
     process: Process = RectifiedFlow()
 
     def __init__(self, pipeline: StableDiffusion3Pipeline, *, text_tokens: int) -> None:
-        pipeline.set_progress_bar_config(disable=True)
-        self._pipeline = pipeline
-        self.network = pipeline.transformer
-        self.network.requires_grad_(False)
-        self.network._repeated_blocks = [_BLOCK]  # diffusers names none, for torch.compile
-        self.token_budget = text_tokens
         codec = pipeline.vae.config
         scales = (codec.scaling_factor, codec.shift_factor, text_tokens)
-        self.identity = pipelines.identity(pipeline, f"sd3 {scales}")
-
-    @torch.no_grad()
-    def encode_images(self, pixels: Tensor) -> Tensor:
-        """Return ``(z - shift) * scale``, the mean of the codec's distribution."""
-        return pipelines.latents(self._pipeline.vae, pixels, **self._scaling())
-
-    @torch.no_grad()
-    def decode_latents(self, latents: Tensor) -> Tensor:
-        """Return pixels around [-1, 1]."""
-        return pipelines.pixels(self._pipeline.vae, latents, **self._scaling())
+        super().__init__(pipeline, text_tokens, f"sd3 {scales}")
+        self.network._repeated_blocks = [_BLOCK]  # diffusers names none, for torch.compile
 
     @torch.no_grad()
     def encode_texts(self, prompts: Sequence[str]) -> Condition:
@@ -58,7 +43,7 @@ class SD3:
         pipeline, texts = self._pipeline, list(prompts)
         ids = pipelines.token_ids(pipeline.tokenizer_3, texts, self.token_budget)
         t5 = pipeline.text_encoder_3(ids.to(pipeline.text_encoder_3.device))[0].float()
-        read = [self._clip(*reader, texts) for reader in self._clips()]
+        read = [self._clip(*reader, texts) for reader in pipelines.readers(pipeline)[:2]]
         clip = torch.cat([hidden for hidden, _ in read], -1)
         clip = torch.nn.functional.pad(clip, (0, t5.shape[-1] - clip.shape[-1]))
         return {
@@ -82,69 +67,17 @@ class SD3:
         )[0]
         return predicted.to(torch.promote_types(dtype, torch.float32))
 
-    @torch.no_grad()
-    def sample(
-        self,
-        noise: Tensor,
-        condition: Condition,
-        empty: Condition,
-        *,
-        steps: int,
-        guidance: float,
-    ) -> Tensor:
-        """Return clean latents from ``noise`` ``[B, C, H, W]`` by the pipeline's own sampler.
-
-        Guidance above 1 takes the empty prompt beside the other in each step.
-        """
-        batch, _, height, width = noise.shape
-        scale = self._pipeline.vae_scale_factor
-        dtype = pipelines.floating(self.network)
-        guided = pipelines.guided_against(empty, batch, dtype) if guidance > 1 else {}
-        latents: Tensor = self._pipeline(
-            prompt_embeds=condition["tokens"].to(dtype),
-            pooled_prompt_embeds=condition["pooled"].to(dtype),
-            latents=noise.to(dtype),
-            height=height * scale,
-            width=width * scale,
-            num_inference_steps=steps,
-            guidance_scale=guidance,
-            output_type="latent",
-            return_dict=False,
-            **guided,
-        )[0]
-        return latents.float()
-
     def latent_shape(self, pixels: int) -> tuple[int, int, int]:
         """Return ``(C, H, W)`` of a square picture's latents."""
         patch = self.network.config.patch_size
         side = patch * (pixels // (patch * self._pipeline.vae_scale_factor))
         return self.network.config.in_channels, side, side
 
-    def release_encoders(self) -> None:
-        """Drop codec and text encoders from memory."""
-        pipelines.release_encoders(self._pipeline)
-
-    def pipeline(self) -> Any:
-        """Return the diffusers pipeline around the same weights."""
-        return self._pipeline
-
-    def _clips(self) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
-        """Tokenizer and encoder, first and second."""
-        pipeline = self._pipeline
-        return (
-            (pipeline.tokenizer, pipeline.text_encoder),
-            (pipeline.tokenizer_2, pipeline.text_encoder_2),
-        )
-
     def _clip(self, tokenizer: Any, encoder: Any, texts: list[str]) -> tuple[Tensor, Tensor]:
         """Last hidden state but one, and summary, of one CLIP."""
         ids = pipelines.token_ids(tokenizer, texts, self._pipeline.tokenizer_max_length)
         output = encoder(ids.to(encoder.device), output_hidden_states=True)
         return output.hidden_states[-2].float(), output.text_embeds.float()
-
-    def _scaling(self) -> dict[str, float]:
-        codec = self._pipeline.vae.config
-        return {"shift": codec.shift_factor, "scale": codec.scaling_factor}
 
 
 def load(params: ModelParams) -> SD3:

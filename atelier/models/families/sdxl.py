@@ -14,41 +14,26 @@ from atelier.config.model import ModelParams
 from atelier.errors import ArtifactError
 from atelier.models import pipelines, prompt_chunks
 from atelier.models.denoiser import FRAME, Condition
+from atelier.models.pipelines import PipelineDenoiser
 from atelier.models.processes import Process, VariancePreserving
 
 _PREDICTS: dict[str, Literal["epsilon", "v"]] = {"epsilon": "epsilon", "v_prediction": "v"}
 _PIXELS_STEP = 8  # the pipeline refuses sizes that are no multiple of it
 
 
-class SDXL:
+class SDXL(PipelineDenoiser):
     """An SDXL pipeline behind the ``Denoiser`` protocol."""
 
     component = "unet"
 
     def __init__(self, pipeline: StableDiffusionXLPipeline, *, text_chunks: int) -> None:
-        pipeline.set_progress_bar_config(disable=True)
-        self._pipeline = pipeline
-        self.network = pipeline.unet
-        self.network.requires_grad_(False)
+        zeros = pipeline.config.force_zeros_for_empty_prompt
+        codec = (pipeline.vae.config.scaling_factor, str(pipeline.vae.dtype))
+        budget, said = prompt_chunks.budget(text_chunks), f"sdxl {codec} {zeros} {text_chunks}"
+        super().__init__(pipeline, budget, said)
         self._steps = _process(pipeline.scheduler)
         self.process: Process = self._steps
         self._chunks = text_chunks
-        self.token_budget = prompt_chunks.budget(text_chunks)
-        zeros = pipeline.config.force_zeros_for_empty_prompt
-        codec = (pipeline.vae.config.scaling_factor, str(pipeline.vae.dtype))
-        self.identity = pipelines.identity(pipeline, f"sdxl {codec} {zeros} {text_chunks}")
-
-    @torch.no_grad()
-    def encode_images(self, pixels: Tensor) -> Tensor:
-        """Return ``z * scale``, the mean of the codec's distribution."""
-        codec = self._pipeline.vae
-        return pipelines.latents(codec, pixels, shift=0, scale=codec.config.scaling_factor)
-
-    @torch.no_grad()
-    def decode_latents(self, latents: Tensor) -> Tensor:
-        """Return pixels around [-1, 1]."""
-        codec = self._pipeline.vae
-        return pipelines.pixels(codec, latents, shift=0, scale=codec.config.scaling_factor)
 
     @torch.no_grad()
     def encode_texts(self, prompts: Sequence[str]) -> Condition:
@@ -65,11 +50,11 @@ class SDXL:
             torch.stack(
                 [prompt_chunks.tokens(tokenizer, prompt, self._chunks) for prompt in prompts]
             )
-            for tokenizer, _ in self._readers()
+            for tokenizer, _ in pipelines.readers(self._pipeline)
         ]
         first, second = (
             encoder(own.flatten(0, 1).to(encoder.device), output_hidden_states=True)
-            for own, (_, encoder) in zip(ids, self._readers(), strict=True)
+            for own, (_, encoder) in zip(ids, pipelines.readers(self._pipeline), strict=True)
         )
         hidden = torch.cat([out.hidden_states[-2].float() for out in (first, second)], -1)
         condition = {
@@ -87,7 +72,10 @@ class SDXL:
 
         A phrase that goes to the next chunk as a whole costs what it leaves empty.
         """
-        return max(prompt_chunks.count(tokenizer, prompt) for tokenizer, _ in self._readers())
+        return max(
+            prompt_chunks.count(tokenizer, prompt)
+            for tokenizer, _ in pipelines.readers(self._pipeline)
+        )
 
     def predict(self, noisy: Tensor, time: Tensor, condition: Condition) -> Tensor:
         """Return ε or v as the UNet predicts it, ``[B, C, H, W]``."""
@@ -104,61 +92,12 @@ class SDXL:
         )[0]
         return predicted.to(torch.promote_types(dtype, torch.float32))
 
-    @torch.no_grad()
-    def sample(
-        self,
-        noise: Tensor,
-        condition: Condition,
-        empty: Condition,
-        *,
-        steps: int,
-        guidance: float,
-    ) -> Tensor:
-        """Return clean latents from unit noise ``[B, C, H, W]`` by the pipeline's own sampler.
-
-        The pipeline scales the noise by its scheduler's ``init_noise_sigma``. Guidance above 1
-        takes the empty prompt beside the other in each step.
-        """
-        batch, _, height, width = noise.shape
-        dtype = pipelines.floating(self.network)  # the pipeline casts embeddings, not noise
-        scale = self._pipeline.vae_scale_factor
-        guided = pipelines.guided_against(empty, batch, dtype) if guidance > 1 else {}
-        latents: Tensor = self._pipeline(
-            prompt_embeds=condition["tokens"].to(dtype),
-            pooled_prompt_embeds=condition["pooled"].to(dtype),
-            latents=noise.to(dtype),
-            height=height * scale,
-            width=width * scale,
-            num_inference_steps=steps,
-            guidance_scale=guidance,
-            output_type="latent",
-            return_dict=False,
-            **guided,
-        )[0]
-        return latents.float()
-
     def latent_shape(self, pixels: int) -> tuple[int, int, int]:
         """Return ``(C, H, W)`` of a square picture's latents."""
         scale = self._pipeline.vae_scale_factor
         step = max(scale, _PIXELS_STEP)
         side = pixels // step * step // scale
         return self.network.config.in_channels, side, side
-
-    def release_encoders(self) -> None:
-        """Drop codec and text encoders from memory."""
-        pipelines.release_encoders(self._pipeline)
-
-    def pipeline(self) -> Any:
-        """Return the diffusers pipeline around the same weights."""
-        return self._pipeline
-
-    def _readers(self) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
-        """Tokenizer and encoder, first and second."""
-        pipeline = self._pipeline
-        return (
-            (pipeline.tokenizer, pipeline.text_encoder),
-            (pipeline.tokenizer_2, pipeline.text_encoder_2),
-        )
 
     def _sizes(self, latents: Tensor, condition: Condition) -> Tensor:
         """``time_ids`` ``[B, 6]``: original size, crop's corner, target size, in pixels.

@@ -1,1 +1,1 @@
-"""Small base models from nothing: real diffusers and transformers classes, few parameters."""
+"""Small base models with random weights, from real diffusers and transformers classes."""

@@ -1,6 +1,7 @@
-"""Small pipelines from nothing: diffusers' real classes with few parameters.
+"""Small pipelines with random weights, from diffusers' real classes.
 
-For starter bases and for tests: what reads them reads FLUX.1, SD3.5 and SDXL the same way.
+For starter bases and for tests. Code that loads them loads FLUX.1, SD3.5 and SDXL in the same
+way.
 """
 
 from collections.abc import Iterable

@@ -1,7 +1,7 @@
-"""Small text encoders from nothing: transformers' real CLIP and T5 with few parameters.
+"""Small text encoders with random weights: transformers' real CLIP and T5.
 
-What they make of a prompt is random but fixed; a network that is trained beside them learns
-to read it.
+Their embeddings of a prompt are random but fixed; the network that is trained with them learns
+to read these.
 """
 
 import re
@@ -53,7 +53,7 @@ def clip_pair(
     encoders = kind(first), CLIPTextModelWithProjection(second)
     for encoder in encoders:
         # Hidden states leave without a normalisation: at CLIP's own initial size, 0.02, a
-        # network that is trained from nothing would hardly hear them.
+        # network that is trained from nothing would hardly use them.
         embeddings = getattr(encoder, "text_model", encoder).embeddings
         nn.init.normal_(embeddings.token_embedding.weight, std=1.0)
         nn.init.normal_(embeddings.position_embedding.weight, std=0.3)

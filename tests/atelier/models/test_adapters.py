@@ -47,6 +47,29 @@ def test_the_same_seed_gives_the_same_adapter(painter, lora):
     assert all(torch.equal(a, b) for a, b in zip(one.values(), two.values(), strict=True))
 
 
+def test_a_copy_predicts_what_its_source_does_and_moves_alone(taught):
+    adapters.copy(taught.network, "theta1", "theta")
+
+    with adapters.use(taught.network, "theta1"):
+        theta1 = predict(taught)
+    with adapters.use(taught.network, "theta"):
+        assert torch.equal(predict(taught), theta1)
+    for parameter in adapters.weights(taught.network, "theta").values():
+        parameter.data += 1
+    with adapters.use(taught.network, "theta1"):
+        assert torch.equal(predict(taught), theta1)
+
+
+@pytest.mark.parametrize("change", [{"rank": 3}, {"alpha": 5}, {"targets": ["to_q"]}])
+def test_a_copy_of_another_shape_is_refused(taught, lora, change):
+    adapters.add(taught.network, "other", lora.model_copy(update=change), seed=0)
+
+    with pytest.raises(
+        ArtifactError, match=r"other cannot begin as theta1: .* rank 2, alpha 2,"
+    ):
+        adapters.copy(taught.network, "theta1", "other")
+
+
 def test_adapter_off_is_the_base_bit_for_bit(painter, lora):
     before = predict(painter)
     adapters.add(painter.network, "theta", lora, seed=0)
@@ -318,7 +341,7 @@ def test_a_flipped_bit_is_known_by_the_checksum_beside_the_weights(taught, tmp_p
     content[-2] ^= 1  # a weight: still a readable file of another network
     file.write_bytes(content)
 
-    with pytest.raises(ArtifactError, match=r"safetensors is damaged: .*sha256 beside it"):
+    with pytest.raises(ArtifactError, match=r"safetensors is damaged: .*sha256; remove"):
         adapters.attach(taught, "again", tmp_path)
 
     adapters.save(taught, "theta1", tmp_path)

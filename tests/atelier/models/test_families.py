@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from atelier.config.model import ModelParams
-from atelier.errors import ArtifactError
+from atelier.errors import ArtifactError, ParamsError
 from atelier.models import adapters, codec, sampling
 from atelier.models.denoiser import join, take
 from atelier.models.loading import load
@@ -145,6 +145,18 @@ def test_the_sampler_asks_the_network_what_training_asks_it(painter, steps):
     torch.testing.assert_close(sampled, expected, atol=1e-3, rtol=1e-3)
 
 
+def test_a_network_without_guidance_as_an_input_refuses_a_number_for_it(painter):
+    noise, condition = (
+        torch.randn(1, *painter.latent_shape(32)),
+        painter.encode_texts(["a sea"]),
+    )
+
+    with pytest.raises(ParamsError, match=r"distilled_guidance should be null, is 3\.5"):
+        painter.sample(
+            noise, condition, condition, steps=1, guidance=1.0, distilled_guidance=3.5
+        )
+
+
 def test_guidance_moves_away_from_the_empty_prompt(painter):
     latents, _ = noisy(painter)
     condition, empty = prompted(painter)
@@ -164,8 +176,8 @@ def test_a_picture_depends_on_its_seed_not_on_its_neighbours(painter):
     def paint(prompts, seeds, batch):
         return list(
             sampling.paint(
-                painter, prompts, seeds, steps=2, guidance=1.0, pixels=32, batch_images=batch,
-                report=lambda done, values: None,
+                painter, prompts, seeds, sampling.Sampling(2, 1.0),
+                pixels=32, batch_images=batch, report=lambda done, values: None,
             )
         )  # fmt: skip
 

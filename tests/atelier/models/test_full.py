@@ -43,6 +43,15 @@ def taught(painter, lora):
 
 
 @FAMILIES
+def test_a_copy_of_full_weights_predicts_what_they_do(taught):
+    adapters.copy(taught.network, "theta1", "other")
+
+    assert torch.equal(predict(taught, "other"), predict(taught, "theta1"))
+    with pytest.raises(ArtifactError, match=r"one has \d+ full weights, the other a LoRA of"):
+        adapters.copy(taught.network, "theta1", "theta")
+
+
+@FAMILIES
 def test_a_fresh_full_state_is_the_base_and_a_taught_one_leaves_it_alone(painter, lora):
     bare = predict(painter, None)
     adapters.add(painter.network, "theta1", "full", seed=0)

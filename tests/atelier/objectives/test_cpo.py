@@ -60,11 +60,21 @@ def test_the_gradient_of_cpo_never_turns():
         torch.testing.assert_close(cosine, torch.ones_like(cosine))
 
 
-def test_ddspo_is_the_loss_of_cpo_whatever_the_teacher():
+def test_ddspo_of_equal_weights_is_the_loss_of_cpo():
     weights, has_loser = ones()
     arguments = {"beta": 2, "weights": weights, "has_loser": has_loser}
 
-    assert torch.equal(ddspo(*four(), **arguments), cpo(*four(), **arguments))
+    torch.testing.assert_close(ddspo(*four(), **arguments), cpo(*four(), **arguments))
+
+
+def test_ddspo_is_weighted_from_outside_by_hand():
+    # The margin of test_cpo_by_hand, -6; logit = -0.5 * 0.2 * -6 = 0.6, weight 0.5
+    loss = ddspo(
+        scalar(1.0), scalar(0.0), scalar(2.0), scalar(-1.0),
+        beta=0.2, weights=torch.tensor([0.5]), has_loser=torch.tensor([True]),
+    )  # fmt: skip
+
+    assert loss.item() == pytest.approx(0.5 * math.log1p(math.exp(-0.6)))
 
 
 @pytest.mark.parametrize("loss", [cpo, ddspo])

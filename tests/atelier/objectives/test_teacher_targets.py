@@ -41,6 +41,85 @@ def test_targets_are_what_theta1_predicts_for_each_prompt(pair, corpus, training
     assert values["separation"] == pytest.approx(separation.item(), rel=1e-3)
 
 
+# Every option of ours that a step reads.
+GUIDED = STABLE.model_copy(
+    update={"teacher_guidance": 2.0, "reference": "sft", "dpo_beta": 20.0, "k": 0.5}
+)
+
+
+def test_guidance_inside_the_targets_leads_both_away_from_the_empty_prompt(
+    pair, corpus, training
+):
+    clean, rows, noise, time, _ = draw(pair, corpus, training, 0)
+    noisy = pair.process.add_noise(clean, noise, time)
+    with adapters.use(pair.network, "theta1"), torch.no_grad():
+        empty, win, lose = (
+            pair.predict(noisy, time, pair.encode_texts([prompt] * len(rows)))
+            for prompt in ("", "a sea, calm edges", "a sea, harsh edges")
+        )
+    with adapters.use(pair.network, None), torch.no_grad():
+        base = pair.predict(noisy, time, pair.encode_texts(["a sea"] * len(rows)))
+    guided = STABLE.model_copy(update={"teacher_guidance": 3.0})
+
+    with adapters.use(pair.network, "theta"):
+        loss, values = aligned(pair, corpus, guided, training)(0, True)
+
+    weights, both = torch.ones(len(rows)), torch.ones(len(rows), dtype=torch.bool)
+    expected = cpo_s(
+        base, base, empty + 3 * (win - empty), empty + 3 * (lose - empty),
+        kind="mirror-winner", omega=1.0, weights=weights, has_loser=both,
+    ).mean()  # fmt: skip
+    torch.testing.assert_close(loss, expected, atol=1e-4, rtol=1e-4)
+    apart = 3 * (win - lose).square().flatten(1).mean(1).sqrt().mean()
+    assert values["separation"] == pytest.approx(apart.item(), rel=1e-3)
+
+
+@pytest.mark.parametrize(("guidance", "prompts"), [(1.0, 2), (2.0, 3)])
+def test_targets_are_one_batch_and_ask_for_the_empty_prompt_only_where_it_guides(
+    pair, corpus, training, guidance, prompts
+):
+    asked = []
+    predict = pair.predict
+    pair.predict = lambda noisy, *more: asked.append(len(noisy)) or predict(noisy, *more)
+    objective = STABLE.model_copy(update={"teacher_guidance": guidance})
+
+    with adapters.use(pair.network, "theta"):
+        aligned(pair, corpus, objective, training)(0, False)
+
+    assert asked == [prompts * training.batch_images, training.batch_images]
+
+
+def test_a_copy_of_theta1_compared_with_theta1_costs_log_two(pair, corpus, training):
+    adapters.copy(pair.network, "theta1", "theta")
+
+    def value(objective):
+        with adapters.use(pair.network, "theta"):
+            return aligned(pair, corpus, objective, training)(0, True)
+
+    loss, values = value(LOGISTIC.model_copy(update={"reference": "sft"}))
+    against_base, moved = value(LOGISTIC)
+
+    assert loss.item() == pytest.approx(0.6931472, abs=1e-3)
+    assert values["drift"] == pytest.approx(0, abs=1e-4)
+    assert moved["drift"] > 0.01
+    assert against_base.item() != pytest.approx(0.6931472, abs=1e-3)
+
+
+def test_a_caption_may_win_where_no_good_pole_is_labelled(pair, corpus, training):
+    corpus.rows["winner"].copy_(corpus.rows["caption"])
+    wins = STABLE.model_copy(update={"empty_positive": "caption-wins"})
+
+    with adapters.use(pair.network, "theta"):
+        contrasted, values = aligned(pair, corpus, wins, training)(0, True)
+        alone, before = aligned(pair, corpus, STABLE, training)(0, True)
+        corpus.rows["loser"].copy_(corpus.rows["caption"])
+        _, without_loser = aligned(pair, corpus, wins, training)(0, True)
+
+    assert (values["winner_only"], before["winner_only"]) == (0, 1)
+    assert without_loser["winner_only"] == 1
+    assert contrasted > alone
+
+
 def trained(pair, corpus, objective, training, folder):
     training = training.model_copy(update={"steps": 30, "ema_decay": None})
     curve = {}
@@ -160,7 +239,8 @@ class KilledError(Exception):
     pass
 
 
-def test_a_killed_training_goes_on_bit_for_bit(pair, corpus, training, tmp_path):
+@pytest.mark.parametrize("objective", [STABLE, GUIDED], ids=["cpo-s", "guided"])
+def test_a_killed_training_goes_on_bit_for_bit(pair, corpus, training, tmp_path, objective):
     policy = adapters.weights(pair.network, "theta")
     fresh = {name: weight.detach().clone() for name, weight in policy.items()}
 
@@ -174,7 +254,7 @@ def test_a_killed_training_goes_on_bit_for_bit(pair, corpus, training, tmp_path)
         with adapters.use(pair.network, "theta"):
             return loop.fit(
                 policy,
-                aligned(pair, corpus, STABLE, training),
+                aligned(pair, corpus, objective, training),
                 learning_rate=0.01,
                 params=training,
                 folder=folder,

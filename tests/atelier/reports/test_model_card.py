@@ -26,11 +26,14 @@ def subject(model):
         base=model,
         shipped=False,
         settings={"objective": "cpo-s", "training": {"steps": 80}},
+        sampling="12 steps, without guidance",
     )
 
 
 def test_a_card_says_the_numbers_of_the_report(page, subject):
     text = model_card.render(page, subject)
+
+    assert "Sampled in 12 steps, without guidance." in text
 
     result = page.painters["cpo-s"].result
     negatives, score = result.attributes.negatives, result.scores["clipscore"].mean

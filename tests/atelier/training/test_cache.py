@@ -88,7 +88,7 @@ def test_a_damaged_shard_is_noticed_when_opened_and_made_again(damage, tmp_path)
         }[damage]
     )
 
-    with pytest.warns(UserWarning, match="damaged on the disk, and is removed; its entries"):
+    with pytest.warns(UserWarning, match="corrupted on disk, and is removed; its entries"):
         again = cache.filled(tmp_path, ["001"], encode, batch=1, report=silent)
 
     assert torch.equal(values(again, ["001"]), encode(["001"])["value"])
@@ -101,9 +101,7 @@ def test_a_damaged_tensor_is_noticed_when_read_and_then_made_again(tmp_path):
     content[-1] ^= 1
     shard.write_bytes(content)
 
-    with pytest.raises(
-        ArtifactError, match="damaged on the disk, and is removed; run the same"
-    ):
+    with pytest.raises(ArtifactError, match="corrupted on disk, and is removed; run the same"):
         values(found, ["001", "002"])
     again = cache.filled(tmp_path, ["001", "002"], encode, batch=2, report=silent)
 

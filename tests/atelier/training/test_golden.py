@@ -23,6 +23,7 @@ from atelier.models import adapters
 from atelier.objectives.ddspo import DDSPO
 from atelier.objectives.dpo import DPO
 from atelier.objectives.mapo import MaPO
+from atelier.objectives.nft import NFT
 from atelier.objectives.npo import NPO
 from atelier.objectives.objective import Setup
 from atelier.objectives.sdpo import SDPO
@@ -46,6 +47,11 @@ def stable(loser_target, omega, winner="labelled", weighting="constant"):
     )
 
 
+def with_options(**options):
+    usual = {"loser_target": "mirror-winner", "omega": 2.0, "learning_rate": 0.01}
+    return objective_params("cpo-s", **usual | options)
+
+
 OBJECTIVES = {
     "cpo": objective_params("cpo", beta=50, learning_rate=0.01),
     "cpo-s-mirror-winner": stable("mirror-winner", 2.0),
@@ -60,6 +66,23 @@ OBJECTIVES = {
     "npo": NPO(objective="npo", beta=50, learning_rate=0.01, w=0, beside=["base"]),
     "mapo": MaPO(objective="mapo", beta=1, scale=0.5, learning_rate=0.01),
     "sdpo": SDPO(objective="sdpo", beta=50, slack=0.1, learning_rate=0.01),
+    "cpo-s-guided": with_options(teacher_guidance=2.0),
+    "cpo-s-in-dpo-frame": with_options(dpo_beta=20.0, k=0.5),
+    "cpo-s-from-sft": with_options(
+        init="sft", reference="sft", loser_target="mirror-reference", omega=0.5
+    ),
+    "nft": NFT(
+        objective="nft",
+        old="base",
+        beta=0.5,
+        clip=2,
+        anchor=0.1,
+        reference="sft",
+        learning_rate=0.01,
+    ),
+    "dpo-from-sft": DPO(
+        objective="dpo", beta=50, learning_rate=0.01, init="sft", reference="sft"
+    ),
 }
 
 
@@ -83,6 +106,8 @@ def curve(painter, lora, training, objective, folder):
     taught = adapters.weights(painter.network, "theta1")
     for parameter in taught.values():
         torch.nn.init.normal_(parameter, std=0.2, generator=generator)
+    if objective.init == "sft":
+        adapters.copy(painter.network, "theta1", "theta")
     training = training.model_copy(update={"steps": 20, "report_steps": 1, "ema_decay": None})
     lines = []
 
@@ -94,7 +119,10 @@ def curve(painter, lora, training, objective, folder):
         training = training.model_copy(update={"batch_images": 2})
         win, lose = torch.tensor([0, 1, 2, 3]), torch.tensor([4, 5, 0, 1])
         pairs = Pairs(win, lose, torch.ones(4, dtype=torch.long), torch.ones(4))
-    step = objective.step(Setup(painter, corpus, training, "theta1", "theta", 0, pairs))
+    advantages = torch.tensor([2.0, -1.0, 0.5, -3.0, 1.0, 0.0])
+    step = objective.step(
+        Setup(painter, corpus, training, "theta1", "theta", 0, pairs, advantages=advantages)
+    )
     with adapters.use(painter.network, "theta"):
         loop.fit(
             adapters.weights(painter.network, "theta"),

@@ -101,7 +101,7 @@ def test_a_flipped_bit_is_noticed_and_made_again(painter, tmp_path):
     content[len(content) // 2] ^= 4
     shard.write_bytes(content)
 
-    with pytest.raises(ArtifactError, match="was damaged on the disk, and is removed"):
+    with pytest.raises(ArtifactError, match="was corrupted on disk, and is removed"):
         rows(read(painter, ["aa", "bb"], tmp_path, []).latents)
     again = rows(read(painter, ["aa", "bb"], tmp_path, seen := []).latents)
 

@@ -79,7 +79,7 @@ def test_other_kinds_of_sharding_are_refused_with_what_to_do_instead(monkeypatch
 
 def test_processes_that_share_the_base_must_make_as_many_passes_each():
     assert Ranks(1, 2, sharded=True).parts(6, 2) == [slice(3, 5), slice(5, 6)]
-    with pytest.raises(ParamsError, match="batch_images is 5, no multiple of the 2 processes"):
+    with pytest.raises(ParamsError, match="is 5, not a multiple of the 2 processes"):
         Ranks(0, 2, sharded=True).parts(5, 2)
 
 

@@ -64,7 +64,7 @@ def test_weights_that_lack_are_notes_with_their_cure_and_whole_ones_are_good(she
 def test_metrics_without_networks_of_others_need_nothing(shelf, tmp_path, profile):
     write(tmp_path, profile, ["fid", "kid"])
 
-    assert found() == [("good", "none of the profile's needs weights of others")]
+    assert found() == [("good", "no metric of the profile needs third-party weights")]
 
 
 def test_a_record_that_cannot_be_read_is_told_as_missing(shelf):
@@ -131,5 +131,5 @@ def test_a_base_is_there_only_where_the_folder_holds_a_model(shelf, tmp_path):
     (other,) = doctor._base()
 
     assert one.state == "missing"
-    assert "base/starter/README.md says how to get one" in one.said
+    assert "base/starter/README.md describes how to get one" in one.said
     assert other.state == "good"

@@ -76,10 +76,10 @@ def test_what_workers_cannot_see_is_not_sent(shared):
     assert remote_stage.commit_to_send() == git("rev-parse", "HEAD")
 
     (shared / "work.py").write_text("print()\n")
-    with pytest.raises(ParamsError, match=r"here is changed:\n.*work\.py"):
+    with pytest.raises(ParamsError, match=r"uncommitted here:\n.*work\.py"):
         remote_stage.commit_to_send()
     git("commit", "-qam", "Work")
-    with pytest.raises(ParamsError, match="is on no git remote"):
+    with pytest.raises(ParamsError, match="is not on a git remote"):
         remote_stage.commit_to_send()
 
 
@@ -87,7 +87,7 @@ def test_a_clone_does_not_wait_for_itself(shared):
     remote_stage.share("prefect/1")
 
     remote_stage._refuse_the_sender("prefect/2")
-    with pytest.raises(ParamsError, match="sent this stage and was given it"):
+    with pytest.raises(ParamsError, match="sent this stage and received it"):
         remote_stage._refuse_the_sender("prefect/1")
 
 

@@ -125,11 +125,11 @@ def test_a_missing_picture_a_taken_port_or_no_study_is_said_at_once(study, serve
     absent = say("serve", "winter")
     odd = say("serve", "../trial")
 
-    assert "cannot be listened on" in taken.stderr
+    assert "cannot be opened" in taken.stderr
     assert f"lacks 1 of {len(study.pictures)} pictures" in lacking.stderr
     assert "artifacts/survey/winter/study.json is absent" in absent.stderr
     assert "there is: trial" in absent.stderr
-    assert "is no name for a study" in odd.stderr
+    assert "is not a valid name of a study" in odd.stderr
     assert {one.exit_code for one in (taken, lacking, absent, odd)} == {2}
 
 

@@ -115,7 +115,7 @@ def test_a_column_that_is_not_clear_is_asked_for(pictures, tmp_path, options, sa
 def test_what_is_there_is_never_overwritten(pictures, tmp_path):
     with pytest.raises(ArtifactError, match="is not empty"):
         data_unpack.run(tmp_path, pictures[0].parent, None, None)
-    with pytest.raises(ArtifactError, match="holds no data set"):
+    with pytest.raises(ArtifactError, match="contains no data set"):
         data_unpack.run(pictures[0].parent, tmp_path / "data", None, None)
 
 

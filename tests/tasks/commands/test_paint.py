@@ -103,6 +103,28 @@ def test_a_branch_promotes_all_its_good_poles_and_suppresses_all_its_bad_ones(tr
     assert (picture(plain.out / "theta1") != before).any()
 
 
+def unguided(profile):
+    own = profile.cpo.objectives["cpo-s"].model_copy(update={"teacher_guidance": 2.0})
+    cpo = profile.cpo.model_copy(update={"objectives": {"cpo-s": own}})
+    guided = profile.generate.model_copy(update={"guidance": 3.0})
+    return profile.model_copy(update={"cpo": cpo, "generate": guided})
+
+
+def test_a_model_with_guidance_inside_is_sampled_without_unless_asked(trained, wish):
+    profile = unguided(trained)
+    file = wish().out / "paint.json"
+
+    paint.run(profile, wish(models=["theta1", "cpo-s"], guidance=None))
+    usual = json.loads(file.read_text())["models"]
+    paint.run(profile, wish(models=["theta1", "cpo-s"], guidance=2.0))
+    asked = json.loads(file.read_text())["models"]
+
+    assert (usual["theta1"]["guidance"], usual["cpo-s"]["guidance"]) == (3, 1)
+    assert (asked["theta1"]["guidance"], asked["cpo-s"]["guidance"]) == (2, 2)
+    with pytest.raises(ParamsError, match=r"guidance, which is 1, off, for cpo-s; add"):
+        paint.run(profile, wish(models=["theta1", "cpo-s"], guidance=None, suppress=["light"]))
+
+
 MISTYPED = [
     ({"promote": ["lihgt"]}, r"'lihgt' is no criterion or branch .* its roots are light"),
     ({"suppress": ["light"], "guidance": 1.0}, r"guidance, which is 1, off"),

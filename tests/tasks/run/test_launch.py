@@ -99,7 +99,10 @@ def test_two_processes_that_share_the_base_follow_the_curve_of_one(studio):
 
 @pytest.mark.parametrize(
     ("processes", "sharded", "said"),
-    [("2", "yes", "ATELIER_SHARDED should be 1 .* is 'yes'"), ("1", "1", "nobody to share")],
+    [
+        ("2", "yes", "ATELIER_SHARDED should be 1 .* is 'yes'"),
+        ("1", "1", "cannot share the base"),
+    ],
 )
 def test_what_cannot_be_shared_is_told_before_anything_starts(
     monkeypatch, processes, sharded, said

@@ -99,5 +99,5 @@ def test_a_tokenizer_of_another_network_is_refused(tmp_path):
     from ImageReward.models.BLIP.vit import VisionTransformer
 
     eye = VisionTransformer(img_size=224, patch_size=112, embed_dim=16, depth=1, num_heads=2)
-    with pytest.raises(ArtifactError, match="knows 12 tokens, the network 30524"):
+    with pytest.raises(ArtifactError, match="has 12 tokens, but the network expects 30524"):
         imagereward.build(path, tokenizer(tmp_path), (eye, 16))

@@ -4,6 +4,7 @@ import pytest
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
 
+from atelier.errors import ParamsError
 from atelier.models.families.flux import Flux
 
 
@@ -88,7 +89,7 @@ def distilled(painter):
     return Flux(painter.pipeline(), text_tokens=12)
 
 
-def test_a_distilled_model_is_asked_without_guidance_inside(distilled):
+def test_a_distilled_model_trains_at_one_and_is_sampled_at_its_own_setting(distilled):
     calls = []
     distilled.network.register_forward_pre_hook(
         lambda module, args, kwargs: calls.append(kwargs["guidance"]), with_kwargs=True
@@ -96,13 +97,29 @@ def test_a_distilled_model_is_asked_without_guidance_inside(distilled):
     noise = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     condition, empty = distilled.encode_texts(["a sea", "calm"]), distilled.encode_texts([""])
 
-    sampled = distilled.sample(noise, condition, empty, steps=1, guidance=1.0)
+    def sample(guidance, distilled_guidance):
+        return distilled.sample(
+            noise, condition, empty,
+            steps=1, guidance=guidance, distilled_guidance=distilled_guidance,
+        )  # fmt: skip
+
+    sampled = sample(1.0, 1.0)
     velocity = distilled.predict(noise, torch.ones(2), condition)
-    distilled.sample(noise, condition, empty, steps=1, guidance=4.0)
+    sample(1.0, 3.5)
+    sample(4.0, 3.5)
 
     torch.testing.assert_close(sampled, noise - velocity, atol=1e-3, rtol=1e-3)
-    assert len(calls) == 4  # true guidance takes two passes
-    assert all(guidance.tolist() == [1, 1] for guidance in calls)
+    # Sampling at 1, a pass of training, at 3.5, and with true guidance, which takes two passes.
+    assert [guidance.tolist() for guidance in calls] == [
+        [1, 1], [1, 1], [3.5, 3.5], [3.5, 3.5], [3.5, 3.5],
+    ]  # fmt: skip
+
+
+def test_a_distilled_model_has_to_be_told_what_its_guidance_input_reads(distilled, painter):
+    noise, condition = torch.randn(1, 4, 8, 8), painter.encode_texts(["a sea"])
+
+    with pytest.raises(ParamsError, match=r"distilled_guidance should be a number: .* 3\.5"):
+        distilled.sample(noise, condition, condition, steps=1, guidance=1.0)
 
 
 def test_t5_reads_512_tokens(build):
