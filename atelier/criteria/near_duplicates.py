@@ -26,10 +26,11 @@ _KEPT = 16  # lowest frequencies along each side
 _RESOLVED = 64  # pixels along each side that are transformed
 _SIDE = 128  # pixels along each side from which margins are cut
 # Shares cut off at left, top, right and bottom: nothing; all sides, as a crop cuts them or a
-# frame adds them; one side.
+# frame adds them; one side; two that meet.
 _MARGINS = (
     *((margin,) * 4 for margin in (0.0, 0.02, 0.05, 0.08)),
     *(tuple(0.04 * (side == cut) for side in range(4)) for cut in range(4)),
+    *(tuple(0.03 * ((side - cut) % 4 < 2) for side in range(4)) for cut in range(4)),
 )
 VIEWS = 2 * len(_MARGINS)  # each of them mirrored, too
 
@@ -73,8 +74,8 @@ def near_duplicates(hashes: Hashes, bits: int) -> Labels:
     """Label the groups of pictures that chains of neighbors connect, ``[N]``.
 
     Only pictures that have 16 bits in common in one of many places are compared, so that
-    100,000 pictures take about a minute of one core. Of pairs at the distance ``bits`` one in a
-    thousand is missed, of nearer ones far fewer, of those up to 15 none.
+    100,000 pictures take a minute or two of one core. Of pairs at the distance ``bits`` one in
+    a thousand is missed, of nearer ones far fewer, of those up to 15 none.
 
     Args:
         hashes: From ``views``, ``[N, V, 4]``.
