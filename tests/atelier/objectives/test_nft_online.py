@@ -89,9 +89,6 @@ def test_what_is_painted_is_the_old_policys(pair, corpus, training):
         for parameter in adapters.weights(pair.network, "theta").values():
             parameter.data += 0.3
         steps[1](0, False)
-        setups[0].state.update(
-            {k: p.detach().clone() for k, p in adapters.weights(pair.network, "theta").items()}
-        )
         ONLINE.step(setup_of(pair, corpus, training, judge))(0, False)
 
     first, _, unmoved, _, moved, _ = shown
