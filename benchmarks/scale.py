@@ -53,8 +53,7 @@ _IMPORTED_BY: Mapping[Stage, Sequence[str]] = {  # in the midst of their work, f
     "cache": ("atelier.training.cache",),
     "open": ("atelier.training.cache",),
     "report": (
-        "tasks.evaluate",
-        "tasks.evaluation.results",
+        "tasks.report",
         "cleanfid.fid",
         "scipy.spatial.distance",
     ),
@@ -388,63 +387,76 @@ class _Averages:
 
 
 def _report(profile: "Profile", tracked: Any) -> None:
-    """As ``evaluate`` measures and writes, once pictures are painted and judged."""
+    """As ``evaluate`` and ``report`` do, once pictures are painted and judged."""
     from atelier.criteria import annotations, tree
     from atelier.metrics import comparison, suite
-    from atelier.metrics.comparison import Painted
-    from atelier.metrics.score_cache import Remembered
-    from tasks import evaluate
-    from tasks.evaluation import candidates, generation, results, scoring
+    from atelier.metrics.comparison import Painted, Real
+    from tasks import report
+    from tasks.evaluation import candidates, captions, pictures, scoring
     from tasks.evaluation.candidates import Candidate
+    from tasks.evaluation.evaluated import Evaluated
+    from tasks.reporting import report_page
     from tasks.run import paths
 
     criteria = tree.parse(paths.JUDGED_BY)
-    test = annotations.read(generation.part_examined(profile), annotations.Record)
-    wanted = [row.caption for row in generation.painted_records(test, _PAINTED)]
-    network = Remembered(_Averages(), paths.FEATURES)
+    test = captions.records(profile)
+    learned = annotations.read(paths.SPLIT / "train.jsonl", annotations.Record)
+    records = captions.painted(test, _PAINTED)
+    network = _Averages()
     source = np.random.default_rng(1)
     names = (candidates.BASE, profile.cpo.featured)
     painted = {
         name: Painted(
-            list(source.integers(0, 256, (len(wanted), _SIDE, _SIDE, 3), dtype=np.uint8)),
-            [dict.fromkeys(criteria.leaves(), "negative") for _ in wanted],
+            list(source.integers(0, 256, (len(records), _SIDE, _SIDE, 3), dtype=np.uint8)),
+            [dict.fromkeys(criteria.leaves(), "negative") for _ in records],
             None,
         )
         for name in names
     }
-    real = evaluate.real_paintings(test, profile)
+    real = Real(
+        network.features(pictures.paintings(test, profile)),
+        [not record.negative for record in test],
+        network.features(pictures.paintings(learned, profile)),
+    )
     entries = suite.survey(
         profile.evaluate.metrics,
         paths.weights(),
         scoring.compute(profile.evaluate.scoring),
         features="starter",
     )
-    found = comparison.compare(
-        painted,
-        real,
-        criteria,
-        network,
-        metrics=list(entries),
-        learned=scoring.learned(profile, network),
-        scores={},
-        captions=wanted,
-        reference=candidates.BASE,
-        seed=profile.evaluate.seed,
-    )
-    outcome = results.Outcome(
-        [Candidate(name, name, "Paints noise.", None, None) for name in names],
-        painted,
-        found,
-        wanted,
-        criteria,
-        entries,
+    found = Evaluated(
         annotator="expert-1",
         second=None,
         extractor=network.name,
-        unseen=scoring.unseen(real, network, len(wanted), profile),
-        pairs=scoring.closest(found, profile),
+        unseen=None,
+        entries=entries,
+        measured={
+            name: comparison.measure(
+                one.images,
+                network.features(one.images),
+                real,
+                metrics=list(entries),
+                captions=[record.caption for record in records],
+                extractor=network.name,
+                seed=profile.generate.seed,
+            )
+            for name, one in painted.items()
+        },
+        made_by={},
     )
-    results.write(outcome, profile, tracked)
+    results = comparison.compare(
+        painted,
+        found.measured,
+        criteria,
+        scores={},
+        captions=[record.caption for record in records],
+        reference=candidates.BASE,
+    )
+    compared = [Candidate(name, name, "Paints noise.", None, None) for name in names]
+    page = report_page.of(
+        compared, found, painted, results, records, learned, criteria, profile
+    )
+    report.write(page, compared, found, profile, tracked)
 
 
 def _in(folder: Path, counts: Sequence[int], cores: int) -> Iterator[Measured]:

@@ -35,11 +35,11 @@ def reproduce(
 
 
 def sharded(stage: str, shards: int, workers: int, scheduler: str | None) -> NoReturn:
-    """Run the flow ``annotate_sharded`` or ``evaluate_sharded`` and exit as it ended."""
+    """Run the flow ``annotate_sharded`` or ``generate_sharded`` and exit as it ended."""
     from flows import sharded as module
 
     module.runner(workers, scheduler)  # what is absent is reported before Prefect starts
-    run = {"annotate": module.annotate_sharded, "evaluate": module.evaluate_sharded}[stage]
+    run = {"annotate": module.annotate_sharded, "generate": module.generate_sharded}[stage]
     _to_end(lambda: run(shards, workers, scheduler, return_state=True))
 
 

@@ -42,11 +42,11 @@ def generate(
     ] = None,
     steps: Annotated[
         int | None,
-        typer.Option(min=1, help="Sampling steps.", show_default="as `evaluate` has"),
+        typer.Option(min=1, help="Sampling steps.", show_default="as `generate` has"),
     ] = None,
     guidance: Annotated[
         float | None,
-        typer.Option(min=1, help="Classifier-free guidance.", show_default="as `evaluate` has"),
+        typer.Option(min=1, help="Classifier-free guidance.", show_default="as `generate` has"),
     ] = None,
     out: Annotated[
         Path | None,

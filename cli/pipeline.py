@@ -37,7 +37,7 @@ Shards = Annotated[
     int | None,
     typer.Option(
         min=1,
-        help="Divide the images of `annotate` or `evaluate` among this many Dask tasks; "
+        help="Divide the images of `annotate` or `generate` among this many Dask tasks; "
         "take several times the number of workers.",
     ),
 ]
@@ -154,9 +154,9 @@ def _refuse_beside_shards(
     from atelier.errors import ParamsError
     from flows.dvc.overrides import AS_WRITTEN
 
-    if targets not in (["annotate"], ["evaluate"]):
+    if targets not in (["annotate"], ["generate"]):
         raise ParamsError(
-            "--shards needs one stage, `annotate` or `evaluate`, as in `atelier run annotate "
+            "--shards needs one stage, `annotate` or `generate`, as in `atelier run annotate "
             "--shards 8`"
         )
     if force or on_workers or changes != AS_WRITTEN:

@@ -18,7 +18,7 @@ Number = Annotated[int, typer.Argument(help="Number of the invitation.")]
 
 @command()
 def make(study: Study) -> None:
-    """Draw blind, balanced pairs from the images that `evaluate` painted."""
+    """Draw blind, balanced pairs from the images that `generate` painted."""
     from survey import make as making
     from tasks.commands.stage import checked_profile
 

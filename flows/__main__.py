@@ -7,7 +7,7 @@ from tasks.run import old_commands
 _RENAMED = {
     "reproduce": "run",
     "annotate": "run annotate",
-    "evaluate": "run evaluate",
+    "evaluate": "run generate",
     "setup": "deploy",
     "compare": "compare --as-flow",
 } | {name: name for name in ("doctor", "down", "plan", "serve", "study", "up")}

@@ -37,7 +37,7 @@ def compare(first: str, second: str, slack: float, promote: bool) -> State[Any]:
 def run(first: str, second: str, *, slack: float, promote: bool) -> State[Any]:
     """Compare inside the calling flow; the name of the state tells which is better."""
     log = get_run_logger()
-    (painting,) = [stage for stage in stages.read(["evaluate"]) if stage.name == "evaluate"]
+    painting = stages.read(["generate"])[-1]
     words = [sys.executable, "-m", "cli", "compare", first, second]
     words += ["--slack", str(slack), *["--promote"] * promote]
     shown = pipeline.Shown(_KEY)

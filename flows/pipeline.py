@@ -302,7 +302,7 @@ def _row(stage: Stage, state: State[Any]) -> dict[str, Any]:
 
 
 def _where_to_look() -> str:
-    report = (paths.EVALUATE / "report.html").resolve()
+    report = paths.PAGE.resolve()
     return (
         f"* report: `{report}`\n"
         f"* runs and models: `{connection.ui_command()}`\n"

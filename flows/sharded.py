@@ -1,4 +1,4 @@
-"""Sharded flows: pictures of ``annotate`` and ``evaluate`` divided among Dask workers.
+"""Sharded flows: pictures of ``annotate`` and ``generate`` divided among Dask workers.
 
 There is no second DAG or cache: workers fill the folder from which an interrupted stage resumes
 (``tasks.annotation.shards``: its journal of judged pictures; ``tasks.evaluation.batches``: its
@@ -121,17 +121,17 @@ def annotate_sharded(
 
 
 @flow(persist_result=False)
-def evaluate_sharded(
+def generate_sharded(
     count: Count, workers: Workers = 1, scheduler: Scheduler = None
 ) -> State[Any]:
-    """Let workers paint the pictures that are compared, then run the stage evaluate.
+    """Let workers paint the pictures that are compared, then run the stage generate.
 
     Args:
         count: Shards; some times the number of workers, so that none is idle at the end.
         workers: Processes to start on this machine, each with a GPU of its own if it has any.
         scheduler: Address of a Dask scheduler that has workers; then none is started here.
     """
-    return _in_shards("evaluate", paint_shards, count, workers, scheduler)
+    return _in_shards("generate", paint_shards, count, workers, scheduler)
 
 
 def _in_shards(
@@ -210,7 +210,7 @@ def paint_shards(count: Count) -> State[Any]:
     except AtelierError as error:
         return Failed(message=str(error))
     return _taken_in(
-        "evaluate", asked, paint_shard, batches.take_in, sum(one.pictures for one in asked)
+        "generate", asked, paint_shard, batches.take_in, sum(one.pictures for one in asked)
     )
 
 

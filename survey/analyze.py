@@ -14,7 +14,8 @@ from survey.method import analysis, page
 from survey.method.analysis import Answer, Finding
 from survey.method.design import Picture, Question
 from survey.method.page import Coverage, Page
-from survey.results import RESULTS, Results
+from survey.results import Results
+from tasks.reporting.studies import RESULTS, SECTION
 from tasks.tracking import registry
 
 PAGE = "page.html"
@@ -45,6 +46,7 @@ def run(name: str) -> None:
         pictures=sorted({one.sha256 for one in key.pictures.values()}),
     ).model_dump_json(indent=1)
     folder = files.folder(name)
+    atomic.write(folder / SECTION, page.section(found) + "\n")
     atomic.write(folder / RESULTS, content + "\n")
     atomic.write(folder / PAGE, page.render(found))
     sys.stdout.write(f"{page.sentence(found)}\n{folder / PAGE} tells more\n")

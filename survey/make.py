@@ -45,7 +45,7 @@ def run(profile: Profile, name: str) -> None:
     if profile.survey.pairs > len(records):
         raise ParamsError(
             f"survey.pairs should be at most {len(records)}, the number of generated captions "
-            f"(evaluate.prompts), got {profile.survey.pairs}"
+            f"(generate.prompts), got {profile.survey.pairs}"
         )
     partial = target.with_name(f".{name}.partial")
     shutil.rmtree(partial, ignore_errors=True)

@@ -64,9 +64,21 @@ def cpo() -> None:
 
 
 @app.command()
+def generate() -> None:
+    """Paint the test captions with base, θ1 and each θ."""
+    _run("generate")
+
+
+@app.command()
 def evaluate() -> None:
-    """Paint the test captions with base, θ1 and each θ, and compare."""
+    """Judge, score and measure what was painted."""
     _run("evaluate")
+
+
+@app.command()
+def report() -> None:
+    """Compare the candidates: metrics, plots, report and model cards."""
+    _run("report")
 
 
 @app.command(hidden=True)

@@ -29,7 +29,7 @@ from atelier.errors import ArtifactError
 from tasks.run import code_tree, paths
 from tasks.run.code_tree import PACKAGES, Module, hashed
 
-STAGES = ("annotate", "split", "sft", "cpo", "evaluate")
+STAGES = ("annotate", "split", "sft", "cpo", "generate", "evaluate", "report")
 TELLING = frozenset(
     {
         "atelier.reporting",
@@ -43,7 +43,14 @@ TELLING = frozenset(
 )
 PLACING = frozenset({"atelier.atomic", "tasks.run.paths"})
 CHECKING = frozenset(
-    {"atelier.config.objectives", "atelier.config.profile", "atelier.errors", "tasks.code"}
+    {
+        "atelier.config.messages",
+        "atelier.config.objectives",
+        "atelier.config.profile",
+        "atelier.errors",
+        "tasks.code",
+        "tasks.evaluation.precheck",
+    }
 )
 _LEFT_OUT = TELLING | PLACING | CHECKING
 _OBJECTIVES = "atelier.objectives"  # the package with a module for each objective
@@ -62,13 +69,18 @@ def run() -> None:
         atomic.write(file, content)
 
 
+def packages() -> "Packages":
+    """Return our packages as they are now."""
+    return Packages(_ROOT)
+
+
 def now(stage: str, kinds: Collection[str] = ()) -> Code:
     """Return what the code of a stage does now, for keys of what it makes.
 
     Raises:
         ArtifactError: As for ``run``.
     """
-    return Packages(_ROOT).of_stage(stage, kinds)
+    return packages().of_stage(stage, kinds)
 
 
 def contents() -> dict[Path, str]:
@@ -77,8 +89,8 @@ def contents() -> dict[Path, str]:
     Raises:
         ArtifactError: As for ``run``.
     """
-    packages, kinds = Packages(_ROOT), _trained_kinds()
-    return {_file(stage): _json(packages.of_stage(stage, kinds)) for stage in STAGES}
+    every, kinds = packages(), _trained_kinds()
+    return {_file(stage): _json(every.of_stage(stage, kinds)) for stage in STAGES}
 
 
 def check(stage: str) -> None:
@@ -103,10 +115,9 @@ def check(stage: str) -> None:
 def changed(stage: str, before: Code) -> list[Path]:
     """Return the files of a stage whose code was not part of ``before``."""
     known = {tree for told in _told(before) for tree in told["modules"]}
-    packages = Packages(_ROOT)
     return [
         file.relative_to(_ROOT)
-        for file, tree in packages.trees(stage, _trained_kinds()).items()
+        for file, tree in packages().trees(stage, _trained_kinds()).items()
         if tree not in known
     ]
 
@@ -164,6 +175,10 @@ class Packages:
         common, objectives = self.modules(stage, kinds)
         every = common.union(*objectives.values())
         return {self._files[name]: self._module(name).tree for name in sorted(every)}
+
+    def hash_of(self, *modules: str) -> str:
+        """Return a hash of modules with all that they import, for keys of what they make."""
+        return hashed([_json(self._told(self.closure(modules)))])
 
     def _told(self, names: Collection[str]) -> dict[str, str | list[str]]:
         """What stands in a stage's file about modules: neither a name nor a place."""

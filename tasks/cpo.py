@@ -7,15 +7,14 @@ from pathlib import Path
 from atelier import atomic
 from atelier.config.objectives import Objective
 from atelier.config.profile import Profile
-from atelier.criteria import annotations, tree
-from atelier.criteria.annotations import Record
+from atelier.criteria import tree
 from atelier.models import adapters, loading
 from atelier.models.denoiser import Denoiser
 from atelier.objectives.objective import Setup
 from atelier.training import drift, ranks
 from atelier.training.corpus import Corpus
 from atelier.training.ranks import Ranks
-from tasks.run import kept, paths, resume
+from tasks.run import kept, paths, progress, resume, split_parts
 from tasks.tracking import registry
 from tasks.tracking.mlflow_runs import StageRun
 from tasks.training import encoded_dataset, materials, objective_keys, trainer
@@ -44,7 +43,7 @@ def run(profile: Profile, tracked: StageRun) -> None:
     trainer.check(
         together, profile.model, params.training, params.lora, full_teacher=full_teacher
     )
-    records = annotations.read(paths.SPLIT / "train.jsonl", Record)
+    records = split_parts.read("train", "cpo")
     criteria = tree.parse(paths.JUDGED_BY)
     painter = loading.load(profile.model)
     adapters.attach(painter, _TEACHER, paths.SFT)
@@ -73,8 +72,7 @@ def run(profile: Profile, tracked: StageRun) -> None:
             pairs=pairs, judge=judge,
             negatives=materials.negatives(records),
         )  # fmt: skip
-        settings = registry.trained_by(name, profile)
-        with tracked.part(name, settings, paths.CPO / name) as own:
+        with tracked.part(name, registry.trained_by(name, profile), paths.CPO / name) as own:
             metrics = _align(
                 name, objective, setup, painter, encoded, profile, own,
                 together, grids, work=resume.folder(f"cpo-{name}", made_of[name]),
@@ -99,6 +97,7 @@ def _without_kept(
     found = kept.take(paths.CPO, made_of) if together.first else set()
     found = together.gather(found)[0]
     for name in sorted(found) if together.first else ():
+        progress.say(f"{name}: unchanged, kept")
         metrics = json.loads((paths.CPO / name / "metrics.json").read_text(encoding="utf-8"))
         tracked.metrics({f"{name}/{key}": value for key, value in metrics.items()})
     wanted = {name: one for name, one in profile.cpo.objectives.items() if name not in found}

@@ -1,165 +1,253 @@
-"""Stage ``evaluate``: generates the test captions with base, θ1 and each θ; compares."""
+"""Stage ``evaluate``: the pictures of all candidates are judged, scored and measured."""
 
-import shutil
-from collections.abc import Sequence
-from pathlib import Path
+import dataclasses
+import gc
+import importlib.metadata
+import io
+import json
+import platform
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from atelier import atomic, images
 from atelier.annotators.protocol import Annotator
 from atelier.config.profile import Profile
 from atelier.criteria import annotations, tree
-from atelier.criteria.annotations import Judgement, Record
+from atelier.criteria.annotations import Record
 from atelier.criteria.tree import Tree
-from atelier.images import Pixels
-from atelier.metrics import comparison, negatives
-from atelier.metrics.comparison import Painted, Real
+from atelier.errors import ArtifactError
+from atelier.metrics import comparison, suite, vendi
+from atelier.metrics.about import Entry
+from atelier.metrics.comparison import Measured, Real
+from atelier.metrics.fid import Extractor, Features
 from atelier.starter import feature_network
 from atelier.starter.feature_network import Network
+from tasks import code
 from tasks.annotation import painted_pictures
-from tasks.commands import features, table
-from tasks.evaluation import candidates, generation, results, scoring
-from tasks.evaluation.generation import GenerationJob
-from tasks.run import paths, progress, resume
-from tasks.tracking import registry
+from tasks.evaluation import captions, evaluated, judging, pictures, scoring
+from tasks.evaluation.evaluated import Evaluated
+from tasks.evaluation.evaluation_keys import Keys
+from tasks.evaluation.parts import Parts
+from tasks.run import paths, progress
 from tasks.tracking.mlflow_runs import StageRun
-from tasks.training import encoded_dataset
+
+_TEST, _TRAIN = "paintings/test", "paintings/train"
+_VERSIONS = (
+    "torch",
+    "diffusers",
+    "transformers",
+    "peft",
+    "accelerate",
+    "numpy",
+    "scipy",
+    "clean-fid",
+    "open_clip_torch",
+    "image-reward",
+    "pillow",
+)
 
 
 def run(profile: Profile, tracked: StageRun) -> None:
-    """Paint, judge, measure, and write what DVC, MLflow and people read.
+    """Judge, score and measure what no former run has of the same pictures.
 
-    Reads the part that ``evaluate.part`` names, its paintings and the adapters of sft and cpo;
-    writes pictures, judgements, metrics, plots and the report under ``paths.EVALUATE``.
-    Pictures painted by an interrupted run are kept.
+    Reads ``paths.GENERATE``, the split and its paintings; writes judgements, features and
+    scores of each candidate, and ``evaluated.json``, under ``paths.EVALUATE``.
 
     Raises:
-        ArtifactError: An input is absent, or belongs to another base model.
+        ArtifactError: An input is absent.
+        AnnotationError: The annotator gave no answer about a picture.
         ParamsError: The annotator cannot judge pictures that it has never seen.
     """
     criteria = tree.parse(paths.JUDGED_BY)
-    judge = painted_pictures.annotator(profile, criteria)
+    annotator, second = painted_pictures.annotator(profile, criteria), judging.second(profile)
     entries = scoring.survey(profile)
-    extractor, second = scoring.extractor(profile, entries), _second_judge(profile)
-    asked = generation.of(profile)
-    compared = asked.compared
-    generation.take_kept(asked)
-    generation.paint_missing(asked)
-    painted = _judge(asked, judge, second)
-    wanted = [record.caption for record in asked.records]
-    test = annotations.read(generation.part_examined(profile), Record)
-    scores, entries = scoring.by_picture(
-        entries, {name: one.images for name, one in painted.items()}, wanted, profile
+    extractor = scoring.extractor(profile, entries)
+    candidates = sorted(folder.name for folder in paths.GENERATE.iterdir())
+    test = captions.records(profile)
+    prompts = [one.caption for one in captions.painted(test, profile.generate.prompts)]
+    paintings = _paintings(profile, test)
+    keys = Keys(profile, code.packages(), candidates)
+    wanted = keys.of_judgements()
+    if extractor is not None:
+        wanted |= keys.of_features(extractor, paintings)
+    for entry in _by_picture(entries):
+        wanted |= keys.of_scores(entry, prompts)
+    parts = Parts(wanted)
+    _judge(parts, candidates, annotator, second, criteria)
+    for entry in _by_picture(entries):
+        entries[entry.about.name] = _score(parts, entry, candidates, prompts, profile)
+    features = (
+        {} if extractor is None else _features(parts, extractor, paintings, candidates, profile)
     )
-    real = real_paintings(test, profile)
-    measured_results = comparison.compare(
-        painted,
-        real,
-        criteria,
-        extractor,
-        metrics=[name for name, entry in entries.items() if not entry.unavailable],
-        learned=scoring.learned(profile, extractor),
-        scores=scores,
-        captions=wanted,
-        reference=candidates.BASE,
-        seed=profile.evaluate.seed,
-    )
-    _keep_pictures(asked)
-    results.write(
-        results.Outcome(
-            compared,
-            painted,
-            measured_results,
-            wanted,
-            criteria,
-            entries,
-            annotator=judge.name,
+    available = [name for name, entry in entries.items() if not entry.unavailable]
+    evaluated.write(
+        Evaluated(
+            annotator=annotator.name,
             second=None if second is None else feature_network.NAME,
             extractor=None if extractor is None else extractor.name,
-            unseen=scoring.unseen(real, extractor, len(wanted), profile),
-            pairs=scoring.closest(measured_results, profile),
-        ),
-        profile,
-        tracked,
-    )
-    _keep_for_later(asked.work)
-    registry.run(evaluating=True)
-    table.run()
-
-
-def _second_judge(profile: Profile) -> Network | None:
-    """The independent judge, which knows the starter's drawings and nothing else."""
-    if profile.evaluate.second_judge is None:
-        return None
-    return feature_network.read(features.FOLDER)
-
-
-def _judge(
-    asked: GenerationJob, judge: Annotator, second: Network | None
-) -> dict[str, Painted]:
-    """Judge every picture by what its file holds; keep the judgements."""
-    painted = {}
-    count = len(asked.records)
-    with progress.bar("judge", len(asked.compared) * count, "pictures") as report:
-        for place, one in enumerate(asked.compared):
-            files = [asked.file(one.name, index) for index in range(count)]
-            said = painted_pictures.judge(judge, files, progress.after(place * count, report))
-            seen = [np.array(images.read(file, _NO_LIMIT)) for file in files]
-            hashes = [images.sha256(file) for file in files]
-            also = (
-                [] if second is None else _second_opinion(second, hashes, seen, asked.criteria)
-            )
-            judgements = annotations.lines([*said, *also])
-            atomic.write(paths.EVALUATE / "judgements" / f"{one.name}.jsonl", judgements)
-            painted[one.name] = Painted(
-                images=seen,
-                found=negatives.verdicts(said, hashes, judge.name),
-                second=negatives.verdicts(also, hashes, feature_network.NAME)
-                if second is not None
-                else None,
-            )
-    return painted
-
-
-_NO_LIMIT = 2**31  # pixels; these pictures are our own
-
-
-def _second_opinion(
-    judge: Network, hashes: Sequence[str], pictures: Sequence[Pixels], criteria: Tree
-) -> list[Judgement]:
-    known = criteria.leaves()
-    return [
-        Judgement(
-            image=image,
-            criterion=path,
-            pole=pole,
-            annotator=feature_network.NAME,
-            confidence=confidence,
+            unseen=_unseen(features, len(prompts), available),
+            entries=entries,
+            measured=_measured(
+                candidates, prompts, features, test, available, extractor, profile
+            ),
+            made_by=_made_by(),
         )
-        for image, answers in zip(hashes, judge.judge(pictures), strict=True)
-        for path, pole, confidence in answers
-        if path in known
+    )
+    parts.done()
+    tracked.tags(
+        {
+            f"unavailable.{name}": entry.unavailable
+            for name, entry in entries.items()
+            if entry.unavailable
+        }
+    )
+
+
+def _paintings(profile: Profile, test: Sequence[Record]) -> dict[str, Sequence[Record]]:
+    """Whose features the pictures' are compared with, by the part that holds them."""
+    if "memorisation" not in profile.evaluate.metrics:
+        return {_TEST: test}
+    learned = annotations.read(paths.SPLIT / "train.jsonl", Record)
+    return {_TEST: test, **({_TRAIN: learned} if learned else {})}
+
+
+def _by_picture(entries: Mapping[str, Entry]) -> list[Entry]:
+    """The metrics that score one picture at a time, and can here."""
+    return [
+        entry
+        for name, entry in entries.items()
+        if name in suite.BY_PICTURE and not entry.unavailable
     ]
 
 
-def real_paintings(records: Sequence[Record], profile: Profile) -> Real:
-    """The test paintings as the painter would see them, and which have no negative."""
-    return Real(
-        images=[encoded_dataset.picture(record.file, profile) for record in records],
-        clean=[not record.negative for record in records],
-    )
+def _judge(
+    parts: Parts,
+    candidates: Sequence[str],
+    annotator: Annotator,
+    second: Network | None,
+    criteria: Tree,
+) -> None:
+    waiting = parts.missing([f"judgements/{name}" for name in candidates])
+    counts = {part: len(pictures.files(_candidate(part))) for part in waiting}
+    done = 0
+    with progress.bar("judge", sum(counts.values()), "pictures") as report:
+        for part in waiting:
+            said = judging.judgements(
+                annotator, second, _candidate(part), criteria, progress.after(done, report)
+            )
+            parts.put(part, "judgements.jsonl", annotations.lines(said))
+            done += counts[part]
 
 
-def _keep_pictures(asked: GenerationJob) -> None:
-    """Copy the pictures to where they are kept; the originals go last, with ``resume.done``."""
-    for one in asked.compared:
-        atomic.copy_tree(asked.work / one.name, paths.EVALUATE / "images" / one.name)
+def _score(
+    parts: Parts,
+    entry: Entry,
+    candidates: Sequence[str],
+    prompts: Sequence[str],
+    profile: Profile,
+) -> Entry:
+    """Score the pictures by one metric; return the metric's entry as it turned out.
+
+    A network whose files are there but cannot be read makes its metric unavailable. One network
+    is in memory at a time.
+    """
+    metric = entry.about.name
+    waiting = parts.missing([f"scores/{metric}/{name}" for name in candidates])
+    if not waiting:
+        return entry
+    try:
+        network = scoring.scorer(metric, profile)
+    except ArtifactError as error:
+        unavailable = dataclasses.replace(entry, unavailable=str(error))
+        scoring.say_unavailable(unavailable)
+        return unavailable
+    batch = profile.evaluate.scoring.batch_images
+    with progress.bar(metric, len(waiting) * len(prompts), "pictures") as report:
+        for place, part in enumerate(waiting):
+            values = scoring.scores(
+                network,
+                pictures.painted(_candidate(part)),
+                prompts,
+                batch_images=batch,
+                report=progress.after(place * len(prompts), report),
+            )
+            parts.put(part, "scores.json", json.dumps(values.tolist()) + "\n")
+    del network
+    gc.collect()
+    return entry
 
 
-def _keep_for_later(work: Path) -> None:
-    """Keep the last pictures, so that one more metric of them does not paint them again."""
-    if paths.PICTURES.is_dir():
-        shutil.rmtree(paths.PICTURES)
-    atomic.copy_tree(work, paths.PICTURES / work.name)
-    resume.done(work)
+def _features(
+    parts: Parts,
+    extractor: Extractor,
+    paintings: Mapping[str, Sequence[Record]],
+    candidates: Sequence[str],
+    profile: Profile,
+) -> dict[str, Features]:
+    """Features of each candidate's pictures and of paintings, by the part that holds them.
+
+    A part is computed as a whole: in other batches a feature differs in its last digits.
+    """
+    found = {}
+    seen = {part: pictures.paintings(records, profile) for part, records in paintings.items()}
+    seen |= {f"features/{name}": pictures.painted(name) for name in candidates}
+    for part in parts.missing(list(seen)):
+        content = io.BytesIO()
+        np.save(content, extractor.features(seen[part]), allow_pickle=False)
+        parts.put(part, "features.npy", content.getvalue())
+    for part in seen:
+        found[part] = np.load(parts.file(part, "features.npy"), allow_pickle=False)
+    return found
+
+
+def _measured(
+    candidates: Sequence[str],
+    prompts: Sequence[str],
+    features: Mapping[str, Features],
+    test: Sequence[Record],
+    available: Sequence[str],
+    extractor: Extractor | None,
+    profile: Profile,
+) -> dict[str, Measured]:
+    real = None
+    if _TEST in features:
+        clean = [not record.negative for record in test]
+        real = Real(features[_TEST], clean, features.get(_TRAIN))
+    return {
+        name: comparison.measure(
+            pictures.painted(name),
+            features.get(f"features/{name}"),
+            real,
+            metrics=available,
+            captions=prompts,
+            extractor=None if extractor is None else extractor.name,
+            seed=profile.generate.seed,
+        )
+        for name in candidates
+    }
+
+
+def _unseen(
+    features: Mapping[str, Features], count: int, available: Sequence[str]
+) -> tuple[float, int] | None:
+    """The Vendi score of the first ``count`` test paintings, and how many those are."""
+    if _TEST not in features or "vendi" not in available:
+        return None
+    first = features[_TEST][:count]
+    return vendi.vendi(first), len(first)
+
+
+def _candidate(part: str) -> str:
+    return part.rpartition("/")[2]
+
+
+def _made_by() -> dict[str, str]:
+    """From which versions and which machine the numbers come."""
+    import torch
+
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
+    versions = [f"{name} {importlib.metadata.version(name)}" for name in _VERSIONS]
+    return {
+        "Versions": ", ".join([f"Python {platform.python_version()}", *versions]),
+        "Machine": f"{platform.system()} {platform.machine()}, {device}",
+    }

@@ -4,13 +4,12 @@ import json
 
 from atelier import atomic
 from atelier.config.profile import Profile
-from atelier.criteria import annotations, tree
-from atelier.criteria.annotations import Record
+from atelier.criteria import tree
 from atelier.models import adapters, loading
 from atelier.objectives import denoising
 from atelier.training import ranks
 from tasks import code
-from tasks.run import paths, resume
+from tasks.run import paths, resume, split_parts
 from tasks.tracking.mlflow_runs import StageRun
 from tasks.training import encoded_dataset, keys, trainer
 from tasks.training.prompts import Prompts
@@ -31,7 +30,7 @@ def run(profile: Profile, tracked: StageRun) -> None:
     together = ranks.join()
     params = profile.sft
     trainer.check(together, profile.model, params.training, params.lora)
-    records = annotations.read(paths.SPLIT / "train.jsonl", Record)
+    records = split_parts.read("train", "sft")
     criteria = tree.parse(paths.JUDGED_BY)
     painter = loading.load(profile.model)
     prompts = Prompts(painter, criteria, params.training.seed)

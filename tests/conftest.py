@@ -96,18 +96,21 @@ cpo:
   pairs: {source: annotations, caption_similarity: 0.5, neighbours: 1, ties: dropped}
   lora: *lora
   training: *training
-evaluate:
+generate:
   part: test
   prompts: 4
   steps: 2
   guidance: 1.0
+  distilled_guidance: null
   batch_images: 2
+  seed: 0
+evaluate:
   features: starter
   second_judge: starter
   metrics: [fid, kid, vendi, memorisation]
   scoring: {batch_images: 16, device: auto, dtype: float32}
+report:
   grid_prompts: 2
-  seed: 0
 survey:
   painters: [base, cpo-s]
   groups: [experts, laypeople]

@@ -18,7 +18,7 @@ from tests.conftest import small_profile
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("atelier", "survey", "tasks")
+PACKAGES = ("atelier", "tasks")
 WORK = """
 import sys
 from pathlib import Path
@@ -95,6 +95,17 @@ def replace(file, old, new):
     Path(file).write_text(text.replace(old, new, 1))
 
 
+def test_a_template_and_a_metric_paint_nothing(house):
+    replace("atelier/reports/evaluation_page.html.j2", "<", " <")
+    assert repro() == ["report"]
+
+    change(**{"evaluate.metrics": ["vendi"]})
+    assert repro() == ["evaluate"]
+
+    change(**{"report.grid_prompts": 3})
+    assert repro() == ["report"]
+
+
 def add_line(file):
     with Path(file).open("a") as code:
         code.write("_NEW = 1\n")
@@ -127,7 +138,7 @@ def test_a_changed_loss_concerns_the_objectives_that_use_it(house):
     assert reasons("cpo") == (
         "code: atelier/objectives/cpo_s.py", "trains cpo-s", "keeps cpo"
     )  # fmt: skip
-    assert repro() == ["cpo", "cpo:cpo-s", "evaluate"]
+    assert repro() == ["cpo", "cpo:cpo-s", "generate", "report"]
 
     add_line("atelier/training/loop.py")
     assert [name for name in repro() if ":" in name] == ["cpo:cpo", "cpo:cpo-s"]
@@ -153,15 +164,15 @@ def change(**changes):
 
 def test_a_changed_added_or_removed_objective_concerns_no_other(house):
     change(**{"cpo.objectives.cpo-s.omega": 8.0})
-    assert repro() == ["cpo", "cpo:cpo-s", "evaluate"]
+    assert repro() == ["cpo", "cpo:cpo-s", "generate", "report"]
 
     dpo = {"objective": "dpo", "beta": 500, "learning_rate": 0.001}
     change(**{"cpo.objectives.dpo": dpo})
     assert reasons("cpo")[-2:] == ("trains dpo", "keeps cpo, cpo-s")
-    assert repro() == ["cpo", "cpo:dpo", "evaluate"]
+    assert repro() == ["cpo", "cpo:dpo", "generate", "report"]
 
     change(**{"cpo.objectives.cpo": None})
-    assert repro() == ["cpo", "evaluate"]
+    assert repro() == ["cpo", "generate", "report"]
     assert objectives() == {Path("artifacts/cpo/cpo-s"), Path("artifacts/cpo/dpo")}
 
     shutil.rmtree("artifacts/cpo")

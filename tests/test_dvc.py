@@ -56,7 +56,7 @@ def test_what_only_tells_places_or_checks_is_no_part_of_a_stage(name, packages):
 def test_only_stages_that_read_the_objectives_have_their_code(packages):
     asking = [name for name in code.STAGES if packages.modules(name, KINDS)[1]]
 
-    assert asking == ["cpo", "evaluate"]
+    assert asking == ["cpo", "generate", "report"]
 
 
 def test_a_data_file_of_a_package_belongs_to_the_module_beside_it():
@@ -118,7 +118,7 @@ def reads(function: ast.FunctionDef) -> Iterator[str]:
             used.add(node.value)
             if node.attr == "model_copy":
                 continue  # what it copies is read elsewhere, or not at all
-            yield f"{section}.{node.attr}"
+            yield section if node.attr == "model_dump" else f"{section}.{node.attr}"
         elif isinstance(node.value, ast.Name) and node.value.id in names:
             used.add(node.value)
             yield f"{names[node.value.id]}.{node.attr}"

@@ -89,4 +89,4 @@ def test_a_newcomer_gets_from_pictures_to_a_report(newcomer, tmp_path, capsys):
             for line in filter(None, body.splitlines()):
                 assert " ".join(line.split()) in seen, f"$ {target}\n{printed}"
 
-    assert (tmp_path / "atelier/artifacts/evaluate/report.html").stat().st_size > 10_000
+    assert (tmp_path / "atelier/artifacts/report/report.html").stat().st_size > 10_000

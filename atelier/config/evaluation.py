@@ -1,4 +1,4 @@
-"""``evaluate:`` of a profile: prompts, sampling and metrics."""
+"""``generate:``, ``evaluate:`` and ``report:`` of a profile: sampling, metrics, page."""
 
 from typing import Annotated, Literal
 
@@ -28,24 +28,28 @@ class ScoringParams(Params):
     dtype: Literal["float32", "bfloat16", "float16"]  # part of a score's identity
 
 
-class EvaluateParams(Params):
-    """``evaluate:`` how the painters are compared."""
+class GenerateParams(Params):
+    """``generate:`` how every candidate paints the captions."""
 
     part: Literal["test", "validation"]  # whose captions; choose settings on validation
     prompts: Count  # captions painted, at most; each has its own seed
     steps: Count  # sampling steps
     guidance: Annotated[Real, Field(ge=1)]  # classifier-free guidance; 1 is off
     # Input of a base that was distilled with guidance, as FLUX.1-dev (3.5); null: it has none.
-    distilled_guidance: Positive | None = None
+    distilled_guidance: Positive | None
     batch_images: Count
+    seed: Seed  # of the noise; also of KID's subsets
+
+
+class EvaluateParams(Params):
+    """``evaluate:`` what is measured of the pictures."""
+
     features: Literal["inception", "starter"]  # network whose features FID compares
     second_judge: Literal["starter"] | None  # independent of the annotator; for its drawings
     # Beside the negatives and positives, which are always counted. One whose weights are absent
     # is reported as unavailable; `atelier weights` lists them.
     metrics: list[MetricName]
     scoring: ScoringParams
-    grid_prompts: Count  # columns of the sample grids
-    seed: Seed
 
     @field_validator("metrics")
     @classmethod
@@ -56,3 +60,9 @@ class EvaluateParams(Params):
         if ("fid" in names) != ("kid" in names):
             raise ValueError("fid and kid are measured together; name both, or neither")
         return names
+
+
+class ReportParams(Params):
+    """``report:`` how the candidates are shown."""
+
+    grid_prompts: Count  # columns of the sample grids

@@ -7,6 +7,19 @@ from pydantic import ValidationError
 from atelier import reading
 
 _SHOWN = 40  # mistakes that one message lists
+_SAMPLING = [
+    "part",
+    "prompts",
+    "steps",
+    "guidance",
+    "distilled_guidance",
+    "batch_images",
+    "seed",
+]
+# Settings that stood elsewhere in earlier profiles, by their old names.
+MOVED = {f"evaluate.{name}": f"generate.{name}" for name in _SAMPLING} | {
+    "evaluate.grid_prompts": "report.grid_prompts"
+}
 _GONE = {"bootstrap": "is no setting any more, since intervals are not resampled; remove it"}
 
 
@@ -30,6 +43,8 @@ def _field(location: tuple[int | str, ...]) -> str:
 
 
 def _reason(mistake: Any) -> str:
+    if mistake["type"] == "extra_forbidden" and (place := _field(mistake["loc"])) in MOVED:
+        return f"is now {MOVED[place]}; move it there"
     if mistake["type"] == "extra_forbidden" and mistake["loc"][-1] in _GONE:
         return _GONE[mistake["loc"][-1]]
     text = mistake["msg"].removeprefix("Value error, ")

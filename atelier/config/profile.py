@@ -12,7 +12,7 @@ from pydantic import ValidationError, model_validator
 from atelier import reading
 from atelier.config.annotation import AnnotateParams, SplitParams
 from atelier.config.base import BaseParams
-from atelier.config.evaluation import EvaluateParams
+from atelier.config.evaluation import EvaluateParams, GenerateParams, ReportParams
 from atelier.config.fields import Name, Params
 from atelier.config.messages import explain
 from atelier.config.model import ModelParams
@@ -34,7 +34,9 @@ class Profile(Params):
     split: SplitParams
     sft: SFTParams
     cpo: CPOParams
+    generate: GenerateParams
     evaluate: EvaluateParams
+    report: ReportParams
     survey: SurveyParams
 
     @model_validator(mode="after")
@@ -77,11 +79,11 @@ class Profile(Params):
     @model_validator(mode="after")
     def _negative_branches_are_painted(self) -> "Profile":
         negative = on_negative_branches(self.cpo.objectives)
-        if negative and self.evaluate.guidance <= 1:
+        if negative and self.generate.guidance <= 1:
             raise ValueError(
-                f"evaluate.guidance should be above 1 for cpo.objectives.{negative[0]}: "
+                f"generate.guidance should be above 1 for cpo.objectives.{negative[0]}: "
                 "without guidance there is no negative branch to stand on; is "
-                f"{self.evaluate.guidance:g}"
+                f"{self.generate.guidance:g}"
             )
         return self
 

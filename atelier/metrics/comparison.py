@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from atelier.criteria.tree import Tree
 from atelier.images import Pixels
 from atelier.metrics import fid, memorization, negatives, statistics, vendi
-from atelier.metrics.fid import Distance, Extractor
+from atelier.metrics.fid import Distance, Features
 from atelier.metrics.memorization import Nearest
 from atelier.metrics.negatives import Attributes, Verdicts
 from atelier.metrics.statistics import Interval
@@ -37,15 +37,36 @@ class Painted:
 
 @dataclass(frozen=True)
 class Real:
-    """The test paintings.
+    """Features of the paintings that painted pictures are compared with.
 
     Attributes:
-        images: All of them, as the painter would see them.
+        test: Of the test paintings, ``[M, D]``.
         clean: Which of them have no negative attribute.
+        learned: Of the training paintings; None if memorisation is not asked for.
     """
 
-    images: Sequence[Pixels]
+    test: Features
     clean: Sequence[bool]
+    learned: Features | None
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was measured of one painter's pictures as a set.
+
+    Attributes:
+        fid: Distance to the test paintings; None with fewer than two of either.
+        fid_clean: The same to those of them without negatives.
+        diversity: Vendi score of its pictures; None if it was not asked for.
+        nearest: How close they come to the training paintings; None if it was not asked for.
+        clipped: Share of near-black and near-white pixels: an alarm, not a quality.
+    """
+
+    fid: Distance | None
+    fid_clean: Distance | None
+    diversity: float | None
+    nearest: Nearest | None
+    clipped: float
 
 
 @dataclass(frozen=True)
@@ -67,78 +88,92 @@ class Score:
 
 
 @dataclass(frozen=True)
-class Result:
-    """Everything that was measured of one painter.
+class Result(Measured):
+    """Everything that is known of one painter, beside the reference painter.
 
     Attributes:
         captions: How many different captions it painted.
         attributes: #A_neg and A_pos by the annotator.
         difference: #A_neg less the reference painter's, paired; None for the reference.
-        fid: Distance to the test paintings; None with fewer than two of either.
-        fid_clean: The same to those of them without negatives.
         second: #A_neg by the independent judge; None where there is none.
-        diversity: Vendi score of its pictures; None if it was not asked for.
-        nearest: How close they come to the training paintings; None if it was not asked for.
         scores: By metric, those that score one picture at a time.
-        clipped: Share of near-black and near-white pixels: an alarm, not a quality.
     """
 
     captions: int
     attributes: Attributes
     difference: Interval | None
-    fid: Distance | None
-    fid_clean: Distance | None
     second: Interval | None
-    diversity: float | None
-    nearest: Nearest | None
     scores: Mapping[str, Score]
-    clipped: float
 
 
 Scores = Mapping[str, Mapping[str, NDArray[np.float64]]]  # by metric, then by painter, [N]
 
 
-def compare(
-    painted: Mapping[str, Painted],
-    real: Real,
-    tree: Tree,
-    extractor: Extractor | None,
+def measure(
+    images: Sequence[Pixels],
+    features: Features | None,
+    real: Real | None,
     *,
     metrics: Collection[str],
-    learned: fid.Features | None,
+    captions: Sequence[str],
+    extractor: str | None,
+    seed: int,
+) -> Measured:
+    """Measure one painter's pictures as a set.
+
+    Args:
+        images: Its pictures.
+        features: Theirs; None if the network that gives them is not here.
+        real: What they are compared with; None likewise.
+        metrics: Requested metrics that need features.
+        captions: Of each picture.
+        extractor: Name of the network that gives features.
+        seed: Of KID's subsets.
+    """
+
+    def distance(to: Features) -> Distance | None:
+        if features is None or extractor is None or "fid" not in metrics:
+            return None
+        if min(len(features), len(to)) < 2:
+            return None
+        return fid.distance(features, to, extractor=extractor, seed=seed)
+
+    return Measured(
+        fid=None if real is None else distance(real.test),
+        fid_clean=None
+        if real is None
+        else distance(real.test[np.array(real.clean, dtype=bool)]),
+        diversity=None if features is None or "vendi" not in metrics else vendi.vendi(features),
+        nearest=None
+        if features is None or real is None or real.learned is None
+        else memorization.memorisation(features, real.test, real.learned, captions),
+        clipped=clipped(images),
+    )
+
+
+def compare(
+    painted: Mapping[str, Painted],
+    measured: Mapping[str, Measured],
+    tree: Tree,
+    *,
     scores: Scores,
     captions: Sequence[str],
     reference: str,
-    seed: int,
 ) -> dict[str, Result]:
-    """Measure all models under the same conditions.
+    """Compare all models with the reference model, under the same conditions.
 
     Args:
         painted: By the painter's name.
-        real: What FID compares with.
+        measured: What ``measure`` returned, by the painter's name.
         tree: The criteria judged by.
-        extractor: Of the features that FID and others compare; None if its weights are absent.
-        metrics: Requested metrics that need features.
-        learned: Features of the training paintings; None if memorization is not requested.
         scores: Results of the metrics that score one picture at a time.
         captions: Of each prompt; the units of all intervals, however often one repeats.
         reference: Name of the painter that differences are taken to.
-        seed: Of KID's subsets.
     """
     base = negatives.counts(painted[reference].found, "negative")
-    features = None if extractor is None else extractor.features(real.images)
-    clean = None if features is None else features[np.array(real.clean, dtype=bool)]
 
-    def measure(name: str, one: Painted) -> Result:
+    def result(name: str, one: Painted) -> Result:
         own = negatives.counts(one.found, "negative")
-        theirs = None if extractor is None else extractor.features(one.images)
-
-        def distance(to: fid.Features | None) -> Distance | None:
-            if extractor is None or theirs is None or to is None or "fid" not in metrics:
-                return None
-            if min(len(theirs), len(to)) < 2:
-                return None
-            return fid.distance(theirs, to, extractor=extractor.name, seed=seed)
 
         def score(of: Mapping[str, NDArray[np.float64]]) -> Score:
             return _score(of[name], None if name == reference else of[reference], captions)
@@ -149,20 +184,14 @@ def compare(
             difference=None
             if name == reference
             else statistics.difference(own, base, captions),
-            fid=distance(features),
-            fid_clean=distance(clean),
             second=None
             if one.second is None
             else negatives.mean(one.second, tree, captions, "negative"),
-            diversity=None if theirs is None or "vendi" not in metrics else vendi.vendi(theirs),
-            nearest=None
-            if theirs is None or features is None or learned is None
-            else memorization.memorisation(theirs, features, learned, captions),
             scores={metric: score(of) for metric, of in scores.items()},
-            clipped=clipped(one.images),
+            **vars(measured[name]),
         )
 
-    return {name: measure(name, one) for name, one in painted.items()}
+    return {name: result(name, one) for name, one in painted.items()}
 
 
 def _score(

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from atelier.images import Pixels
 from atelier.metrics import kid
-from atelier.metrics.scorer import About
+from atelier.metrics.about import About
 
 Features = NDArray[np.float64]
 

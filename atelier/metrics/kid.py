@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from atelier.metrics.scorer import About
+from atelier.metrics.about import About
 
 _SUBSETS = 100
 _SUBSET_IMAGES = 1000

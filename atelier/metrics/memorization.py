@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atelier.metrics import statistics
+from atelier.metrics.about import About
 from atelier.metrics.fid import Features
-from atelier.metrics.scorer import About
 from atelier.metrics.statistics import LEVEL, Interval
 
 NEAR = 0.05  # share of the test paintings that lies below the limit
@@ -55,8 +55,8 @@ class Nearest:
     share: Interval
     expected: Interval
     limit: float
-    distances: NDArray[np.float64]
-    places: NDArray[np.int64]
+    distances: Sequence[float]
+    places: Sequence[int]
 
     def closest(self, count: int) -> list[int]:
         """Return the pictures that come closest, the closest first."""
@@ -93,8 +93,8 @@ def memorisation(
         share=statistics.share(distances < limit, captions),
         expected=expected(len(unseen), len(set(captions))),
         limit=limit,
-        distances=distances,
-        places=places,
+        distances=distances.tolist(),
+        places=places.tolist(),
     )
 
 

@@ -1,4 +1,4 @@
-"""The scorer type: description, weights and loader of a metric that scores single pictures.
+"""The scorer type, and how networks that score single pictures are placed and filled.
 
 Shapes: ``B`` pictures in a batch.
 """
@@ -19,35 +19,6 @@ from atelier.images import Pixels
 
 # The score of each picture, float64 ``[B]``, given what it was asked to show.
 Scorer = Callable[[Sequence[Pixels], Sequence[str]], NDArray[np.float64]]
-
-
-@dataclass(frozen=True)
-class About:
-    """Description of a score, shown with every number.
-
-    Attributes:
-        name: In params, files and MLflow.
-        label: In tables that people read.
-        says: What a higher or lower score says, in a sentence.
-        scale: Formula, unit and usual range.
-        preprocessing: How pixels and words reach the network.
-        better: Which way is better.
-        weights: Names in the manifest of weights; none: it needs no download.
-        reads_prompt: Whether the caption moves the score.
-        version: Of this implementation; another version forgets cached scores.
-        digits: After the decimal point, in tables.
-    """
-
-    name: str
-    label: str
-    says: str
-    scale: str
-    preprocessing: str
-    better: Literal["higher", "lower"]
-    weights: tuple[str, ...]
-    reads_prompt: bool
-    version: str
-    digits: int
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,12 @@
 """The suite of metrics: which exist, which are available here, and their provenance."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 from atelier.metrics import fid, kid, memorization, vendi, weights
-from atelier.metrics.scorer import About, Compute, Scorer
+from atelier.metrics.about import About, Entry
+from atelier.metrics.scorer import Compute, Scorer
 from atelier.metrics.scorers import aesthetic, clipscore, hpsv2, imagereward, pickscore
 
 # Of sets of pictures, by one network's features.
@@ -22,23 +22,6 @@ _LOADERS: dict[About, Callable[[Path, Compute], Scorer]] = {
 }
 BY_PICTURE = {about.name: about for about in _LOADERS}
 ALL = {about.name: about for about in _BY_FEATURES} | BY_PICTURE
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One metric of the profile, measured or not.
-
-    Attributes:
-        about: What it is.
-        files: sha256 of each file of its weights, by path; empty if it needs none.
-        dtype: Precision in which its network ran.
-        unavailable: Why it was not measured, and the command that cures it; None: it was.
-    """
-
-    about: About
-    files: Mapping[str, str]
-    dtype: str
-    unavailable: str | None
 
 
 def survey(
@@ -58,6 +41,12 @@ def survey(
 def load(name: str, folder: Path, compute: Compute) -> Scorer:
     """Load the network of a metric of ``BY_PICTURE``."""
     return _LOADERS[BY_PICTURE[name]](folder, compute)
+
+
+def module(name: str) -> str:
+    """Return the name of the module that scores by a metric of ``BY_PICTURE``."""
+    loader = _LOADERS[BY_PICTURE[name]]
+    return (loader.func if isinstance(loader, partial) else loader).__module__
 
 
 def needed(names: Sequence[str], *, features: str) -> list[str]:

@@ -5,8 +5,8 @@ Shapes: ``N`` pictures, ``D`` features.
 
 import numpy as np
 
+from atelier.metrics.about import About
 from atelier.metrics.fid import Features
-from atelier.metrics.scorer import About
 
 ABOUT = About(
     name="vendi",

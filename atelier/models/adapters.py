@@ -27,11 +27,11 @@ from torch import Tensor, nn
 from atelier import atomic, checksums
 from atelier.config.training import Learns
 from atelier.errors import ArtifactError, ParamsError
-from atelier.models import lora_files, weight_files
 from atelier.models.denoiser import quiet
-from atelier.models.weight_files import FILE as FILE
-from atelier.models.weight_files import FULL as FULL
-from atelier.models.weight_files import file as file
+from atelier.models.files import lora_files, weight_files
+from atelier.models.files.weight_files import FILE as FILE
+from atelier.models.files.weight_files import FULL as FULL
+from atelier.models.files.weight_files import file as file
 
 if TYPE_CHECKING:
     from atelier.models.denoiser import Denoiser

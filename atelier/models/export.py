@@ -20,7 +20,7 @@ from torch import Tensor
 from atelier import atomic
 from atelier.errors import ArtifactError
 from atelier.models import adapters
-from atelier.models.lora_files import Lora, Target, header_sorted, outputs
+from atelier.models.files.lora_files import Lora, Target, header_sorted, outputs
 
 if TYPE_CHECKING:
     from atelier.models.denoiser import Denoiser

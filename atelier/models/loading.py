@@ -9,7 +9,7 @@ from atelier.errors import ArtifactError
 from atelier.models.denoiser import Denoiser, quiet
 
 if TYPE_CHECKING:
-    from atelier.models.lora_files import Target
+    from atelier.models.files.lora_files import Target
 
 
 def load(params: ModelParams) -> Denoiser:
@@ -40,7 +40,7 @@ def skeleton(params: ModelParams) -> "Target":
     import diffusers
     import torch
 
-    from atelier.models.lora_files import Target
+    from atelier.models.files.lora_files import Target
 
     try:
         with quiet():

@@ -2,7 +2,6 @@
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,39 +9,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from atelier.models.sampling_settings import Sampling as Sampling
 from atelier.reporting import Report
 
 if TYPE_CHECKING:
     from atelier.models.adapters import State
     from atelier.models.denoiser import Denoiser
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How pictures are sampled.
-
-    Attributes:
-        steps: Of the sampler.
-        guidance: Classifier-free guidance, a second pass a step; 1 is off.
-        distilled_guidance: The number that a model distilled with guidance reads as an input,
-            as FLUX.1-dev does; None for models without such an input.
-    """
-
-    steps: int
-    guidance: float
-    distilled_guidance: float | None = None
-
-    def of(self, *, guided: bool) -> "Sampling":
-        """Return how a model is sampled that is, or is not, meant to be guided."""
-        return self if guided else replace(self, guidance=1.0)
-
-    def in_words(self) -> str:
-        """Return it for people, as ``12 steps, guidance 2``."""
-        found = f"{self.steps} steps, "
-        found += f"guidance {self.guidance:g}" if self.guidance > 1 else "without guidance"
-        if self.distilled_guidance is not None:
-            found += f", {self.distilled_guidance:g} as the network's guidance input"
-        return found
 
 
 def paint(

@@ -5,10 +5,9 @@ from dataclasses import dataclass
 
 from atelier.criteria.tree import Tree
 from atelier.images import Pixels
+from atelier.metrics.about import Entry
 from atelier.metrics.comparison import Painted, Result
-from atelier.metrics.suite import Entry
 from atelier.reports.charts import Points
-from survey.method import page as survey
 
 
 @dataclass(frozen=True)
@@ -119,7 +118,7 @@ class Page:
             are; None if it was not measured.
         pairs: By painter, its pictures that come closest to a training painting.
         sweeps: What happens as one number grows.
-        studies: What people preferred, study by study.
+        studies: What people preferred, a section of HTML for each study, escaped.
         data: The data sheet.
         provenance: What made this page: (name, value).
         params: The profile as text.
@@ -138,7 +137,7 @@ class Page:
     unseen: tuple[float, int] | None
     pairs: Mapping[str, Sequence[Pair]]
     sweeps: Sequence[Sweep]
-    studies: Sequence[survey.Page]
+    studies: Sequence[str]
     data: DataSheet
     provenance: Sequence[tuple[str, str]]
     params: str

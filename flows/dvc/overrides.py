@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from atelier import atomic
 from atelier.config.fields import Count, NonNegative, Positive, Seed
-from atelier.config.messages import explain
+from atelier.config.messages import MOVED, explain
 from atelier.config.profile import Profile, read_profile, read_switch
 from atelier.errors import ParamsError
 from tasks.run import paths
@@ -57,13 +57,13 @@ class Changes(BaseModel):
         wanted: dict[str, Any] = {
             "sft.training.seed": self.seed,
             "cpo.training.seed": self.seed,
-            "evaluate.seed": self.seed,
+            "generate.seed": self.seed,
             "sft.training.steps": self.sft_steps,
             "sft.learning_rate": self.sft_learning_rate,
             "cpo.training.steps": self.cpo_steps,
-            "evaluate.prompts": self.prompts,
-            "evaluate.steps": self.sampling_steps,
-            "evaluate.guidance": self.guidance,
+            "generate.prompts": self.prompts,
+            "generate.steps": self.sampling_steps,
+            "generate.guidance": self.guidance,
         }
         for name, objective in objectives.items():
             where = f"cpo.objectives.{name}"
@@ -97,6 +97,8 @@ def changed(
     # Through JSON: what YAML anchors share must not change together.
     copied: dict[str, Any] = json.loads(json.dumps(values))
     for name, value in changes.items():
+        if name in MOVED:
+            raise ParamsError(f"{field}: {name!r} is now {MOVED[name]!r}")
         *above, last = name.split(".")
         section: Any = copied
         for part in above:

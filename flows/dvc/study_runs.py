@@ -1,6 +1,6 @@
 """Experiments of a study, run through DVC: ``atelier study [NAME]``.
 
-An experiment is ``dvc repro evaluate`` with a few settings changed, in a workspace: a clone of
+An experiment is ``dvc repro`` with a few settings changed, in a workspace: a clone of
 this repository at HEAD that shares DVC's cache, so that what one experiment made another takes
 from the run cache (θ1 is trained once). All methods of one seed are one experiment.
 
@@ -27,8 +27,7 @@ import yaml
 from atelier import atomic, images
 from atelier.config.profile import Profile, read_study
 from atelier.config.study import StudyParams
-from atelier.criteria import annotations, tree
-from atelier.criteria.annotations import Judgement
+from atelier.criteria import tree
 from atelier.errors import ArtifactError, ParamsError
 from atelier.reports.study import design, figures, report
 from atelier.reports.study.design import Experiment
@@ -36,6 +35,7 @@ from atelier.reports.study.results import Found, Results
 from atelier.starter import feature_network
 from flows.dvc import runner
 from flows.dvc.overrides import changed
+from tasks.evaluation import evaluated
 from tasks.run import git, paths
 from tasks.tracking import connection, mlflow_runs, sync
 
@@ -305,8 +305,8 @@ def _reproduce(workspace: Path, name: str, more: Mapping[str, str], tell: Tell) 
     """Run the pipeline there, supervised: it ends with us."""
     try:
         runner.command(
-            "evaluate",
-            runner.dvc("repro", "evaluate"),
+            "report",
+            runner.dvc("repro", "report"),
             None,
             more={"PYTHONPATH": str(workspace.absolute()), **more},
             tell=lambda line: tell(f"{name}: {line}"),
@@ -320,16 +320,15 @@ def _reproduce(workspace: Path, name: str, more: Mapping[str, str], tell: Tell) 
 
 def collect(workspace: Path) -> Found:
     """Read what an experiment left in its workspace."""
-    evaluated = workspace / paths.EVALUATE
-    metrics = json.loads((evaluated / "metrics.json").read_text(encoding="utf-8"))
+    metrics = json.loads((workspace / paths.SUITES).read_text(encoding="utf-8"))
     said = {
-        painter: annotations.read(evaluated / "judgements" / f"{painter}.jsonl", Judgement)
+        painter: evaluated.judgements(painter, workspace / paths.EVALUATE)
         for painter in metrics
     }
     judges = dict.fromkeys(row.annotator for rows in said.values() for row in rows)
     negatives: dict[str, dict[str, list[list[str]]]] = {judge: {} for judge in judges}
     for painter, rows in said.items():
-        files = sorted((evaluated / "images" / painter).glob("*.png"))
+        files = sorted((workspace / paths.GENERATE / painter).glob("*.png"))
         place = {images.sha256(file): number for number, file in enumerate(files)}
         for judge in judges:
             bad: list[list[str]] = [[] for _ in files]
@@ -344,7 +343,9 @@ def collect(workspace: Path) -> Found:
         }
         for folder in sorted((workspace / paths.CPO).iterdir())
     }
-    prompts = pd.read_csv(evaluated / "plots/prompts.csv", keep_default_na=False, dtype=str)
+    prompts = pd.read_csv(
+        workspace / paths.PLOTS / "prompts.csv", keep_default_na=False, dtype=str
+    )
     criteria = list(tree.parse(workspace / paths.JUDGED_BY).leaves())
     return Found(metrics, prompts["caption"].tolist(), criteria, negatives, trained)
 

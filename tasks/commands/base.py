@@ -195,14 +195,14 @@ def _grid(
     rows, columns = _GRID
     prompts = sorted(set(captions), key=lambda c: (-captions.count(c), c))
     chosen = [prompts[n % len(prompts)] for n in range(rows * columns)]
-    evaluate = profile.evaluate
+    sampled = profile.generate
     painted = sampling.paint(
         painter,
         chosen,
         range(len(chosen)),
-        sampling.Sampling(evaluate.steps, guidance),
+        sampling.Sampling(sampled.steps, guidance),
         pixels=profile.model.pixels,
-        batch_images=evaluate.batch_images,
+        batch_images=sampled.batch_images,
         report=silent,
     )
     pictures = list(painted)

@@ -15,7 +15,7 @@ whole address, ``models:/…``.
 import dataclasses
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,17 +26,17 @@ from rich.table import Table
 
 from atelier import atomic, images
 from atelier.config.profile import Profile, read_switch
-from atelier.criteria import annotations, tree
+from atelier.criteria import tree
 from atelier.criteria.annotations import Record
 from atelier.criteria.tree import Tree
 from atelier.errors import ParamsError
 from atelier.metrics import comparison, negatives
-from atelier.metrics.comparison import Painted, Result
+from atelier.metrics.comparison import Measured, Painted, Real, Result
 from atelier.metrics.fid import Distance
-from atelier.models import adapters, loading, sampling, weight_files
-from tasks import evaluate
+from atelier.models import adapters, loading, sampling
+from atelier.models.files import weight_files
 from tasks.annotation import painted_pictures
-from tasks.evaluation import candidates, generation, scoring
+from tasks.evaluation import candidates, captions, pictures, scoring
 from tasks.run import paths, progress
 from tasks.run.console import console
 from tasks.tracking import registry
@@ -82,20 +82,17 @@ def run(profile: Profile, first: str, second: str, *, promote: bool, slack: floa
     if promote and sides[1].address is None:
         raise ParamsError(f"{second} is no registered model, so it cannot be promoted")
     criteria = tree.parse(paths.JUDGED_BY)
-    test = annotations.read(generation.part_examined(profile), Record)
-    examined = generation.painted_records(test, profile.evaluate.prompts)
+    test = captions.records(profile)
+    examined = captions.painted(test, profile.generate.prompts)
     files = _paint(sides, examined, criteria, profile)
+    painted = _judged(sides, files, criteria, profile)
     results = comparison.compare(
-        _judged(sides, files, criteria, profile),
-        evaluate.real_paintings(test, profile),
+        painted,
+        _measured(painted, test, examined, profile),
         criteria,
-        scoring.extractor(profile, scoring.survey(profile)),
-        metrics=["fid", "kid"],
-        learned=None,
         scores={},
         captions=[record.caption for record in examined],
         reference="A",
-        seed=profile.evaluate.seed,
     )
     verdict = judge(results["A"], results["B"], slack)
     said = _said(sides, results, verdict)
@@ -180,7 +177,7 @@ def _paint(
     for letter, one in _lettered(sides):
         if one.lora is not None:
             adapters.attach(painter, letter, one.lora)
-    writer = Prompts(painter, criteria, profile.evaluate.seed)
+    writer = Prompts(painter, criteria, profile.generate.seed)
     prompts = [writer.write(record, ()) for record in records]
     files: dict[str, list[Path]] = {}
     with progress.bar("compare", 2 * len(records), "pictures") as report:
@@ -190,10 +187,10 @@ def _paint(
                 pictures = sampling.paint(
                     painter,
                     prompts,
-                    generation.seeds(profile.evaluate.seed, len(records)),
+                    captions.seeds(profile.generate.seed, len(records)),
                     candidates.how(profile).of(guided=one.guided),
                     pixels=profile.model.pixels,
-                    batch_images=profile.evaluate.batch_images,
+                    batch_images=profile.generate.batch_images,
                     report=progress.after(len(files) * len(records), report),
                 )
                 files[letter] = []
@@ -225,6 +222,31 @@ def _judged(
             found = negatives.verdicts(said, hashes, judge.name)
             painted[letter] = Painted(images=pictures, found=found, second=None)
     return painted
+
+
+def _measured(
+    painted: Mapping[str, Painted],
+    test: Sequence[Record],
+    examined: Sequence[Record],
+    profile: Profile,
+) -> dict[str, Measured]:
+    network = scoring.extractor(profile, scoring.survey(profile))
+    real = None
+    if network is not None:
+        features = network.features(pictures.paintings(test, profile))
+        real = Real(features, [not record.negative for record in test], learned=None)
+    return {
+        letter: comparison.measure(
+            one.images,
+            None if network is None else network.features(one.images),
+            real,
+            metrics=["fid", "kid"],
+            captions=[record.caption for record in examined],
+            extractor=None if network is None else network.name,
+            seed=profile.generate.seed,
+        )
+        for letter, one in painted.items()
+    }
 
 
 def _said(

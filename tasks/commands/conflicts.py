@@ -12,7 +12,7 @@ from rich.table import Table
 
 from atelier import atomic
 from atelier.config.profile import Profile
-from atelier.criteria import annotations, captions, tree
+from atelier.criteria import captions, tree
 from atelier.criteria.annotations import Record
 from atelier.criteria.tree import Tree
 from atelier.errors import ArtifactError
@@ -22,7 +22,7 @@ from atelier.models import adapters, loading
 from atelier.models.denoiser import Denoiser
 from atelier.training.corpus import Corpus
 from atelier.training.loop import draw_times, generator
-from tasks.run import paths, progress
+from tasks.run import paths, progress, split_parts
 from tasks.run.console import console
 from tasks.training import encoded_dataset
 from tasks.training.prompts import Prompts
@@ -50,7 +50,7 @@ def run(profile: Profile, look: Look) -> Path:
     Raises:
         ArtifactError: An input is absent, or no two criteria meet often enough.
     """
-    records = annotations.read(paths.SPLIT / "train.jsonl", Record)
+    records = split_parts.read("train", "`atelier conflicts`")
     criteria = tree.parse(paths.JUDGED_BY)
     chosen = [one for one in records if len(_active(one)) > 1]
     chosen = sorted(chosen, key=lambda one: one.image)[: look.images]

@@ -7,8 +7,9 @@ import torch
 from atelier.config.model import ModelParams
 from atelier.config.profile import Profile
 from atelier.errors import ParamsError
-from atelier.models import adapters, export, loading, lora_files, weight_files
+from atelier.models import adapters, export, loading
 from atelier.models.export import About
+from atelier.models.files import lora_files, weight_files
 from tasks.commands.paint import named
 
 

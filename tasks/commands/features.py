@@ -9,7 +9,6 @@ from atelier.starter import drawings as starter
 from atelier.starter import feature_network
 from tasks.run import paths, progress
 
-FOLDER = paths.BASE / "starter" / "features"
 _SEED = 260143  # of drawings and training; neither the base's nor that of data/
 _DRAWINGS = 6000
 _HELD_OUT = 1000
@@ -17,7 +16,7 @@ _STEPS = 600
 
 
 def run() -> None:
-    """Draw, train, and write weights with their held-out accuracy to ``FOLDER``."""
+    """Draw, train, and write weights with their held-out accuracy."""
     drawings = []
     with progress.bar("sketchbook", _DRAWINGS, "drawings") as report:
         for drawing in starter.sketchbook(_DRAWINGS, _SEED):
@@ -35,4 +34,4 @@ def run() -> None:
         "held_out": _HELD_OUT,
         "held_out_accuracy": {head: round(share, 4) for head, share in right.items()},
     }
-    feature_network.write(network, FOLDER, about=about)
+    feature_network.write(network, paths.FEATURE_NETWORK, about=about)

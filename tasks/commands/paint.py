@@ -20,8 +20,9 @@ from atelier.config.profile import Profile
 from atelier.criteria import captions, tree
 from atelier.criteria.tree import Tree
 from atelier.errors import ParamsError
-from atelier.models import adapters, loading, sampling, weight_files
+from atelier.models import adapters, loading, sampling
 from atelier.models.denoiser import Denoiser
+from atelier.models.files import weight_files
 from atelier.models.sampling import Sampling
 from atelier.reports import image_grids
 from tasks.evaluation import candidates
@@ -31,17 +32,17 @@ from tasks.tracking import registry
 
 @dataclass(frozen=True)
 class Wish:
-    """What is to be painted, and how; None stands for what evaluate does.
+    """What is to be painted, and how; None stands for what the stage generate does.
 
     Attributes:
         prompts: What is to be seen.
-        models: Names as evaluate has them, folders of LoRAs, or ``models:/`` addresses.
+        models: Names of candidates, folders of LoRAs, or ``models:/`` addresses.
         promote: Criteria or branches whose good pole is asked for.
         suppress: Criteria or branches whose bad pole is led away from.
         seeds: Of the starting noise; each prompt is painted with each.
         steps: Sampling steps.
         guidance: Classifier-free guidance, of all models; None: of those that are guided,
-            what evaluate has, and none of the others.
+            what the stage generate has, and none of the others.
         out: Folder for the grid, the pictures, and how they were made.
     """
 
@@ -100,7 +101,7 @@ def run(profile: Profile, wish: Wish) -> Path:
                         seeds,
                         how[model.name],
                         pixels=model.base.pixels,
-                        batch_images=profile.evaluate.batch_images,
+                        batch_images=profile.generate.batch_images,
                         against=against,
                         report=progress.after(done, report),
                     )
@@ -118,7 +119,7 @@ def run(profile: Profile, wish: Wish) -> Path:
 
 
 def _how(model: Model, wish: Wish, profile: Profile) -> Sampling:
-    """How a model is sampled: as evaluate does, but for what was wished for."""
+    """How a model is sampled: as the stage generate does, but for what was wished for."""
     usual = candidates.how(profile).of(guided=model.guided or wish.guidance is not None)
     return dataclasses.replace(
         usual,

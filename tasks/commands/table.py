@@ -1,4 +1,4 @@
-"""``atelier results``: the results of ``evaluate`` as a table."""
+"""``atelier results``: the results of ``report`` as a table."""
 
 import csv
 import json
@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from atelier.errors import ArtifactError
-from tasks.evaluation import candidates, results
+from tasks.evaluation import candidates
 from tasks.run import paths
 from tasks.run.console import console
 from tasks.tracking import connection
@@ -19,18 +19,18 @@ def run() -> None:
     """Print painters × #A_neg, FID and negatives by root; then the ways to see more.
 
     Raises:
-        ArtifactError: Nothing was evaluated yet.
+        ArtifactError: There is no report yet.
     """
-    if not results.METRICS.is_file():
-        raise ArtifactError(f"{results.METRICS} is absent; run `dvc repro evaluate`")
-    metrics = json.loads(results.METRICS.read_text(encoding="utf-8"))
+    if not paths.SUITES.is_file():
+        raise ArtifactError(f"{paths.SUITES} is absent; run `dvc repro report`")
+    metrics = json.loads(paths.SUITES.read_text(encoding="utf-8"))
     out = console()
-    out.print(_table(metrics, _roots(results.PLOTS / "roots.csv")))
+    out.print(_table(metrics, _roots(paths.PLOTS / "roots.csv")))
     absent = [entry["label"] for entry in _suite().values() if not entry["available"]]
     if absent:
         said = f"Unavailable: {', '.join(absent)}; `atelier weights` says what they need"
         out.print(escape(said), style="dim", highlight=False)
-    out.print(f"Report      {results.REPORT}")
+    out.print(f"Report      {paths.PAGE}")
     out.print(f"MLflow      {connection.ui_command()}", soft_wrap=True)
     out.print("Prefect     atelier up", soft_wrap=True)
 

@@ -1,13 +1,14 @@
-"""Batches of ``evaluate``'s pictures, divided among workers.
+"""``generate``'s pictures divided among workers, which paint whole batches of them.
 
 Nothing is painted otherwise than in one process: the same batches, noise and prompts, the same
 number of threads. What workers paint lies where the stage looks for pictures of an interrupted
-run, so the stage finds all of them, and only judges, measures and reports. A worker may have a
-clone of its own, and says so when it is not the same one.
+run, so the stage finds all of them. A worker may have a clone of its own, and refuses to paint
+if it is not the same one.
 """
 
 import functools
 import hashlib
+import json
 import platform
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -20,10 +21,11 @@ from atelier.config.profile import read_in_force
 from atelier.errors import ArtifactError
 from atelier.models.denoiser import Denoiser
 from atelier.reporting import silent
+from tasks import code as own_code
 from tasks.annotation import shards
-from tasks.evaluation import candidates, generation
+from tasks.evaluation import generation, jobs
 from tasks.evaluation.generation import Batch, GenerationJob
-from tasks.run import paths
+from tasks.run import kept, paths, resume
 
 _PAINTS = ("torch", "diffusers", "transformers", "peft", "safetensors", "accelerate")
 
@@ -33,8 +35,7 @@ class Shard(Params):
 
     Attributes:
         name: Its place among the others, as 3/8.
-        work: Name of the folder that the stage goes on from: a hash of what decides how
-            pictures look.
+        work: Hash of what decides how pictures look.
         code: ``code()`` of who asks.
         threads: Of torch, in who asks; sums depend on it in their last bits.
         batches: Those that are not painted yet.
@@ -52,50 +53,49 @@ class Shard(Params):
 def plan(count: int) -> list[Shard]:
     """Part the batches that are not painted yet into ``count`` shards of nearly one size.
 
-    Every ``count``-th batch goes to the same shard, so that each has some of all painters: not
-    all cost the same. Fewer batches than shards make fewer shards.
+    Every ``count``-th batch goes to the same shard, so that each has some of every candidate:
+    not all cost the same. Fewer batches than shards make fewer shards.
 
     Raises:
-        ArtifactError: What a stage before ``evaluate`` makes is absent.
+        ArtifactError: What a stage before ``generate`` makes is absent.
         ParamsError: The profile or what it names does not fit.
     """
-    asked = generation.of(read_in_force(paths.PARAMS))
-    generation.take_kept(asked)
-    waiting = asked.missing()
+    job = _job()
+    waiting = job.missing(kept.to_make(paths.GENERATE, job.keys))
     parts = [part for part in (waiting[start::count] for start in range(count)) if part]
     return [
         Shard(
             name=f"{number}/{len(parts)}",
-            work=asked.work.name,
+            work=_work(job),
             code=code(),
             threads=torch.get_num_threads(),
             batches=part,
-            pictures=sum(len(asked.rows(batch)) for batch in part),
+            pictures=sum(len(job.rows(batch)) for batch in part),
         )
         for number, part in enumerate(parts, start=1)
     ]
 
 
 def paint(shard: Shard) -> list[tuple[str, int, bytes]]:
-    """Paint a shard; return painter, index and PNG of each picture. Runs in a worker.
+    """Paint a shard; return candidate, index and PNG of each picture. Runs in a worker.
 
     Raises:
         ArtifactError: This clone has other code, settings, weights or data than who asks.
     """
-    asked = generation.of(read_in_force(paths.PARAMS))
-    _refuse_another_clone(shard, asked)
+    job = _job()
+    _refuse_another_clone(shard, job)
     before = torch.get_num_threads()
     torch.set_num_threads(shard.threads)
     try:
         painter = _painter(Path.cwd(), shard.work)
-        return list(generation.paint(painter, asked, shard.batches, silent))
+        return list(generation.paint(painter, job, shard.batches, silent))
     finally:
         torch.set_num_threads(before)
 
 
 def take_in(painted: Sequence[tuple[str, int, bytes]]) -> int:
     """Put what a worker painted where the stage finds it; return how many pictures."""
-    return generation.keep(generation.of(read_in_force(paths.PARAMS)), painted)
+    return generation.keep(_job(), painted)
 
 
 def code() -> str:
@@ -106,8 +106,7 @@ def code() -> str:
     digest = hashlib.sha256(f"{shards.code()} {_processor()}".encode())
     for package in _PAINTS:
         digest.update(f" {package} {version(package)}".encode())
-    for file in (generation.__file__, candidates.__file__):
-        digest.update(Path(file).read_bytes())
+    digest.update(own_code.packages().hash_of("tasks.evaluation.generation").encode())
     return digest.hexdigest()[:16]
 
 
@@ -115,7 +114,16 @@ def code() -> str:
 def _painter(clone: Path, work: str) -> Denoiser:
     """Load the painters once a worker, not once a shard; another job replaces them."""
     del clone, work  # what they are made of; here they are only the key
-    return generation.load(generation.of(read_in_force(paths.PARAMS)))
+    job = _job()
+    return generation.load(job, job.keys)
+
+
+def _job() -> GenerationJob:
+    return jobs.of(read_in_force(paths.PARAMS))
+
+
+def _work(job: GenerationJob) -> str:
+    return resume.key(json.dumps(dict(job.keys)))
 
 
 def _processor() -> str:
@@ -124,7 +132,7 @@ def _processor() -> str:
     return f"cpu {torch.backends.cpu.get_cpu_capability()}"
 
 
-def _refuse_another_clone(shard: Shard, asked: GenerationJob) -> None:
+def _refuse_another_clone(shard: Shard, job: GenerationJob) -> None:
     where = f"the worker in {platform.node()}:{Path.cwd()}"
     if shard.code != code():
         raise ArtifactError(
@@ -133,7 +141,7 @@ def _refuse_another_clone(shard: Shard, asked: GenerationJob) -> None:
             "install -c constraints.txt -e '.[scale]'`, on a machine of the same kind, and "
             "start it again"
         )
-    if shard.work != asked.work.name:
+    if shard.work != _work(job):
         raise ArtifactError(
             f"{where} has other settings, weights or captions than the clone that asks it; "
             f"bring {paths.PARAMS}/ and dvc.lock to the same commit, `dvc pull`, and start it "

@@ -1,19 +1,15 @@
-"""Candidates of the comparison: base, θ1, sft+positives, the θ of each objective."""
+"""Candidates of the comparison: base, θ1, θ1 with good poles, the θ of each objective."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from atelier.config.objectives import Objective
 from atelier.config.profile import Profile
-from atelier.criteria.annotations import Record
 from atelier.errors import ArtifactError
-from atelier.models import adapters
-from atelier.models.adapters import State
-from atelier.models.sampling import Sampling
+from atelier.models.files import weight_files
+from atelier.models.sampling_settings import Sampling
 from atelier.reports.evaluation_data import Sweep
 from tasks.run import paths
-from tasks.training.prompts import Prompts
 
 BASE = "base"
 THETA1 = "theta1"
@@ -47,6 +43,7 @@ class Candidate:
         folder: Where its LoRA and curve lie; None for the base.
         negative: What guidance leads away from; None for the painter itself, unprompted.
         guided: Whether it is sampled with the guidance of the others; else with none.
+        with_positives: Whether prompts name the good pole of every active criterion.
     """
 
     name: str
@@ -56,13 +53,7 @@ class Candidate:
     folder: Path | None
     negative: Negative | None = None
     guided: bool = True
-
-    def negative_state(self) -> State:
-        """Return the state on the negative branch of guidance."""
-        if self.negative is None:
-            return self.adapter
-        own = {} if self.adapter is None else {self.adapter: 1 - self.negative.w}
-        return own | {self.negative.adapter: 1.0}
+    with_positives: bool = False
 
     def how(self, profile: Profile) -> Sampling:
         """Return how it is sampled."""
@@ -77,17 +68,11 @@ class Candidate:
             found[self.negative.adapter] = self.negative.folder
         return found
 
-    def prompts(self, records: Sequence[Record], prompts: Prompts) -> list[str]:
-        """Return what it is asked to paint: captions, with good poles for the told one."""
-        if self.name == WITH_POSITIVES:
-            return [prompts.flipped(record) for record in records]
-        return [prompts.write(record, ()) for record in records]
-
 
 def how(profile: Profile) -> Sampling:
     """Return how a profile samples, but for candidates that are not guided."""
-    evaluate = profile.evaluate
-    return Sampling(evaluate.steps, evaluate.guidance, evaluate.distilled_guidance)
+    sampled = profile.generate
+    return Sampling(sampled.steps, sampled.guidance, sampled.distilled_guidance)
 
 
 def of(profile: Profile) -> list[Candidate]:
@@ -114,6 +99,7 @@ def of(profile: Profile) -> list[Candidate]:
             "is active in the test painting: more than the others are told.",
             THETA1,
             paths.SFT,
+            with_positives=True,
         ),
     ]
     for name, objective in profile.cpo.objectives.items():
@@ -132,9 +118,11 @@ def of(profile: Profile) -> list[Candidate]:
                 _beside(alone[other], name, objective, branch.w) for other in branch.beside
             ]
     for folder in (folder for one in found for folder in one.loras().values()):
-        if not adapters.file(folder).is_file():
+        if not weight_files.file(folder).is_file():
             stage = folder.relative_to(paths.ARTIFACTS).parts[0]
-            raise ArtifactError(f"{folder / adapters.FILE} is absent; run `dvc repro {stage}`")
+            raise ArtifactError(
+                f"{folder / weight_files.FILE} is absent; run `dvc repro {stage}`"
+            )
     return found
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from atelier.errors import ArtifactError
 
-PACKAGES = ("atelier", "survey", "tasks")
+PACKAGES = ("atelier", "tasks")
 
 
 @dataclass(frozen=True)

@@ -25,29 +25,43 @@ MADE_OF = "made_of.json"
 NOTHING = "ATELIER_KEEP_NOTHING"  # variable: every part is made again
 
 
-def take(out: Path, keys: Mapping[str, str]) -> set[str]:
-    """Leave in ``out`` the parts with these keys, from wherever they are, and no others.
+def take(out: Path, keys: Mapping[str, str], spare: Path | None = None) -> set[str]:
+    """Leave in ``out`` the parts with these keys, from wherever they are, and nothing else.
 
     Args:
         out: Of the stage.
-        keys: By the name of the part, which is that of its folder.
+        keys: By the name of the part: the path of its folder below ``out``.
+        spare: Another folder of whole parts: those that an interrupted run had finished.
 
     Returns:
         Names of the parts that are there and whole; the others are to be made.
     """
     wanted = {} if os.environ.get(NOTHING) else dict(keys)
     found = {name for name, key in wanted.items() if _is_whole(out / name, key)}
-    for folder in out.glob("*"):
-        if folder.is_dir() and folder.name not in found:
-            shutil.rmtree(folder)
+    with atomic.clear_disk_errors(out):
+        _clear(out, {out / name for name in found})
+    for name, key in wanted.items():
+        if spare is not None and name not in found and _is_whole(spare / name, key):
+            atomic.copy_tree(spare / name, out / name)
+            found.add(name)
     absent = [name for name in wanted if name not in found]
     if absent:
         with _locked(out) as outs:
             found |= {name for name in absent if _bring(outs, out / name, wanted[name])}
-    for name in keys:
-        if name in found:
-            progress.say(f"{name}: unchanged, kept")
     return found
+
+
+def _clear(folder: Path, parts: set[Path]) -> None:
+    """Remove what is below a folder, but for some folders."""
+    for path in list(folder.iterdir()) if folder.is_dir() else []:
+        if path in parts:
+            continue
+        if any(path in part.parents for part in parts):
+            _clear(path, parts)
+        elif path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def seal(folder: Path, key: str) -> None:

@@ -6,7 +6,7 @@ it is reconciled with dvc.lock, any number of times:
 * θ1 is a version of ``atelier-<profile>-theta1``, each θ one of ``atelier-<profile>-theta``,
   known by the md5 that DVC gives the LoRA: the same weights are the same version;
 * a version's bytes come from DVC's cache, and its source is the run that wrote them;
-* what evaluate measured is attached to the model, and its headlines are the version's tags,
+* what the report says is attached to the model, and its headlines are the version's tags,
   provided that it was measured on these very weights;
 * the alias ``champion`` is on the θ of this dvc.lock that has the lowest #A_neg among those
   whose FID is no worse than the base's; where there is none, on none. After a revert it is
@@ -33,13 +33,14 @@ from atelier.config.profile import Profile, read_profile, read_switch
 from atelier.errors import ArtifactError
 from tasks.run import locked_outs, paths
 from tasks.tracking import connection, mlflow_runs, sync
+from tasks.training import settings
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 LORA = "pytorch_lora_weights.safetensors"
 FULL = "diffusion_pytorch_model.safetensors"  # all weights, with their config beside
-BASE, THETA1 = "base", "theta1"  # painters, as evaluate names them; a θ has its objective's
+BASE, THETA1 = "base", "theta1"  # candidates, as the report names them; a θ has its objective's
 CHAMPION = "champion"
 _CARD = "README.md"
 _FROM_DVC = "atelier.from-dvc"  # the tag of a run that stands for weights that were pulled
@@ -65,7 +66,7 @@ class Weights:
 
 @dataclasses.dataclass(frozen=True)
 class Measured:
-    """What evaluate wrote: the suite of each painter, and the md5 of the file."""
+    """What the report wrote: the suite of each painter, and the md5 of the file."""
 
     md5: str
     suites: Mapping[str, Mapping[str, float]]
@@ -78,11 +79,16 @@ class Measured:
         return mine is not None and bases is not None and mine <= bases
 
 
+def trained_by(model: str, profile: Profile) -> dict[str, Any]:
+    """Return the settings of a model's training, for runs and versions; see ``settings``."""
+    return settings.of(model, profile)
+
+
 def run(*, evaluating: bool = False) -> None:
     """Bring the registry up to date; MLflow being away is said, and is no error.
 
     Args:
-        evaluating: Called at the end of ``evaluate``: its results are fresh, though dvc.lock
+        evaluating: Called at the end of ``report``: its results are fresh, though dvc.lock
             does not know them yet.
 
     Raises:
@@ -174,9 +180,9 @@ def known(address: str) -> tuple[str, str]:
 
 
 def evaluated_weights() -> dict[str, str]:
-    """Return DVC's md5 of the weights that evaluate's results are of, by painter.
+    """Return DVC's md5 of the weights that the report's results are of, by candidate.
 
-    Empty where dvc.lock does not vouch for it: nothing was evaluated, or something changed.
+    Empty where dvc.lock does not vouch for it: there is no report, or something changed.
     """
     lock = _lock()
     measured = _measured(lock, evaluating=False)
@@ -362,8 +368,8 @@ def _weights(lock: Mapping[str, Any]) -> Iterator[Weights]:
 
 
 def _measured(lock: Mapping[str, Any], evaluating: bool) -> Measured | None:
-    """Return evaluate's results, if they are of the weights in dvc.lock."""
-    file = paths.EVALUATE / "metrics.json"
+    """Return the report's results, if they are of the weights in dvc.lock."""
+    file = paths.SUITES
     if not file.is_file() or not (evaluating or _fresh(lock, file)):
         return None
     content = file.read_bytes()
@@ -379,8 +385,8 @@ def _fresh(lock: Mapping[str, Any], file: Path) -> bool:
     made = {
         out["path"]: out["md5"] for name in ("sft", "cpo") for out in _rows(lock, name, "outs")
     }
-    used = {dep["path"]: dep["md5"] for dep in _rows(lock, "evaluate", "deps")}
-    outs = {out["path"]: out["md5"] for out in _rows(lock, "evaluate", "outs")}
+    used = {dep["path"]: dep["md5"] for dep in _rows(lock, "report", "deps")}
+    outs = {out["path"]: out["md5"] for out in _rows(lock, "report", "outs")}
     stale = any(made[path] != md5 for path, md5 in used.items() if path in made)
     return not stale and outs.get(file.as_posix()) == _md5(file.read_bytes())
 
@@ -461,7 +467,7 @@ def _log_model(
             name=one.painter,
             source_run_id=source,
             tags=_tags(one),
-            params=mlflow_runs.flat(trained_by(one.painter, profile)),
+            params=mlflow_runs.flat(settings.of(one.painter, profile)),
             model_type="full" if one.file.name == FULL else "lora",
         )
         model = _sole_model(mlflow, at, one) or str(made.model_id)
@@ -494,8 +500,8 @@ def _save(folder: Path, one: Weights, profile: Profile) -> None:
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 
-    evaluate = profile.evaluate
-    guidance = 1.0 if _unguided(one, profile) else evaluate.guidance
+    sampled = profile.generate
+    guidance = 1.0 if _unguided(one, profile) else sampled.guidance
     with tempfile.TemporaryDirectory() as lora:
         with locked_outs.opened() as outs:
             beside = [one.file.with_name("config.json")] if one.file.name == FULL else []
@@ -508,11 +514,11 @@ def _save(folder: Path, one: Weights, profile: Profile) -> None:
             model_config={
                 "root": str(Path.cwd()),
                 "model": profile.model.model_dump(),
-                "steps": evaluate.steps,
+                "steps": sampled.steps,
                 "guidance": guidance,
-                "distilled_guidance": evaluate.distilled_guidance,
+                "distilled_guidance": sampled.distilled_guidance,
                 "sampled_without_guidance": _unguided(one, profile),
-                "batch_images": evaluate.batch_images,
+                "batch_images": sampled.batch_images,
             },
             input_example=pd.DataFrame({"prompt": ["a landscape in blue"], "seed": [1]}),
             signature=ModelSignature(
@@ -520,7 +526,7 @@ def _save(folder: Path, one: Weights, profile: Profile) -> None:
                 outputs=Schema([ColSpec("string", "image")]),
                 params=ParamSchema(
                     [
-                        ParamSpec("steps", "long", evaluate.steps),
+                        ParamSpec("steps", "long", sampled.steps),
                         ParamSpec("guidance", "double", guidance),
                     ]
                 ),
@@ -553,15 +559,6 @@ def _unguided(one: Weights, profile: Profile) -> bool:
     """Whether these weights learned what guidance adds, and are sampled without."""
     objective = profile.cpo.objectives.get(one.painter)
     return objective is not None and objective.sampled_without_guidance()
-
-
-def trained_by(painter: str, profile: Profile) -> dict[str, Any]:
-    """Return what θ1, or the θ of an objective, was trained with."""
-    if painter == THETA1:
-        return profile.sft.model_dump()
-    cpo = profile.cpo.model_dump()
-    learns = {"lora": "full"} if cpo["lora"] == "full" else cpo["lora"]
-    return {**cpo["objectives"].get(painter, {}), **learns, **cpo["training"]}
 
 
 def _base(profile: Profile) -> dict[str, str]:

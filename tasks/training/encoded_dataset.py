@@ -3,19 +3,19 @@
 from collections.abc import Mapping, Sequence
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from atelier import images
 from atelier.config.model import ModelParams
 from atelier.config.profile import Profile
 from atelier.criteria.annotations import Record
-from atelier.errors import ArtifactError, ImageError, ParamsError
+from atelier.errors import ParamsError
 from atelier.images import Framed, Size
 from atelier.models.denoiser import Denoiser
 from atelier.training import cache, latents
 from atelier.training.corpus import Corpus
 from tasks.run import paths, progress
+from tasks.training import pictures
 
 _IMAGES_AT_ONCE = 16
 _TOKENS_AT_ONCE = 8192
@@ -74,7 +74,7 @@ def _latents(
     files = {record.image: record.file for record in records}
 
     def framed(image: str, size: Size) -> Framed:
-        return images.cover(_read(files[image], profile), size)
+        return images.cover(pictures.opened(files[image], profile), size)
 
     with progress.bar("latents", len(records), "images") as report:
         return latents.latents(
@@ -100,7 +100,7 @@ def _sizes(painter: Denoiser, records: Sequence[Record], profile: Profile) -> li
     files = {record.image: record.file for record in records}
 
     def measure(missing: Sequence[str]) -> dict[str, Tensor]:
-        found = [_size(files[image], profile) for image in missing]
+        found = [pictures.size(files[image], profile) for image in missing]
         return {"size": torch.tensor(found, dtype=torch.float32)}
 
     with progress.bar("sizes", len(records), "images") as report:
@@ -134,33 +134,3 @@ def _buckets(sizes: Sequence[Size]) -> list[Tensor] | None:
 
 def _all(column: cache.Column) -> Tensor:
     return column[torch.arange(len(column))]
-
-
-def picture(file: str, profile: Profile) -> images.Pixels:
-    """Return a picture of ``data/`` as the painter paints them, square, ``[H, W, 3]``.
-
-    Raises:
-        ArtifactError: It cannot be read any more.
-    """
-    return images.square(_read(file, profile), profile.model.pixels)
-
-
-def _read(file: str, profile: Profile) -> Image.Image:
-    try:
-        return images.read(paths.DATA / file, profile.annotate.largest_pixels)
-    except ImageError as error:
-        raise _unreadable(file, error) from None
-
-
-def _size(file: str, profile: Profile) -> Size:
-    try:
-        return images.size_of(paths.DATA / file, profile.annotate.largest_pixels)
-    except ImageError as error:
-        raise _unreadable(file, error) from None
-
-
-def _unreadable(file: str, error: ImageError) -> ArtifactError:
-    return ArtifactError(
-        f"{paths.DATA / file} was readable when it was annotated and is not now ({error}); put "
-        "it back, or run `dvc repro` to annotate what is there"
-    )

@@ -23,7 +23,7 @@ from atelier.config.profile import Profile
 from atelier.config.training import SFTParams
 from atelier.criteria import annotations
 from atelier.criteria.annotations import Record
-from tasks.run import machine, paths
+from tasks.run import machine, paths, split_parts
 from tasks.run.console import console
 from tasks.tracking.mlflow_runs import StageRun
 
@@ -61,7 +61,7 @@ def run(stage: Stage, profile: Profile, *, check: bool) -> None:
         RoomError: A step does not fit into the memory.
     """
     section = _section(stage, profile)
-    records = annotations.read(paths.SPLIT / "train.jsonl", Record)
+    records = split_parts.read("train", stage)
     table = Table(title=f"{stage}: {escape(profile.model.source)}, {len(records)} pictures")
     table.add_column("")
     table.add_column("needs", justify="right")

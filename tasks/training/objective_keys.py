@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from atelier.config.pairs import TablePairs
 from atelier.config.profile import Profile
-from atelier.models import weight_files
+from atelier.models.files import weight_files
 from tasks import code
 from tasks.run import paths, resume
 from tasks.training import keys

@@ -13,13 +13,11 @@ from PIL import Image
 from torch import Tensor
 
 from atelier.config.training import Grids as GridParams
-from atelier.criteria import annotations
-from atelier.criteria.annotations import Record
 from atelier.models import adapters
 from atelier.models.denoiser import Denoiser
 from atelier.models.sampling import starting_noise, to_bytes
 from atelier.training.corpus import Corpus
-from tasks.run import paths
+from tasks.run import split_parts
 from tasks.tracking.mlflow_runs import StageRun
 
 _ROLE = "grid"
@@ -41,7 +39,7 @@ class Grids:
         """
         if self._params is None:
             return {}
-        records = annotations.read(paths.SPLIT / "validation.jsonl", Record)
+        records = split_parts.read("validation", "training.grids")
         distinct = sorted({record.caption for record in records})
         count = min(self._params.prompts, len(distinct))
         chosen = [distinct[n * len(distinct) // count] for n in range(count)]

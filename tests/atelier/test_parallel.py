@@ -15,7 +15,7 @@ def test_results_come_in_the_order_of_the_items(processes):
 
 def test_a_worker_that_dies_names_what_it_may_have_been_at():
     with (
-        pytest.raises(ArtifactError, match=r"at one of 0, 1, 2, .*move the picture away"),
+        pytest.raises(ArtifactError, match=r"read one of 0, 1, 2, .*remove the picture"),
         parallel.results(os._exit, range(300), 2) as results,
     ):
         list(results)

@@ -11,9 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "ARCHITECTURE.md"
 ORDER = ("cli", "flows", "survey", "tasks", "atelier")  # each imports what stands behind it
-READ = ("survey.method", "survey.results")  # by reports, from below
-MAY_READ = ("survey.method.", "atelier.", "tasks.run.paths")  # these two; no circle follows
-MOST = 13  # modules of a folder
+MOST = 14  # modules of a folder
 ONE_EACH = {"cli", "tasks/commands"}  # a module for each command, or group of commands
 BLOCK = re.compile(r"^```\n(cli/.*?)^```", re.MULTILINE | re.DOTALL)
 PACKAGE = re.compile(r"^([a-z_]+(?:/[a-z_]+)*)/  \S")
@@ -98,20 +96,9 @@ def test_packages_import_only_packages_behind_them(imports):
         (module, imported)
         for module, imported in imports
         if place[module.split(".")[0]] > place[imported.split(".")[0]]
-        and not imported.startswith(READ)
     }
 
     assert against == set()
-
-
-def test_what_reports_read_of_a_survey_imports_little(imports):
-    more = {
-        (module, imported)
-        for module, imported in imports
-        if module.startswith(READ) and not imported.startswith(MAY_READ)
-    }
-
-    assert more == set()
 
 
 def test_no_modules_import_each_other_in_a_circle(imports):

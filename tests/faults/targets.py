@@ -376,7 +376,7 @@ def _network() -> Any:
     import torch
     from diffusers import FluxPipeline, FluxTransformer2DModel
 
-    from atelier.models.lora_files import Target
+    from atelier.models.files.lora_files import Target
 
     with torch.device("meta"):
         network = FluxTransformer2DModel(
@@ -389,7 +389,7 @@ def _network() -> Any:
 
 def _lora(case: bytes, folder: Path) -> bool:
     """Read a LoRA; what is taken is finite, and of layers that there are."""
-    from atelier.models import lora_files
+    from atelier.models.files import lora_files
 
     path = folder / "lora.safetensors"
     path.write_bytes(case)

@@ -92,7 +92,7 @@ def _distance(one, other):
 def _changes(folder, right):
     """By how much each number of metrics.json differs, by its name."""
     found, wanted = (
-        _numbers(here / "artifacts/evaluate/metrics.json") for here in (folder, right)
+        _numbers(here / "artifacts/report/metrics.json") for here in (folder, right)
     )
     assert found.keys() == wanted.keys()
     return {name: abs(value - wanted[name]) for name, value in found.items()}

@@ -80,7 +80,8 @@ def expect_undisturbed(folder, undisturbed, stage):
         ("annotate", "artifacts/annotate", 16, "the judgements of `annotate`"),
         ("sft", "artifacts/cache", 8, "the cache of latents"),
         ("sft", "artifacts/resume", 64, "a checkpoint of `sft`"),
-        ("evaluate", "artifacts/evaluate", 64, "the report and pictures of `evaluate`"),
+        ("generate", "artifacts/resume", 64, "the pictures of `generate`"),
+        ("report", "artifacts/report", 64, "the report"),
     ],
 )
 def test_a_full_disk(undisturbed, tmp_path, figure, stage, where, kilobytes, what):
@@ -105,7 +106,7 @@ def test_a_full_disk(undisturbed, tmp_path, figure, stage, where, kilobytes, wha
     [
         ("annotate", "artifacts/resume"),
         ("sft", "artifacts/cache"),
-        ("evaluate", "artifacts/evaluate"),
+        ("report", "artifacts/report"),
     ],
 )
 def test_artifacts_that_nobody_may_write(undisturbed, tmp_path, figure, stage, where):
@@ -128,7 +129,7 @@ def test_artifacts_that_nobody_may_write(undisturbed, tmp_path, figure, stage, w
     [
         "artifacts/annotate/images.jsonl",
         "artifacts/sft/pytorch_lora_weights.safetensors",
-        "artifacts/evaluate/metrics.json",
+        "artifacts/report/metrics.json",
     ],
 )
 def test_a_file_deleted_behind_its_back_comes_back(undisturbed, tmp_path, figure, gone):

@@ -81,7 +81,7 @@ def test_the_page_of_criteria_runs_its_script_and_nobody_elses(browser, tmp_path
 
 
 def test_the_report_asks_nobody_and_runs_nothing(browser, undisturbed, tmp_path, figure):
-    html = (undisturbed / "after/artifacts/evaluate/report.html").read_text(encoding="utf-8")
+    html = (undisturbed / "after/artifacts/report/report.html").read_text(encoding="utf-8")
     for name, text in (("report", html), ("slipped", html.replace("</main>", HOSTILE))):
         file = tmp_path / f"{name}.html"
         file.write_text(text, encoding="utf-8")

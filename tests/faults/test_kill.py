@@ -16,7 +16,8 @@ KILLS = {
     "split": (6,),
     "sft": (4, 4),
     "cpo": (4, 4),
-    "evaluate": (3, 3),
+    "generate": (2, 2),
+    "evaluate": (2,),
 }
 BY_THE_AGENT = 8
 OF_THE_WHOLE = 4

@@ -255,12 +255,12 @@ def test_a_run_with_keys_in_its_environment_leaves_none_of_them_behind(
     figure("Security", "the same files, looked through for pickles", len(files), "none is one")
 
     # What the pages say of a caption with a script in it.
-    report = (house.folder / "artifacts/evaluate/report.html").read_text()
+    report = (house.folder / "artifacts/report/report.html").read_text()
     assert "&lt;script&gt;" in report
     assert "<script" not in report
     with contextlib.closing(sqlite3.connect(house.folder / "artifacts/mlflow/mlflow.db")) as db:
         assert db.execute("select count(*) from model_versions").fetchone()[0] >= 1
-    assert json.loads((house.folder / "artifacts/evaluate/metrics.json").read_text())
+    assert json.loads((house.folder / "artifacts/report/metrics.json").read_text())
 
 
 def test_the_search_finds_what_is_hidden(tmp_path):

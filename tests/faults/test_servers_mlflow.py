@@ -250,14 +250,14 @@ def trained(place):
         "cpo": {"negatives": 1.0, "fid": 12.0},
     }
     outs = {"sft": f"artifacts/sft/{LORA}", "cpo": "artifacts/cpo"}
-    measured = paths.EVALUATE / "metrics.json"
+    measured = paths.SUITES
     stages = {name: {"cmd": "true", "outs": [out]} for name, out in outs.items()}
-    stages["evaluate"] = {"cmd": "true", "deps": [*outs.values()], "outs": [str(measured)]}
+    stages["report"] = {"cmd": "true", "deps": [*outs.values()], "outs": [str(measured)]}
     (place / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}))
     for folder in (paths.SFT, paths.CPO / "cpo", paths.CPO / "cpo-s"):
         folder.mkdir(parents=True)
         (folder / LORA).write_text(folder.name)
-    paths.EVALUATE.mkdir()
+    paths.REPORT.mkdir()
     measured.write_text(json.dumps(suites))
     for words in (["init", "--no-scm"], ["commit", "-f"]):
         subprocess.run(

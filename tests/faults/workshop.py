@@ -24,7 +24,7 @@ from atelier.starter import drawings
 from tests.conftest import TOY_BASE, TOY_NETWORKS, small_profile
 
 ROOT = Path(__file__).parents[2]
-STAGES = ("annotate", "split", "sft", "cpo", "evaluate")
+STAGES = ("annotate", "split", "sft", "cpo", "generate", "evaluate", "report")
 PAINTINGS = 40
 STEPS = 12
 DONE = "undisturbed.json"

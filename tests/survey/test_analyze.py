@@ -9,6 +9,7 @@ from cli.app import app
 from survey import analyze, files
 from survey import results as outcome
 from survey.method.analysis import EVERYBODY, OVERALL
+from tasks.reporting import studies
 from tasks.run import paths
 
 
@@ -19,7 +20,7 @@ def analyse(name):
 
 
 def results(study):
-    file = files.folder(study.name) / outcome.RESULTS
+    file = files.folder(study.name) / studies.RESULTS
     return outcome.Results.model_validate_json(file.read_bytes())
 
 
@@ -123,20 +124,22 @@ def test_a_study_without_answers_has_a_page_that_says_so(study, book):
 
 def test_the_report_is_given_what_was_found_on_its_very_pictures(study, book):
     answered(study, book, "experts", prefers("cpo-s"))
-    assert outcome.of_pictures({"0" * 64}) == []
+    assert studies.sections({"0" * 64}) == []
     analyse(study.name)
     hashes = set(results(study).pictures)
 
-    (found,) = outcome.of_pictures(hashes | {"0" * 64})
+    (section,) = studies.sections(hashes | {"0" * 64})
 
-    assert found == results(study).page
-    assert outcome.of_pictures(hashes - {min(hashes)}) == []
+    assert section.startswith("<section")
+    assert "&lt;script&gt;alert(&#39;name&#39;)" in section
+    assert section in (files.folder(study.name) / analyze.PAGE).read_text()
+    assert studies.sections(hashes - {min(hashes)}) == []
 
 
 def test_the_same_votes_give_the_same_bytes(study, book):
     answered(study, book, "experts", attentive(lambda left, right: "same"))
     analyse(study.name)
-    file = files.folder(study.name) / outcome.RESULTS
+    file = files.folder(study.name) / studies.RESULTS
     before = file.read_bytes()
 
     analyse(study.name)

@@ -21,7 +21,7 @@ def make(name="spring"):
 
 @pytest.fixture
 def evaluated(study, paint):
-    """A repository in which evaluate has compared base and cpo-s on six captions."""
+    """A repository in which base and cpo-s have painted four captions."""
     paths.ANNOTATE.mkdir(parents=True)
     paths.JUDGED_BY.write_text((paths.CRITERIA / "starter.yaml").read_text())
     paths.SPLIT.mkdir(parents=True)
@@ -37,7 +37,7 @@ def evaluated(study, paint):
         (folder / registry.LORA).write_text("weights")
     for place, name in enumerate(("base", "cpo-s")):
         for n in range(4):
-            paint(paths.EVALUATE / "images" / name / f"{n:03}.png", 10 * place + n)
+            paint(paths.GENERATE / name / f"{n:03}.png", 10 * place + n)
     return study
 
 
@@ -45,7 +45,7 @@ def test_every_pair_shows_one_caption_by_both_painters(evaluated):
     assert make().exit_code == 0
 
     study, key = files.study("spring"), files.key("spring")
-    assert study.captions == [f"a sea {n}" for n in range(4)]  # in evaluate's order
+    assert study.captions == [f"a sea {n}" for n in range(4)]  # in generate's order
     assert [one.label for one in key.painters] == ["base", "θ cpo-s"]
     for sheets in study.sheets.values():
         for asked in (asked for sheet in sheets for asked in sheet):
@@ -80,7 +80,7 @@ def test_pictures_are_the_painters_own_and_names_differ_each_time(evaluated):
 
     assert not set(first.pictures) & set(second.pictures)
     for name, shown in first.pictures.items():
-        source = paths.EVALUATE / "images" / shown.painter / f"{shown.prompt:03}.png"
+        source = paths.GENERATE / shown.painter / f"{shown.prompt:03}.png"
         copy = np.array(Image.open(files.folder("one") / "pictures" / name))
         same = np.array_equal(copy, np.array(Image.open(source)))
         assert same != shown.ruined
@@ -121,7 +121,7 @@ def test_captions_are_those_of_the_part_that_was_painted(evaluated):
 def test_a_metadata_chunk_does_not_travel(evaluated):
     from PIL import PngImagePlugin
 
-    file = paths.EVALUATE / "images/base/000.png"
+    file = paths.GENERATE / "base/000.png"
     said = PngImagePlugin.PngInfo()
     said.add_text("painter", "base")
     Image.open(file).save(file, pnginfo=said)
@@ -146,7 +146,7 @@ def test_a_study_is_not_drawn_over_another(evaluated):
     ("old", "new", "said"),
     [
         ("- cpo-s", "- nobody", "there is no model named 'nobody'"),
-        ("pairs: 4", "pairs: 5", "should be at most the 4 captions"),
+        ("pairs: 4", "pairs: 5", "should be at most 4, the number of generated captions"),
         ("- base", "- cpo-s", "should hold each name once"),
         ("http://127.0.0.1:8100", "http://x/path", "survey.address: should be http"),
     ],
@@ -166,12 +166,12 @@ def test_what_cannot_be_drawn_is_said_at_once_and_leaves_nothing(evaluated, old,
 
 
 def test_pictures_that_are_not_of_all_captions_are_refused(evaluated):
-    (paths.EVALUATE / "images/cpo-s/003.png").unlink()
+    (paths.GENERATE / "cpo-s/003.png").unlink()
 
     refused = make()
 
     assert refused.exit_code == 2
-    assert "artifacts/evaluate/images/cpo-s should contain 4 pictures" in refused.stderr
+    assert "artifacts/generate/cpo-s should contain 4 pictures" in refused.stderr
     assert not files.folder("spring").exists()
 
 
@@ -184,7 +184,7 @@ def test_a_key_of_another_study_is_refused(evaluated):
     refused = CliRunner().invoke(app, ["survey", "analyze", "one"])
 
     assert refused.exit_code == 2
-    assert "of another study" in refused.stderr
+    assert "belongs to another study" in refused.stderr
 
 
 def test_a_damaged_file_names_the_field(evaluated):
@@ -201,7 +201,7 @@ def test_a_damaged_file_names_the_field(evaluated):
 
 @pytest.fixture
 def registered(evaluated, monkeypatch):
-    """MLflow's part, told: which weights evaluate has, and which the registry has."""
+    """MLflow's part, told: which weights were compared, and which the registry has."""
     evaluated_weights = {"cpo-s": "a" * 32}
     there = {"models:/m/1": ("cpo-s", "a" * 32), "models:/m/2": ("cpo-s", "b" * 32)}
     monkeypatch.setattr(registry, "evaluated_weights", lambda: evaluated_weights)
@@ -218,12 +218,10 @@ def sources(profile, wanted, tmp_path):
     return painters.of(checked, painters.records(checked), criteria, tmp_path / "work")
 
 
-def test_a_registered_model_shows_the_pictures_that_evaluate_has_of_it(
-    registered, profile, tmp_path
-):
+def test_a_registered_model_shows_the_pictures_that_lie_there(registered, profile, tmp_path):
     _, found = sources(profile, "models:/m/1", tmp_path)
 
-    assert found.folder == paths.EVALUATE / "images/cpo-s"
+    assert found.folder == paths.GENERATE / "cpo-s"
     assert found.painter.weights == "a" * 32
 
 

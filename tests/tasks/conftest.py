@@ -38,6 +38,19 @@ def workspace(tmp_path, monkeypatch, profile):
 
 
 @pytest.fixture
+def reported(notebook):
+    """A function that runs the stages from generate to report."""
+
+    def run(profile):
+        from tasks import evaluate, generate, report
+
+        for stage in (generate, evaluate, report):
+            stage.run(profile, notebook)
+
+    return run
+
+
+@pytest.fixture
 def mlflow_folder(workspace, mlflow_tables):
     """The workspace's own MLflow, with its tables made."""
     folder = workspace / "artifacts/mlflow"

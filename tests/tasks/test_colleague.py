@@ -56,15 +56,15 @@ def author(workspace):
     outs = {
         "sft": [f"artifacts/sft/{registry.LORA}"],
         "cpo": ["artifacts/cpo"],
-        "evaluate": [
+        "report": [
             paths.SUITES.as_posix(),
-            "artifacts/evaluate/plots",
+            "artifacts/report/plots",
             paths.CARDS.as_posix(),
         ],
     }
     train = "touch trained && false"  # whoever trains again is found out
     stages = {name: {"cmd": train, "outs": out} for name, out in outs.items()}
-    stages["evaluate"]["deps"] = [*outs["sft"], *outs["cpo"]]
+    stages["report"]["deps"] = [*outs["sft"], *outs["cpo"]]
     Path("dvc.yaml").write_text(yaml.safe_dump({"stages": stages}))
     Path(".gitignore").write_text("/artifacts\n/store\n")
     git("init", "-q", "-b", "main", cwd=".")
@@ -76,7 +76,7 @@ def author(workspace):
         (folder / registry.LORA).write_text(folder.name)
     for file, content in {
         paths.SUITES: METRICS,
-        paths.EVALUATE / "plots/roots.csv": ROOTS + "theta1,colour,0.4\n",
+        paths.PLOTS / "roots.csv": ROOTS + "theta1,colour,0.4\n",
         paths.CARDS / "cpo-s/README.md": "# a card",
     }.items():
         file.parent.mkdir(parents=True, exist_ok=True)

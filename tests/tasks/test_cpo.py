@@ -184,7 +184,7 @@ def with_objectives(studio, roots, **more):
     by_root = EXTRA["unsure"] | {"omega": dict.fromkeys(roots, 2.0), "confidence": "ignored"}
     every = {"cpo-s": studio.cpo.objectives["cpo-s"].model_dump(), **EXTRA, "by-root": by_root}
     values = studio.model_dump() | {
-        "evaluate": studio.evaluate.model_dump() | {"guidance": 2.0}
+        "generate": studio.generate.model_dump() | {"guidance": 2.0}
     }
     values["cpo"] |= {"objectives": every, "caption_dropout": 0.5, **more}
     return type(studio).model_validate(values)

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from atelier.images import Pixels
 from atelier.metrics import scorer
-from atelier.metrics.scorer import About, Compute, Scorer
+from atelier.metrics.about import About
+from atelier.metrics.scorer import Compute, Scorer
 from atelier.metrics.scorers import clip
 
 ABOUT = About(

@@ -30,7 +30,7 @@ def tuning_run(study: StudyParams) -> Experiment:
         for name, candidates in study.methods.items()
         for number, entry in enumerate(candidates, start=1)
     }
-    part = {"evaluate.part": "validation", "evaluate.prompts": study.tuning_prompts}
+    part = {"generate.part": "validation", "generate.prompts": study.tuning_prompts}
     return Experiment("tuning", _changes(entries, study.tuning_seed) | part)
 
 
@@ -63,7 +63,7 @@ def final_runs(study: StudyParams, chosen: Mapping[str, int]) -> list[Experiment
             kinds[kind] = (
                 guided,
                 {
-                    "evaluate.guidance": study.guided.guidance,
+                    "generate.guidance": study.guided.guidance,
                     "cpo.caption_dropout": dropout,
                 },
             )
@@ -112,5 +112,5 @@ def _changes(objectives: Mapping[str, Any], seed: int) -> dict[str, Any]:
         "cpo.objectives": dict(objectives),
         "cpo.featured": next(iter(objectives)),
         "cpo.training.seed": seed,
-        "evaluate.seed": seed,
+        "generate.seed": seed,
     }

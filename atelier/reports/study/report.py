@@ -94,7 +94,7 @@ def shown_in(readme: str, study: StudyParams, results: Results) -> str:
         begin,
         table(["painter", "#A_neg", "independent judge", "FID", "diversity"], rows),
         "",
-        f"*{len(study.seeds)} seeds, {study.settings.get('evaluate.prompts', 'all')} test "
+        f"*{len(study.seeds)} seeds, {study.settings.get('generate.prompts', 'all')} test "
         f"prompts of {_captions(results)['different']} different captions, {configurations} "
         f"configurations of each method tried on validation; from "
         "docs/study.md.*",

@@ -205,7 +205,7 @@ NPO = {"objective": "npo", "beta": 2000, "learning_rate": 1e-4, "w": 0.0}
         ),
         (
             lambda p: with_objective(p, **NPO, beside=["base"]),
-            "evaluate.guidance should be above 1 for cpo.objectives.npo",
+            "generate.guidance should be above 1 for cpo.objectives.npo",
         ),
         (
             lambda p: (
@@ -280,8 +280,8 @@ def test_a_recorded_model_that_cannot_be_read_is_named_with_field_and_cure(profi
 @pytest.mark.parametrize(
     ("section", "field", "value", "says"),
     [
-        ("evaluate", "guidance", ".inf", "evaluate.guidance: input should be a finite number"),
-        ("evaluate", "steps", "yes", "evaluate.steps: input should be a valid integer"),
+        ("generate", "guidance", ".inf", "generate.guidance: input should be a finite number"),
+        ("generate", "steps", "yes", "generate.steps: input should be a valid integer"),
         ("sft", "learning_rate", "yes", "sft.learning_rate: should be a number, got True"),
         ("annotate", "criteria", "../../x.yaml", "annotate.criteria: should be a path inside"),
         ("annotate", "criteria", "/etc/passwd", "annotate.criteria: should be a path inside"),

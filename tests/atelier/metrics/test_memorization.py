@@ -25,7 +25,7 @@ def test_a_picture_nearer_than_unseen_paintings_is_near():
     assert found.limit == pytest.approx(2)
     assert found.share.estimate == 0.5
     assert found.closest(2) == [0, 1]
-    assert list(found.places[found.closest(2)]) == [0, 1]
+    assert [found.places[place] for place in found.closest(2)] == [0, 1]
 
 
 def test_copies_are_found_and_new_pictures_of_the_same_kind_are_not():
@@ -41,7 +41,7 @@ def test_copies_are_found_and_new_pictures_of_the_same_kind_are_not():
 
     assert honest.expected.low < honest.share.estimate < honest.expected.high
     assert copying.share.estimate > copying.expected.high
-    assert set(copying.places[copying.closest(40)]) == set(range(40))
+    assert {copying.places[place] for place in copying.closest(40)} == set(range(40))
 
 
 def test_the_expected_share_by_hand():

@@ -5,7 +5,7 @@ from diffusers import FluxPipeline, FluxTransformer2DModel
 
 from atelier.errors import ArtifactError
 from atelier.models import adapters, codec, export
-from atelier.models.lora_files import Target
+from atelier.models.files.lora_files import Target
 
 ATTENTION = ["to_q", "to_k", "to_v", "to_out.0"]
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from atelier.criteria.tree import Tree
-from atelier.metrics import comparison, suite
+from atelier.metrics import about, comparison, suite
 from atelier.metrics.comparison import Painted, Real
 from atelier.metrics.scorer import Compute
 from atelier.reports.evaluation_data import (
@@ -57,17 +57,26 @@ def page(tmp_path):
         "base": Painted(pictures(4, 1), [BAD, BAD, BAD, GOOD], None),
         "cpo-s": Painted(pictures(4, 2), [GOOD, GOOD, BAD, {}], None),
     }
+    learned = np.random.default_rng(5).uniform(0, 255, (6, 3))
+    seen = MeanColour().features
     measured = comparison.compare(
         painted,
-        Real(pictures(5, 3), [True] * 5),
+        {
+            name: comparison.measure(
+                one.images,
+                seen(one.images),
+                Real(seen(pictures(5, 3)), [True] * 5, learned),
+                metrics=["fid", "kid", "vendi", "memorisation"],
+                captions=[ATTACK, 'a "sea"', "c", "d"],
+                extractor="mean-colour",
+                seed=0,
+            )
+            for name, one in painted.items()
+        },
         TREE,
-        MeanColour(),
-        metrics=["fid", "kid", "vendi", "memorisation"],
-        learned=np.random.default_rng(5).uniform(0, 255, (6, 3)),
         scores={"clipscore": {"base": np.arange(4.0), "cpo-s": np.arange(4.0) + 1}},
         captions=[ATTACK, 'a "sea"', "c", "d"],
         reference="base",
-        seed=0,
     )
     curve = {"loss": [(1, 0.5), (2, 0.4)], "drift": [(1, 0.1), (2, 0.3)]}
     return Page(
@@ -91,7 +100,7 @@ def page(tmp_path):
                 Compute("cpu", "float32"),
                 features="starter",
             ),
-            "clipscore": suite.Entry(
+            "clipscore": about.Entry(
                 suite.ALL["clipscore"], {"clip-l/model.safetensors": "ab" * 32}, "float32", None
             ),
         },

@@ -50,7 +50,7 @@ def test_what_people_preferred_has_its_section_and_is_escaped(page):
         provenance=[],
     )
 
-    html = evaluation_page.render(dataclasses.replace(page, studies=[people]))
+    html = evaluation_page.render(dataclasses.replace(page, studies=[survey.section(people)]))
 
     assert "&lt;script&gt;θ&lt;/script&gt; was preferred to base in 100% of the decided" in html
     assert 'href="#studies"' in html

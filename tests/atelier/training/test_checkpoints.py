@@ -62,7 +62,7 @@ def test_a_training_that_goes_on_with_other_kernels_is_told_so(tmp_path, monkeyp
     monkeypatch.undo()
 
     with pytest.warns(
-        UserWarning, match=r"by torch 9 on another .*, here it is torch .*digits"
+        UserWarning, match=r"with torch 9 on another .*, this machine has torch .*digits"
     ):
         step, tensors = checkpoints.newest(tmp_path)
 

@@ -27,7 +27,7 @@ def test_a_run_sees_the_changes_and_the_file_is_as_before(written, tmp_path):
 
     assert seen.cpo.objectives["cpo-s"].omega == 2
     assert seen.cpo.objectives["cpo"].beta == 500
-    assert (seen.sft.training.seed, seen.evaluate.seed, seen.cpo.training.steps) == (7, 7, 9)
+    assert (seen.sft.training.seed, seen.generate.seed, seen.cpo.training.steps) == (7, 7, 9)
     assert seen.sft.training.steps == 4  # shares an anchor with cpo's
     assert (tmp_path / FILE).read_text() == written
 

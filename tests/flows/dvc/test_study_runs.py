@@ -25,7 +25,7 @@ tuning_seed: 7
 tuning_prompts: 2
 reference: theta1
 proposed: cpo-s
-settings: {evaluate.steps: 3}
+settings: {generate.steps: 3}
 methods:
   cpo-s:
     - &cpos {objective: cpo-s, loser_target: mirror-winner, winner: labelled, teacher: sft,
@@ -138,9 +138,9 @@ def ran(monkeypatch, tracked):
 
 def leave(workspace, profile):
     """Write what the stages would."""
-    for folder in (paths.EVALUATE, paths.CPO):
+    for folder in (paths.GENERATE, paths.EVALUATE, paths.REPORT, paths.CPO):
         shutil.rmtree(workspace / folder, ignore_errors=True)
-    plots = workspace / paths.EVALUATE / "plots"
+    plots = workspace / paths.PLOTS
     plots.mkdir(parents=True)
     (plots / "prompts.csv").write_text("prompt,caption\n0,a pond\n1,NA\n")
     (workspace / paths.JUDGED_BY).parent.mkdir(parents=True, exist_ok=True)
@@ -151,7 +151,7 @@ def leave(workspace, profile):
         painters += [f"{other}+npo" for other in entries["npo"]["beside"]]
     metrics = {}
     for place, painter in enumerate(painters):
-        folder = workspace / paths.EVALUATE / "images" / painter
+        folder = workspace / paths.GENERATE / painter
         folder.mkdir(parents=True)
         rows = []
         bad = {"base": 4, "theta1": 3, "cpo": 2, "dpo": 3, "omega-5": 0}.get(painter, 1)
@@ -165,11 +165,11 @@ def leave(workspace, profile):
                 for n, root in enumerate(["colour", "light", "colour", "edges"][:bad])
             ]  # fmt: skip
         text = annotations.lines(rows)
-        file = workspace / paths.EVALUATE / "judgements" / f"{painter}.jsonl"
-        file.parent.mkdir(exist_ok=True)
+        file = workspace / paths.EVALUATE / "judgements" / painter / "judgements.jsonl"
+        file.parent.mkdir(parents=True)
         file.write_text(text)
         metrics[painter] = {"negatives": bad, "fid": 10.0 + place, "kid": 0.01}
-    (workspace / paths.EVALUATE / "metrics.json").write_text(json.dumps(metrics))
+    (workspace / paths.SUITES).write_text(json.dumps(metrics))
     for name in entries:
         folder = workspace / paths.CPO / name
         folder.mkdir(parents=True)
@@ -193,7 +193,7 @@ def test_the_grid_is_tuned_on_validation_and_run_on_test(here, ran, unwritten):
     study_runs.run("study", lambda line: None)
 
     tuning = ran.pop("tuning")
-    assert tuning["evaluate"]["part"] == "validation"
+    assert tuning["generate"]["part"] == "validation"
     assert tuning["cpo"]["training"]["seed"] == 7
     assert len(tuning["cpo"]["objectives"]) == 6
     kinds = {name.rsplit("-", 1)[0] for name in ran}
@@ -208,8 +208,8 @@ def test_the_grid_is_tuned_on_validation_and_run_on_test(here, ran, unwritten):
     }
     assert len(ran) == 2 * len(kinds)
     for name, profile in ran.items():
-        assert profile["evaluate"]["part"] == "test"
-        assert profile["evaluate"]["steps"] == 3  # settings hold for all
+        assert profile["generate"]["part"] == "test"
+        assert profile["generate"]["steps"] == 3  # settings hold for all
         assert profile["sft"]["training"]["seed"] == 0  # one teacher
         assert profile["cpo"]["training"]["seed"] == int(name[-1])
     assert ran["volume50-1"]["split"]["train_share"] == 0.5
@@ -339,8 +339,8 @@ def test_the_document_says_what_was_found_and_what_became_of_each_claim(here, ra
         (lambda v: v.update(tuning_seed=1), "tuning_seed 1 should be none of seeds"),
         (lambda v: v.update(proposed="cpo-z"), "methods has no cpo-z"),
         (
-            lambda v: v.update(settings={"evaluate.stepz": 3}),
-            "study.yaml, settings: 'evaluate.stepz' is not a setting",
+            lambda v: v.update(settings={"generate.stepz": 3}),
+            "study.yaml, settings: 'generate.stepz' is not a setting",
         ),
         (lambda v: v["sweep"].update(values=[-1]), "experiment sweep-0, does not fit"),
     ],

@@ -131,5 +131,5 @@ def test_a_base_is_there_only_where_the_folder_holds_a_model(shelf, tmp_path):
     (other,) = doctor._base()
 
     assert one.state == "missing"
-    assert "base/starter/README.md says how to get one" in one.said
+    assert "base/starter/README.md describes how to get one" in one.said
     assert other.state == "good"

@@ -12,7 +12,18 @@ from tasks.tracking import connection, registry
 def result(fid, gap=None):
     distance = None if fid is None else Distance(fid, 0.0, 9, 9, "starter", 64)
     interval = None if gap is None else Interval((gap[0] + gap[1]) / 2, *gap, 100)
-    return Result(33, None, interval, distance, None, None, None, None, {}, 0.0)
+    return Result(
+        captions=33,
+        attributes=None,
+        difference=interval,
+        second=None,
+        fid=distance,
+        fid_clean=None,
+        diversity=None,
+        nearest=None,
+        scores={},
+        clipped=0.0,
+    )
 
 
 @pytest.mark.parametrize(
@@ -81,7 +92,7 @@ def test_a_theta_that_only_guides_is_not_compared(two, checked_profile):
     }
     values = checked_profile.model_dump()
     values["cpo"]["objectives"]["away"] = npo
-    values["evaluate"]["guidance"] = 2.0
+    values["generate"]["guidance"] = 2.0
     profile = type(checked_profile).model_validate(values)
 
     with pytest.raises(ParamsError, match="theta/1 was trained by npo"):

@@ -106,8 +106,8 @@ def test_a_branch_promotes_all_its_good_poles_and_suppresses_all_its_bad_ones(tr
 def unguided(profile):
     own = profile.cpo.objectives["cpo-s"].model_copy(update={"teacher_guidance": 2.0})
     cpo = profile.cpo.model_copy(update={"objectives": {"cpo-s": own}})
-    guided = profile.evaluate.model_copy(update={"guidance": 3.0})
-    return profile.model_copy(update={"cpo": cpo, "evaluate": guided})
+    guided = profile.generate.model_copy(update={"guidance": 3.0})
+    return profile.model_copy(update={"cpo": cpo, "generate": guided})
 
 
 def test_a_model_with_guidance_inside_is_sampled_without_unless_asked(trained, wish):

@@ -7,11 +7,11 @@ import pytest
 import torch
 import yaml
 
-from atelier import models
 from atelier.config.profile import read_profile
 from atelier.errors import ArtifactError
-from tasks import evaluate
-from tasks.evaluation import batches, generation
+from atelier.models import loading
+from tasks import generate
+from tasks.evaluation import batches, generation, jobs
 from tasks.run import paths
 
 PAINTERS, PROMPTS = 5, 4
@@ -31,11 +31,12 @@ def stage(gallery, notebook):
     profile = read_profile(paths.profile("toy"))  # its objectives in the file's order
 
     def run():
-        shutil.rmtree(paths.EVALUATE, ignore_errors=True)  # as dvc does
-        evaluate.run(profile, notebook)
-        shutil.rmtree(paths.CACHE)  # where the last pictures are kept
-        files = [*paths.EVALUATE.rglob("*.png"), *paths.EVALUATE.rglob("*.json*")]
-        return {file.as_posix(): file.read_bytes() for file in sorted(files)}
+        shutil.rmtree(paths.GENERATE, ignore_errors=True)  # as dvc does
+        generate.run(profile, notebook)
+        files = sorted(paths.GENERATE.rglob("*.*"))
+        made = {file.as_posix(): file.read_bytes() for file in files}
+        shutil.rmtree(paths.GENERATE)  # so that there is something to paint
+        return made
 
     return run
 
@@ -49,20 +50,20 @@ def test_the_stage_makes_of_shards_what_it_makes_alone(stage, monkeypatch):
         painted = sum(batches.take_in(batches.paint(part)) for part in parts)
         assert painted == sum(part.pictures for part in parts) == PAINTERS * PROMPTS
         with monkeypatch.context() as patch:
-            patch.setattr(models, "load", lambda params: pytest.fail("it loads the painter"))
+            patch.setattr(loading, "load", lambda params: pytest.fail("it loads the painter"))
             assert stage() == alone
-    assert sum(name.startswith("artifacts/evaluate/images/") for name in alone) == 20
+    assert sum(name.endswith(".png") for name in alone) == 20
 
 
 def test_shards_hold_whole_batches_and_each_has_some_of_every_painter(gallery):
     parts = batches.plan(2)
 
-    asked = [(one.painter, one.start) for part in parts for one in part.batches]
-    names = [one.name for one in generation.of(gallery).compared]
-    assert gallery.evaluate.batch_images == 2
+    asked = [(one.candidate, one.start) for part in parts for one in part.batches]
+    names = [one.name for one in jobs.of(gallery).candidates]
+    assert gallery.generate.batch_images == 2
     assert sorted(asked) == sorted((name, start) for name in names for start in (0, 2))
     assert [(part.name, part.pictures) for part in parts] == [("1/2", 10), ("2/2", 10)]
-    assert {one.painter for one in parts[0].batches} == set(names)
+    assert {one.candidate for one in parts[0].batches} == set(names)
 
 
 def test_a_lost_shard_is_planned_again_and_the_stage_does_what_no_worker_did(stage):
@@ -106,7 +107,7 @@ def test_a_worker_says_how_its_clone_differs(gallery, profile, monkeypatch):
         batches.paint(part)
     (again,) = batches.plan(1)
     switched = yaml.safe_load(paths.profile("toy").read_text())
-    switched["evaluate"]["steps"] += 1
+    switched["generate"]["steps"] += 1
     paths.profile("toy").write_text(yaml.safe_dump(switched))
     with pytest.raises(ArtifactError, match="other settings, weights or captions"):
         batches.paint(again)

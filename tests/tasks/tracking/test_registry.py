@@ -37,9 +37,9 @@ def track_with_dvc():
     outs = {
         "sft": [f"artifacts/sft/{registry.LORA}"],
         "cpo": ["artifacts/cpo"],
-        "evaluate": ["artifacts/evaluate/metrics.json"],
+        "report": ["artifacts/report/metrics.json"],
     }
-    deps = {"evaluate": [*outs["sft"], *outs["cpo"]]}
+    deps = {"report": [*outs["sft"], *outs["cpo"]]}
     stages = {
         name: {"cmd": "true", "outs": outs[name], "deps": deps.get(name, [])} for name in outs
     }
@@ -57,11 +57,11 @@ def train(theta1="one", **thetas):
     dvc("commit", "-f", "sft", "cpo")
 
 
-def evaluate(**changes):
+def report(**changes):
     suites = {**SUITES, **{name.replace("_", "-"): row for name, row in changes.items()}}
-    paths.EVALUATE.mkdir(parents=True, exist_ok=True)
-    (paths.EVALUATE / "metrics.json").write_text(json.dumps(suites))
-    dvc("commit", "-f", "evaluate")
+    paths.REPORT.mkdir(parents=True, exist_ok=True)
+    paths.SUITES.write_text(json.dumps(suites))
+    dvc("commit", "-f", "report")
 
 
 def versions(name):
@@ -82,7 +82,7 @@ def trained(workspace, mlflow_folder):
 
 
 def test_the_registry_follows_dvc_lock_there_and_back(trained, workspace, capsys):
-    evaluate()
+    report()
     registry.run()
 
     assert versions(THETA1) == [(1, "theta1")]
@@ -104,7 +104,7 @@ def test_the_registry_follows_dvc_lock_there_and_back(trained, workspace, capsys
     assert versions(THETA)[2:] == [(3, "cpo-s")]
     assert "negatives" not in connection.client().get_model_version(THETA, "3").tags
 
-    evaluate(cpo_s={"negatives": 1.2, "fid": 3.5})
+    report(cpo_s={"negatives": 1.2, "fid": 3.5})
     registry.run()
     assert champion() == 3
 
@@ -128,7 +128,7 @@ def test_lineage_can_be_walked_both_ways(trained):
 
 
 def test_headlines_are_on_the_version_and_the_suite_on_the_model(trained):
-    evaluate()
+    report()
     registry.run()
     registry.run()
 
@@ -145,18 +145,18 @@ def test_headlines_are_on_the_version_and_the_suite_on_the_model(trained):
 
 
 def test_without_a_theta_that_keeps_the_pictures_there_is_no_champion(trained, capsys):
-    evaluate()
+    report()
     registry.run()
-    evaluate(cpo_s={"negatives": 0.5, "fid": 9.5})
+    report(cpo_s={"negatives": 0.5, "fid": 9.5})
     registry.run()
 
     assert "there is no champion" in capsys.readouterr().out
     assert "champion" not in connection.client().get_registered_model(THETA).aliases
 
 
-def test_evaluate_itself_registers_before_dvc_knows_its_results(trained):
-    paths.EVALUATE.mkdir(parents=True)
-    (paths.EVALUATE / "metrics.json").write_text(json.dumps(SUITES))
+def test_the_stage_itself_registers_before_dvc_knows_its_results(trained):
+    paths.REPORT.mkdir(parents=True)
+    paths.SUITES.write_text(json.dumps(SUITES))
 
     registry.run()
     assert "champion" not in connection.client().get_registered_model(THETA).aliases
@@ -183,7 +183,7 @@ def test_versions_of_one_stage_are_compared_by_their_own_runs(workspace, mlflow_
             with tracked.part(name, {"omega": omega}, paths.CPO / name) as own:
                 train(**{name.replace("-", "_"): name})
                 own.metrics({"drift": 0.25 if omega is None else 0.5})
-    evaluate()
+    report()
 
     registry.run()
 
@@ -278,9 +278,9 @@ def test_a_registered_model_paints_what_its_weights_paint(
                 painter,
                 prompts,
                 seeds,
-                sampling.Sampling(studio.evaluate.steps, studio.evaluate.guidance),
+                sampling.Sampling(studio.generate.steps, studio.generate.guidance),
                 pixels=studio.model.pixels,
-                batch_images=studio.evaluate.batch_images,
+                batch_images=studio.generate.batch_images,
                 report=silent,
             )
         )
@@ -288,11 +288,11 @@ def test_a_registered_model_paints_what_its_weights_paint(
     if learns == "full":  # as if guidance had been inside the targets: it is painted without
         values = yaml.safe_load((paths.PARAMS / "toy.yaml").read_text())
         values["cpo"]["objectives"]["cpo-s"]["teacher_guidance"] = 2.0
-        values["evaluate"]["guidance"] = 3.0
+        values["generate"]["guidance"] = 3.0
         (paths.PARAMS / "toy.yaml").write_text(yaml.safe_dump(values))
     registry.run()
     (number,) = [n for n, painter in versions("atelier-toy-theta") if painter == "cpo-s"]
-    version = mlflow_runs.client().get_model_version("atelier-toy-theta", number)
+    version = connection.client().get_model_version("atelier-toy-theta", number)
     *_, guided = registry.fetch(f"models:/atelier-toy-theta/{number}")
     assert guided == (learns == "lora") == ("sampled_without_guidance" not in version.tags)
     model = mlflow.pyfunc.load_model(f"models:/atelier-toy-theta/{number}")
@@ -331,7 +331,7 @@ def test_a_version_holds_its_model_card_and_says_what_was_not_measured(trained):
     (paths.CARDS / "cpo-s/README.md").write_text("# a card")
     suite = {"fid": {"available": True}, "pickscore": {"available": False}}
     paths.SUITE.write_text(json.dumps(suite))
-    evaluate()
+    report()
 
     registry.run()
 
@@ -360,7 +360,7 @@ def card_of(name, number):
 
 
 def test_a_card_that_comes_later_or_changes_is_put_beside_the_weights(trained):
-    evaluate()
+    report()
     registry.run()
     assert card_of(THETA, 2) == (None, "cpo-s: #A_neg 1.50, FID 3.00")
 

@@ -13,7 +13,7 @@ tuning_seed: 7
 tuning_prompts: 2
 reference: theta1
 proposed: cpo-s
-settings: {evaluate.steps: 3, evaluate.prompts: 3}
+settings: {generate.steps: 3, generate.prompts: 3}
 methods:
   cpo-s:
     - &cpos {objective: cpo-s, loser_target: mirror-winner, winner: labelled, teacher: sft,

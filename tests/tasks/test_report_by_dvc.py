@@ -1,4 +1,4 @@
-"""What ``dvc metrics`` and ``dvc plots`` say of an evaluation: the report's own numbers."""
+"""What ``dvc metrics`` and ``dvc plots`` say of a report: its own numbers."""
 
 import json
 import re
@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tasks.evaluation import results
 from tasks.run import paths
 
 DVC_YAML = Path(__file__).parents[2] / "dvc.yaml"
@@ -31,12 +30,12 @@ def git(*words):
 
 def evaluated(metrics):
     """Leave the files behind that dvc.yaml reads."""
-    paths.EVALUATE.mkdir(parents=True, exist_ok=True)
-    results.METRICS.write_text(json.dumps(metrics))
-    results.PLOTS.mkdir(exist_ok=True)
+    paths.REPORT.mkdir(parents=True, exist_ok=True)
+    paths.SUITES.write_text(json.dumps(metrics))
+    paths.PLOTS.mkdir(exist_ok=True)
     rows = [f"{name},{row['negatives']}" for name, row in metrics.items()]
-    (results.PLOTS / "negatives.csv").write_text("\n".join(["painter,negatives", *rows]) + "\n")
-    (results.PLOTS / "criteria.csv").write_text("painter,criterion,negatives\nbase,a,0.5\n")
+    (paths.PLOTS / "negatives.csv").write_text("\n".join(["painter,negatives", *rows]) + "\n")
+    (paths.PLOTS / "criteria.csv").write_text("painter,criterion,negatives\nbase,a,0.5\n")
 
 
 @pytest.mark.slow
@@ -48,10 +47,10 @@ def test_dvc_shows_and_compares_the_numbers_of_the_files(tmp_path, monkeypatch):
     ours = [plot for plot in whole["plots"] if "negatives.csv" in str(plot)]
     stage = {
         "cmd": "true",
-        "outs": [results.PLOTS.as_posix()],
-        "metrics": [results.METRICS.as_posix()],
+        "outs": [paths.PLOTS.as_posix()],
+        "metrics": [paths.SUITES.as_posix()],
     }
-    Path("dvc.yaml").write_text(yaml.safe_dump({"stages": {"evaluate": stage}, "plots": ours}))
+    Path("dvc.yaml").write_text(yaml.safe_dump({"stages": {"report": stage}, "plots": ours}))
     for metrics in (BEFORE, AFTER):
         evaluated(metrics)
         dvc("commit", "-f", "-q")
@@ -61,7 +60,7 @@ def test_dvc_shows_and_compares_the_numbers_of_the_files(tmp_path, monkeypatch):
     change = json.loads(dvc("metrics", "diff", "HEAD~1", "HEAD", "--json"))
     shown = json.loads(dvc("plots", "diff", "HEAD~1", "HEAD", "--json", "--split"))
 
-    row = change[results.METRICS.as_posix()]
+    row = change[paths.SUITES.as_posix()]
     assert row["cpo-s.negatives"] == {"old": 1.5, "new": 1.25, "diff": -0.25}
     assert row["cpo-s.fid"]["diff"] == 0.5
     drawn = json.dumps(shown)

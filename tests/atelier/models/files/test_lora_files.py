@@ -9,7 +9,8 @@ import torch
 from safetensors import safe_open
 
 from atelier.errors import ArtifactError
-from atelier.models import adapters, export, lora_files, weight_files
+from atelier.models import adapters, export
+from atelier.models.files import lora_files, weight_files
 
 EVERYWHERE = "all-linear"
 

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from atelier.errors import ArtifactError
 from atelier.models.denoiser import quiet
-from atelier.models.weight_files import ADAPTER_CONFIG
+from atelier.models.files.weight_files import ADAPTER_CONFIG
 from atelier.reading import UnreadableError, json_values, short
 
 _METADATA = "lora_adapter_metadata"  # diffusers' name for peft's config in the file's header

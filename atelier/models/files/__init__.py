@@ -1,0 +1,1 @@
+"""Files of LoRA weights: those of other trainers, and weights that a person brings."""
