@@ -10,7 +10,6 @@ the result, up to the order of sums.
 """
 
 import contextlib
-import hashlib
 import itertools
 import math
 from collections.abc import Iterator, Mapping
@@ -25,6 +24,7 @@ from atelier.config.training import Times, Training
 from atelier.errors import ArtifactError, DivergedError
 from atelier.reporting import Report
 from atelier.training import checkpoints, optimizers
+from atelier.training.randomness import generator as generator
 from atelier.training.ranks import ALONE, Ranks
 
 WHOLE = slice(None)
@@ -275,12 +275,6 @@ class _State:
         kept = {name: type(value)(tensors[f"scaler {name}"]) for name, value in now.items()}
         if kept:
             self.scaler.load_state_dict(kept)
-
-
-def generator(seed: int, step: int, purpose: str) -> torch.Generator:
-    """Return a generator that depends on nothing but its arguments."""
-    digest = hashlib.blake2b(f"{seed} {step} {purpose}".encode(), digest_size=8).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)
 
 
 def batch_rows(images: int, batch: int, step: int, seed: int) -> Tensor:

@@ -10,7 +10,7 @@ from atelier.criteria import captions
 from atelier.criteria.annotations import Record
 from atelier.criteria.tree import Tree
 from atelier.models.denoiser import Denoiser
-from atelier.training.loop import generator
+from atelier.training.randomness import generator
 
 if TYPE_CHECKING:
     from atelier.objectives.objective import Winner
