@@ -68,7 +68,7 @@ def _step(objective: NFT, setup: Setup) -> Step:
 
     painter, corpus, params = setup.painter, setup.corpus, setup.params
     assert setup.negatives is not None  # the stage sees to it
-    _, group = corpus.rows["caption"][:, 0].unique(return_inverse=True)
+    _, group = torch.unique(corpus.rows["caption"][:, 0], return_inverse=True)
     every = optimality(advantages(-setup.negatives, group), clip=objective.clip)
     states: dict[str, State] = {"sft": setup.teacher, "base": None}
     old_state, reference_state = states[objective.old], objective.reference_state(setup)

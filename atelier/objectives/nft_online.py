@@ -137,7 +137,7 @@ def _painted(objective: NFTOnline, setup: Setup, number: int) -> _Round:
     painter, corpus, judge = setup.painter, setup.corpus, setup.judge
     assert judge is not None  # the stage sees to it
     source = generator(setup.params.seed, number, "round")
-    distinct = corpus.rows["caption"].unique()
+    distinct = torch.unique(corpus.rows["caption"])
     chosen = distinct[torch.randperm(len(distinct), generator=source)[: objective.captions]]
     prompts = chosen.repeat_interleave(objective.group)
     seeds = torch.randint(2**31, (len(prompts),), generator=source).tolist()

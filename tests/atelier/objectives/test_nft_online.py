@@ -20,12 +20,12 @@ def setup_of(painter, corpus, training, judge=darkness):
     return Setup(painter, corpus, training, "theta1", "theta", 0, judge=judge)
 
 
-def fitted(painter, setup, folder, report=lambda step, values: None):
+def fitted(painter, setup, folder, report=lambda step, values: None, objective=ONLINE):
     with adapters.learning(painter.network, "theta"):
         return loop.fit(
             adapters.weights(painter.network, "theta"),
-            ONLINE.step(setup),
-            learning_rate=ONLINE.learning_rate,
+            objective.step(setup),
+            learning_rate=objective.learning_rate,
             params=setup.params,
             folder=folder,
             report=report,
@@ -96,19 +96,22 @@ def test_what_is_painted_is_the_old_policys(pair, corpus, training):
     assert not torch.allclose(first, moved, atol=1e-3)
 
 
-@pytest.mark.parametrize("family", ["flux", "sdxl-epsilon"])
+@pytest.mark.parametrize("family", ["flux"])
 def test_the_policy_comes_to_paint_what_is_rewarded(pair, corpus, training, tmp_path):
     training = training.model_copy(
-        update={"steps": 36, "batch_images": 6, "ema_decay": None, "report_steps": 1}
+        update={"steps": 72, "batch_images": 8, "ema_decay": None, "report_steps": 6}
     )
+    larger = {"group": 32, "clip": 1, "round_steps": 6, "learning_rate": 0.03}
     reports = []
 
     fitted(
         pair, setup_of(pair, corpus, training), tmp_path,
-        lambda step, values: reports.append(values["negatives"]),
+        lambda step, values: reports.append(values["negatives"]) if values else None,
+        ONLINE.model_copy(update=larger),
     )  # fmt: skip
 
-    assert sum(reports[-9:]) < sum(reports[:9])
+    # Pictures of a round differ by about 1% of their darkness.
+    assert sum(reports[-3:]) < 0.99 * sum(reports[:3])
 
 
 class KilledError(Exception):
