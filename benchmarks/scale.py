@@ -240,7 +240,7 @@ def _profile() -> dict[str, Any]:
         "recorded": ["labels/judgements.jsonl"],
         "smallest_side_pixels": _SIDE,
     }
-    values["split"]["near_duplicate_bits"] = 12
+    values["split"]["near_duplicate_bits"] = 36
     values["evaluate"]["metrics"] = ["fid", "kid", "vendi", "memorisation"]
     return values
 

@@ -11,7 +11,7 @@ from atelier.criteria import tree
 from atelier.models import adapters, loading
 from atelier.models.denoiser import Denoiser
 from atelier.objectives.objective import Setup
-from atelier.training import drift, loop, ranks
+from atelier.training import drift, ranks
 from atelier.training.corpus import Corpus
 from atelier.training.ranks import Ranks
 from tasks.run import kept, paths, progress, resume, split_parts
@@ -64,14 +64,17 @@ def run(profile: Profile, tracked: StageRun) -> None:
             corpus, counts = materials.contrasted(name, contrasts, encoded, records, criteria)
         if paired is not None and objective.needs_pairs:
             pairs, counts = materials.of_one_size(paired, encoded)
+        adapters.add(painter.network, name, params.lora, seed=params.training.seed)
+        if objective.init == "sft":
+            adapters.copy(painter.network, _TEACHER, name)
         setup = Setup(
             painter, corpus, params.training, _TEACHER, name, params.caption_dropout,
             pairs=pairs, judge=judge,
-            advantages=materials.advantages(records) if objective.needs_advantages else None,
+            negatives=materials.negatives(records),
         )  # fmt: skip
         with tracked.part(name, registry.trained_by(name, profile), paths.CPO / name) as own:
             metrics = _align(
-                name, objective, objective.step(setup), painter, encoded, profile, own,
+                name, objective, setup, painter, encoded, profile, own,
                 together, grids, work=resume.folder(f"cpo-{name}", made_of[name]),
             )  # fmt: skip
             metrics |= prompts.tally() | counts
@@ -106,7 +109,7 @@ def _without_kept(
 def _align(
     name: str,
     objective: Objective,
-    step: loop.Step,
+    setup: Setup,
     painter: Denoiser,
     encoded: Corpus,
     profile: Profile,
@@ -118,20 +121,18 @@ def _align(
 ) -> dict[str, float]:
     """Train one θ, or take the rest of its way; return what the monitor said last."""
     params = profile.cpo
-    adapters.add(painter.network, name, params.lora, seed=params.training.seed)
-    if objective.init == "sft":
-        adapters.copy(painter.network, _TEACHER, name)
     with adapters.learning(painter.network, name):
         curve = trainer.teach(
             name,
             painter,
             adapters.weights(painter.network, name),
-            step,
+            objective.step(setup),
             learning_rate=objective.learning_rate,
             params=params.training,
             work=work,
             tracked=tracked,
             ranks=together,
+            beside=setup.state,
             look=lambda done: grids.look(
                 name,
                 encoded,

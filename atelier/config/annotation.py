@@ -10,6 +10,7 @@ from atelier.config.fields import (
     Count,
     Fraction,
     Inside,
+    Integer,
     NonNegative,
     Params,
     Positive,
@@ -150,9 +151,8 @@ class SplitParams(Params):
     train: Fraction
     validation: Fraction
     test: Fraction
-    near_duplicate_bits: (
-        Whole | None
-    )  # pHash distance (of 256) up to which two are one; null: off
+    # Distance of perceptual hashes (of 256 bits) up to which two pictures are copies; null: off
+    near_duplicate_bits: Annotated[Integer, Field(ge=0, le=64)] | None
     train_share: Annotated[Real, Field(gt=0, le=1)]  # of the training part that is used
     salt: str  # another word gives another split
 

@@ -18,12 +18,14 @@ from atelier.objectives.ddspo import DDSPO
 from atelier.objectives.dpo import DPO
 from atelier.objectives.mapo import MaPO
 from atelier.objectives.nft import NFT
+from atelier.objectives.nft_online import NFTOnline
 from atelier.objectives.npo import NPO
 from atelier.objectives.sdpo import SDPO
 from atelier.objectives.spo_measured import SPO
 
 Objective = Annotated[
-    CPO | CPOS | DDSPO | DPO | NPO | NFT | MaPO | SDPO | SPO, Field(discriminator="objective")
+    CPO | CPOS | DDSPO | DPO | NPO | NFT | NFTOnline | MaPO | SDPO | SPO,
+    Field(discriminator="objective"),
 ]
 
 

@@ -115,11 +115,16 @@ class Agreement:
         """
         return self.kappa_within(0.0)
 
-    def kappa_within(self, half: float) -> tuple[float, float]:
-        """Return ``kappa_interval``, with ``half`` of its width where that is more."""
+    def kappa_within(self, half: float, weight: float = 1.0) -> tuple[float, float]:
+        """Return ``kappa_interval``, with ``half`` of its width where that is more.
+
+        Args:
+            half: From the variance between units of several images.
+            weight: What an image counts, below 1 where images repeat each other.
+        """
         if math.isnan(self.kappa):
             return -1.0, 1.0
-        table = self.table + HALF
+        table = weight * self.table + HALF
         value, slopes = kappa(table)
         shares = table / table.sum()
         variance = (shares * slopes**2).sum() - (shares * slopes).sum() ** 2

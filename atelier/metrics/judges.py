@@ -1,7 +1,7 @@
 """Agreement of two judges on painted pictures, criterion by criterion.
 
-``#A_neg`` is what one annotator finds. Where an independent judge finds the same faults in the
-same pictures, it is worth more than where the two agree by chance alone.
+``#A_neg`` counts what one annotator finds. The agreement with an independent judge on the same
+pictures shows for which criteria that count can be trusted.
 """
 
 import math
@@ -77,5 +77,8 @@ def _kappa(
     rows, columns = np.array(cells).T
     moves = slopes[rows, columns]
     parts = statistics.parts((moves - moves.mean()) / len(moves), captions)
-    low, high = counts.kappa_within(math.sqrt(statistics.squared_margin(parts)))
+    half = math.sqrt(statistics.squared_margin(parts))
+    # Where captions do not differ at all, each counts as one picture.
+    weight = 1.0 if half else statistics.units(parts) / len(cells)
+    low, high = counts.kappa_within(half, weight)
     return Interval(counts.kappa, low, high, len(cells))

@@ -22,7 +22,7 @@ import torch
 from peft import LoraConfig
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import get_peft_model_state_dict
-from torch import nn
+from torch import Tensor, nn
 
 from atelier import atomic, checksums
 from atelier.config.training import Learns
@@ -454,6 +454,33 @@ def _in_place(network: Any, shares: Mapping[str, float]) -> Iterator[None]:
         full.put(before)
         for parameter, flag in trainable:
             parameter.requires_grad_(flag)
+
+
+@contextlib.contextmanager
+def resting(network: Any) -> Iterator[None]:
+    """Inside, no dropout is on."""
+    learning = [module for module in network.modules() if module.training]
+    network.eval()
+    try:
+        yield
+    finally:
+        for module in learning:
+            module.training = True
+
+
+@contextlib.contextmanager
+def standing_in(
+    parameters: Mapping[str, nn.Parameter], values: Mapping[str, Tensor]
+) -> Iterator[None]:
+    """Inside, the parameters have these values; use it without gradients."""
+    own = {name: parameter.data for name, parameter in parameters.items()}
+    try:
+        for name, parameter in parameters.items():
+            parameter.data = values[name]
+        yield
+    finally:
+        for name, parameter in parameters.items():
+            parameter.data = own[name]
 
 
 @contextlib.contextmanager

@@ -1,9 +1,10 @@
-"""DiffusionNFT on judged paintings: one policy contrasted with its older self, by a reward."""
+"""DiffusionNFT on judged paintings: a policy and its older self, contrasted by a reward."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 from atelier.config.fields import NonNegative, Positive
 from atelier.objectives.objective import ObjectiveParams, Origin, Setup
@@ -13,21 +14,29 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from atelier.models.adapters import State
+    from atelier.models.processes import Process
     from atelier.training.loop import Step
 
-_LEAST_ERROR = 1e-5  # of the pictures that L+ and L- divide by
+_LEAST_ERROR = 1e-5  # of the clean latents, by whose error L+ and L- are divided
 
 
-class NFT(ObjectiveParams):
-    """DiffusionNFT, offline: pictures are the training paintings, the old policy stays."""
+class Contrasting(ObjectiveParams):
+    """What DiffusionNFT asks for, offline and online."""
 
-    needs_advantages: ClassVar[bool] = True
-
-    objective: Literal["nft"]
-    old: Origin  # the old policy, which the new one is contrasted with
     beta: Positive  # how far the implicit policies reach to both sides; 1 or 0.1 in the source
     clip: Positive  # A_max, of advantages in deviations; 5 in the source
     anchor: NonNegative  # kappa, of the distance to the reference; 0.0001 in the source
+
+    def sampled_without_guidance(self) -> bool:
+        """Return True, as published: the learned direction takes the place of guidance."""
+        return True
+
+
+class NFT(Contrasting):
+    """DiffusionNFT, offline: pictures are the training paintings, the old policy stays."""
+
+    objective: Literal["nft"]
+    old: Origin  # the old policy, with which the new one is contrasted
 
     def title(self) -> str:
         """Return its name and strength."""
@@ -40,16 +49,12 @@ class NFT(ObjectiveParams):
         """Return how it departs from its usual form, in words that tables show."""
         return [*super().details(), *(["old policy: θ1"] if self.old == "sft" else [])]
 
-    def sampled_without_guidance(self) -> bool:
-        """Return True, as published: the learned direction takes the place of guidance."""
-        return True
-
     def step(self, setup: Setup) -> Step:
-        """Return the step: policy and old policy meet the same painting at one noise and time.
+        """Return the step: both policies predict one noised painting, at one time.
 
         Ours, where the source paints with the old policy, asks a reward, and lets the old
-        policy follow the new one: a painting of the training part is as good as its caption's
-        others have more negatives.
+        policy follow the new one: a painting of the training part has an advantage where its
+        caption's other paintings have more negatives.
         """
         return _step(self, setup)
 
@@ -62,8 +67,9 @@ def _step(objective: NFT, setup: Setup) -> Step:
     from atelier.training.loop import WHOLE
 
     painter, corpus, params = setup.painter, setup.corpus, setup.params
-    assert setup.advantages is not None  # the stage sees to it
-    every = optimality(setup.advantages, clip=objective.clip)
+    assert setup.negatives is not None  # the stage sees to it
+    _, group = torch.unique(corpus.rows["caption"][:, 0], return_inverse=True)
+    every = optimality(advantages(-setup.negatives, group), clip=objective.clip)
     states: dict[str, State] = {"sft": setup.teacher, "base": None}
     old_state, reference_state = states[objective.old], objective.reference_state(setup)
 
@@ -84,40 +90,89 @@ def _step(objective: NFT, setup: Setup) -> Step:
                 with use(painter.network, reference_state):
                     reference = painter.predict(noisy, time, condition)
         policy = painter.predict(noisy, time, condition)
-        good = every[rows].to(policy)
+        met = Met(clean, noise, noisy, time, every[rows].to(policy))
+        return met.loss(objective, painter.process, policy, old, reference, measure=measure)
+
+    return step_loss
+
+
+@dataclass(frozen=True)
+class Met:
+    """Pictures that policy and old policy meet in a step.
+
+    Attributes:
+        clean: ``x_0``, ``[B, ...]``.
+        noise: ``[B, ...]``.
+        noisy: ``x_t``, ``[B, ...]``.
+        time: ``[B]``.
+        good: ``r``, how likely each is a good one, ``[B]``.
+    """
+
+    clean: Tensor
+    noise: Tensor
+    noisy: Tensor
+    time: Tensor
+    good: Tensor
+
+    def loss(
+        self,
+        objective: Contrasting,
+        process: Process,
+        policy: Tensor,
+        old: Tensor,
+        reference: Tensor,
+        *,
+        measure: bool,
+    ) -> tuple[Tensor, Mapping[str, float]]:
+        """Return the mean loss of three predictions ``[B, ...]``, and values to report."""
         contrast = nft(
-            painter.process.denoised(noisy, policy, time),
-            painter.process.denoised(noisy, old, time),
-            clean,
-            good,
+            process.denoised(self.noisy, policy, self.time),
+            process.denoised(self.noisy, old, self.time),
+            self.clean,
+            self.good,
             beta=objective.beta,
         )
         apart = denoising_error(policy, reference)
         loss = (objective.clip * contrast + objective.anchor * apart).mean()
         if not measure:
             return loss, {}
-        with torch.no_grad():
-            target = painter.process.target(clean, noise, time)
-            aim = fixed_point(old, target, good, beta=objective.beta)
-            error, before = denoising_error(policy, target), denoising_error(old, target)
-            values = {
-                "win_error": error,
-                "win_error_reference": before,
-                "aim_error": denoising_error(policy, aim),
-                "aim_error_reference": denoising_error(old, aim),
-                "accuracy": ((error < before) == (good > 0.5)).float(),
-                "drift": apart.sqrt(),
-            }
+        now = policy.detach()
+        target = process.target(self.clean, self.noise, self.time)
+        aim = fixed_point(old, target, self.good, beta=objective.beta)
+        error, before = denoising_error(now, target), denoising_error(old, target)
+        values = {
+            "win_error": error,
+            "win_error_reference": before,
+            "aim_error": denoising_error(now, aim),
+            "aim_error_reference": denoising_error(old, aim),
+            "accuracy": ((error < before) == (self.good > 0.5)).float(),
+            "drift": apart.detach().sqrt(),
+        }
         return loss, {name: value.mean().item() for name, value in values.items()}
 
-    return step_loss
+
+def advantages(rewards: Tensor, group: Tensor) -> Tensor:
+    """Return ``A``, how much better each picture is than its group, in deviations, ``[N]``.
+
+    The reward less the mean of the group, or of all where a group has one picture (ours),
+    divided by the deviation over all (exact). Zeros where all are alike.
+
+    Args:
+        rewards: Of each picture, ``[N]``.
+        group: Which pictures have one caption, long ``[N]``.
+    """
+    rewards = rewards.double()
+    counts = group.bincount()
+    means = (group.bincount(rewards) / counts.clamp(min=1))[group]
+    apart = rewards - means.where(counts[group] > 1, rewards.mean())
+    return (apart / rewards.std(correction=0).clamp(min=1e-8)).float()
 
 
 def optimality(advantages: Tensor, *, clip: float) -> Tensor:
     """Return ``r = clip(A / A_max, -1, 1) / 2 + 1/2``, how likely a picture is a good one.
 
     Args:
-        advantages: ``A``, in deviations from what the caption's pictures have, ``[N]``.
+        advantages: ``A``, ``[N]``.
         clip: ``A_max``, > 0.
     """
     return (advantages / clip).clamp(-1, 1) / 2 + 0.5
@@ -143,9 +198,10 @@ def nft(
     ``x = x_t - t v`` are the clean latents that velocities imply; that other processes use
     their own clean latents is ours).
 
-    Without ``w`` and in predictions this is ``beta^2 ||v_theta - aim||^2`` and a constant, with
-    the ``aim`` of ``fixed_point``; with ``beta`` = 1 it is r times CPO-S's mirror-reference,
-    with one target for winner and loser, the old policy as reference and omega = (1 - r)/r.
+    Without ``w`` and in predictions this is ``beta^2 ||v_theta - aim||^2 / beta`` and a
+    constant, with the ``aim`` of ``fixed_point``; with ``beta`` = 1 it is r times CPO-S's
+    mirror-reference, with one target for winner and loser, the old policy as reference and
+    omega = (1 - r)/r.
 
     Args:
         policy: ``x_theta``, clean latents that the policy implies, ``[B, ...]``.

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
@@ -55,8 +55,9 @@ class Setup:
         pairs: Which image wins against which, for objectives that need pairs.
         judge: What counts the faults of a picture, for objectives that need a judge; the
             codec is in memory then.
-        advantages: How much better each image is than its caption's others, in deviations,
-            ``[N]``, for objectives that need it.
+        negatives: How many bad poles each image was judged to have, ``[N]``.
+        state: Tensors beside the weights that a step changes in place, by name; checkpoints
+            hold them, too.
     """
 
     painter: Denoiser
@@ -67,7 +68,8 @@ class Setup:
     caption_dropout: float
     pairs: Pairs | None = None
     judge: Judge | None = None
-    advantages: Tensor | None = None
+    negatives: Tensor | None = None
+    state: dict[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,6 @@ class ObjectiveParams(Params, ABC):
 
     needs_pairs: ClassVar[bool] = False  # of pictures
     needs_judge: ClassVar[bool] = False  # of what the policy is about to paint
-    needs_advantages: ClassVar[bool] = False  # of images, by their judgements
 
     learning_rate: Positive
     init: Origin = "base"  # where θ begins; sft: as a copy of θ1's weights

@@ -54,6 +54,7 @@ def fit(
     folder: Path,
     report: Report,
     ranks: Ranks = ALONE,
+    beside: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Tensor]:
     """Train ``parameters`` in place, going on from the newest checkpoint in ``folder``.
 
@@ -66,6 +67,7 @@ def fit(
             processes.
         report: Receives the steps done and, every ``report_steps``, the values.
         ranks: The processes that train together; the first one writes the checkpoints.
+        beside: Tensors that the step changes in place, by name; checkpoints hold them, too.
 
     Returns:
         The trained weights by name: their moving average where ``ema_decay`` is set.
@@ -76,7 +78,7 @@ def fit(
         DiskError: A checkpoint cannot be written; the ones before it are kept.
         ArtifactError: The processes see different checkpoints.
     """
-    state = _State(parameters, params, ranks)
+    state = _State(parameters, params, ranks, beside or {})
     done = state.resume(folder)
     for step in range(done, params.steps):
         measure = (step + 1) % params.report_steps == 0 or step + 1 == params.steps
@@ -111,9 +113,14 @@ class _State:
     """Parameters, optimizer, scaler and moving averages: all that a checkpoint holds."""
 
     def __init__(
-        self, parameters: Mapping[str, nn.Parameter], params: Training, ranks: Ranks
+        self,
+        parameters: Mapping[str, nn.Parameter],
+        params: Training,
+        ranks: Ranks,
+        beside: Mapping[str, Tensor],
     ) -> None:
         self.parameters = dict(parameters)
+        self.beside = beside
         self.params = params
         self.ranks = ranks
         self.steps = 0
@@ -229,6 +236,8 @@ class _State:
                 found[f"optimizer {key} {name}"] = tensor
         for name, tensor in self.average.items():
             found[f"average {name}"] = tensor
+        for name, tensor in self.beside.items():
+            found[f"beside {name}"] = tensor
         return found
 
     def resume(self, folder: Path) -> int:
@@ -257,6 +266,8 @@ class _State:
             optimizers.restore(self.optimizer, parameter, moments[name])
             if name in self.average:
                 self.average[name].copy_(tensors[f"average {name}"])
+        for name, tensor in self.beside.items():
+            tensor.copy_(tensors[f"beside {name}"])
         return self.steps
 
     def _resume_scaler(self, tensors: Mapping[str, Tensor]) -> None:

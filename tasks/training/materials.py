@@ -110,20 +110,9 @@ def of_one_size(found: Paired, encoded: Corpus) -> tuple[Pairs, dict[str, float]
     return made, found.counts | {"pairs_of_two_sizes": float((~same).sum())}
 
 
-def advantages(records: Sequence[Record]) -> torch.Tensor:
-    """Return how much better each image is than the others of its caption, ``[N]``.
-
-    The reward is less by 1 for each negative attribute. From it goes the mean over the images
-    of the same caption, or over all where a caption has one image; the rest is divided by the
-    deviation over all images. Zeros where all images are alike.
-    """
-    rewards = torch.tensor([-len(record.negative) for record in records]).double()
-    numbers = {caption: n for n, caption in enumerate(record.caption for record in records)}
-    group = torch.tensor([numbers[record.caption] for record in records])
-    counts = torch.bincount(group)
-    means = (torch.bincount(group, rewards) / counts.clamp(min=1))[group]
-    apart = rewards - means.where(counts[group] > 1, rewards.mean())
-    return (apart / rewards.std(correction=0).clamp(min=1e-8)).float()
+def negatives(records: Sequence[Record]) -> torch.Tensor:
+    """Return how many bad poles each image was judged to have, long ``[N]``."""
+    return torch.tensor([len(record.negative) for record in records])
 
 
 def contrasted(

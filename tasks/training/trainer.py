@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from atelier.config.model import ModelParams
 from atelier.config.training import Learns, Training
@@ -66,6 +66,7 @@ def teach(
     work: Path,
     tracked: StageRun,
     ranks: Ranks,
+    beside: Mapping[str, Tensor] | None = None,
     look: Callable[[int], None] | None = None,
 ) -> Curve:
     """Train, or take the rest of an interrupted way; the painter then has what was learned.
@@ -80,6 +81,7 @@ def teach(
         work: Where checkpoints and curve lie meanwhile.
         tracked: The stage's run.
         ranks: The processes that train together.
+        beside: Tensors that the step changes in place, which checkpoints hold, too.
         look: Told the steps done, while the weights are those; on the first process, or on
             all where they share the base.
 
@@ -118,6 +120,7 @@ def teach(
                 folder=work,
                 report=report,
                 ranks=ranks,
+                beside=beside,
             )
     for name, parameter in trained.items():
         parameter.data.copy_(weights[name])

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from atelier.config.training import Grids as GridParams
+from atelier.models import adapters
 from atelier.models.denoiser import Denoiser
 from atelier.models.sampling import starting_noise, to_bytes
 from atelier.training.corpus import Corpus
@@ -64,14 +65,8 @@ class Grids:
         network = self._painter.network
         device = next(network.parameters()).device
         drawing = [device] if device.type == "cuda" else []
-        learning = [module for module in network.modules() if module.training]
-        network.eval()
-        try:
-            with torch.random.fork_rng(devices=drawing):
-                picture = self._paint(params, corpus)
-        finally:
-            for module in learning:
-                module.training = True
+        with adapters.resting(network), torch.random.fork_rng(devices=drawing):
+            picture = self._paint(params, corpus)
         tracked.picture(f"{name} grid", picture, step=done)
 
     def _paint(self, params: GridParams, corpus: Corpus) -> Image.Image:

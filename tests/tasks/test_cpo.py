@@ -173,6 +173,10 @@ EXTRA = {
     },
     "nft": {"objective": "nft", "old": "base", "beta": 1, "clip": 5, "anchor": 0.0001,
             "learning_rate": 0.001},
+    "nft-online": {"objective": "nft-online", "beta": 1, "clip": 5, "anchor": 0.0001,
+                   "captions": 2, "group": 2, "sampling_steps": 2, "round_steps": 2,
+                   "decay_growth": 0.001, "decay_most": 0.5, "learning_rate": 0.001,
+                   "init": "sft"},
     "ddspo": {"objective": "ddspo", "winner": "flipped", "beta": 100, "weighting": "snr",
               "learning_rate": 0.001},
     "spo": {"objective": "spo-measured", "beta": 10, "clip": 0.1, "steps": 10, "untrained": 2,
@@ -196,7 +200,18 @@ def test_every_kind_of_objective_is_trained_from_one_encoding(taught, notebook):
 
     cpo.run(with_objectives(taught, roots), notebook)
 
-    names = ["by-root", "cpo-s", "ddspo", "dpo", "guided", "nft", "npo", "spo", "unsure"]
+    names = [
+        "by-root",
+        "cpo-s",
+        "ddspo",
+        "dpo",
+        "guided",
+        "nft",
+        "nft-online",
+        "npo",
+        "spo",
+        "unsure",
+    ]
     assert [path.name for path in sorted(paths.CPO.iterdir())] == names
     loras = {(paths.CPO / name / adapters.FILE).read_bytes() for name in names}
     assert len(loras) == len(names)

@@ -87,7 +87,7 @@ def test_the_balance_of_each_part_is_told(judged, profile):
     )
 
 
-def test_near_duplicates_stay_in_one_part(judged, profile):
+def test_a_copy_is_in_the_part_of_its_original_or_left_out(judged, profile, capsys):
     for number in range(40):
         rng = np.random.default_rng(number)
         rough = Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8))
@@ -101,14 +101,18 @@ def test_near_duplicates_stay_in_one_part(judged, profile):
         + [f"copy-{number}.jpg" for number in range(40)]
     )
 
-    run(profile, near_duplicate_bits=16)
+    notebook = run(profile, near_duplicate_bits=16)
 
-    for files in parts().values():
-        for number in range(40):
-            assert (f"{number}.png" in files) == (f"copy-{number}.jpg" in files)
+    for number in range(40):
+        pair = {f"{number}.png", f"copy-{number}.jpg"}
+        assert sum(bool(pair & set(files)) for files in parts().values()) == 1
     near = json.loads((paths.SPLIT / "summary.json").read_text())["near_duplicates"]
     assert (near["groups"], near["images"], near["largest"]) == (40, 80, 2)
     assert near["examples"][0] == ["0.png", "copy-0.jpg"]
+    kept = sum(map(len, parts().values()))
+    assert near["left_out"] == notebook.results["images_left_out"] == 80 - kept > 0
+    assert not set(near["examples_left_out"]) & {f for files in parts().values() for f in files}
+    assert "at most 16 of 256 bits" in capsys.readouterr().out
 
 
 def test_adding_images_moves_none(judged, profile, paint):

@@ -36,6 +36,15 @@ def test_without_a_second_judge_there_is_nothing_to_compare():
     assert judges.compare({"base": only}, ["a"]) == {}
 
 
+def test_judges_who_always_agree_are_as_sure_as_there_are_captions():
+    many = {name: painted("+-+-", "+-+-") for name in "abcdefgh"}
+
+    kappa = judges.compare(many, list("wxyz"))["light"].kappa
+
+    assert (kappa.estimate, kappa.high, kappa.count) == (1, 1, 32)
+    assert kappa.low == judges.compare({"a": many["a"]}, list("wxyz"))["light"].kappa.low
+
+
 def test_judges_who_toss_coins_agree_by_chance_in_as_many_reports_as_that_says():
     """Both answer alike within a caption, as judges of like pictures do, but apart."""
     random = np.random.default_rng(0)

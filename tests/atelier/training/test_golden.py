@@ -119,9 +119,9 @@ def curve(painter, lora, training, objective, folder):
         training = training.model_copy(update={"batch_images": 2})
         win, lose = torch.tensor([0, 1, 2, 3]), torch.tensor([4, 5, 0, 1])
         pairs = Pairs(win, lose, torch.ones(4, dtype=torch.long), torch.ones(4))
-    advantages = torch.tensor([2.0, -1.0, 0.5, -3.0, 1.0, 0.0])
+    negatives = torch.tensor([0, 3, 1, 5, 2, 2])
     step = objective.step(
-        Setup(painter, corpus, training, "theta1", "theta", 0, pairs, advantages=advantages)
+        Setup(painter, corpus, training, "theta1", "theta", 0, pairs, negatives=negatives)
     )
     with adapters.use(painter.network, "theta"):
         loop.fit(

@@ -1,0 +1,174 @@
+"""DiffusionNFT online: the old policy paints, the measured annotator rewards, in rounds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from atelier.config.fields import Count, Fraction, Integer, NonNegative
+from atelier.objectives.nft import Contrasting, Met, advantages, optimality
+from atelier.objectives.objective import Setup
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from atelier.training.loop import Step
+
+
+class NFTOnline(Contrasting):
+    """DiffusionNFT: pictures of the old policy, which follows the new one after each round."""
+
+    needs_judge: ClassVar[bool] = True
+
+    objective: Literal["nft-online"]
+    captions: Count  # distinct ones that a round paints; 48 in the source
+    group: Annotated[Integer, Field(ge=2)]  # pictures of each, which are compared; 24
+    sampling_steps: Count  # of the old policy, without guidance; 10
+    round_steps: Count  # optimizer steps on the pictures of a round
+    decay_growth: NonNegative  # after round n the old policy keeps min(growth n, most) of
+    decay_most: Fraction  # itself: 0.001 and 0.5 in the source, or more, later
+
+    def title(self) -> str:
+        """Return its name and strength."""
+        return (
+            "DiffusionNFT online, rewarded by the measured annotator (ours), "
+            f"β {self.beta:g}, clip {self.clip:g}, rounds of {self.captions} × {self.group} "
+            f"pictures and {self.round_steps} steps"
+        )
+
+    def step(self, setup: Setup) -> Step:
+        """Return the step: both policies predict a noised picture that the old one painted.
+
+        What a round paints depends on the seed, the number of the round and the old policy.
+        The old policy is part of the checkpoints (``setup.state``), so that a run which goes
+        on in the middle of a round paints the same pictures again. All are painted at the
+        size of the corpus' first image. A round costs ``captions · group`` judgements and
+        ``sampling_steps`` times as many passes.
+        """
+        return _step(self, setup)
+
+
+@dataclass(frozen=True)
+class _Round:
+    """Pictures of one round: latents, prompts as rows of the corpus, and what they are worth.
+
+    Attributes:
+        number: Counted from 0.
+        latents: ``[N, C, H, W]``.
+        prompts: Long ``[N]``.
+        good: ``r``, ``[N]``.
+        negatives: Mean over the pictures.
+    """
+
+    number: int
+    latents: Tensor
+    prompts: Tensor
+    good: Tensor
+    negatives: float
+
+
+def _step(objective: NFTOnline, setup: Setup) -> Step:
+    import torch
+
+    from atelier.models import adapters
+    from atelier.training.corpus import draw_noise
+    from atelier.training.loop import WHOLE, batch_rows, generator
+
+    painter, corpus, params = setup.painter, setup.corpus, setup.params
+    policy = adapters.weights(painter.network, setup.policy)
+    setup.state.update({name: weight.detach().clone() for name, weight in policy.items()})
+    rounds: list[_Round] = []  # the one at hand
+
+    def at_hand(step: int) -> _Round:
+        number, begun = divmod(step, objective.round_steps)
+        if not rounds or rounds[0].number != number:
+            if number > 0 and begun == 0:
+                keep = min(objective.decay_growth * number, objective.decay_most)
+                for name, weight in policy.items():
+                    setup.state[name].lerp_(weight.detach(), 1 - keep)
+            rounds[:] = [_painted(objective, setup, number)]
+        return rounds[0]
+
+    def step_loss(
+        step: int, measure: bool, part: slice = WHOLE
+    ) -> tuple[Tensor, Mapping[str, float]]:
+        made = at_hand(step)
+        rows = batch_rows(len(made.latents), params.batch_images, step, params.seed)[part]
+        source = generator(params.seed, step, "step")
+        clean = made.latents[rows]
+        noise, time = draw_noise(clean, params.batch_images, params, source, part)
+        dropped = torch.rand(params.batch_images, generator=source)[part]
+        prompts = corpus.emptied(made.prompts[rows], dropped < setup.caption_dropout)
+        device = next(painter.network.parameters()).device
+        clean, noise, time = (tensor.to(device) for tensor in (clean, noise, time))
+        condition = {
+            name: column[prompts].to(device) for name, column in corpus.prompts.items()
+        }
+        noisy = painter.process.add_noise(clean, noise, time)
+        with torch.no_grad(), adapters.resting(painter.network):
+            with adapters.standing_in(policy, setup.state):
+                old = painter.predict(noisy, time, condition)
+            with adapters.use(painter.network, objective.reference_state(setup)):
+                reference = painter.predict(noisy, time, condition)
+        predicted = painter.predict(noisy, time, condition)
+        met = Met(clean, noise, noisy, time, made.good[rows].to(predicted))
+        loss, values = met.loss(
+            objective, painter.process, predicted, old, reference, measure=measure
+        )
+        if not measure:
+            return loss, values
+        judged = (made.number + 1) * len(made.latents)
+        return loss, {**values, "negatives": made.negatives, "judged": float(judged)}
+
+    return step_loss
+
+
+def _painted(objective: NFTOnline, setup: Setup, number: int) -> _Round:
+    """Let the old policy paint a round, and the judge count what is wrong with it."""
+    import torch
+
+    from atelier.models import adapters
+    from atelier.models.sampling import starting_noise
+    from atelier.training.loop import generator
+
+    painter, corpus, judge = setup.painter, setup.corpus, setup.judge
+    assert judge is not None  # the stage sees to it
+    source = generator(setup.params.seed, number, "round")
+    distinct = torch.unique(corpus.rows["caption"])
+    chosen = distinct[torch.randperm(len(distinct), generator=source)[: objective.captions]]
+    prompts = chosen.repeat_interleave(objective.group)
+    seeds = torch.randint(2**31, (len(prompts),), generator=source).tolist()
+    shape = corpus.latents[torch.tensor([0])].shape[1:]
+    device = next(painter.network.parameters()).device
+    reads_guidance = getattr(painter.network.config, "guidance_embeds", False)
+    latents, wrong = [], []
+    policy = adapters.weights(painter.network, setup.policy)
+    at_once = setup.params.images_at_once or setup.params.batch_images
+    with (
+        torch.no_grad(),
+        adapters.resting(painter.network),
+        adapters.standing_in(policy, setup.state),
+    ):
+        for first in range(0, len(prompts), at_once):
+            some = slice(first, first + at_once)
+            condition, empty = (
+                {name: column[which].to(device) for name, column in corpus.prompts.items()}
+                for which in (prompts[some], torch.tensor([corpus.empty]))
+            )
+            made = painter.sample(
+                starting_noise((shape[0], shape[1], shape[2]), seeds[some]).to(device),
+                condition,
+                empty,
+                steps=objective.sampling_steps,
+                guidance=1.0,
+                distilled_guidance=1.0 if reads_guidance else None,
+            )
+            wrong.append(judge(painter.decode_latents(made)).cpu())
+            latents.append(made.cpu())
+    negatives = torch.cat(wrong).float()
+    group = torch.arange(len(chosen)).repeat_interleave(objective.group)
+    good = optimality(advantages(-negatives, group), clip=objective.clip)
+    return _Round(number, torch.cat(latents), prompts, good, negatives.mean().item())
