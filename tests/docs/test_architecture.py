@@ -12,7 +12,11 @@ ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "ARCHITECTURE.md"
 ORDER = ("cli", "flows", "survey", "tasks", "atelier")  # each imports what stands behind it
 MOST = 14  # modules of a folder
-ONE_EACH = {"cli", "tasks/commands"}  # a module for each command, or group of commands
+ONE_EACH = {
+    "cli",
+    "tasks/commands",
+    "atelier/objectives",
+}  # a module for each command, or objective
 BLOCK = re.compile(r"^```\n(cli/.*?)^```", re.MULTILINE | re.DOTALL)
 PACKAGE = re.compile(r"^([a-z_]+(?:/[a-z_]+)*)/  \S")
 
