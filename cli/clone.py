@@ -36,6 +36,20 @@ def enter() -> None:
     os.environ["PWD"] = str(found)  # child processes and Prefect's worker read it
 
 
+def note(users: Path) -> str | None:
+    """Return where paths and commands that were printed are meant; None in the root itself.
+
+    Args:
+        users: The folder in which the user typed the command.
+    """
+    if not users.is_dir() or not Path.cwd().is_dir():
+        return None
+    above = os.path.relpath(Path.cwd(), users)
+    if above == "." or not (Path.cwd() / "dvc.yaml").is_file():
+        return None
+    return f"Paths and commands above are those of the clone's root: cd {above}"
+
+
 def use_own_code() -> None:
     """Start again with the code of this clone, if another clone's code is installed."""
     found = root()

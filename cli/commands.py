@@ -1,5 +1,7 @@
 """How every command is parsed and run: quick help, the clone's root, errors as a paragraph."""
 
+import sys
+from pathlib import Path
 from typing import Any
 
 from typer.core import TyperCommand, TyperGroup
@@ -14,9 +16,14 @@ class Command(TyperCommand):
         """Run the command; its options were parsed in the user's own folder."""
         from tasks.run import operator_errors
 
-        with operator_errors.shown():
-            clone.enter()
-            return super().invoke(ctx)
+        users = Path.cwd()
+        try:
+            with operator_errors.shown():
+                clone.enter()
+                return super().invoke(ctx)
+        finally:
+            if note := clone.note(users):
+                sys.stderr.write(note + "\n")
 
 
 class Group(TyperGroup):

@@ -97,6 +97,10 @@ def compare(
     promote: Annotated[
         bool, typer.Option("--promote", help="Move the alias `serving` if the rule allows it.")
     ] = False,
+    crown: Annotated[
+        bool,
+        typer.Option("--crown", help="Move the alias `champion` by the same rule."),
+    ] = False,
     as_flow: Annotated[
         bool,
         typer.Option("--as-flow", help="Run as a Prefect flow, which waits for a free GPU."),
@@ -106,11 +110,12 @@ def compare(
     if as_flow:
         from cli import flow
 
-        flow.compare(first, second, slack, promote)
+        flow.compare(first, second, slack, promote, crown)
     from tasks.commands import compare as comparison
     from tasks.commands.stage import checked_profile
 
-    comparison.run(checked_profile(), first, second, promote=promote, slack=slack)
+    profile = checked_profile()
+    comparison.run(profile, first, second, promote=promote, slack=slack, crown=crown)
 
 
 class Precision(StrEnum):

@@ -23,8 +23,18 @@ def doctor() -> None:
 
 @command()
 def up(
-    prefect_port: Annotated[int, typer.Option(help="Port of Prefect's server.")] = 4200,
-    mlflow_port: Annotated[int, typer.Option(help="Port of MLflow's server.")] = 5000,
+    prefect_port: Annotated[
+        int | None,
+        typer.Option(
+            help="Port of Prefect's server.", show_default="this clone's last, or from 4200"
+        ),
+    ] = None,
+    mlflow_port: Annotated[
+        int | None,
+        typer.Option(
+            help="Port of MLflow's server.", show_default="this clone's last, or from 5000"
+        ),
+    ] = None,
 ) -> None:
     """Start Prefect's and MLflow's servers and a worker, reachable from this machine only."""
     from flows.infra import local_services

@@ -10,7 +10,7 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.client.schemas.objects import State
 from prefect.states import Failed
 
-from flows import pipeline
+from flows import pipeline, run_names
 from flows.dvc import runner, stages
 from flows.dvc.overrides import AS_WRITTEN
 from tasks.run import paths
@@ -18,7 +18,7 @@ from tasks.run import paths
 _STAGES = ("annotate", "split")
 
 
-@flow(flow_run_name="annotate-new", persist_result=False)
+@flow(flow_run_name=run_names.of_run, persist_result=False)
 def annotate_new() -> State[Any]:
     """Add the pictures of data/ to DVC, judge the new ones, and split them.
 

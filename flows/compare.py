@@ -9,7 +9,7 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
-from flows import pipeline
+from flows import pipeline, run_names
 from flows.dvc import runner, stages
 from flows.infra import gpus
 from tasks.run import paths
@@ -17,8 +17,10 @@ from tasks.run import paths
 _KEY = "comparison"
 
 
-@flow(flow_run_name="{second} against {first}", persist_result=False)
-def compare(first: str, second: str, slack: float, promote: bool) -> State[Any]:
+@flow(flow_run_name=run_names.of_run, persist_result=False)
+def compare(
+    first: str, second: str, slack: float, promote: bool, crown: bool = False
+) -> State[Any]:
     """Generate the test captions with both from the same noise, and return which is better.
 
     The second takes the place of the first (the alias `serving` of the registry) if the 95%
@@ -30,16 +32,20 @@ def compare(first: str, second: str, slack: float, promote: bool) -> State[Any]:
         second: The model that may take its place.
         slack: By which share the second's FID may be worse.
         promote: Move the alias, if the rule says so.
+        crown: Move the alias `champion` by the same rule.
     """
-    return run(first, second, slack=slack, promote=promote)
+    return run(first, second, slack=slack, promote=promote, crown=crown)
 
 
-def run(first: str, second: str, *, slack: float, promote: bool) -> State[Any]:
+def run(
+    first: str, second: str, *, slack: float, promote: bool, crown: bool = False
+) -> State[Any]:
     """Compare inside the calling flow; the name of the state tells which is better."""
     log = get_run_logger()
     painting = stages.read(["generate"])[-1]
     words = [sys.executable, "-m", "cli", "compare", first, second]
     words += ["--slack", str(slack), *["--promote"] * promote]
+    words += ["--crown"] * crown
     shown = pipeline.Shown(_KEY)
     with gpus.slot(painting, gpus.limit(), log.info) as devices:
         try:

@@ -8,7 +8,7 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
-from flows import compare, pipeline
+from flows import compare, pipeline, run_names
 from flows.dvc import stages
 from flows.dvc.overrides import AS_WRITTEN
 from tasks.run import paths
@@ -17,9 +17,12 @@ from tasks.tracking import connection
 _FIGURES = ("negatives", "negatives_low", "negatives_high", "fid")
 
 
-@flow(flow_run_name="nightly", persist_result=False)
+@flow(flow_run_name=run_names.of_run, persist_result=False)
 def nightly(slack: float, promote: bool, where: pipeline.Where = "here") -> State[Any]:
     """Bring all stages up to date, compare ``champion`` with ``serving``, and report.
+
+    If the best θ of this night was measured on other captions than the champion, both generate
+    this night's first, and the better one is champion.
 
     Args:
         slack: By which share the champion's FID may be worse than that of what serves.
@@ -32,6 +35,9 @@ def nightly(slack: float, promote: bool, where: pipeline.Where = "here") -> Stat
     if not pipeline.has_champion():
         create_markdown_artifact(markdown=_report("There is no champion."), key="nightly")
         return Completed(name=made.name or "Completed", message="there is no champion")
+    challenger = pipeline.challenger()
+    if challenger is not None:
+        compare.run("champion", challenger, slack=slack, promote=False, crown=True)
     compared = compare.run("serving", "champion", slack=slack, promote=promote)
     create_markdown_artifact(markdown=_report(str(compared.message)), key="nightly")
     return Completed(name=f"{made.name}, {compared.name}", message=compared.message)

@@ -6,6 +6,7 @@ off, because DVC is the only cache.
 """
 
 import hashlib
+import os
 import subprocess
 import sys
 import time
@@ -25,18 +26,19 @@ from prefect.artifacts import (
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.futures import PrefectFuture, wait
+from prefect.settings import PREFECT_API_URL
 from prefect.states import Completed, Failed
 from prefect.tasks import Task
 
 from atelier import connections
 from atelier.config.profile import read_switch
-from flows.dvc import completion, overrides, plan, runner
+from flows.dvc import completion, overrides, plan, runner, workspace
 from flows.dvc.overrides import AS_WRITTEN, Changes
 from flows.dvc.plan import Prospect
 from flows.dvc.stages import Stage
 from flows.infra import gpus, remote_stage
-from tasks.run import paths
-from tasks.tracking import connection, mlflow_runs, sync
+from tasks.run import main_repository, paths
+from tasks.tracking import connection, links, mlflow_runs, run_names, sync
 
 Where = Literal["here", "workers"]
 _SECONDS_WITHOUT_BARS = 30.0  # after Prefect's server did not answer
@@ -76,7 +78,6 @@ def bring_up(
         where: On this machine, or on the workers of the pools ``cpu`` and ``gpu``.
     """
     with runner.repository_alone(get_run_logger().info):
-        overrides.put_back()
         asked = _asked(force, wanted, where)
         return _bring_up(order, asked)
 
@@ -105,8 +106,9 @@ def _bring_up(order: Sequence[Stage], asked: Order) -> State[Any]:
             raise
         state = _summary(order, {name: run.state for name, run in runs.items()})
         reconcile_registry()
+        show_where_to_look(asked.pipeline)
         if asked.wanted != AS_WRITTEN and state.is_completed():
-            _keep_as_experiment()
+            _keep_as_experiment(order)
     return state
 
 
@@ -134,7 +136,7 @@ def run_stage(stage: Stage, order: Order, prospect: Prospect) -> State[Any]:
 
 def _outcome(stage: Stage, order: Order, prospect: Prospect) -> runner.Outcome:
     shown = Shown(stage.name)
-    more = {mlflow_runs.PIPELINE: order.pipeline}
+    more = {mlflow_runs.PIPELINE: order.pipeline, **_of_this_flow()}
     if not order.force:
         if prospect.verdict != "up to date":
             # What comes before has run by now: what was unsure is known.
@@ -255,6 +257,13 @@ def has_champion() -> bool:
     return registry.address(registry.CHAMPION, read_switch(paths.SWITCH)) is not None
 
 
+def challenger() -> str | None:
+    """Return the θ of dvc.lock that must be compared with the champion, if there is one."""
+    from tasks.tracking import registry
+
+    return registry.challenger(read_switch(paths.SWITCH))
+
+
 def _reconciled_with() -> str:
     digest = hashlib.sha256(connection.tracking_uri().encode())
     for file in (paths.SWITCH, paths.DVC_LOCK):
@@ -262,24 +271,24 @@ def _reconciled_with() -> str:
     return digest.hexdigest()
 
 
-def _keep_as_experiment() -> None:
+def _keep_as_experiment(order: Sequence[Stage]) -> None:
     """Let `dvc exp show` list what this run changed and what came of it."""
-    words = runner.dvc("exp", "save", "--quiet", "--force")
-    said = subprocess.run(
-        words, capture_output=True, text=True, env=runner.environment({}), check=False
-    )
+    name = os.environ[main_repository.EXPERIMENT]
     log = get_run_logger()
-    if said.returncode:
-        log.warning(f"this run is not in `dvc exp show`: {said.stderr.strip()}")
-    else:
-        log.info("`dvc exp show` compares this run with the others")
+    why = workspace.save_experiment(name, [stage.name for stage in order])
+    if why is not None:
+        log.warning(f"this run is not in `dvc exp show`: {why}")
+        return
+    log.info(
+        f"this run is the experiment {name}: `dvc exp show` compares it with the others, `dvc "
+        f"exp apply {name}` takes its settings and results over"
+    )
 
 
 def _summary(order: Sequence[Stage], states: Mapping[str, State[Any]]) -> State[Any]:
     """Show what became of each stage; the flow's state is ours, not the last task's."""
     rows = [_row(stage, states[stage.name]) for stage in order]
     create_table_artifact(table=rows, key="stages", description="What became of each stage")
-    create_markdown_artifact(markdown=_where_to_look(), key="where-to-look")
     missed = [row["stage"] for row in rows if row["outcome"] not in _WEIGHT]
     if missed:
         return Failed(message=f"not up to date: {', '.join(missed)}")
@@ -301,10 +310,36 @@ def _row(stage: Stage, state: State[Any]) -> dict[str, Any]:
     }
 
 
-def _where_to_look() -> str:
-    report = paths.PAGE.resolve()
-    return (
-        f"* report: `{report}`\n"
-        f"* runs and models: `{connection.ui_command()}`\n"
-        "* numbers: `dvc metrics show`\n"
+def _of_this_flow() -> dict[str, str]:
+    """Return variables by which a stage's MLflow run is called, and finds its flow run."""
+    run = runtime.flow_run
+    if not run.id:
+        return {}
+    page = {mlflow_runs.FLOW_PAGE: str(run.ui_url)} if PREFECT_API_URL.value() else {}
+    return {run_names.NAME: str(run.name), **page}
+
+
+def show_where_to_look(pipeline: str) -> None:
+    """Show the pages of this run, its models and its report: in the log, and as an artifact."""
+    pages = pages_of(pipeline)
+    create_markdown_artifact(
+        markdown="\n".join(f"* {what}: {place}" for what, place in pages.items()) + "\n",
+        key="where-to-look",
     )
+    for what, place in pages.items():
+        get_run_logger().info(f"{what}: {place}")
+
+
+def pages_of(pipeline: str) -> dict[str, str]:
+    """Return where a pipeline's run, its comparison with others and its models are seen."""
+    profile = read_switch(paths.SWITCH)
+    try:
+        run = mlflow_runs.pipeline_page(profile, pipeline)
+        pages = {"this run": run} if run else {}
+        pages |= links.of_profile(profile)
+    except Exception as error:  # a server that is away costs the links alone
+        get_run_logger().warning(f"MLflow did not answer: {connections.cause(error)}")
+        pages = {}
+    if not connection.tracking_uri().startswith("http"):
+        pages["to open them"] = f"`{connection.ui_command()}`"
+    return {"report": f"`{paths.PAGE.resolve()}`", **pages}

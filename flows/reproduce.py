@@ -2,27 +2,19 @@
 
 from typing import Annotated, Any
 
-from prefect import flow, runtime
+from prefect import flow
 from prefect.client.schemas.objects import State
 from pydantic import Field
 
-from atelier.config.profile import read_switch
-from flows import pipeline
+from flows import pipeline, run_names
 from flows.dvc import stages
 from flows.dvc.overrides import AS_WRITTEN, Changes
-from tasks.run import paths
 
 # Prefect's pages offer the stages that dvc.yaml has, and the server refuses any other.
 StageName = Annotated[str, Field(json_schema_extra={"enum": list(stages.names())})]
 
 
-def _flow_run_name() -> str:
-    """Name the run after the profile and what was asked for."""
-    targets = runtime.flow_run.parameters.get("targets")
-    return f"{read_switch(paths.SWITCH)}: {', '.join(targets) if targets else 'all stages'}"
-
-
-@flow(flow_run_name=_flow_run_name, persist_result=False)
+@flow(flow_run_name=run_names.of_run, persist_result=False)
 def reproduce(
     targets: list[StageName] | None = None,
     force: bool = False,

@@ -141,7 +141,6 @@ def _in_shards(
     order = stages.alone(name)
     stage = order[-1]
     with running.repository_alone(get_run_logger().info):
-        overrides.put_back()
         if plan.look(order)[name].verdict == "run":
             try:
                 with _devices(stage, workers, scheduler) as variables:

@@ -5,15 +5,13 @@ The names are those of dvc.yaml; a flow is created when this module's attribute 
 
 from typing import Any
 
-from prefect import Flow, flow, runtime
+from prefect import Flow, flow
 from prefect.client.schemas.objects import State
 
-from atelier.config.profile import read_switch
 from atelier.errors import ParamsError
-from flows import pipeline
+from flows import pipeline, run_names
 from flows.dvc import stages
 from flows.dvc.overrides import AS_WRITTEN, Changes
-from tasks.run import paths
 
 
 def of(name: str) -> Flow[..., State[Any]]:
@@ -39,11 +37,7 @@ def of(name: str) -> Flow[..., State[Any]]:
 
     # Prefect finds a flow again by module and name, in the process that runs it.
     run.__module__, run.__name__, run.__qualname__ = __name__, name, name
-    return flow(name=name, flow_run_name=_flow_run_name, persist_result=False)(run)
-
-
-def _flow_run_name() -> str:
-    return f"{read_switch(paths.SWITCH)}: {runtime.flow_run.flow_name}"
+    return flow(name=name, flow_run_name=run_names.of_run, persist_result=False)(run)
 
 
 def __getattr__(name: str) -> Flow[..., State[Any]]:

@@ -1,13 +1,14 @@
 """Overrides: settings changed for one run, typed as in params, for Prefect's forms.
 
-The run sees them in ``params/<profile>.yaml``, where every stage and DVC read; afterwards the
-file is what it was, byte for byte, also if the run was killed in between: then the next one
-puts it back first. A run with the same changes finds the same checkpoints and the same runs in
-DVC's run cache.
+The run works in a copy of the repository (``flows.dvc.workspace``), whose profile says them.
+The user's files, dvc.lock and ``artifacts/`` stay as they are. A run with the same changes
+finds the same checkpoints and the same runs in DVC's run cache.
 """
 
 import contextlib
 import json
+import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,9 @@ from atelier.config.fields import Count, NonNegative, Positive, Seed
 from atelier.config.messages import MOVED, explain
 from atelier.config.profile import Profile, read_profile, read_switch
 from atelier.errors import ParamsError
-from tasks.run import paths
-
-_KEPT = Path(".dvc/tmp/atelier/params")  # what a changed file was before
+from flows.dvc import workspace
+from tasks.run import main_repository, paths
+from tasks.tracking import run_names
 
 
 class Changes(BaseModel):
@@ -129,6 +130,22 @@ def parse(settings: Iterable[str]) -> Changes:
     return Changes(others=others)
 
 
+def named(changes: Changes) -> str:
+    """Return what an experiment with these changes is called, as ``omega-2-seed-7``."""
+    text = ", ".join(f"{name} {value}" for name, value in _typed(changes).items())
+    return re.sub(r"[^A-Za-z0-9_]+", "-", text).strip("-")[:60]
+
+
+def described(changes: Changes) -> str:
+    """Return what the changes are, as a person would say it: ``ω=2, cpo.training.steps=40``."""
+    return run_names.said(_typed(changes))
+
+
+def _typed(changes: Changes) -> dict[str, Any]:
+    typed = changes.model_dump(exclude_none=True, exclude={"others"})
+    return typed | changes.others
+
+
 def check(changes: Changes) -> None:
     """Prove that the profile in force fits with the changes; nothing is written.
 
@@ -142,24 +159,42 @@ def check(changes: Changes) -> None:
 
 @contextlib.contextmanager
 def in_force(changes: Changes) -> Iterator[None]:
-    """Let the profile's file say what ``changes`` say, for as long as this lasts.
+    """Work where the profile's file says what ``changes`` say: in a copy, if there are any.
 
     Raises:
         ParamsError: The changed profile does not fit; nothing was run.
     """
-    put_back()
     if changes == AS_WRITTEN:
         yield
         return
     file = paths.profile(read_switch(paths.SWITCH))
-    before = file.read_bytes()
     values = _changed(file, changes)
-    atomic.write(_KEPT / file.name, before)
-    atomic.write(file, yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
-    try:
-        yield
-    finally:
-        put_back()
+    with workspace.entered():
+        _write(file, values)
+        os.environ[main_repository.EXPERIMENT] = named(changes)
+        try:
+            yield
+        finally:
+            del os.environ[main_repository.EXPERIMENT]
+
+
+def _write(file: Path, values: Mapping[str, Any]) -> None:
+    """Change the settings in a profile's file; its comments stay, unless anchors forbid it."""
+    from dvc.utils.serialize import modify_yaml
+
+    with modify_yaml(str(file)) as content:
+        _merge(content, values)
+    # What shares an anchor changed together.
+    if yaml.safe_load(file.read_bytes()) != values:
+        atomic.write(file, yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
+
+
+def _merge(content: Any, values: Mapping[str, Any]) -> None:
+    for name, value in values.items():
+        if isinstance(value, dict) and isinstance(content.get(name), dict):
+            _merge(content[name], value)
+        elif name not in content or content[name] != value:
+            content[name] = value
 
 
 def _changed(file: Path, changes: Changes) -> dict[str, Any]:
@@ -181,10 +216,3 @@ def _below(section: Any, part: str, setting: str) -> Any:
     raise ParamsError(
         f"{setting} is not a setting of the profile: in the place of {part!r} it has {known}"
     )
-
-
-def put_back() -> None:
-    """Restore the files that a killed run left changed."""
-    for kept in sorted(_KEPT.glob("*.yaml")):
-        atomic.write(paths.PARAMS / kept.name, kept.read_bytes())
-        kept.unlink()

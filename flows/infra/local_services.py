@@ -1,13 +1,16 @@
 """``atelier up`` and ``down``: the servers of docker-compose.yaml, without Docker.
 
 It starts a Prefect server, an MLflow server and a worker of this clone, on localhost only. Both
-servers store their data in files, or in PostgreSQL if ``ATELIER_POSTGRES`` names one
-(``postgresql://user:password@host:5432``).
+servers store their data in files of this clone, or in PostgreSQL if ``ATELIER_POSTGRES`` names
+one (``postgresql://user:password@host:5432``). Two clones of one machine have servers of their
+own: each remembers its ports, and takes others than those that are in use.
 """
 
 import http.client
+import json
 import os
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -20,8 +23,9 @@ from urllib.parse import urlsplit
 
 import psutil
 
-from atelier import connections
+from atelier import atomic, connections
 from atelier.errors import ParamsError
+from flows.infra import clone
 from tasks.run import paths
 
 POSTGRES = "ATELIER_POSTGRES"
@@ -29,8 +33,15 @@ _FOLDER = paths.ARTIFACTS / "servers"
 _HOST = "127.0.0.1"
 _PATIENCE_SECONDS = 180.0
 _QUERY = "PREFECT_WORKER_QUERY_SECONDS"
+_WORKS = "started!"  # what a worker says when its server knows it
 _PREFECT = "1-prefect"  # the names' order is that of their start
+_MLFLOW = "2-mlflow"
+_WORKER = "3-worker"
 _DATABASES = ("prefect", "mlflow")
+_PORTS = _FOLDER / "ports.json"  # those that this clone's servers had last
+_USUAL = {_PREFECT: 4200, _MLFLOW: 5000}
+_NEXT = 100  # ports that are tried after the usual one
+_OWN_DATABASE = "PREFECT_API_DATABASE_CONNECTION_URL"
 
 
 @dataclass(frozen=True)
@@ -50,13 +61,20 @@ class Server:
     variables: Mapping[str, str]
 
 
-def up(prefect_port: int, mlflow_port: int) -> Iterator[str]:
+def up(prefect_port: int | None, mlflow_port: int | None) -> Iterator[str]:
     """Start what does not run yet; yield what to tell people, a line each.
 
+    Args:
+        prefect_port: None: the port of last time, or the first free one from 4200.
+        mlflow_port: None: the same from 5000.
+
     Raises:
-        ParamsError: A server did not answer, or PostgreSQL cannot be reached.
+        ParamsError: A port is taken, a server did not answer, or PostgreSQL cannot be reached.
     """
     _FOLDER.mkdir(parents=True, exist_ok=True)
+    prefect_port = _port(_PREFECT, prefect_port)
+    mlflow_port = _port(_MLFLOW, mlflow_port)
+    atomic.write(_PORTS, json.dumps({_PREFECT: prefect_port, _MLFLOW: mlflow_port}))
     database = os.environ.get(POSTGRES)
     if database:
         _ensure_databases(database)
@@ -67,15 +85,66 @@ def up(prefect_port: int, mlflow_port: int) -> Iterator[str]:
     }
     for server in _servers(prefect_port, mlflow_port, database, addresses):
         if _process(server.name) is not None:
-            yield f"{server.name} runs already"
+            yield f"{server.name} runs already{_at(server)}"
             continue
         _start(server)
         if server.name == _PREFECT:
             _deploy(addresses)
             yield "work pools, limits and the deployments of prefect.yaml are there"
-        yield f"{server.name} runs; what it says is in {_FOLDER / server.name}.log"
+        yield f"{server.name} runs{_at(server)}; its log is {_FOLDER / server.name}.log"
     yield "In each shell that should use them:"
     yield from (f"  export {name}={value}" for name, value in addresses.items())
+
+
+def _at(server: Server) -> str:
+    parts = urlsplit(server.health or "")
+    return f" at http://{parts.netloc}" if parts.netloc else ""
+
+
+def _port(name: str, asked: int | None) -> int:
+    """Return the port of a server: its own while it runs, the one asked for, or a free one.
+
+    Raises:
+        ParamsError: Another program has the port that was asked for, or all of them.
+    """
+    last = _last_ports().get(name)
+    if _process(name) is not None and last is not None:
+        if asked not in {None, last}:
+            raise ParamsError(
+                f"{name} of this clone runs at port {last}, and port {asked} was asked for; "
+                "`atelier down` stops it"
+            )
+        return last
+    if asked is not None:
+        if _taken(asked):
+            raise ParamsError(
+                f"port {asked} is used by another program, perhaps a server of another clone; "
+                f"name another port for {name}, or none to take a free one"
+            )
+        return asked
+    usual = _USUAL[name]
+    for port in filter(None, [last, *range(usual, usual + _NEXT)]):
+        if not _taken(port):
+            return port
+    raise ParamsError(f"no port from {usual} to {usual + _NEXT - 1} is free for {name}")
+
+
+def _last_ports() -> dict[str, int]:
+    try:
+        return dict(json.loads(_PORTS.read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return {}
+
+
+def _taken(port: int) -> bool:
+    """Say whether a program listens on a port of this machine, on any of its addresses."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((_HOST, port))
+        except OSError:
+            return True
+    return False
 
 
 def down() -> Iterator[str]:
@@ -102,28 +171,31 @@ def _servers(
     prefect = quiet | {"PREFECT_SERVER_UI_API_URL": addresses["PREFECT_API_URL"]}
     runs = f"sqlite:///{paths.MLFLOW.resolve()}/mlflow.db"
     if database:
-        prefect["PREFECT_API_DATABASE_CONNECTION_URL"] = _url(database, "asyncpg", "prefect")
+        prefect[_OWN_DATABASE] = _url(database, "asyncpg", "prefect")
         runs = _url(database, "psycopg2", "mlflow")
+    elif _OWN_DATABASE not in os.environ:
+        # Not in the user's home: servers of two clones would share deployments and runs.
+        prefect[_OWN_DATABASE] = f"sqlite+aiosqlite:///{_FOLDER.resolve()}/prefect.db"
     paths.MLFLOW.mkdir(parents=True, exist_ok=True)
     files = (paths.MLFLOW / "artifacts").resolve()
     server = ["-m", "prefect", "server", "start", "--host", _HOST, "--port", str(prefect_port)]
     mlflow = ["-m", "mlflow", "server", "--host", _HOST, "--port", str(mlflow_port)]
     mlflow += ["--artifacts-destination", files.as_uri(), "--workers", "1"]
-    worker = ["-m", "prefect", "worker", "start", "--pool", "here"]
-    worker += ["--name", Path.cwd().name]
+    worker = ["-m", "prefect", "worker", "start", "--pool", clone.pool()]
+    worker += ["--name", clone.pool()]
     # A run started from the pages would otherwise wait for up to ten seconds to be seen.
     often = {_QUERY: os.environ.get(_QUERY, "2")}
     here = {**addresses, **quiet, **often, "PWD": str(Path.cwd())}
     return [
         Server(_PREFECT, server, f"{addresses['PREFECT_API_URL']}/health", prefect),
         Server(
-            "2-mlflow",
+            _MLFLOW,
             mlflow,
             f"{addresses['MLFLOW_TRACKING_URI']}/health",
             # Not on the command line, where every user of the machine could read a password.
             {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_BACKEND_STORE_URI": runs},
         ),
-        Server("3-worker", worker, None, here),
+        Server(_WORKER, worker, None, here),
     ]
 
 
@@ -142,6 +214,7 @@ def _deploy(addresses: Mapping[str, str]) -> None:
 
 def _start(server: Server) -> None:
     log = _FOLDER / f"{server.name}.log"
+    log.unlink(missing_ok=True)  # what an earlier one said is not what this one says
     environment = {**os.environ, **server.variables}
     if server.name == _PREFECT:
         environment.pop("PREFECT_API_URL", None)  # it is the server, no client of one
@@ -157,13 +230,25 @@ def _start(server: Server) -> None:
     started = psutil.Process(process.pid).create_time()
     (_FOLDER / f"{server.name}.pid").write_text(f"{process.pid} {started}", encoding="utf-8")
     end = time.monotonic() + _PATIENCE_SECONDS
-    while server.health is not None and failure(server.health) is not None:
+    while not _ready(server, log):
         if process.poll() is not None or time.monotonic() > end:
-            tail = "\n".join(
-                log.read_text(encoding="utf-8", errors="replace").split("\n")[-12:]
-            )
-            raise ParamsError(f"{server.name} does not answer at {server.health}:\n{tail}")
+            raise _gone(server, log)
         time.sleep(0.5)
+    if process.poll() is not None:  # another program answered in its place
+        raise _gone(server, log)
+
+
+def _ready(server: Server, log: Path) -> bool:
+    """Say whether a server answers, or the worker has found its server."""
+    if server.health is not None:
+        return failure(server.health) is None
+    return _WORKS in log.read_text(encoding="utf-8", errors="replace")
+
+
+def _gone(server: Server, log: Path) -> ParamsError:
+    said = log.read_text(encoding="utf-8", errors="replace").split("\n")[-12:]
+    where = f" at {server.health}" if server.health else ""
+    return ParamsError("\n".join([f"{server.name} does not run{where}; it said last:", *said]))
 
 
 def _process(name: str) -> psutil.Process | None:

@@ -1,6 +1,7 @@
 """Prefect set-up: pools, limits, the automation for dead runs, deployments."""
 
 import importlib
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -22,12 +23,14 @@ from prefect.exceptions import ObjectNotFound
 from prefect.schedules import Schedule
 
 from atelier.errors import ParamsError
-from flows.infra import gpus
+from flows.infra import clone, gpus
 
 PREFECT_YAML = Path("prefect.yaml")
-# Deployments run where the worker of `here` was started. On several machines, stages go to the
-# others by their meta.gpu; from one pool a run could get its own stage, and wait for itself.
-POOLS = ("here", "cpu", "gpu")
+# Deployments run in the clone that deployed them, by its own pool. On several machines, stages
+# go to these pools by their meta.gpu; from one pool a run could get its own stage, and wait for
+# itself.
+SHARED_POOLS = ("cpu", "gpu")
+_FORMER = "here"  # the pool and name of all deployments of all clones, formerly
 WATCH = "atelier: a run without a heartbeat is dead"
 START_WATCH = "atelier: a run that does not begin is dead"
 TAG = "atelier"  # of every deployment of prefect.yaml, and so of its runs
@@ -40,9 +43,14 @@ _SILENCE = timedelta(seconds=90)
 _START = timedelta(minutes=5)
 
 
+def pools() -> tuple[str, ...]:
+    """Return the pools that this clone uses."""
+    return (clone.pool(), *SHARED_POOLS)
+
+
 def setup() -> Iterator[str]:
     """Create what is not there yet; yield a line for each thing."""
-    for pool in POOLS:
+    for pool in pools():
         yield f"work pool {pool}: {_ensure_pool(pool)}"
     yield f"limit {gpus.ensure_limit()}: a slot for each of {len(gpus.devices())} device(s)"
     for name, trigger, message in _watches():
@@ -56,18 +64,40 @@ def deploy() -> Iterator[str]:
         ParamsError: Prefect refused them.
     """
     words = ["-m", "prefect", "--no-prompt", "deploy", "--all"]
-    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, clone.POOL: clone.pool()},
+    )
     if done.returncode:
         said = (done.stdout + done.stderr)[-1500:]
         raise ParamsError(f"`{' '.join(words[1:])}` failed:\n{said}")
     yield "the deployments of prefect.yaml are registered"
+    removed = _remove_former()
+    if removed:
+        yield f"{removed} deployments of the name {_FORMER} are removed: these replace them"
+
+
+def _remove_former() -> int:
+    """Remove our deployments that all clones shared; each clone has its own now."""
+    with get_client(sync_client=True) as client:
+        former = [
+            one
+            for one in client.read_deployments(limit=200)
+            if one.name == _FORMER and TAG in one.tags
+        ]
+        for one in former:
+            client.delete_deployment(one.id)
+    return len(former)
 
 
 def missing() -> list[str]:
     """Return what ``setup`` would create."""
     with get_client(sync_client=True) as client:
-        pools = {pool.name for pool in client.read_work_pools()}
-        absent = [f"work pool {pool}" for pool in POOLS if pool not in pools]
+        known, wanted = {pool.name for pool in client.read_work_pools()}, pools()
+        absent = [f"work pool {pool}" for pool in wanted if pool not in known]
         for name, _, _ in _watches():
             if not client.read_automations_by_name(name):
                 absent.append(f"the automation “{name}”")
@@ -82,7 +112,8 @@ def serve() -> None:
 
 def deployments() -> list[dict[str, Any]]:
     """Return the deployments of prefect.yaml."""
-    content = yaml.safe_load(PREFECT_YAML.read_text(encoding="utf-8"))
+    text = PREFECT_YAML.read_text(encoding="utf-8")
+    content = yaml.safe_load(text.replace(f"{{{{ ${clone.POOL} }}}}", clone.pool()))
     return list(content["deployments"])
 
 

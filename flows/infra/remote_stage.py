@@ -180,7 +180,6 @@ def _refuse_the_sender(pipeline: str) -> None:
 @contextlib.contextmanager
 def _checked_out(commit: str, wanted: Changes) -> Iterator[None]:
     with runner.repository_alone(get_run_logger().info):
-        changes.put_back()
         changed = git.run(*git.CHANGES)
         if changed:
             raise ParamsError(

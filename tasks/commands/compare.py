@@ -8,6 +8,8 @@ but this moves it, by
     the rule: B takes the place of A if the 95% interval of #A_neg(B) - #A_neg(A) lies below
     zero, and B's FID is at most (1 + slack) times A's.
 
+By the same rule B may take the alias ``champion``, if that is asked for.
+
 The base is called ``base``; a model ``theta@champion``, ``theta/3``, ``theta1/1``, or by its
 whole address, ``models:/…``.
 """
@@ -63,7 +65,15 @@ class Side:
     guided: bool = True
 
 
-def run(profile: Profile, first: str, second: str, *, promote: bool, slack: float) -> None:
+def run(
+    profile: Profile,
+    first: str,
+    second: str,
+    *,
+    promote: bool,
+    slack: float,
+    crown: bool = False,
+) -> None:
     """Paint, judge and compare; print and log the table; move the alias if the rule says so.
 
     Args:
@@ -72,6 +82,7 @@ def run(profile: Profile, first: str, second: str, *, promote: bool, slack: floa
         second: The model that may take its place.
         promote: Move the alias ``serving`` to the second if the rule holds.
         slack: By which share the second's FID may be worse.
+        crown: Move the alias ``champion`` to the second if the rule holds.
 
     Raises:
         ParamsError: A model is not in the registry, or cannot be promoted.
@@ -79,7 +90,7 @@ def run(profile: Profile, first: str, second: str, *, promote: bool, slack: floa
     """
     profile_name = read_switch(paths.SWITCH)
     sides = [_side(name, profile_name, profile) for name in (first, second)]
-    if promote and sides[1].address is None:
+    if (promote or crown) and sides[1].address is None:
         raise ParamsError(f"{second} is no registered model, so it cannot be promoted")
     criteria = tree.parse(paths.JUDGED_BY)
     test = captions.records(profile)
@@ -100,11 +111,12 @@ def run(profile: Profile, first: str, second: str, *, promote: bool, slack: floa
     console().print(_table(sides, results))
     console().print(escape(verdict.why))
     registry.log_comparison(profile_name, said, paths.COMPARISON)
-    if promote and verdict.better and sides[1].address is not None:
-        registry.point(SERVING, sides[1].address, verdict.why)
-        sys.stdout.write(f"{SERVING} is {sides[1].address} now\n")
-    elif promote:
-        sys.stdout.write(f"{SERVING} stays where it was\n")
+    for alias, asked in ((SERVING, promote), (registry.CHAMPION, crown)):
+        if asked and verdict.better and sides[1].address is not None:
+            registry.point(alias, sides[1].address, verdict.why)
+            sys.stdout.write(f"{alias} is {sides[1].address} now\n")
+        elif asked:
+            sys.stdout.write(f"{alias} stays where it was\n")
 
 
 @dataclass(frozen=True)

@@ -24,10 +24,11 @@ def run(name: str) -> None:
     profile = checked_profile()
     from atelier import atomic
     from tasks import code
-    from tasks.run import launch, machine, paths
+    from tasks.run import launch, machine, main_repository, paths
     from tasks.tracking import mlflow_runs
 
     code.check(name)
+    main_repository.share()
     atomic.sweep(paths.ARTIFACTS)
     if launch.wanted(name):
         launch.several(name)

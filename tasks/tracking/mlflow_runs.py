@@ -42,21 +42,31 @@ import psutil
 import yaml
 
 from atelier.config.profile import Profile, read_switch
-from tasks.run import git, paths
-from tasks.tracking import connection, sync
+from tasks.run import git, main_repository, paths
+from tasks.tracking import connection, data_version, links, run_names, sync
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
     from PIL import Image
 
+FLOW_PAGE = "ATELIER_FLOW_PAGE"  # variable: the page of the flow run that started the stage
 PIPELINE = "ATELIER_PIPELINE"  # names the pipeline run that a stage belongs to
 STUDY = "ATELIER_STUDY"  # names the study that a pipeline run belongs to, as NAME/<settings>
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 _SECONDS_BETWEEN_LOOKS = 10
+_NO_THETA = ("base", "theta1", "theta1+pos")  # candidates of a report that are no θ
+_RESULT = " → "  # before the results in the name of a pipeline's run
 _TAG = 5000  # characters of a tag that MLflow takes anywhere
 _SOURCE = "mlflow.source.name"
-_SHARED = {sync.PROCESS, "profile", "dvc.data", "mlflow.source.git.commit", "git.dirty"}
+_SHARED = {
+    sync.PROCESS,
+    "profile",
+    "experiment",
+    "dvc.data",
+    "mlflow.source.git.commit",
+    "git.dirty",
+}
 _log = logging.getLogger(__name__)
 
 
@@ -231,6 +241,8 @@ class StageRun:
     def _end(self, status: Status) -> None:
         if self._monitor is not None:
             self._monitor.finish()
+        if status == "FINISHED" and self._at.weights == paths.REPORT:
+            self._put_results_in_the_name()
         if status == "FINISHED" and self._at.weights is not None:
             for tag, md5 in _products(self._at.weights).items():
                 self._mlflow.set_tag(self._at.run, tag, md5)
@@ -241,6 +253,22 @@ class StageRun:
                 f"MLflow at {connection.tracking_uri()} did not answer; the run is kept in "
                 f"{paths.MLFLOW} and delivered later"
             )
+
+    def _put_results_in_the_name(self) -> None:
+        """Put the best θ's results on the pipeline's run, and in its name for lists."""
+        best = _best()
+        if best is None or self._at.parent is None:
+            return
+        painter, suite = best
+        values = {"A_neg": suite["negatives"]}
+        said = f"#A_neg {suite['negatives']:.2f}"
+        if (fid := suite.get("fid")) is not None:
+            values["FID"] = fid
+            said += f", FID {fid:.2f}"
+        self._log(self._at.parent, values, 0)
+        known = self._mlflow.get_run(self._at.parent).info.run_name.partition(_RESULT)[0]
+        name = f"{known}{_RESULT}{painter} {said}"
+        self._mlflow.set_tag(self._at.parent, "mlflow.runName", name)
 
     def _log(self, run: str, values: Mapping[str, float], step: int) -> None:
         from mlflow.entities import Metric
@@ -272,17 +300,23 @@ class StageRun:
         self._warned = True
 
 
-def provenance() -> dict[str, str]:
-    """Return tags that say from which code and data a run comes."""
+def provenance(stage: str | None = None) -> dict[str, str]:
+    """Return tags that say from which code and data a run comes.
+
+    Args:
+        stage: The stage that runs now, on data/ as it is; None: what dvc.lock has.
+    """
     tags: dict[str, str] = {}
     revision = git.answer("rev-parse", "HEAD")
     if revision:
         # dvc.lock changes while the stages run; it is a result, not a cause.
         changes = git.answer(*git.CHANGES)
         tags |= {"mlflow.source.git.commit": revision, "git.dirty": str(bool(changes)).lower()}
-    if paths.DATA_PIN.is_file():
-        outs = yaml.safe_load(paths.DATA_PIN.read_text(encoding="utf-8"))["outs"]
-        tags["dvc.data"] = outs[0]["md5"]
+    data = data_version.of_run(stage) if stage else data_version.locked()
+    if data is not None:
+        tags["dvc.data"] = data
+    if (experiment := main_repository.experiment()) is not None:
+        tags["experiment"] = experiment
     if paths.DVC_LOCK.is_file():
         tags["dvc.lock"] = _md5(paths.DVC_LOCK)  # as the run began
     if paths.JUDGED_BY.is_file():
@@ -310,7 +344,7 @@ def flat(values: Mapping[str, Any], above: str = "") -> dict[str, str]:
 def _stage(mlflow: "MlflowClient", name: str, profile: Profile) -> _Place:
     """Open a stage's run, below that of its pipeline."""
     profile_name, study_key = read_switch(paths.SWITCH), os.environ.get(STUDY)
-    common = provenance() | {
+    common = provenance(name) | {
         "profile": profile_name,
         "mlflow.source.type": "LOCAL",
         sync.PROCESS: sync.ident(psutil.Process()),
@@ -338,12 +372,27 @@ def _parent(
     """Return the run of the pipeline, made if need be, below that of its study."""
     key = _pipeline()
     command = "atelier run" if PIPELINE in os.environ else "dvc repro"
-    tags = {**common, sync.PIPELINE: key, _SOURCE: command}
-    name = f"pipeline {time.strftime('%Y-%m-%d %H:%M:%S')}"
+    changed = main_repository.experiment() or run_names.said(run_names.differences())
+    tags = {**common, sync.PIPELINE: key, _SOURCE: command, "changed": changed or "nothing"}
+    name = os.environ.get(run_names.NAME) or run_names.of(common["profile"], changed)
+    if page := os.environ.get(FLOW_PAGE):
+        tags |= {"prefect": page, "mlflow.note.content": f"[Prefect's run]({page})"}
     if study_key:
         name = key.rpartition("/")[2]
         tags[sync.PARENT] = _known_study(mlflow, at, study_key, {})
+    links.prepare(mlflow, at)
     return _known_or_made(mlflow, at, (sync.PIPELINE, key), name, tags, params)
+
+
+def pipeline_page(profile: str, key: str) -> str | None:
+    """Return the page of a pipeline's run in MLflow; None if it has no run there yet."""
+    with connection.alone():
+        mlflow = connection.client()
+        found = mlflow.get_experiment_by_name(f"atelier-{profile}")
+        if found is None:
+            return None
+        run = sync.sole(mlflow, found.experiment_id, (sync.PIPELINE, key))
+        return None if run is None else links.run(str(found.experiment_id), run)
 
 
 def _whole_study(mlflow: "MlflowClient", key: str, settings: Mapping[str, Any]) -> _Place:
@@ -425,6 +474,24 @@ def _is_dvc(process: psutil.Process) -> bool:
     except psutil.Error:
         return False
     return "dvc" in [Path(word).name for word in words[:2]] or words[1:] == ["-m", "dvc"]
+
+
+def _best() -> tuple[str, Mapping[str, Any]] | None:
+    """Return the θ with the fewest negatives of those whose FID is no worse than the base's.
+
+    Without such, the one with the fewest negatives; None where none was measured.
+    """
+    if not paths.SUITES.is_file():
+        return None
+    suites = json.loads(paths.SUITES.read_text(encoding="utf-8"))
+    thetas = {name: suite for name, suite in suites.items() if name not in _NO_THETA}
+    limit = (suites.get("base") or {}).get("fid")
+    fit = {
+        name: suite
+        for name, suite in thetas.items()
+        if limit is not None and suite.get("fid") is not None and suite["fid"] <= limit
+    }
+    return min((fit or thetas).items(), key=lambda one: one[1]["negatives"], default=None)
 
 
 def _md5(file: Path) -> str:

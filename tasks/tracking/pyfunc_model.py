@@ -1,9 +1,9 @@
 """MLflow pyfunc model of a registered LoRA: prompts in, pictures out.
 
 MLflow copies this file beside the LoRA it registers and runs it on
-``mlflow.pyfunc.load_model``; nothing else imports it. What it needs beside the LoRA (which
-base, at which revision, how it is sampled) is in the model's own config, so the model paints
-what it painted when it was evaluated.
+``mlflow.pyfunc.load_model``; nothing else imports it. What it needs beside the LoRA (the
+library, a small base or the published name of a large one, how it is sampled) is in the model's
+folder, so the model paints what it painted when it was evaluated, on any machine.
 
 Input: rows with ``prompt`` and ``seed``. Output: rows with ``image``, a PNG in base64::
 
@@ -13,6 +13,7 @@ Input: rows with ``prompt`` and ``seed``. Output: rows with ``image``, a PNG in 
 """
 
 import base64
+import os
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from atelier.models import adapters, loading, sampling
 from atelier.reporting import silent
 
 _NAME = "registered"
+_BASE = "base"  # the artifact of a small base
 
 
 class Painting(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
@@ -33,7 +35,7 @@ class Painting(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
     def load_context(self, context: Any) -> None:
         """Load the base that the config names, and the LoRA in the same folder."""
         config = context.model_config
-        self._painter = loading.load(_model(config))
+        self._painter = loading.load(_model(config, context.artifacts))
         adapters.attach(self._painter, _NAME, Path(context.artifacts["lora"]))
 
     def predict(
@@ -67,11 +69,18 @@ class Painting(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
         return sampling.Sampling(int(config["steps"]), float(config["guidance"]), distilled)
 
 
-def _model(config: dict[str, Any]) -> ModelParams:
-    """Return the base to load; a folder is looked for from where it was registered."""
+def _model(config: dict[str, Any], artifacts: dict[str, str]) -> ModelParams:
+    """Return the base to load: the one in this folder, else a folder or a published name.
+
+    A folder that was too large to copy is looked for where ``ATELIER_BASE`` says, then from the
+    working directory. Models of earlier days name the folder of their repository.
+    """
     model = recorded_model(config["model"], "this model")
-    beside = Path(config["root"]) / model.source
-    return model.model_copy(update={"source": str(beside)}) if beside.is_dir() else model
+    beside = Path(config.get("root", "")) / model.source
+    source = artifacts.get(_BASE) or os.environ.get("ATELIER_BASE")
+    if source is None and beside.is_dir():
+        source = str(beside)
+    return model if source is None else model.model_copy(update={"source": source})
 
 
 mlflow.models.set_model(Painting())

@@ -6,17 +6,15 @@ it is reconciled with dvc.lock, any number of times:
 * θ1 is a version of ``atelier-<profile>-theta1``, each θ one of ``atelier-<profile>-theta``,
   known by the md5 that DVC gives the LoRA: the same weights are the same version;
 * a version's bytes come from DVC's cache, and its source is the run that wrote them;
-* what the report says is attached to the model, and its headlines are the version's tags,
-  provided that it was measured on these very weights;
-* the alias ``champion`` is on the θ of this dvc.lock that has the lowest #A_neg among those
-  whose FID is no worse than the base's; where there is none, on none. After a revert it is
-  back where it was.
+* what the report says is attached to the version (``version_pages``), provided that it was
+  measured on these very weights;
+* the alias ``champion`` follows by the rule of ``champion``; where the present one was measured
+  on other captions it stays, and ``atelier compare champion theta/N --crown`` compares the two;
+* what a run with changed settings made is registered with the tag ``experiment``, and no alias
+  moves to it.
 """
 
 import dataclasses
-import hashlib
-import importlib.metadata
-import json
 import os
 import sys
 import tempfile
@@ -31,23 +29,26 @@ import yaml
 from atelier.config.model import ModelParams, recorded_model
 from atelier.config.profile import Profile, read_profile, read_switch
 from atelier.errors import ArtifactError
-from tasks.run import locked_outs, paths
-from tasks.tracking import connection, mlflow_runs, sync
+from tasks.run import locked_outs, main_repository, paths
+from tasks.tracking import (
+    champion,
+    connection,
+    measured,
+    mlflow_runs,
+    saved_model,
+    sync,
+    version_pages,
+)
 from tasks.training import settings
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 LORA = "pytorch_lora_weights.safetensors"
-FULL = "diffusion_pytorch_model.safetensors"  # all weights, with their config beside
-BASE, THETA1 = "base", "theta1"  # candidates, as the report names them; a θ has its objective's
-CHAMPION = "champion"
-_CARD = "README.md"
+FULL = saved_model.FULL
+THETA1 = measured.THETA1
+CHAMPION = champion.ALIAS
 _FROM_DVC = "atelier.from-dvc"  # the tag of a run that stands for weights that were pulled
-_CODE = Path(__file__).with_name(
-    "pyfunc_model.py"
-)  # lies beside the weights, for MLflow to run
-_REQUIREMENTS = ("torch", "diffusers", "transformers", "peft", "safetensors", "pydantic")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,21 +63,6 @@ class Weights:
     def kind(self) -> str:
         """Return ``theta1`` or ``theta``, the end of the registered model's name."""
         return THETA1 if self.painter == THETA1 else "theta"
-
-
-@dataclasses.dataclass(frozen=True)
-class Measured:
-    """What the report wrote: the suite of each painter, and the md5 of the file."""
-
-    md5: str
-    suites: Mapping[str, Mapping[str, float]]
-
-    def passes(self, painter: str) -> bool:
-        """Say whether a painter's FID is no worse than the base's."""
-        if not {painter, BASE} <= self.suites.keys():
-            return False
-        mine, bases = (self.suites[name].get("fid") for name in (painter, BASE))
-        return mine is not None and bases is not None and mine <= bases
 
 
 def trained_by(model: str, profile: Profile) -> dict[str, Any]:
@@ -138,7 +124,7 @@ def fetch(address: str) -> tuple[ModelParams, Path, bool]:
         flavor = yaml.safe_load((folder / "MLmodel").read_text(encoding="utf-8"))["flavors"]
         python = flavor["python_function"]
         config, lora = python["config"], folder / python["artifacts"]["lora"]["path"]
-        base, root = recorded_model(config["model"], address), Path(config["root"])
+        base, root = recorded_model(config["model"], address), Path(config.get("root", ""))
     except (OSError, KeyError, TypeError):
         raise ArtifactError(
             f"{address} is no model that `atelier registry` made: its file MLmodel "
@@ -169,7 +155,7 @@ def known(address: str) -> tuple[str, str]:
                 version = mlflow.get_model_version_by_alias(*name.split("@", 1))
             else:
                 version = mlflow.get_model_version(name, number)
-            return version.tags["painter"], version.tags["dvc.md5"]
+            return version.tags[version_pages.OBJECTIVE], version.tags[version_pages.MD5]
         except (MlflowException, KeyError, TypeError) as error:
             raise ArtifactError(
                 connection.without_password(
@@ -185,10 +171,10 @@ def evaluated_weights() -> dict[str, str]:
     Empty where dvc.lock does not vouch for it: there is no report, or something changed.
     """
     lock = _lock()
-    measured = _measured(lock, evaluating=False)
-    if measured is None:
+    found = measured.read(lock, None)
+    if found is None:
         return {}
-    return {one.painter: one.md5 for one in _weights(lock) if one.painter in measured.suites}
+    return {one.painter: one.md5 for one in _weights(lock) if one.painter in found.suites}
 
 
 def surveyed(
@@ -222,7 +208,7 @@ def _surveyed(
     with connection.alone():
         mlflow = connection.client()
         for weights, (painter, values, headline) in painters.items():
-            key = f"tags.`dvc.md5` = '{weights}'"
+            key = f"tags.`{version_pages.MD5}` = '{weights}'"
             for version in mlflow.search_model_versions(key):
                 if version.tags.get(f"survey.{study}.md5") != md5:
                     model = version.source.removeprefix("models:/")
@@ -326,22 +312,47 @@ def _reconcile(name: str, profile: Profile, evaluating: bool) -> Iterator[str]:
     if not weights:
         yield "dvc.lock has no trained model yet"
         return
-    measured = _measured(lock, evaluating)
+    found = measured.read(lock, profile, evaluating=evaluating)
+    experiment = main_repository.experiment()
     with connection.alone():
         mlflow = connection.client()
         at = connection.experiment(mlflow, name)
+        version_pages.bring_up_to_date(mlflow, name)
         versions: dict[str, str] = {}
         for one in weights:
             registered = f"atelier-{name}-{one.kind}"
             version, made = _version(mlflow, at, registered, one, profile)
             _link(mlflow, name, registered, version, versions)
             versions[one.painter] = version
-            if measured and one.painter in measured.suites:
-                _attach(mlflow, registered, version, measured.md5, measured.suites[one.painter])
+            ours = _claimed(mlflow, registered, version, experiment, new=bool(made))
+            if ours and found and one.painter in found.suites:
+                suite = found.suites[one.painter]
+                version_pages.attach(mlflow, registered, version, found, suite)
             yield f"{one.painter} is {registered} version {version}{made}"
         _bring_code(mlflow, name)
-        if measured:
-            yield _crown(mlflow, f"atelier-{name}-theta", versions, measured)
+        if experiment is not None:
+            yield f"no alias moves to what the experiment {experiment} made"
+        elif found:
+            registered = f"atelier-{name}-theta"
+            yield champion.crown(mlflow, registered, versions, found)
+            champion.mark(mlflow, at, registered)
+
+
+def _claimed(
+    mlflow: "MlflowClient", registered: str, version: str, experiment: str | None, *, new: bool
+) -> bool:
+    """Tag what an experiment alone has made; say whether what was measured now belongs to it.
+
+    The numbers of a version of dvc.lock are not replaced by those of an experiment, which may
+    have painted other captions.
+    """
+    if experiment is not None and new:
+        mlflow.set_model_version_tag(registered, version, version_pages.EXPERIMENT, experiment)
+        return True
+    of = mlflow.get_model_version(registered, version).tags.get(version_pages.EXPERIMENT)
+    if experiment is None and of is not None:  # `dvc exp apply` took it over
+        mlflow.delete_model_version_tag(registered, version, version_pages.EXPERIMENT)
+    return experiment is None or of is not None
 
 
 def _lock() -> dict[str, Any]:
@@ -367,34 +378,6 @@ def _weights(lock: Mapping[str, Any]) -> Iterator[Weights]:
                 yield Weights(painter, str(outs.info(str(file))["md5"]), file)
 
 
-def _measured(lock: Mapping[str, Any], evaluating: bool) -> Measured | None:
-    """Return the report's results, if they are of the weights in dvc.lock."""
-    file = paths.SUITES
-    if not file.is_file() or not (evaluating or _fresh(lock, file)):
-        return None
-    content = file.read_bytes()
-    suites = {
-        painter: {name: float(value) for name, value in suite.items() if value is not None}
-        for painter, suite in json.loads(content).items()
-    }
-    return Measured(_md5(content), suites)
-
-
-def _fresh(lock: Mapping[str, Any], file: Path) -> bool:
-    """Say whether ``file`` is what dvc.lock has, measured on the weights that it has."""
-    made = {
-        out["path"]: out["md5"] for name in ("sft", "cpo") for out in _rows(lock, name, "outs")
-    }
-    used = {dep["path"]: dep["md5"] for dep in _rows(lock, "report", "deps")}
-    outs = {out["path"]: out["md5"] for out in _rows(lock, "report", "outs")}
-    stale = any(made[path] != md5 for path, md5 in used.items() if path in made)
-    return not stale and outs.get(file.as_posix()) == _md5(file.read_bytes())
-
-
-def _rows(lock: Mapping[str, Any], stage: str, kind: str) -> list[dict[str, Any]]:
-    return list(lock.get(stage, {}).get(kind, []))
-
-
 def _link(
     mlflow: "MlflowClient",
     profile: str,
@@ -402,13 +385,13 @@ def _link(
     version: str,
     known: Mapping[str, str],
 ) -> None:
-    """Say from which θ1 a θ comes: ``tags.parent`` upwards, a search for it downwards."""
+    """Say from which θ1 a θ comes: a tag upwards, a search for it downwards."""
     if THETA1 not in known or registered.endswith(THETA1):
         return
     parent = f"atelier-{profile}-{THETA1}/{known[THETA1]}"
     # The same weights have the same θ1, unless a person pulled one without the other.
-    if "parent" not in mlflow.get_model_version(registered, version).tags:
-        mlflow.set_model_version_tag(registered, version, "parent", parent)
+    if version_pages.PARENT not in mlflow.get_model_version(registered, version).tags:
+        mlflow.set_model_version_tag(registered, version, version_pages.PARENT, parent)
 
 
 def _version(
@@ -421,19 +404,22 @@ def _version(
     if known is not None:
         return known, ""
     try:
-        mlflow.create_registered_model(registered)
+        mlflow.create_registered_model(registered, description=_about(registered))
     except MlflowException:
         mlflow.get_registered_model(registered)  # it is there; anything else raises again
     model, source = _log_model(mlflow, at, one, profile)
+    unguided = saved_model.unguided(one.painter, profile)
     made = mlflow.create_model_version(
         registered,
         source=f"models:/{model}",
         run_id=source,
         model_id=model,
-        tags=_tags(one)
-        | ({"sampled_without_guidance": "true"} if _unguided(one, profile) else {})
-        | mlflow_runs.provenance()
-        | _base(profile)
+        tags={
+            version_pages.OBJECTIVE: one.painter,
+            version_pages.MD5: one.md5,
+            version_pages.PATH: one.file.as_posix(),
+        }
+        | ({"sampled_without_guidance": "true"} if unguided else {})
         | _code(),
     )
     return _sole_version(mlflow, registered, one) or str(made.version), ", new"
@@ -441,12 +427,12 @@ def _version(
 
 def _sole_version(mlflow: "MlflowClient", registered: str, one: Weights) -> str | None:
     """Return the version with these weights; delete others, made where an answer was lost."""
-    key = f"name = '{registered}' and tags.`dvc.md5` = '{one.md5}'"
+    key = f"name = '{registered}' and tags.`{version_pages.MD5}` = '{one.md5}'"
     found = sorted(
         (
             version
             for version in mlflow.search_model_versions(key)
-            if version.tags.get("painter") == one.painter
+            if version.tags.get(version_pages.OBJECTIVE) == one.painter
         ),
         key=lambda version: int(version.version),
     )
@@ -466,7 +452,7 @@ def _log_model(
             at,
             name=one.painter,
             source_run_id=source,
-            tags=_tags(one),
+            tags=_tags(one) | _base(profile),
             params=mlflow_runs.flat(settings.of(one.painter, profile)),
             model_type="full" if one.file.name == FULL else "lora",
         )
@@ -474,7 +460,7 @@ def _log_model(
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # MLflow's, about classes of its own
         saved = Path(folder) / "model"
-        _save(saved, one, profile)
+        saved_model.write(saved, one.painter, one.file, profile)
         mlflow.log_model_artifacts(model, str(saved))
     mlflow.finalize_logged_model(model, "READY")
     return model, source
@@ -491,50 +477,6 @@ def _sole_model(mlflow: "MlflowClient", at: str, one: Weights) -> str | None:
     for double in found[1:]:
         mlflow.delete_logged_model(double.model_id)
     return str(found[0].model_id) if found else None
-
-
-def _save(folder: Path, one: Weights, profile: Profile) -> None:
-    """Write the folder that ``mlflow.pyfunc.load_model`` reads."""
-    import mlflow
-    import pandas as pd
-    from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
-
-    sampled = profile.generate
-    guidance = 1.0 if _unguided(one, profile) else sampled.guidance
-    with tempfile.TemporaryDirectory() as lora:
-        with locked_outs.opened() as outs:
-            beside = [one.file.with_name("config.json")] if one.file.name == FULL else []
-            for file in (one.file, *beside):
-                outs.get_file(str(file), str(Path(lora) / file.name))
-        mlflow.pyfunc.save_model(
-            folder,
-            python_model=str(_CODE),
-            artifacts={"lora": lora},
-            model_config={
-                "root": str(Path.cwd()),
-                "model": profile.model.model_dump(),
-                "steps": sampled.steps,
-                "guidance": guidance,
-                "distilled_guidance": sampled.distilled_guidance,
-                "sampled_without_guidance": _unguided(one, profile),
-                "batch_images": sampled.batch_images,
-            },
-            input_example=pd.DataFrame({"prompt": ["a landscape in blue"], "seed": [1]}),
-            signature=ModelSignature(
-                inputs=Schema([ColSpec("string", "prompt"), ColSpec("long", "seed")]),
-                outputs=Schema([ColSpec("string", "image")]),
-                params=ParamSchema(
-                    [
-                        ParamSpec("steps", "long", sampled.steps),
-                        ParamSpec("guidance", "double", guidance),
-                    ]
-                ),
-            ),
-            pip_requirements=[
-                f"{name}=={importlib.metadata.version(name)}" for name in _REQUIREMENTS
-            ],
-        )
 
 
 def _source_run(mlflow: "MlflowClient", at: str, one: Weights) -> str:
@@ -555,12 +497,6 @@ def _source_run(mlflow: "MlflowClient", at: str, one: Weights) -> str:
     return run
 
 
-def _unguided(one: Weights, profile: Profile) -> bool:
-    """Whether these weights learned what guidance adds, and are sampled without."""
-    objective = profile.cpo.objectives.get(one.painter)
-    return objective is not None and objective.sampled_without_guidance()
-
-
 def _base(profile: Profile) -> dict[str, str]:
     """Return tags that say on which base the weights lie, and under which licence it is."""
     from atelier.reports import model_card
@@ -574,15 +510,28 @@ def _tags(one: Weights) -> dict[str, str]:
     return {"dvc.md5": one.md5, "dvc.path": one.file.as_posix(), "painter": one.painter}
 
 
+def _about(registered: str) -> str:
+    """Return what a registered model is; its versions are what MLflow compares in one page."""
+    if registered.endswith(THETA1):
+        return "θ1 of this profile: the base after SFT, a version for each training."
+    return (
+        "θ of this profile: a version for each objective that was trained with other results. "
+        "All objectives are in one model, because MLflow compares the versions of one model. "
+        f"`{CHAMPION}` has the fewest negatives at a FID no worse than the base's; `serving` "
+        "was found better by `atelier compare`."
+    )
+
+
 def _code() -> dict[str, str]:
-    return {"code.md5": _md5(_CODE.read_bytes())}
+    return {version_pages.CODE: measured.md5(saved_model.CODE.read_bytes())}
 
 
 def _bring_code(mlflow: "MlflowClient", profile: str) -> None:
     """Give all versions of a profile the code that loads them as it is today.
 
     The library that it calls is today's, too: code of earlier days would refuse what a version
-    of earlier days does not say of settings that came later.
+    of earlier days does not say of settings that came later. Versions that hold the library
+    themselves stay as they are.
     """
     now = _code()
     for version in mlflow.search_model_versions(f"name LIKE 'atelier-{profile}-%'"):
@@ -590,75 +539,30 @@ def _bring_code(mlflow: "MlflowClient", profile: str) -> None:
             continue
         model = version.source.removeprefix("models:/")
         files = {one.path for one in mlflow.list_logged_model_artifacts(model)}
-        if _CODE.name in files:
-            mlflow.log_model_artifact(model, str(_CODE))
+        if saved_model.CODE.name in files and saved_model.LIBRARY not in files:
+            mlflow.log_model_artifact(model, str(saved_model.CODE))
         for tag, md5 in now.items():
             mlflow.set_model_version_tag(version.name, version.version, tag, md5)
 
 
-def _attach(
-    mlflow: "MlflowClient", registered: str, version: str, md5: str, suite: Mapping[str, float]
-) -> None:
-    """Put the metric suite on the model, and its headlines on the version's tags, once."""
-    known = mlflow.get_model_version(registered, version)
-    model = known.source.removeprefix("models:/")  # the SQL store forgets its model_id
-    headline = f"{known.tags['painter']}: #A_neg {suite['negatives']:.2f}"
-    if "captions" in suite:
-        ends = f"[{suite['negatives_low']:.2f}, {suite['negatives_high']:.2f}]"
-        headline += f" {ends} over {suite['captions']} captions"
-    if "fid" in suite:
-        headline += f", FID {suite['fid']:.2f}"
-    if _put_card(mlflow, registered, version, model, known.tags):
-        headline += f". Its model card is {_CARD} among the artifacts of models:/{model}"
-    if known.description != headline:
-        mlflow.update_model_version(registered, version, description=headline)
-    if known.tags.get("evaluation.md5") == md5:
-        return
-    for name, value in suite.items():
-        mlflow.log_metric(known.run_id, name, value, model_id=model)
-        mlflow.set_model_version_tag(registered, version, name, f"{value:.4g}")
-    _say_what_is_absent(mlflow, registered, version)
-    mlflow.set_model_version_tag(registered, version, "evaluation.md5", md5)
+def challenger(profile: str) -> str | None:
+    """Return the θ of dvc.lock that should be compared with the champion, if there is one.
 
-
-def _put_card(
-    mlflow: "MlflowClient", registered: str, version: str, model: str, tags: Mapping[str, str]
-) -> bool:
-    """Write the model card next to the weights, unless it is there; say whether there is one.
-
-    It has a tag of its own: a clone may have pulled the numbers first and the cards later.
+    It is the best by the report, it is not the champion, and it is not known to be worse: other
+    captions were painted, or other judges asked, when the champion was measured.
     """
-    file = paths.CARDS / tags["painter"] / _CARD
-    if not file.is_file():
-        return "card.md5" in tags
-    md5 = _md5(file.read_bytes())
-    if tags.get("card.md5") != md5:
-        mlflow.log_model_artifacts(model, str(file.parent))
-        mlflow.set_model_version_tag(registered, version, "card.md5", md5)
-    return True
-
-
-def _say_what_is_absent(mlflow: "MlflowClient", registered: str, version: str) -> None:
-    """Say which metrics could not be measured."""
-    if paths.SUITE.is_file():
-        entries = json.loads(paths.SUITE.read_text(encoding="utf-8"))
-        absent = [name for name, entry in entries.items() if not entry["available"]]
-        value = f"{', '.join(absent)}: atelier weights --fetch" if absent else "none"
-        mlflow.set_model_version_tag(registered, version, "unavailable", value)
-
-
-def _crown(
-    mlflow: "MlflowClient", registered: str, versions: Mapping[str, str], measured: Measured
-) -> str:
-    """Move the alias ``champion`` to where the rule wants it; say where that is."""
-    fit = [name for name in versions if name != THETA1 and measured.passes(name)]
-    if not fit:
-        mlflow.delete_registered_model_alias(registered, CHAMPION)
-        return "no θ has a FID at least as good as the base's: there is no champion"
-    best = min(fit, key=lambda name: measured.suites[name]["negatives"])
-    mlflow.set_registered_model_alias(registered, CHAMPION, versions[best])
-    return f"{CHAMPION} of {registered} is version {versions[best]} ({best})"
-
-
-def _md5(content: bytes) -> str:
-    return hashlib.md5(content, usedforsecurity=False).hexdigest()
+    lock = _lock()
+    found = measured.read(lock, read_profile(paths.profile(profile)))
+    best = measured.best([one.painter for one in _weights(lock)], found)
+    if found is None or best is None:
+        return None
+    (one,) = (weights for weights in _weights(lock) if weights.painter == best)
+    registered = f"atelier-{profile}-theta"
+    with connection.alone():
+        mlflow = connection.client()
+        version = _sole_version(mlflow, registered, one)
+        present = champion.of(mlflow, registered)
+    if version is None or present is None or str(present.version) == version:
+        return None
+    same = present.tags.get(version_pages.CAPTIONS) == found.captions
+    return None if same else f"models:/{registered}/{version}"

@@ -41,6 +41,20 @@ def test_a_command_works_in_a_subfolder(below):
     assert result.output.startswith("params/criteria/starter.yaml fits: ")
 
 
+def test_in_a_subfolder_it_is_said_where_printed_paths_and_commands_are_meant(
+    below, monkeypatch
+):
+    said = invoke("results")
+    assert said.exit_code == 2
+    assert said.stderr.splitlines() == [
+        "Error: artifacts/report/metrics.json is absent; run `dvc repro report`",
+        "Paths and commands above are those of the clone's root: cd ..",
+    ]
+
+    monkeypatch.chdir(below)
+    assert "clone's root" not in invoke("results").stderr
+
+
 def test_typed_paths_are_relative_to_the_users_folder(below):
     result = invoke(
         "criteria", "show", "../params/criteria/starter.yaml", "--html", "tree.html"

@@ -274,13 +274,13 @@ def registered():
     theta = "atelier-starter-theta"
     return {
         "versions": sorted(
-            (one.name, one.tags["painter"], one.tags.get("negatives"))
+            (one.name, one.tags["objective"], one.tags.get("headline"))
             for name in (theta, "atelier-starter-theta1")
             for one in mlflow.search_model_versions(f"name = '{name}'")
         ),
         "champion": mlflow.get_model_version(
             theta, mlflow.get_model_version_by_alias(theta, "champion").version
-        ).tags["painter"],
+        ).tags["objective"],
         "models": sorted(one.name for one in mlflow.search_logged_models([at])),
     }
 
@@ -302,9 +302,9 @@ def test_the_registry_reconciles_once_mlflow_is_back(trained, proxy, hasty, figu
     assert registered() == first
     assert first == {
         "versions": [
-            ("atelier-starter-theta", "cpo", "1"),
-            ("atelier-starter-theta", "cpo-s", "1.5"),
-            ("atelier-starter-theta1", "theta1", "3.1"),
+            ("atelier-starter-theta", "cpo", "#A_neg 1.00, FID 12.00"),
+            ("atelier-starter-theta", "cpo-s", "#A_neg 1.50, FID 3.00"),
+            ("atelier-starter-theta1", "theta1", "#A_neg 3.10, FID 7.00"),
         ],
         "champion": "cpo-s",
         "models": ["cpo", "cpo-s", "theta1"],

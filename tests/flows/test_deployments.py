@@ -7,7 +7,7 @@ import yaml
 from prefect.flows import load_flow_from_entrypoint
 
 from flows.dvc import stages
-from flows.infra import prefect_setup, remote_stage
+from flows.infra import clone, prefect_setup, remote_stage
 
 ROOT = Path(__file__).parents[2]
 DEPLOYMENTS = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
@@ -49,16 +49,43 @@ def test_a_deployment_names_a_flow_and_its_parameters(deployment):
 def test_only_what_is_sent_to_workers_may_run_in_their_clones(deployment):
     pool = deployment["work_pool"]["name"]
 
-    assert pool in prefect_setup.POOLS
-    assert pool == deployment["name"]  # here, cpu or gpu
-    assert (pool != "here") == (
+    assert (pool in prefect_setup.SHARED_POOLS) == (
         deployment["entrypoint"] == "flows.infra.remote_stage:on_worker"
     )
+    assert (pool == "{{ $ATELIER_POOL }}") == (pool not in prefect_setup.SHARED_POOLS)
+
+
+def test_deployments_are_named_for_what_they_do_and_where():
+    names = [one["name"] for one in DEPLOYMENTS]
+
+    assert len(set(names)) == len(names)
+    for one in DEPLOYMENTS:
+        what = one["entrypoint"].partition(":")[2].replace("_", "-")
+        assert one["name"] in {f"{what}@{{{{ $ATELIER_POOL }}}}", *prefect_setup.SHARED_POOLS}
+
+
+def test_two_clones_have_two_pools_and_one_clone_one(tmp_path, monkeypatch):
+    found = []
+    for place in ("a/atelier", "b/atelier", "a/atelier"):
+        (tmp_path / place).mkdir(parents=True, exist_ok=True)
+        monkeypatch.chdir(tmp_path / place)
+        found.append(clone.pool())
+
+    assert found[0] == found[2] != found[1]
+    assert all(name.startswith("atelier-") for name in found)
 
 
 @EACH
 def test_serve_makes_the_same_deployment(deployment):
-    made = prefect_setup._deployment(deployment)
+    (filled,) = (
+        one
+        for one in prefect_setup.deployments()
+        if one["entrypoint"] == deployment["entrypoint"]
+        and one["description"] == deployment["description"]
+        and one["work_pool"]["name"] in {clone.pool(), deployment["work_pool"]["name"]}
+    )
+    deployment = deployment | {"name": filled["name"]}
+    made = prefect_setup._deployment(filled)
 
     assert (made.name, made.description) == (deployment["name"], deployment["description"])
     assert made.entrypoint == deployment["entrypoint"]

@@ -189,7 +189,7 @@ def register(study, weights):
         source=f"models:/{model.model_id}",
         run_id=run,
         model_id=model.model_id,
-        tags={"dvc.md5": weights, "painter": "cpo-s"},
+        tags={"mlflow.atelier.md5": weights, "objective": "cpo-s"},
     )
     return mlflow, run
 

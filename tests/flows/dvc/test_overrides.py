@@ -1,3 +1,8 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import yaml
 from pydantic import ValidationError
@@ -12,44 +17,72 @@ FILE = "params/starter.yaml"
 
 @pytest.fixture
 def written(tmp_path, monkeypatch, profile):
-    """The profile's file in a working copy of its own; returns its bytes."""
+    """The profile's file in a small DVC repository; returns its bytes."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "params").mkdir()
     (tmp_path / "params/profile.yaml").write_text("profile: starter\n")
     text = "# by hand\n" + yaml.safe_dump(profile, sort_keys=False)  # with anchors
     (tmp_path / FILE).write_text(text)
+    (tmp_path / "dvc.yaml").write_text("stages: {}\n")
+    dvc("init", "-q", "--no-scm")
     return text
 
 
-def test_a_run_sees_the_changes_and_the_file_is_as_before(written, tmp_path):
+def dvc(*words):
+    subprocess.run([sys.executable, "-m", "dvc", *words], check=True)
+
+
+def test_a_run_sees_the_changes_and_the_users_file_is_never_another(written, tmp_path):
+    before = (tmp_path / FILE).stat().st_mtime_ns
     with overrides.in_force(Changes(omega=2, seed=7, cpo_steps=9)):
-        seen = read_profile(tmp_path / FILE)
+        seen = read_profile(Path(FILE))
+        assert (tmp_path / FILE).read_text() == written
 
     assert seen.cpo.objectives["cpo-s"].omega == 2
     assert seen.cpo.objectives["cpo"].beta == 500
     assert (seen.sft.training.seed, seen.generate.seed, seen.cpo.training.steps) == (7, 7, 9)
     assert seen.sft.training.steps == 4  # shares an anchor with cpo's
-    assert (tmp_path / FILE).read_text() == written
+    assert (tmp_path / FILE).stat().st_mtime_ns == before
+    assert Path.cwd() == tmp_path
 
 
-def test_without_changes_the_file_is_not_touched(written, tmp_path):
-    before = (tmp_path / FILE).stat().st_mtime_ns
+def test_what_the_user_writes_during_a_changed_run_stays(written, tmp_path):
+    with overrides.in_force(Changes(omega=2)):
+        (tmp_path / FILE).write_text(written + "# an afterthought\n")
+        (tmp_path / "notes.md").write_text("ω 2 looks good\n")
+        assert "afterthought" not in Path(FILE).read_text()
+
+    assert (tmp_path / FILE).read_text() == written + "# an afterthought\n"
+    assert (tmp_path / "notes.md").is_file()
+
+
+def test_the_comments_of_a_changed_file_stay_where_no_anchor_forbids_it(written, tmp_path):
+    plain = yaml.safe_dump(json.loads(json.dumps(yaml.safe_load(written))), sort_keys=False)
+    (tmp_path / FILE).write_text(f"# by hand\n{plain}")
+
+    with overrides.in_force(Changes(omega=2)):
+        said = Path(FILE).read_text()
+
+    assert said.startswith("# by hand\n")
+    assert yaml.safe_load(said)["cpo"]["objectives"]["cpo-s"]["omega"] == 2
+
+
+def test_without_changes_nothing_is_copied(written, tmp_path):
     with overrides.in_force(Changes()):
-        assert (tmp_path / FILE).stat().st_mtime_ns == before
+        assert Path.cwd() == tmp_path
+    assert not (tmp_path / ".dvc/tmp/atelier").exists()
 
 
-def test_what_a_killed_run_left_is_put_back_by_the_next(written, tmp_path):
-    killed = overrides.in_force(Changes(omega=2))
-    killed.__enter__()
-    assert (tmp_path / FILE).read_text() != written
+def test_an_experiment_is_named_after_its_changes():
+    changes = Changes(omega=2, others={"cpo.objectives.cpo.beta": 9})
 
-    with overrides.in_force(Changes()):
-        assert (tmp_path / FILE).read_text() == written
+    assert overrides.named(changes) == "omega-2-0-cpo-objectives-cpo-beta-9"
+    assert overrides.described(changes) == "ω=2.0, cpo β=9"
 
 
 def test_any_other_setting_by_its_name(written, tmp_path):
     with overrides.in_force(Changes(others={"cpo.objectives.cpo.beta": 9, "split.salt": "x"})):
-        seen = read_profile(tmp_path / FILE)
+        seen = read_profile(Path(FILE))
 
     assert (seen.cpo.objectives["cpo"].beta, seen.split.salt) == (9, "x")
 

@@ -15,7 +15,7 @@ import psutil
 import pytest
 import yaml
 
-from flows.infra import local_services
+from flows.infra import local_services, prefect_setup
 
 ROOT = Path(__file__).parents[3]
 PREFECT_YAML = """
@@ -27,7 +27,7 @@ deployments:
   entrypoint: flows.reproduce:reproduce
   schedules: [{interval: 30, active: true}]
   concurrency_limit: {limit: 1, collision_strategy: CANCEL_NEW}
-  work_pool: {name: here}
+  work_pool: {name: "{{ $ATELIER_POOL }}"}
 """
 
 
@@ -67,13 +67,7 @@ def test_a_kubernetes_template_is_a_job_whose_blanks_are_all_variables(pool):
     assert blanks <= template["variables"]["properties"].keys()
     assert (manifest["apiVersion"], manifest["kind"]) == ("batch/v1", "Job")
     assert ("nvidia.com/gpu" in container["resources"]["limits"]) == (pool == "gpu")
-    assert pool in servers_pools()
-
-
-def servers_pools():
-    from flows.infra import prefect_setup
-
-    return prefect_setup.POOLS
+    assert pool in prefect_setup.SHARED_POOLS
 
 
 def test_a_database_that_cannot_be_reached_is_said_without_the_password(monkeypatch):
@@ -86,6 +80,54 @@ def test_a_database_that_cannot_be_reached_is_said_without_the_password(monkeypa
     assert "secret" not in str(error.value)
     with pytest.raises(local_services.ParamsError, match="should be postgresql://user"):
         local_services._ensure_databases("mysql://somewhere")
+
+
+@pytest.fixture
+def listening(monkeypatch):
+    """A port on which another program listens."""
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        yield other.getsockname()[1]
+
+
+def test_a_second_clone_takes_other_ports_and_says_so_if_one_was_asked_for(
+    listening, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(local_services._USUAL, local_services._PREFECT, listening)
+
+    assert local_services._port(local_services._PREFECT, None) != listening
+    with pytest.raises(
+        local_services.ParamsError, match=f"port {listening} is used by another"
+    ):
+        local_services._port(local_services._PREFECT, listening)
+
+
+def test_a_clone_has_the_ports_of_last_time(listening, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    local_services._FOLDER.mkdir(parents=True)
+    port = free_port()
+    local_services._PORTS.write_text(json.dumps({local_services._MLFLOW: port}))
+
+    assert local_services._port(local_services._MLFLOW, None) == port
+    local_services._PORTS.write_text(json.dumps({local_services._MLFLOW: listening}))
+    assert local_services._port(local_services._MLFLOW, None) != listening
+
+
+def test_a_server_that_ends_at_once_is_said_although_another_answers(
+    listening, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    local_services._FOLDER.mkdir(parents=True)
+    monkeypatch.setattr(local_services, "failure", lambda url: time.sleep(1))
+    words = ["-c", "print('Address already in use'); raise SystemExit(1)"]
+    server = local_services.Server("1-prefect", words, "http://127.0.0.1:1/api/health", {})
+
+    with pytest.raises(
+        local_services.ParamsError, match=r"does not run.*[\s\S]*already in use"
+    ):
+        local_services._start(server)
 
 
 def free_port():

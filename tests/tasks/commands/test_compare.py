@@ -81,8 +81,8 @@ def test_where_nothing_serves_yet_the_base_is_to_beat(two, checked_profile):
 
 
 def test_a_theta_that_only_guides_is_not_compared(two, checked_profile):
-    two.set_model_version_tag("atelier-starter-theta", "1", "painter", "away")
-    two.set_model_version_tag("atelier-starter-theta", "1", "dvc.md5", "a")
+    two.set_model_version_tag("atelier-starter-theta", "1", "objective", "away")
+    two.set_model_version_tag("atelier-starter-theta", "1", "mlflow.atelier.md5", "a")
     npo = {
         "objective": "npo",
         "beta": 500,

@@ -1,6 +1,7 @@
 import base64
 import io
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ from pydantic import ValidationError
 from atelier.config.profile import Profile, read_profile
 from atelier.errors import ArtifactError
 from tasks.run import paths
-from tasks.tracking import connection, mlflow_runs, registry
+from tasks.tracking import connection, mlflow_runs, registry, version_pages
 
 THETA1, THETA = "atelier-starter-theta1", "atelier-starter-theta"
 SUITES = {
@@ -67,7 +68,7 @@ def report(**changes):
 def versions(name):
     """Painter and number of each version, oldest first."""
     found = connection.client().search_model_versions(f"name = '{name}'")
-    return sorted((int(version.version), version.tags["painter"]) for version in found)
+    return sorted((int(version.version), version.tags["objective"]) for version in found)
 
 
 def champion():
@@ -102,7 +103,7 @@ def test_the_registry_follows_dvc_lock_there_and_back(trained, workspace, capsys
     train(cpo="a", cpo_s="c")
     registry.run()  # trained anew, not evaluated yet: the old numbers are not its own
     assert versions(THETA)[2:] == [(3, "cpo-s")]
-    assert "negatives" not in connection.client().get_model_version(THETA, "3").tags
+    assert "headline" not in connection.client().get_model_version(THETA, "3").tags
 
     report(cpo_s={"negatives": 1.2, "fid": 3.5})
     registry.run()
@@ -112,7 +113,54 @@ def test_the_registry_follows_dvc_lock_there_and_back(trained, workspace, capsys
     dvc("checkout")
     registry.run()
     assert len(versions(THETA)) == 3
+    assert champion() == 3  # the one of before has no fewer negatives
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        "registry: champion of atelier-starter-theta stays version 3: version 2 (cpo-s) has no "
+        "fewer negatives on the same captions"
+    )
+
+
+def test_a_model_measured_on_other_captions_is_not_crowned_by_its_numbers(trained, capsys):
+    report()
+    registry.run()
     assert champion() == 2
+    assert registry.challenger("starter") is None
+
+    train(cpo_s="c")
+    report(cpo_s={"negatives": 0.1, "fid": 3.5})
+    paths.PLOTS.mkdir()
+    (paths.PLOTS / "prompts.csv").write_text("prompt,caption\n0,an easy one\n")
+    registry.run()
+
+    assert champion() == 2
+    assert "`atelier compare champion theta/3 --crown` compares them" in capsys.readouterr().out
+    assert registry.challenger("starter") == f"models:/{THETA}/3"
+
+
+@pytest.mark.parametrize("how", ["ATELIER_EXPERIMENT", "DVC_EXP_NAME"])
+def test_an_experiment_is_registered_as_such_and_moves_no_alias(trained, monkeypatch, how):
+    report()
+    registry.run()
+    before = connection.client().get_model_version(THETA, "1").tags["headline"]
+
+    with monkeypatch.context() as trial:
+        trial.setenv(how, "omega-2")
+        train(cpo="a", cpo_s="c")
+        report(cpo={"negatives": 9.0, "fid": 3.5}, cpo_s={"negatives": 0.1, "fid": 3.5})
+        registry.run()
+
+    mlflow = connection.client()
+    assert champion() == 2
+    tried = mlflow.get_model_version(THETA, "3")
+    assert tried.tags["experiment"] == "omega-2"
+    assert tried.tags["headline"].startswith("#A_neg 0.10")
+    kept = mlflow.get_model_version(THETA, "1").tags
+    assert "experiment" not in kept
+    assert kept["headline"] == before  # what a trial painted is not what this one painted
+
+    registry.run()  # taken over, as by `dvc exp apply`
+    assert "experiment" not in mlflow.get_model_version(THETA, "3").tags
+    assert champion() == 3
 
 
 def test_lineage_can_be_walked_both_ways(trained):
@@ -120,11 +168,12 @@ def test_lineage_can_be_walked_both_ways(trained):
 
     mlflow = connection.client()
     theta = mlflow.get_model_version(THETA, "2")
-    assert theta.tags["parent"] == f"{THETA1}/1"
-    assert theta.tags["base"] == "base/starter"
-    children = mlflow.search_model_versions(f"tags.parent = '{THETA1}/1'")
+    assert theta.tags[version_pages.PARENT] == f"{THETA1}/1"
+    model = mlflow.get_logged_model(theta.source.removeprefix("models:/"))
+    assert model.tags["base"] == "base/starter"
+    children = mlflow.search_model_versions(f"tags.`{version_pages.PARENT}` = '{THETA1}/1'")
     assert sorted(int(one.version) for one in children) == [1, 2]
-    assert "parent" not in mlflow.get_model_version(THETA1, "1").tags
+    assert version_pages.PARENT not in mlflow.get_model_version(THETA1, "1").tags
 
 
 def test_headlines_are_on_the_version_and_the_suite_on_the_model(trained):
@@ -134,9 +183,11 @@ def test_headlines_are_on_the_version_and_the_suite_on_the_model(trained):
 
     mlflow = connection.client()
     version = mlflow.get_model_version(THETA, "2")
-    assert {key: version.tags[key] for key in ("negatives", "fid")} == {
-        "negatives": "1.5",
-        "fid": "3",
+    shown = {tag: v for tag, v in version.tags.items() if not tag.startswith("mlflow.")}
+    assert shown == {
+        "objective": "cpo-s",
+        "headline": "#A_neg 1.50, FID 3.00",
+        "verdict": "fewer negatives than the base, FID no worse",
     }
     model = mlflow.get_logged_model(version.source.removeprefix("models:/"))
     assert {m.key: m.value for m in model.metrics} == SUITES["cpo-s"]
@@ -189,7 +240,7 @@ def test_versions_of_one_stage_are_compared_by_their_own_runs(workspace, mlflow_
 
     client = connection.client()
     found = {
-        version.tags["painter"]: client.get_run(version.run_id)
+        version.tags["objective"]: client.get_run(version.run_id)
         for version in client.search_model_versions(f"name = '{THETA}'")
     }
     assert found["cpo"].info.run_id != found["cpo-s"].info.run_id
@@ -322,7 +373,8 @@ def as_registered_before_newer_settings(name, number):
     )
     assert strict != code.read_text()
     code.write_text(strict)
-    client.delete_model_version_tag(name, str(number), "code.md5")
+    shutil.rmtree(folder / "code")  # then, the library came from the clone
+    client.delete_model_version_tag(name, str(number), version_pages.CODE)
     return f"models:/{name}/{number}"
 
 
@@ -337,16 +389,16 @@ def test_a_version_holds_its_model_card_and_says_what_was_not_measured(trained):
 
     client = connection.client()
     found = {
-        version.tags["painter"]: version
+        version.tags["objective"]: version
         for version in client.search_model_versions(f"name = '{THETA}'")
     }
-    said = found["cpo-s"].tags["unavailable"]
-    assert said == "pickscore: atelier weights --fetch"
+    said = found["cpo-s"].description
+    assert "not measured: pickscore: `atelier weights --fetch`" in said
     folder = mlflow.artifacts.download_artifacts(
         found["cpo-s"].source, tracking_uri=connection.tracking_uri()
     )
     assert (Path(folder) / "README.md").read_text() == "# a card"
-    assert "card is README.md" in found["cpo-s"].description
+    assert said.endswith("# a card\n")
 
 
 def card_of(name, number):
@@ -362,7 +414,7 @@ def card_of(name, number):
 def test_a_card_that_comes_later_or_changes_is_put_beside_the_weights(trained):
     report()
     registry.run()
-    assert card_of(THETA, 2) == (None, "cpo-s: #A_neg 1.50, FID 3.00")
+    assert card_of(THETA, 2) == (None, "**cpo-s: #A_neg 1.50, FID 3.00**")
 
     (paths.CARDS / "cpo-s").mkdir(parents=True)
     for text in ("# a card", "# a better card"):
@@ -370,9 +422,7 @@ def test_a_card_that_comes_later_or_changes_is_put_beside_the_weights(trained):
         registry.run()
         said, description = card_of(THETA, 2)
         assert said == text
-        assert description.startswith(
-            "cpo-s: #A_neg 1.50, FID 3.00. Its model card is README.md"
-        )
+        assert description == f"**cpo-s: #A_neg 1.50, FID 3.00**\n\n{text}\n"
 
 
 def rewritten(name, change, number=1):
@@ -428,3 +478,60 @@ def test_a_base_on_the_hub_has_its_publishers_licence(profile):
     tags = registry._base(Profile.model_validate(profile))
 
     assert tags == {"base": "black-forest-labs/FLUX.1-schnell@abc", "licence": "Apache-2.0"}
+
+
+def test_versions_of_earlier_days_keep_their_place_and_lose_their_many_tags(trained):
+    report()
+    registry.run()
+    mlflow = connection.client()
+    for version in mlflow.search_model_versions(f"name = '{THETA}'"):
+        at = (version.name, version.version)
+        for former, now in version_pages._FORMER.items():
+            if now in version.tags:
+                mlflow.set_model_version_tag(*at, former, version.tags[now])
+                mlflow.delete_model_version_tag(*at, now)
+        for tag in ("negatives", "git.dirty", "licence", "evaluation.md5"):
+            mlflow.set_model_version_tag(*at, tag, "1")
+
+    registry.run()
+
+    assert versions(THETA) == [(1, "cpo"), (2, "cpo-s")]
+    tags = mlflow.get_model_version(THETA, "2").tags
+    assert {tag for tag in tags if not tag.startswith("mlflow.")} == {
+        "objective", "headline", "verdict",
+    }  # fmt: skip
+
+
+def test_a_long_card_is_cut_for_the_page_and_whole_among_the_artifacts(trained):
+    (paths.CARDS / "cpo-s").mkdir(parents=True)
+    card = "---\nlicense: mit\n---\n# A card\n" + "a line of it\n" * 1000
+    (paths.CARDS / "cpo-s/README.md").write_text(card)
+    report()
+    registry.run()
+
+    said, description = card_of(THETA, 2)
+    assert said == card
+    assert len(description) <= 5000
+    assert "license: mit" not in description
+    assert description.endswith("The whole card is `README.md` among the artifacts.\n")
+
+
+def test_the_run_of_the_champion_is_marked_and_no_other(workspace, mlflow_folder, monkeypatch):
+    profile = read_profile(paths.profile("starter"))
+    track_with_dvc()
+    for night, content in (("prefect/one", "b"), ("prefect/two", "c")):
+        monkeypatch.setenv("ATELIER_PIPELINE", night)
+        with (
+            mlflow_runs.stage("cpo", profile) as tracked,
+            tracked.part("cpo-s", {}, paths.CPO / "cpo-s"),
+        ):
+            train(cpo_s=content)
+        report(cpo_s={"negatives": 1.5 if content == "b" else 1.2, "fid": 3.0})
+        registry.run()
+
+    client = connection.client()
+    at = connection.experiment(client, "starter")
+    marked = client.search_runs([at], "tags.champion != ''")
+    assert [
+        (one.data.tags["atelier.pipeline"], one.data.tags["champion"]) for one in marked
+    ] == [("prefect/two", "cpo-s v2")]

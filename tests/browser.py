@@ -1,0 +1,133 @@
+"""Browser of the tests that look at pages: a real Chromium, over its DevTools protocol."""
+
+import base64
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+
+import httpx
+import pytest
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    """The command of a Chromium."""
+    found = shutil.which("chromium") or shutil.which("chromium-browser")
+    if found is None or sys.platform != "linux" or os.environ.get("ATELIER_NO_BROWSER"):
+        pytest.skip("there is no Chromium on this machine")
+    return found
+
+
+KEYS = {"ArrowLeft": 37, "ArrowRight": 39, " ": 32, "1": 49, "2": 50, "3": 51}  # their codes
+
+
+class Browser:
+    """A real Chromium, driven over its DevTools protocol."""
+
+    def __init__(self, command, profile):
+        from websockets.sync.client import connect
+
+        flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--remote-debugging-port=0"]
+        quiet = ["--no-first-run", "--disable-background-networking", "--disable-sync"]
+        self._process = subprocess.Popen(
+            [command, *flags, *quiet, f"--user-data-dir={profile}", "about:blank"],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        port = eventually(lambda: (profile / "DevToolsActivePort").read_text().split()[0])
+        pages = httpx.get(f"http://127.0.0.1:{port}/json/list", trust_env=False).json()
+        page = next(one for one in pages if one["type"] == "page")
+        self._socket = connect(page["webSocketDebuggerUrl"], max_size=None, proxy=None)
+        self._sent = 0
+        self.complaints, self.asked = [], []
+        for domain in ("Page", "Runtime", "Log", "Network"):
+            self.call(f"{domain}.enable")
+
+    def call(self, method, **params):
+        self._sent += 1
+        self._socket.send(json.dumps({"id": self._sent, "method": method, "params": params}))
+        while True:
+            said = json.loads(self._socket.recv(timeout=60))
+            if said.get("id") == self._sent:
+                assert "error" not in said, said
+                return said["result"]
+            self._note(said)
+
+    def _note(self, said):
+        """Keep what the page complains of, and every address that it asks for."""
+        if said["method"] == "Log.entryAdded":
+            entry = said["params"]["entry"]
+            self.complaints.append(f"{entry['text']} {entry.get('url')}")
+        elif said["method"] == "Runtime.exceptionThrown":
+            self.complaints.append(said["params"]["exceptionDetails"]["text"])
+        elif said["method"] == "Network.requestWillBeSent":
+            self.asked.append(said["params"]["request"]["url"])
+
+    def value(self, script):
+        result = self.call("Runtime.evaluate", expression=script, returnByValue=True)
+        assert "exceptionDetails" not in result, result
+        return result["result"].get("value")
+
+    def go(self, address):
+        self.call("Page.navigate", url=address)
+        self.until("document.readyState === 'complete' && location.href !== 'about:blank'")
+
+    def until(self, script):
+        eventually(lambda: self.value(script) or None)
+
+    def press(self, key):
+        code = KEYS[key]
+        text = {"text": key} if len(key) == 1 else {}
+        for kind in ("keyDown", "keyUp"):
+            more = text if kind == "keyDown" else {}
+            self.call(
+                "Input.dispatchKeyEvent",
+                type=kind,
+                key=key,
+                windowsVirtualKeyCode=code,
+                **more,
+            )
+
+    def screen(self, width, height, *, touch=False, dark=False):
+        self.call(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=1,
+            mobile=touch,
+        )
+        self.call("Emulation.setTouchEmulationEnabled", enabled=touch)
+        colours = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self.call("Emulation.setEmulatedMedia", features=[colours])
+
+    def picture(self, file):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(base64.b64decode(self.call("Page.captureScreenshot")["data"]))
+
+    def close(self):
+        self._socket.close()
+        self._process.terminate()
+        self._process.wait(30)
+
+
+def eventually(ask):
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        with contextlib.suppress(OSError, IndexError, AssertionError):
+            found = ask()
+            if found is not None:
+                return found
+        time.sleep(0.05)
+    raise AssertionError("it did not come to be in a minute")
+
+
+@pytest.fixture
+def browser(chromium, tmp_path_factory):
+    """A Chromium with a profile of its own."""
+    one = Browser(chromium, tmp_path_factory.mktemp("chromium"))
+    yield one
+    one.close()
