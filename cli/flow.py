@@ -43,6 +43,15 @@ def sharded(stage: str, shards: int, workers: int, scheduler: str | None) -> NoR
     _to_end(lambda: run(shards, workers, scheduler, return_state=True))
 
 
+def sweep(settings: list[str], trials: int | None, minutes: float | None) -> NoReturn:
+    """Run the flow ``sweep`` and exit as it ended."""
+    from flows import sweep as module
+
+    wanted = module.parse(settings)
+    module.check(wanted, trials)  # a mistake is reported before a server starts
+    _to_end(lambda: module.sweep(wanted, trials, minutes, return_state=True))
+
+
 def compare(first: str, second: str, slack: float, promote: bool, crown: bool) -> NoReturn:
     """Run the flow ``compare`` and exit as it ended."""
 

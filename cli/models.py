@@ -154,9 +154,12 @@ def export(
 @command()
 def registry() -> None:
     """Bring MLflow's model registry up to date with dvc.lock."""
+    from tasks.tracking import links
     from tasks.tracking import registry as models
 
     models.run()
+    for line in links.lines():
+        typer.echo(line)
 
 
 @command()

@@ -116,8 +116,40 @@ def estimate(
 def results() -> None:
     """Print the table of what `evaluate` measured, and where to see more."""
     from tasks.commands import table
+    from tasks.tracking import links
 
     table.run()
+    for line in links.lines():
+        typer.echo(line)
+
+
+@command()
+def sweep(
+    setting: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="NAME=VALUES", help="As cpo.objectives.cpo-s.omega=1,2,4 or …=1..8."
+        ),
+    ],
+    trials: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Let Optuna choose so many points.", show_default="the whole grid"
+        ),
+    ] = None,
+    minutes: Annotated[
+        float | None,
+        typer.Option(min=0, help="Begin no point after so many.", show_default="no limit"),
+    ] = None,
+) -> None:
+    """Run the pipeline for each point of a grid, or for points that Optuna chooses.
+
+    Each point is an experiment, which `dvc exp show` and MLflow list; the working copy stays as
+    it is.
+    """
+    from cli import flow
+
+    flow.sweep(setting, trials, minutes)
 
 
 @command()
@@ -128,7 +160,7 @@ def study(
 ) -> None:
     """Run the experiments of params/NAME.yaml, tuned with one budget, and write docs/NAME.md.
 
-    It runs without a Prefect server. The deployment study/here runs the same as Prefect tasks.
+    It runs without a Prefect server. The deployment study@… runs the same as Prefect tasks.
     """
     from flows.dvc import study_runs
 

@@ -60,6 +60,19 @@ def deploy() -> None:
 
 
 @command()
+def notify(
+    address: Annotated[
+        str, typer.Argument(help="A webhook, as Slack, Mattermost, Discord or Teams has.")
+    ],
+) -> None:
+    """Send a message when a run fails or a night is surprising: new champion, drift, FID."""
+    from flows.infra import doctor, notifications
+
+    doctor.expect_server()
+    _show(notifications.setup(address))
+
+
+@command()
 def serve() -> None:
     """Run the deployments of prefect.yaml in this process, without a worker, until Ctrl-C."""
     from flows.infra import prefect_setup

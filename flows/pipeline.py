@@ -65,7 +65,12 @@ class Order:
 
 
 def bring_up(
-    order: Sequence[Stage], *, force: bool, wanted: Changes, where: Where = "here"
+    order: Sequence[Stage],
+    *,
+    force: bool,
+    wanted: Changes,
+    where: Where = "here",
+    part: str = "",
 ) -> State[Any]:
     """Bring the stages up to date, those that do not need each other at once.
 
@@ -76,14 +81,15 @@ def bring_up(
         force: Run them even if nothing changed.
         wanted: Settings that this run changes.
         where: On this machine, or on the workers of the pools ``cpu`` and ``gpu``.
+        part: Tells runs of the pipeline apart that one flow run makes.
     """
     with runner.repository_alone(get_run_logger().info):
-        asked = _asked(force, wanted, where)
+        asked = _asked(force, wanted, where, part)
         return _bring_up(order, asked)
 
 
-def _asked(force: bool, wanted: Changes, where: Where) -> Order:
-    pipeline = f"prefect/{runtime.flow_run.id or uuid4()}"
+def _asked(force: bool, wanted: Changes, where: Where, part: str) -> Order:
+    pipeline = f"prefect/{runtime.flow_run.id or uuid4()}{part}"
     order = Order(force, pipeline, gpus.limit(), None, wanted)
     if where == "here":
         return order
@@ -250,11 +256,11 @@ def reconcile_registry() -> None:
         _RECONCILED.write_text(now, encoding="utf-8")
 
 
-def has_champion() -> bool:
-    """Say whether the registry has a θ that it calls champion."""
+def champion() -> str | None:
+    """Return the address of the θ that the registry calls champion; None if there is none."""
     from tasks.tracking import registry
 
-    return registry.address(registry.CHAMPION, read_switch(paths.SWITCH)) is not None
+    return registry.address(registry.CHAMPION, read_switch(paths.SWITCH))
 
 
 def challenger() -> str | None:
@@ -316,7 +322,9 @@ def _of_this_flow() -> dict[str, str]:
     if not run.id:
         return {}
     page = {mlflow_runs.FLOW_PAGE: str(run.ui_url)} if PREFECT_API_URL.value() else {}
-    return {run_names.NAME: str(run.name), **page}
+    # A sweep has many runs of the pipeline, which are called after what differs.
+    name = {} if run.flow_name == "sweep" else {run_names.NAME: str(run.name)}
+    return name | page
 
 
 def show_where_to_look(pipeline: str) -> None:
@@ -334,8 +342,9 @@ def pages_of(pipeline: str) -> dict[str, str]:
     """Return where a pipeline's run, its comparison with others and its models are seen."""
     profile = read_switch(paths.SWITCH)
     try:
-        run = mlflow_runs.pipeline_page(profile, pipeline)
-        pages = {"this run": run} if run else {}
+        if not connection.has_runs():
+            return {"report": f"`{paths.PAGE.resolve()}`"}
+        pages = mlflow_runs.pipeline_pages(profile, pipeline)
         pages |= links.of_profile(profile)
     except Exception as error:  # a server that is away costs the links alone
         get_run_logger().warning(f"MLflow did not answer: {connections.cause(error)}")

@@ -22,6 +22,8 @@ def of_run() -> str:
     what = targets or ("all stages" if flow == "reproduce" else flow)
     if flow == "compare":
         what = f"{parameters['second']} against {parameters['first']}"
+    if flow == "sweep":
+        what = f"sweep of {', '.join(parameters['settings'])}"
     if flow == "study":
         what = f"study {parameters['name']}"
     about = ", ".join(filter(None, [what, overrides.described(changes)]))

@@ -1,6 +1,7 @@
 """Git in the working directory: what a command prints, or an error that an operator can fix."""
 
 import subprocess
+from collections.abc import Mapping
 
 from atelier.errors import ArtifactError
 
@@ -9,13 +10,19 @@ CHANGES = ("status", "--porcelain", "--untracked-files=no", ".", ":!dvc.lock")
 _SECONDS = 10.0  # for a question; fetching and cloning take as long as they take
 
 
-def run(*words: str) -> str:
+def run(*words: str, variables: Mapping[str, str] | None = None) -> str:
     """Return what a git command prints.
+
+    Args:
+        words: Of the command.
+        variables: Its environment; None: ours.
 
     Raises:
         ArtifactError: It failed.
     """
-    done = subprocess.run(["git", *words], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["git", *words], capture_output=True, text=True, check=False, env=variables
+    )
     if done.returncode:
         raise ArtifactError(f"git {' '.join(words)} failed: {done.stderr.strip()}")
     return done.stdout.strip()

@@ -75,6 +75,11 @@ def is_away() -> bool:
     return not tracking_uri().startswith("sqlite:")
 
 
+def has_runs() -> bool:
+    """Say whether runs can have been logged: there is a server, or this repository's file."""
+    return is_away() or (paths.MLFLOW / "mlflow.db").is_file()
+
+
 def client(*, here: bool = False) -> "MlflowClient":
     """Return MLflow's client on ``tracking_uri``, without telemetry or chatter.
 
@@ -118,7 +123,7 @@ def alone() -> Iterator[None]:
 
 def past_minutes(profile_name: str) -> dict[str, float]:
     """Return how long each stage took when it last ran to its end, by the stage's name."""
-    if tracking_uri() == _own_uri() and not (paths.MLFLOW / "mlflow.db").is_file():
+    if not has_runs():
         return {}
     mlflow = client()
     found = mlflow.get_experiment_by_name(f"atelier-{profile_name}")

@@ -4,14 +4,18 @@ MLflow opens on a page about chats with language models, three clicks away from 
 """
 
 import json
+import logging
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from atelier.config.profile import read_switch
+from tasks.run import paths
 from tasks.tracking import connection
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+_log = logging.getLogger(__name__)
 _HERE = "http://127.0.0.1:5000"  # where `connection.ui_command` opens the pages on a file
 _VIEW = "atelier"  # the view of an experiment's runs that its link opens
 _VIEW_TAG = f"mlflow.sharedViewState.{_VIEW}"
@@ -65,6 +69,18 @@ def prepare(mlflow: "MlflowClient", experiment: str) -> None:
     )
     if known.get(_VIEW_TAG) != state:
         mlflow.set_experiment_tag(experiment, _VIEW_TAG, state)
+
+
+def lines() -> list[str]:
+    """Return the pages of the profile in force as lines to print; none where MLflow is away."""
+    if not connection.has_runs():
+        return []
+    try:
+        pages = of_profile(read_switch(paths.SWITCH))
+    except Exception as error:  # links are no reason to fail
+        _log.warning("MLflow did not answer, so there are no links: %s", error)
+        return []
+    return [f"{what:11} {page}" for what, page in pages.items()]
 
 
 def of_profile(profile: str) -> dict[str, str]:

@@ -11,6 +11,7 @@ from atelier.config.profile import Profile
 from tasks.run import paths
 
 BASE, THETA1 = "base", "theta1"  # candidates, as the report names them
+NO_THETA = (BASE, THETA1, "theta1+pos")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -43,7 +43,7 @@ import yaml
 
 from atelier.config.profile import Profile, read_switch
 from tasks.run import git, main_repository, paths
-from tasks.tracking import connection, data_version, links, run_names, sync
+from tasks.tracking import connection, data_version, links, measured, run_names, sync
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -55,7 +55,6 @@ PIPELINE = "ATELIER_PIPELINE"  # names the pipeline run that a stage belongs to
 STUDY = "ATELIER_STUDY"  # names the study that a pipeline run belongs to, as NAME/<settings>
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 _SECONDS_BETWEEN_LOOKS = 10
-_NO_THETA = ("base", "theta1", "theta1+pos")  # candidates of a report that are no θ
 _RESULT = " → "  # before the results in the name of a pipeline's run
 _TAG = 5000  # characters of a tag that MLflow takes anywhere
 _SOURCE = "mlflow.source.name"
@@ -384,15 +383,25 @@ def _parent(
     return _known_or_made(mlflow, at, (sync.PIPELINE, key), name, tags, params)
 
 
-def pipeline_page(profile: str, key: str) -> str | None:
-    """Return the page of a pipeline's run in MLflow; None if it has no run there yet."""
+def pipeline_pages(profile: str, key: str) -> dict[str, str]:
+    """Return the pages of a pipeline's run in MLflow, and of its report, by what they show."""
     with connection.alone():
         mlflow = connection.client()
         found = mlflow.get_experiment_by_name(f"atelier-{profile}")
-        if found is None:
-            return None
-        run = sync.sole(mlflow, found.experiment_id, (sync.PIPELINE, key))
-        return None if run is None else links.run(str(found.experiment_id), run)
+        run = (
+            None
+            if found is None
+            else sync.sole(mlflow, found.experiment_id, (sync.PIPELINE, key))
+        )
+        if found is None or run is None:
+            return {}
+        pages = {"this run": links.run(str(found.experiment_id), run)}
+        below = f"tags.`{sync.PARENT}` = '{run}' and tags.stage = 'report'"
+        for report in mlflow.search_runs([found.experiment_id], below, max_results=1):
+            file = paths.PAGE.name
+            page = links.run(str(found.experiment_id), str(report.info.run_id), file)
+            pages["its report"] = page
+    return pages
 
 
 def _whole_study(mlflow: "MlflowClient", key: str, settings: Mapping[str, Any]) -> _Place:
@@ -484,7 +493,7 @@ def _best() -> tuple[str, Mapping[str, Any]] | None:
     if not paths.SUITES.is_file():
         return None
     suites = json.loads(paths.SUITES.read_text(encoding="utf-8"))
-    thetas = {name: suite for name, suite in suites.items() if name not in _NO_THETA}
+    thetas = {name: suite for name, suite in suites.items() if name not in measured.NO_THETA}
     limit = (suites.get("base") or {}).get("fid")
     fit = {
         name: suite

@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+import yaml
 from prefect.logging import disable_run_logger
 
 from flows import pipeline
@@ -102,3 +103,68 @@ def test_a_flow_run_on_a_real_server(repository):
     assert ["train", "Failed"] in seen["runs"]
     assert seen["tables"] == 3
     assert [100.0, "train · train · loss 0.25 · 3 images/s · ETA 0:01"] in seen["bars"]
+
+
+CHANGED = """
+import json
+from pathlib import Path
+from prefect.testing.utilities import prefect_test_harness
+from prefect.client.orchestration import get_client
+from flows.dvc.overrides import Changes
+from flows.reproduce import reproduce
+
+with prefect_test_harness(server_startup_timeout=120):
+    changes = Changes(others={"split.salt": "sea"})
+    state = reproduce(["look"], changes=changes, return_state=True)
+    after = Path("out/look").read_text()
+    with get_client(sync_client=True) as client:
+        names = [run.name for run in client.read_flow_runs()]
+        (where,) = [a for a in client.read_artifacts() if a.key == "where-to-look"]
+    said = {"state": state.name, "after": after, "names": names, "where": where.data}
+    print(json.dumps(said))
+"""
+
+
+@pytest.mark.slow
+def test_a_changed_run_is_an_experiment_and_leaves_the_working_copy_alone(
+    repository, profile, monkeypatch
+):
+    for name in ("GIT_AUTHOR", "GIT_COMMITTER"):
+        monkeypatch.setenv(f"{name}_NAME", "a")
+        monkeypatch.setenv(f"{name}_EMAIL", "a@b")
+    content = yaml.safe_load((repository / "dvc.yaml").read_text())
+    content["stages"]["draw"]["params"] = [{"params/${profile}.yaml": ["split.salt"]}]
+    content["stages"]["draw"]["cmd"] = (
+        "mkdir -p out && grep salt params/starter.yaml > out/draw"
+    )
+    (repository / "dvc.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+    written = "# by hand\n" + yaml.safe_dump(profile, sort_keys=False)
+    (repository / "params/starter.yaml").write_text(written)
+    (repository / ".dvc/.gitignore").write_text("/config.local\n/tmp\n/cache\n")
+    (repository / ".gitignore").write_text("/out\n/artifacts\n__pycache__\n")
+    run("git", "init", "-q", "-b", "main")
+    run(sys.executable, "-m", "dvc", "config", "--unset", "core.no_scm")
+    run(sys.executable, "-m", "dvc", "repro", "-q")
+    run("git", "add", "-A")
+    run("git", "commit", "-qm", "All")
+    before = (repository / "out/look").read_text()
+
+    said = run(sys.executable, "-c", CHANGED)
+
+    seen = json.loads(said.splitlines()[-1])
+    assert (seen["state"], seen["after"]) == ("Ran", before)
+    (name,) = seen["names"]
+    assert name.startswith("starter: look, split.salt=sea · by ")
+    assert "report: " in seen["where"]
+    assert run("git", "status", "--porcelain") == ""  # dvc.lock and params/ are as committed
+    (ref,) = run("git", "for-each-ref", "--format=%(refname)", "refs/exps").split()
+    assert ref.endswith("/split-salt-sea")
+    assert "salt: sea" in run("git", "show", f"{ref}:params/starter.yaml")
+    shown = run(sys.executable, "-m", "dvc", "exp", "show", "--csv")
+    assert "split-salt-sea" in shown
+
+
+def run(*words):
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=280)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
