@@ -37,7 +37,7 @@ def is_made_up(name: str) -> bool:
 
 
 def _words() -> set[str]:
-    from coolname import data  # type: ignore[import-untyped]  # Prefect's own source of names
+    from coolname import data  # Prefect takes its names from it
 
     lists = data.config.values()
     return {word for one in lists if one["type"] == "words" for word in one["words"]}

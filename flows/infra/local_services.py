@@ -108,7 +108,8 @@ def _port(name: str, asked: int | None) -> int:
         ParamsError: Another program has the port that was asked for, or all of them.
     """
     last = _last_ports().get(name)
-    if _process(name) is not None and last is not None:
+    if _process(name) is not None:
+        last = last or asked or _USUAL[name]
         if asked not in {None, last}:
             raise ParamsError(
                 f"{name} of this clone runs at port {last}, and port {asked} was asked for; "
