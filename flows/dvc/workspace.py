@@ -154,7 +154,7 @@ def _configure(main: Path, place: Path) -> None:
 
     with Repo(str(main)) as repo:
         cache = repo.cache.local_cache_dir
-        ours = repo.config.load_config_to_level("local")
+        ours = repo.config.load_config_to_level()
     atomic.write(place / ".dvc/config.local", "")
     with Config(str(place / ".dvc")).edit("local") as theirs:
         # Hard links: outs that are restored take no second place on the disk.

@@ -9,10 +9,12 @@ import subprocess
 import sys
 import time
 import urllib.request
+from pathlib import Path
 
 import pytest
 import yaml
 
+ROOT = Path(__file__).parents[2]
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
@@ -80,6 +82,47 @@ def test_experiments_run_queued_and_at_once_and_are_shown(committed):
 
     # Twice "colour: <name>\n".
     assert experiments() == [("blue", 2 * 13), ("violet", 2 * 15)]
+
+
+STAGE = """
+import os, sys
+sys.path.insert(0, sys.argv[1])
+from mlflow import MlflowClient
+from tasks.run import main_repository
+from tasks.tracking import connection
+
+main_repository.share()
+mlflow = connection.client(here=True)
+run = mlflow.create_run(mlflow.create_experiment(f"atelier-{os.getpid()}"))
+mlflow.log_param(run.info.run_id, "experiment", str(main_repository.experiment()))
+open("out/logged", "w").write(open("out/draw").read())
+"""
+
+
+@pytest.mark.parametrize("how", [["--temp"], ["--queue"]])
+def test_a_temporary_experiment_logs_to_the_main_repositorys_store(committed, how, monkeypatch):
+    from mlflow import MlflowClient
+
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    (committed / "log.py").write_text(STAGE)
+    content = yaml.safe_load((committed / "dvc.yaml").read_text())
+    content["stages"]["log"] = {
+        "cmd": f"{sys.executable} log.py {ROOT}",
+        "deps": ["out/draw"],
+        "outs": ["out/logged"],
+    }
+    (committed / "dvc.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+    git("add", "-A")
+    git("commit", "-qm", "Log")
+
+    name = ["--name", "blue", "-S", "params/starter.yaml:colour=blue"]
+    dvc("exp", "run", *how, *name)
+    if how == ["--queue"]:
+        dvc("exp", "run", "--run-all")
+
+    store = MlflowClient(tracking_uri=f"sqlite:///{committed}/artifacts/mlflow/mlflow.db")
+    found = [one.experiment_id for one in store.search_experiments()]
+    assert [run.data.params["experiment"] for run in store.search_runs(found)] == ["blue"]
 
 
 def test_differences_name_the_setting_and_the_number(committed):
