@@ -176,7 +176,10 @@ class _Sweep:
         get_run_logger().info(f"point {number}: {overrides.described(changes)}")
         state = pipeline.bring_up(stages.read(), force=False, wanted=changes, part=f"/{number}")
         found = _result() if state.is_completed() else None
-        row = {"point": overrides.described(changes), "outcome": state.name}
+        row: dict[str, Any] = {
+            "point": overrides.described(changes),
+            "outcome": state.name,
+        }
         if found is not None:
             row |= {"best θ": found.painter, "#A_neg": found.negatives, "FID": found.fid}
         self._rows.append(row)

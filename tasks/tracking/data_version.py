@@ -1,6 +1,7 @@
 """Version of ``data/``: the md5 that DVC gives the folder, for runs and models."""
 
 import os
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -49,5 +50,7 @@ def _md5_in(rows: list[dict[str, Any]]) -> str | None:
     return next((str(row["md5"]) for row in rows if row["path"] == str(paths.DATA)), None)
 
 
-def _yaml(file: Any) -> dict[str, Any]:
-    return (yaml.safe_load(file.read_text(encoding="utf-8")) or {}) if file.is_file() else {}
+def _yaml(file: Path) -> dict[str, Any]:
+    if not file.is_file():
+        return {}
+    return dict(yaml.safe_load(file.read_text(encoding="utf-8")) or {})
