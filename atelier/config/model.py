@@ -16,6 +16,15 @@ class Buckets(Params):
     longest_ratio: Annotated[Real, Field(ge=1)]  # of the longer side to the shorter one
 
 
+class Codec(Params):
+    """How the codec (VAE) encodes and decodes pictures; for its memory."""
+
+    # Pictures are encoded and decoded together up to this area in all, else one by one, with
+    # the same latents. About 2.7 GB (encoding) and 5 GB (decoding) for 1024 x 1024 in float32.
+    pixels_at_once: Count | None  # null: all of a batch at once
+    tile_pixels: Count | None  # a picture in overlapping tiles of this side, almost the same
+
+
 class ModelParams(Params):
     """``model:`` which painter is taught."""
 
@@ -29,6 +38,7 @@ class ModelParams(Params):
     text_chunks: Count  # of 75 tokens that CLIP reads one by one; of sdxl, others have T5
     buckets: Buckets | None  # sizes that training cuts pictures to; null: the middle square
     true_sizes: bool  # training tells a picture's own size and crop; families without ignore it
+    codec: Codec = Codec(pixels_at_once=1024 * 1024, tile_pixels=None)
 
 
 # What a model that was written down before a setting existed was made with.

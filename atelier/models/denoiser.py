@@ -30,6 +30,7 @@ class Denoiser(Protocol):
     process: Process
     identity: str  # names codec, encoders and their weights; keys the caches
     token_budget: int  # prompt tokens that the narrowest encoder reads
+    codec_pixels: int | None  # area that the codec takes at once; None: that of a whole batch
 
     def encode_images(self, pixels: Tensor) -> Tensor:
         """Return latents, float32 ``[B, C, H, W]``, of pixels in [-1, 1], ``[B, 3, H, W]``."""

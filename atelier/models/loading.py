@@ -21,12 +21,14 @@ def load(params: ModelParams) -> Denoiser:
     """
     from atelier.models.families import flux, sd3, sdxl
 
-    loaders: dict[str, Callable[[ModelParams], Denoiser]] = {
+    loaders: dict[str, Callable[[ModelParams], PipelineDenoiser]] = {
         "flux": flux.load,
         "sd3": sd3.load,
         "sdxl": sdxl.load,
     }
-    return loaders[params.family](params)
+    painter = loaders[params.family](params)
+    painter.codec_pixels = params.codec.pixels_at_once
+    return painter
 
 
 def skeleton(params: ModelParams) -> "Target":

@@ -1,12 +1,15 @@
 """Diffusers pipelines: loading, and what all families' denoisers share."""
 
 import hashlib
+import inspect
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from atelier import out_of_memory
 from atelier.config.model import ModelParams
 from atelier.errors import ArtifactError, ParamsError
 from atelier.models import quantization
@@ -27,6 +30,7 @@ class PipelineDenoiser:
     """
 
     component = "transformer"
+    codec_pixels: int | None = 1024 * 1024  # that the codec takes at once; None: all of them
 
     def __init__(self, pipeline: Any, token_budget: int, said: str) -> None:
         """Freeze the network.
@@ -46,10 +50,8 @@ class PipelineDenoiser:
     @torch.no_grad()
     def encode_images(self, pixels: Tensor) -> Tensor:
         """Return ``(z - shift) * scale``, ``z`` the mean of the codec's distribution."""
-        codec = self._pipeline.vae
-        encoded = codec.encode(pixels.to(dtype=codec.dtype, device=codec.device))
-        tiny = hasattr(encoded, "latents")  # AutoencoderTiny and PatchPCA have no distribution
-        found: Tensor = encoded.latents if tiny else encoded.latent_dist.mode()
+        pieces = self._pieces(pixels, pixels.shape[-2] * pixels.shape[-1])
+        found = torch.cat([self._encoded(piece) for piece in pieces])
         shift, scale = self._scaling()
         return (found.float() - shift) * scale
 
@@ -57,9 +59,9 @@ class PipelineDenoiser:
     def decode_latents(self, latents: Tensor) -> Tensor:
         """Return pixels around [-1, 1]."""
         shift, scale = self._scaling()
-        codec = self._pipeline.vae
-        decoded: Tensor = codec.decode((latents / scale + shift).to(codec.dtype)).sample
-        return decoded.float()
+        area = latents.shape[-2] * latents.shape[-1] * self._pipeline.vae_scale_factor**2
+        pieces = self._pieces(latents / scale + shift, area)
+        return torch.cat([self._decoded(piece) for piece in pieces])
 
     @torch.no_grad()
     def sample(
@@ -108,6 +110,26 @@ class PipelineDenoiser:
         """Shift and scale between the codec's latents and the network's."""
         codec = self._pipeline.vae.config
         return float(getattr(codec, "shift_factor", None) or 0), float(codec.scaling_factor)
+
+    def _encoded(self, pixels: Tensor) -> Tensor:
+        """The codec's own latents of pixels."""
+        codec = self._pipeline.vae
+        encoded = codec.encode(pixels.to(dtype=codec.dtype, device=codec.device))
+        tiny = hasattr(encoded, "latents")  # AutoencoderTiny and PatchPCA have no distribution
+        found: Tensor = encoded.latents if tiny else encoded.latent_dist.mode()
+        return found
+
+    def _decoded(self, latents: Tensor) -> Tensor:
+        """Pixels of the codec's own latents."""
+        codec = self._pipeline.vae
+        decoded: Tensor = codec.decode(latents.to(codec.dtype)).sample
+        return decoded.float()
+
+    def _pieces(self, batch: Tensor, area: int) -> Sequence[Tensor]:
+        """A batch of pictures of ``area`` pixels in pieces that the codec takes at once."""
+        limit = self.codec_pixels
+        count = len(batch) if limit is None else max(limit // area, 1)
+        return [batch[start : start + count] for start in range(0, len(batch), count)]
 
     def _guided_by(self, guidance: float, distilled: float | None) -> dict[str, float]:
         """The pipeline's arguments for this strength of guidance."""
@@ -178,8 +200,19 @@ def read(
                 f"model.source {params.source!r} cannot be loaded as {name} pipeline: {error}"
             ) from None
     _check_tokenizers(pipeline, params.source)
-    _realign(pipeline)
-    return pipeline.to("cuda" if torch.cuda.is_available() else "cpu")
+    if params.codec.tile_pixels is not None:
+        _tile(pipeline.vae, params.codec.tile_pixels)
+    with out_of_memory.explained(
+        "The base model",
+        [
+            "model.dtype: bfloat16 (if it is float32)",
+            "model.quantise: int8, then nf4 (CUDA)",
+            "end other programs that hold the device's memory",
+        ],
+        then="Nothing was trained or painted yet",
+    ):
+        _realign(pipeline)
+        return pipeline.to("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def token_ids(tokenizer: Any, prompts: list[str], length: int) -> Tensor:
@@ -225,6 +258,8 @@ def identity(pipeline: Any, said: str) -> str:
     every = readers(pipeline)
     for tokenizer, _ in every:
         digest.update(repr(sorted(tokenizer.get_vocab().items())).encode())
+    if getattr(pipeline.vae, "use_tiling", False):
+        digest.update(f"tiles of {_tile_side(pipeline.vae)}".encode())
     for module in (pipeline.vae, *(encoder for _, encoder in every)):
         for name, tensor in module.state_dict().items():
             digest.update(name.encode())
@@ -252,6 +287,32 @@ def _check_family(kind: Any, params: ModelParams) -> None:
     index = kind.load_config(params.source, revision=params.revision)
     if not index["_class_name"].startswith(kind.__name__.removesuffix("Pipeline")):
         raise ValueError(f"its model_index.json names a {index['_class_name']}")
+
+
+def _tile(codec: Any, pixels: int) -> None:
+    """Let a codec of diffusers work in overlapping tiles of ``pixels`` a side.
+
+    Raises:
+        ParamsError: It cannot.
+    """
+    if not hasattr(codec, "use_tiling"):
+        raise ParamsError(
+            f"model.codec.tile_pixels should be null, is {pixels}: a {type(codec).__name__} "
+            "works on whole pictures"
+        )
+    if "tile_sample_min_height" in inspect.signature(codec.enable_tiling).parameters:
+        codec.enable_tiling(tile_sample_min_height=pixels, tile_sample_min_width=pixels)
+        return
+    codec.enable_tiling()
+    step = codec.tile_sample_min_size / codec.tile_latent_min_size
+    codec.tile_sample_min_size = pixels
+    codec.tile_latent_min_size = max(round(pixels / step), 1)
+
+
+def _tile_side(codec: Any) -> int:
+    """Side of a codec's tiles, in pixels."""
+    wide = hasattr(codec, "tile_sample_min_height")
+    return int(codec.tile_sample_min_height if wide else codec.tile_sample_min_size)
 
 
 def _check_tokenizers(pipeline: Any, source: str) -> None:

@@ -3,12 +3,14 @@
 A metric whose weights are absent is unavailable, with the command that cures it, and no error.
 """
 
+import contextlib
 import sys
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from atelier import out_of_memory
 from atelier.config.evaluation import ScoringParams
 from atelier.config.profile import Profile
 from atelier.errors import ParamsError
@@ -95,14 +97,30 @@ def scores(
     """Return the score of each picture, ``[N]``.
 
     Raises:
+        RoomError: The device has too little memory.
         ValueError: The network gave a score that is no finite number.
     """
     found = []
     for start in range(0, len(images), batch_images):
         rows = slice(start, start + batch_images)
-        values = network(images[rows], prompts[rows])
+        with _explained(batch_images):
+            values = network(images[rows], prompts[rows])
         if values.shape != (len(prompts[rows]),) or not np.isfinite(values).all():
             raise ValueError(f"the network gave {values!r} for {len(prompts[rows])} pictures")
         found.append(values)
         report(min(start + batch_images, len(images)), {})
     return np.concatenate(found)
+
+
+def _explained(batch_images: int) -> contextlib.AbstractContextManager[None]:
+    """What to change where a batch of pictures does not fit beside a metric's network."""
+    half = f"evaluate.scoring.batch_images: {batch_images // 2} (now {batch_images})"
+    return out_of_memory.explained(
+        f"Scoring {batch_images} picture(s) at once",
+        [
+            *([half] if batch_images > 1 else []),
+            "evaluate.scoring.dtype: bfloat16 (part of a score's identity)",
+            "evaluate.scoring.device: cpu (slower)",
+        ],
+        then="Parts that are finished are kept",
+    )

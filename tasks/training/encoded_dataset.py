@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from atelier import images
+from atelier import images, out_of_memory
 from atelier.config.model import ModelParams
 from atelier.config.profile import Profile
 from atelier.criteria.annotations import Record
@@ -19,6 +19,12 @@ from tasks.training import pictures
 
 _IMAGES_AT_ONCE = 16
 _TOKENS_AT_ONCE = 8192
+_CURES_OF_TEXTS = (
+    "model.dtype: bfloat16 (if it is float32)",
+    "a smaller model.text_tokens or model.text_chunks",
+    "end other programs that hold the device's memory",
+)
+_KEPT = "What was encoded is kept in artifacts/cache"
 
 
 def encode(
@@ -43,7 +49,10 @@ def encode(
     """
     every = [""] + [prompt for role in prompts.values() for row in role for prompt in row]
     distinct = list(dict.fromkeys(every))
-    with progress.bar("text embeddings", len(distinct), "prompts") as report:
+    with (
+        progress.bar("text embeddings", len(distinct), "prompts") as report,
+        out_of_memory.explained("Encoding the prompts", _CURES_OF_TEXTS, then=_KEPT),
+    ):
         conditions = latents.texts(
             painter,
             distinct,
@@ -76,7 +85,10 @@ def _latents(
     def framed(image: str, size: Size) -> Framed:
         return images.cover(pictures.opened(files[image], profile), size)
 
-    with progress.bar("latents", len(records), "images") as report:
+    with (
+        progress.bar("latents", len(records), "images") as report,
+        out_of_memory.explained("Encoding the pictures", _cures(profile.model), then=_KEPT),
+    ):
         return latents.latents(
             painter,
             [record.image for record in records],
@@ -86,6 +98,21 @@ def _latents(
             batch_images=_IMAGES_AT_ONCE,
             report=report,
         )
+
+
+def _cures(model: ModelParams) -> list[str]:
+    """What makes encoding of pictures smaller, the first of it without any other result."""
+    area, codec = model.pixels**2, model.codec
+    at_once = codec.pixels_at_once
+    return [
+        *(
+            [f"model.codec.pixels_at_once: {area} (now {at_once}; one picture at a time)"]
+            if at_once is None or at_once >= 2 * area
+            else []
+        ),
+        *(["model.codec.tile_pixels: 512"] if codec.tile_pixels is None else []),
+        "a smaller model.pixels",
+    ]
 
 
 def _sizes(painter: Denoiser, records: Sequence[Record], profile: Profile) -> list[Size]:

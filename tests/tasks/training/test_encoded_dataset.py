@@ -7,8 +7,9 @@ from atelier import images
 from atelier.config.model import Buckets
 from atelier.criteria import annotations
 from atelier.criteria.annotations import Record
-from atelier.errors import ArtifactError, ParamsError
+from atelier.errors import ArtifactError, ParamsError, RoomError
 from atelier.models import loading
+from atelier.models.families.flux import Flux
 from tasks import cpo, sft
 from tasks.run import paths
 from tasks.training import encoded_dataset
@@ -103,3 +104,26 @@ def test_a_picture_that_went_missing_is_named_before_anything_is_encoded(gallery
 
     with pytest.raises(ArtifactError, match=r"data/3\.png was readable when"):
         encoded(gallery)
+
+
+@pytest.mark.parametrize(
+    ("method", "what", "cure"),
+    [
+        ("encode_images", "Encoding the pictures", "model.codec.pixels_at_once: 1024 (now "),
+        ("encode_texts", "Encoding the prompts", "model.text_tokens"),
+    ],
+)
+def test_too_little_memory_to_encode_says_what_helps_there(
+    studio, notebook, monkeypatch, method, what, cure
+):
+    def full(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(Flux, method, full)
+
+    with pytest.raises(RoomError) as told:
+        sft.run(studio, notebook)
+
+    assert str(told.value).startswith(f"{what} needs more memory")
+    assert cure in str(told.value)
+    assert "gradient_checkpointing" not in str(told.value)
