@@ -21,7 +21,7 @@ def load(params: ModelParams) -> Denoiser:
     """
     from atelier.models.families import flux, sd3, sdxl
 
-    loaders: dict[str, Callable[[ModelParams], PipelineDenoiser]] = {
+    loaders: dict[str, Callable[[ModelParams], Denoiser]] = {
         "flux": flux.load,
         "sd3": sd3.load,
         "sdxl": sdxl.load,
