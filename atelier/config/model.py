@@ -1,5 +1,6 @@
 """``model:`` of a profile: which base model is trained, and in which precision and size."""
 
+from pathlib import PurePath
 from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError
@@ -31,6 +32,7 @@ class ModelParams(Params):
     family: Literal["flux", "sd3", "sdxl"]
     source: str  # a folder in diffusers' layout, or a hub id
     revision: str | None  # commit of the hub id; null for a folder
+    published: str | None = None  # hub id of the base that a folder is a copy of, for cards
     dtype: Literal["float32", "bfloat16", "float16"]  # of the frozen base; adapters are float32
     quantise: Literal["int8", "nf4"] | None  # the base's linear layers; null: as dtype says
     pixels: Count  # side of the square pictures
@@ -39,6 +41,15 @@ class ModelParams(Params):
     buckets: Buckets | None  # sizes that training cuts pictures to; null: the middle square
     true_sizes: bool  # training tells a picture's own size and crop; families without ignore it
     codec: Codec = Codec(pixels_at_once=1024 * 1024, tile_pixels=None)
+
+
+def public_name(model: ModelParams) -> str:
+    """Return what a base is called in cards, tags and reports: no place on a machine."""
+    if model.published is not None:
+        return model.published
+    folder = PurePath(model.source)
+    outside = folder.is_absolute() or folder.parts[:1] in {("..",), ("~",)}
+    return folder.name if outside else model.source
 
 
 # What a model that was written down before a setting existed was made with.

@@ -4,6 +4,7 @@ A metric whose weights are absent is unavailable, with the command that cures it
 """
 
 import contextlib
+import dataclasses
 import sys
 from collections.abc import Mapping, Sequence
 
@@ -36,15 +37,32 @@ def survey(profile: Profile) -> dict[str, Entry]:
         compute(profile.evaluate.scoring),
         features=profile.evaluate.features,
     )
-    for entry in found.values():
-        if entry.unavailable:
-            say_unavailable(entry)
+    found = {
+        name: dataclasses.replace(entry, unavailable=placeless(entry.unavailable))
+        for name, entry in found.items()
+    }
+    absent = [entry for entry in found.values() if entry.unavailable]
+    if absent:
+        say_unavailable(*absent)
     return found
 
 
-def say_unavailable(entry: Entry) -> None:
-    """Say that a metric cannot be measured, and why; into a log, too, before it is too late."""
-    sys.stdout.write(f"{entry.about.label} is unavailable: {entry.unavailable}\n")
+def placeless(text: str | None) -> str | None:
+    """Return what is said of weights without where they lie: it is shown in reports."""
+    folder = paths.weights()
+    if text is None or not folder.is_absolute():
+        return text
+    return text.replace(str(folder), "$ATELIER_WEIGHTS")
+
+
+def say_unavailable(*entries: Entry) -> None:
+    """Say in a line what cannot be measured, also in a log, before it is too late."""
+    labels = ", ".join(entry.about.label for entry in entries)
+    if len(entries) == 1:
+        said = f"{labels} is unavailable: {entries[0].unavailable}\n"
+    else:
+        said = f"{labels} are unavailable; `atelier weights` says what each needs\n"
+    sys.stdout.write(said)
     sys.stdout.flush()
 
 
