@@ -40,6 +40,9 @@ class ModelParams(Params):
     text_chunks: Count  # of 75 tokens that CLIP reads one by one; of sdxl, others have T5
     buckets: Buckets | None  # sizes that training cuts pictures to; null: the middle square
     true_sizes: bool  # training tells a picture's own size and crop; families without ignore it
+    # Text conditions lie on disk, encoded once; false: the encoders stay in memory and encode a
+    # batch's prompts in each step, and nothing is stored. Of FLUX a prompt takes 4 MB.
+    store_texts: bool = True
     codec: Codec = Codec(pixels_at_once=1024 * 1024, tile_pixels=None)
 
 

@@ -68,8 +68,8 @@ class Denoiser(Protocol):
     def latent_shape(self, pixels: int) -> tuple[int, int, int]:
         """Return ``(C, H, W)`` of a square picture's latents."""
 
-    def release_encoders(self) -> None:
-        """Drop codec and text encoders from memory; training needs only the network."""
+    def release_encoders(self, *, texts: bool = True) -> None:
+        """Drop the codec and, with ``texts``, the text encoders from memory."""
 
     def pipeline(self) -> Any:
         """Return the diffusers pipeline around the same weights, for sampling and saving."""

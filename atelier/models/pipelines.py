@@ -3,6 +3,7 @@
 import hashlib
 import inspect
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from atelier.config.model import ModelParams
 from atelier.errors import ArtifactError, ParamsError
 from atelier.models import quantization
 from atelier.models.denoiser import Condition, quiet
+from atelier.models.files import mapped_files
 
 _READERS = [
     ("tokenizer", "text_encoder"),
@@ -45,7 +47,12 @@ class PipelineDenoiser:
         self.network = pipeline.components[self.component]
         self.network.requires_grad_(False)
         self.token_budget = token_budget
-        self.identity = identity(pipeline, said)
+        self._said = said
+
+    @cached_property
+    def identity(self) -> str:
+        """Return a hash of codec, encoders and their weights, which are all read for it."""
+        return identity(self._pipeline, self._said)
 
     @torch.no_grad()
     def encode_images(self, pixels: Tensor) -> Tensor:
@@ -97,9 +104,9 @@ class PipelineDenoiser:
         )[0]
         return self._unpacked(found, height, width).float()
 
-    def release_encoders(self) -> None:
-        """Drop codec and text encoders from memory."""
-        parts = (name for _, name in _READERS if name in self._pipeline.components)
+    def release_encoders(self, *, texts: bool = True) -> None:
+        """Drop the codec and, with ``texts``, the text encoders from memory."""
+        parts = (name for _, name in _READERS if texts and name in self._pipeline.components)
         self._pipeline.register_modules(**dict.fromkeys(("vae", *parts)))
 
     def pipeline(self) -> Any:
@@ -211,8 +218,9 @@ def read(
         ],
         then="Nothing was trained or painted yet",
     ):
-        _realign(pipeline)
-        return pipeline.to("cuda" if torch.cuda.is_available() else "cpu")
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        _realign(pipeline, device)
+        return pipeline.to(device)
 
 
 def token_ids(tokenizer: Any, prompts: list[str], length: int) -> Tensor:
@@ -331,11 +339,18 @@ def _check_tokenizers(pipeline: Any, source: str) -> None:
             )
 
 
-def _realign(pipeline: Any) -> None:
-    """Copy weights out of the file's unaligned views: results else differ by ~1e-6 a load."""
+def _realign(pipeline: Any, device: str) -> None:
+    """Copy weights out of the file's unaligned views: results else differ by ~1e-6 a load.
+
+    They go to their device one by one, and the file's pages are given back: the host's memory
+    holds each weight once, or, of a model for CUDA, hardly any.
+    """
+    mapped = mapped_files.ranges()
     parts = pipeline.components.values()
     for module in (part for part in parts if isinstance(part, nn.Module)):
         for parameter in module.parameters():
             if type(parameter.data) is Tensor and parameter.is_floating_point():
-                parameter.data = parameter.data.clone()  # quantised ones are made, not read
+                view = parameter.data  # quantised ones are made, not read
+                parameter.data = view.to(device, copy=True)
+                mapped_files.let_go(view, mapped)
         module.eval()

@@ -218,6 +218,12 @@ def surveyed(
 
 
 def _as_it_was(error: Exception) -> str:
+    if isinstance(error, FileNotFoundError) or type(error).__module__.startswith("dvc"):
+        return (
+            "the registry is as it was: dvc.lock names weights that are neither in DVC's cache "
+            "here nor in a remote, as after a stage was run by hand, or with the dvc.lock of "
+            "another clone; `dvc repro` makes them and records them, `dvc pull` fetches them"
+        )
     said = f"the registry is as it was: {type(error).__name__}: {error}"
     return connection.without_password(said)[:200]
 
@@ -333,6 +339,12 @@ def _reconcile(name: str, profile: Profile, evaluating: bool) -> Iterator[str]:
         yield "dvc.lock has no trained model yet"
         return
     measured = _measured(lock, evaluating)
+    if measured and (other := [one for one in weights if _lies_otherwise(one)]):
+        yield (
+            f"{other[0].file} is not what dvc.lock has, so the report's results are put on no "
+            "version; `dvc repro` records it, `dvc checkout` brings back what was"
+        )
+        measured = None
     with connection.alone():
         mlflow = connection.client()
         at = connection.experiment(mlflow, name)
@@ -372,6 +384,11 @@ def _weights(lock: Mapping[str, Any]) -> Iterator[Weights]:
                 if not outs.isfile(str(file)):
                     continue
                 yield Weights(painter, str(outs.info(str(file))["md5"]), file)
+
+
+def _lies_otherwise(one: Weights) -> bool:
+    """Whether other weights lie here than dvc.lock has, as after a stage was run by hand."""
+    return one.file.is_file() and mlflow_runs.md5(one.file) != one.md5
 
 
 def _measured(lock: Mapping[str, Any], evaluating: bool) -> Measured | None:

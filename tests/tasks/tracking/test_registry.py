@@ -1,6 +1,7 @@
 import base64
 import io
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -151,6 +152,32 @@ def test_without_a_theta_that_keeps_the_pictures_there_is_no_champion(trained, c
     registry.run()
 
     assert "there is no champion" in capsys.readouterr().out
+    assert "champion" not in connection.client().get_registered_model(THETA).aliases
+
+
+def test_weights_that_are_nowhere_are_said_with_what_brings_them(trained, capsys):
+    shutil.rmtree(".dvc/cache")
+    shutil.rmtree(paths.SFT)
+    shutil.rmtree(paths.CPO)
+
+    registry.run()
+
+    said = capsys.readouterr().out
+    assert said.startswith("registry: the registry is as it was: dvc.lock names weights that")
+    assert "`dvc pull` fetches them" in said
+
+
+def test_results_of_other_weights_than_dvc_lock_has_are_put_on_no_version(trained, capsys):
+    (paths.CPO / "cpo-s" / registry.LORA).write_text("trained by hand")
+    paths.REPORT.mkdir(parents=True)
+    paths.SUITES.write_text(json.dumps(SUITES))
+
+    registry.run(evaluating=True)
+
+    assert "cpo-s/pytorch_lora_weights.safetensors is not what dvc.lock has" in (
+        capsys.readouterr().out
+    )
+    assert "negatives" not in connection.client().get_model_version(THETA, "2").tags
     assert "champion" not in connection.client().get_registered_model(THETA).aliases
 
 
