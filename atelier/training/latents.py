@@ -25,7 +25,7 @@ from atelier.training.cache import Cache, Column
 if TYPE_CHECKING:
     from atelier.models.denoiser import Condition, Denoiser
 
-_LATEST = 64  # prompts whose conditions stay in memory where they are encoded on demand
+_LATEST = 32  # prompts whose conditions stay in memory where they are encoded on demand
 _Read = tuple[Tensor, list[int]]  # pixels [1, 3, H, W]; original height and width, top, left
 
 

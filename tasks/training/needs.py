@@ -129,8 +129,9 @@ class Needs:
         yield Need(
             "device: encoding",
             whole + self.teacher + pass_,
-            "computed: base, encoders, codec and, as measured of SDXL's, "
-            f"{size(pass_)} of the codec's passes",
+            "computed: base, encoders, codec"
+            + (", θ1" if self.teacher else "")
+            + f" and {size(pass_)} of the codec's passes",
         )
         held = self.base + self.teacher + self.learning
         words = "base, " + ("θ1, " if self.teacher else "") + "what learns"
