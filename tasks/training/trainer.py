@@ -161,10 +161,13 @@ def _explained(title: str, params: Training) -> contextlib.AbstractContextManage
     """What to change when the device has too little memory for a step."""
     now = params.images_at_once or params.batch_images
     cures = [
-        (now > 1, f"images_at_once: {max(now // 2, 1)} (now {now}; the same result, slower)"),
-        (not params.gradient_checkpointing, "gradient_checkpointing: true (slower)"),
-        (params.precision == "fp32", "precision: bf16"),
-        (params.optimizer == "adamw", "optimizer: adamw-8bit (CUDA)"),
+        (
+            now > 1,
+            f"training.images_at_once: {max(now // 2, 1)} (now {now}; the same result, slower)",
+        ),
+        (not params.gradient_checkpointing, "training.gradient_checkpointing: true (slower)"),
+        (params.precision == "fp32", "training.precision: bf16"),
+        (params.optimizer == "adamw", "training.optimizer: adamw-8bit (CUDA)"),
         (True, "model.quantise: int8, then nf4 (CUDA)"),
         (True, "a LoRA in place of lora: full, a smaller lora.rank or model.pixels"),
     ]
