@@ -72,7 +72,11 @@ def run(stage: Stage, profile: Profile, *, check: bool) -> None:
         table.add_row(one.name, size(one.bytes), escape(one.how))
     _schedule(table, needed.section, len(records))
     room = machine.room(paths.ARTIFACTS)
-    an_image = _measured(table, stage, profile, records, room) if check else None
+    an_image = None
+    if check:
+        an_image = _measured(table, stage, profile, records, room)
+    else:
+        table.add_row("hours of an epoch", "–", "--check measures them, and passes' memory")
     out = console()
     out.print(table)
     out.print(
@@ -98,7 +102,7 @@ def run(stage: Stage, profile: Profile, *, check: bool) -> None:
             highlight=False,
         )
     if not check:
-        out.print(f"Hours and memory of passes: `atelier estimate {stage} --check`.")
+        out.print(f"Hours and the memory of passes: `atelier estimate {stage} --check`.")
 
 
 def _section(stage: Stage, profile: Profile) -> SFTParams | CPOParams:
