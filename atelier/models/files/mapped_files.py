@@ -40,4 +40,4 @@ def let_go(tensor: Tensor, mapped: Ranges) -> bool:
     if last <= first or not any(low <= first and last <= high for low, high in mapped):
         return False
     size = ctypes.c_size_t(last - first)
-    return ctypes.CDLL(None).madvise(ctypes.c_void_p(first), size, _DONTNEED) == 0
+    return bool(ctypes.CDLL(None).madvise(ctypes.c_void_p(first), size, _DONTNEED) == 0)
