@@ -88,7 +88,12 @@ def of_profile(profile: str) -> dict[str, str]:
     with connection.alone():
         mlflow = connection.client()
         found = mlflow.get_experiment_by_name(f"atelier-{profile}")
-        pages = {} if found is None else {"runs": runs(str(found.experiment_id))}
+        pages = {}
+        if found is not None:
+            prepare(
+                mlflow, str(found.experiment_id)
+            )  # runs are copied to servers, views are not
+            pages["runs"] = runs(str(found.experiment_id))
         registered = f"atelier-{profile}-theta"
         versions = {
             str(one.run_id): str(one.version)

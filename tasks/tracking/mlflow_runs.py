@@ -317,7 +317,7 @@ def provenance(stage: str | None = None) -> dict[str, str]:
     if (experiment := main_repository.experiment()) is not None:
         tags["experiment"] = experiment
     if paths.DVC_LOCK.is_file():
-        tags["dvc.lock"] = _md5(paths.DVC_LOCK)  # as the run began
+        tags["dvc.lock"] = md5(paths.DVC_LOCK)  # as the run began
     if paths.JUDGED_BY.is_file():
         judged_by = yaml.safe_load(paths.JUDGED_BY.read_text(encoding="utf-8"))
         tags["criteria"] = f"{judged_by['domain']} {judged_by['version']}"
@@ -464,7 +464,7 @@ def _log_data(mlflow: "MlflowClient", run: str, tags: Mapping[str, str]) -> None
 
 def _products(folder: Path) -> dict[str, str]:
     """Return the tags that say which weights lie in a folder, not in those below it."""
-    return {product(file): _md5(file) for file in sorted(folder.glob("*.safetensors"))}
+    return {product(file): md5(file) for file in sorted(folder.glob("*.safetensors"))}
 
 
 def _pipeline() -> str:
@@ -485,6 +485,7 @@ def _is_dvc(process: psutil.Process) -> bool:
     return "dvc" in [Path(word).name for word in words[:2]] or words[1:] == ["-m", "dvc"]
 
 
+<<<<<<< HEAD
 def _best() -> tuple[str, Mapping[str, Any]] | None:
     """Return the θ with the fewest negatives of those whose FID is no worse than the base's.
 
@@ -504,6 +505,10 @@ def _best() -> tuple[str, Mapping[str, Any]] | None:
 
 
 def _md5(file: Path) -> str:
+=======
+def md5(file: Path) -> str:
+    """Return the md5 of a file's bytes, as DVC counts it."""
+>>>>>>> main
     with file.open("rb") as content:
         return hashlib.file_digest(content, "md5").hexdigest()
 
