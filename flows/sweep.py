@@ -8,7 +8,7 @@ trained comes from DVC's run cache, so the same command goes on where it was sto
 import json
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -20,13 +20,13 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 from pydantic import BaseModel, ConfigDict
 
+from atelier.config.profile import read_in_force
 from atelier.errors import ParamsError
 from flows import pipeline, run_names
 from flows.dvc import overrides, stages, workspace
 from flows.dvc.overrides import Changes
 from tasks.run import paths
 from tasks.tracking import measured
-from tasks.tracking.measured import Measured
 
 _STUDIES = paths.ARTIFACTS / "sweeps"  # Optuna's own files
 Point = dict[str, Any]
@@ -200,18 +200,15 @@ class _Sweep:
 
 def _result() -> Result | None:
     """Return what the last point's report says of its best θ."""
-    file = workspace.PLACE / paths.SUITES
-    suites: Mapping[str, Mapping[str, float]] = json.loads(file.read_text(encoding="utf-8"))
-    known = {
-        name: {key: value for key, value in suite.items() if value is not None}
-        for name, suite in suites.items()
-    }
-    thetas = [name for name in known if name not in measured.NO_THETA]
-    fit = measured.best(thetas, Measured("", known))
-    best = fit or min(thetas, key=lambda name: known[name]["negatives"], default=None)
+    profile = read_in_force(paths.PARAMS)
+    found = measured.reported(profile, workspace.PLACE / paths.SUITES)
+    thetas = [name for name in found.suites if name not in measured.NO_THETA]
+    fit = measured.best(thetas, found)
+    best = fit or min(thetas, key=lambda name: found.suites[name]["negatives"], default=None)
     if best is None:
         return None
-    return Result(best, known[best]["negatives"], known[best].get("fid"), fit is not None)
+    suite = found.suites[best]
+    return Result(best, suite["negatives"], suite.get("fid"), fit is not None)
 
 
 def _search(settings: Settings, trials: int, run: _Sweep) -> None:

@@ -1,8 +1,8 @@
 """Champion: the alias of the best θ, which only a comparison on the same captions moves.
 
-The θ of dvc.lock with the lowest #A_neg among those whose FID is no worse than the base's takes
-the alias, if it has fewer negatives than the present champion on the same captions, noise and
-judge. The models of one report are compared by that report.
+The θ of dvc.lock with the lowest #A_neg among those that are no worse than the base in what
+``report.champion`` names takes the alias, if it has fewer negatives than the present champion
+on the same captions, noise and judge. The models of one report are compared by that report.
 """
 
 from collections.abc import Mapping
@@ -39,9 +39,8 @@ def crown(
         mlflow.delete_registered_model_alias(registered, ALIAS)
         present = None
     if best is None:
-        if present is None:
-            return "no θ has a FID at least as good as the base's: there is no champion"
-        return f"{ALIAS} of {registered} stays version {number}: no θ here has its FID"
+        end = "there is no champion" if present is None else f"{ALIAS} stays version {number}"
+        return f"{end}, because {_why_none(versions, measured)}"
     if (
         present is not None
         and painter is None
@@ -52,6 +51,15 @@ def crown(
         )
     mlflow.set_registered_model_alias(registered, ALIAS, versions[best])
     return f"{ALIAS} of {registered} is version {versions[best]} ({best})"
+
+
+def _why_none(versions: Mapping[str, str], measured: Measured) -> str:
+    """Return why no θ of dvc.lock may be champion."""
+    thetas = [name for name in versions if name != results.THETA1]
+    if measured.has(results.BASE) and any(map(measured.has, thetas)):
+        said = results.label(measured.guard)
+        return f"no θ has a {said} at least as good as the base's"
+    return results.unmeasured(measured)
 
 
 def _stays(mlflow: "MlflowClient", present: Any, best: str, measured: Measured) -> str | None:

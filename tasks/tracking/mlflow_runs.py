@@ -41,7 +41,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import psutil
 import yaml
 
-from atelier.config.profile import Profile, read_switch
+from atelier.config.profile import Profile, read_in_force, read_switch
 from tasks.run import git, main_repository, paths
 from tasks.tracking import connection, data_version, links, measured, run_names, sync
 
@@ -485,30 +485,23 @@ def _is_dvc(process: psutil.Process) -> bool:
     return "dvc" in [Path(word).name for word in words[:2]] or words[1:] == ["-m", "dvc"]
 
 
-<<<<<<< HEAD
 def _best() -> tuple[str, Mapping[str, Any]] | None:
-    """Return the θ with the fewest negatives of those whose FID is no worse than the base's.
+    """Return the θ with the fewest negatives of those that the champion's guard lets pass.
 
     Without such, the one with the fewest negatives; None where none was measured.
     """
     if not paths.SUITES.is_file():
         return None
-    suites = json.loads(paths.SUITES.read_text(encoding="utf-8"))
-    thetas = {name: suite for name, suite in suites.items() if name not in measured.NO_THETA}
-    limit = (suites.get("base") or {}).get("fid")
-    fit = {
-        name: suite
-        for name, suite in thetas.items()
-        if limit is not None and suite.get("fid") is not None and suite["fid"] <= limit
-    }
-    return min((fit or thetas).items(), key=lambda one: one[1]["negatives"], default=None)
+    found = measured.reported(read_in_force(paths.PARAMS))
+    thetas = [name for name in found.suites if name not in measured.NO_THETA]
+    best = measured.best(thetas, found) or min(
+        thetas, key=lambda name: found.suites[name]["negatives"], default=None
+    )
+    return None if best is None else (best, found.suites[best])
 
 
-def _md5(file: Path) -> str:
-=======
 def md5(file: Path) -> str:
     """Return the md5 of a file's bytes, as DVC counts it."""
->>>>>>> main
     with file.open("rb") as content:
         return hashlib.file_digest(content, "md5").hexdigest()
 

@@ -6,20 +6,12 @@ it is reconciled with dvc.lock, any number of times:
 * θ1 is a version of ``atelier-<profile>-theta1``, each θ one of ``atelier-<profile>-theta``,
   known by the md5 that DVC gives the LoRA: the same weights are the same version;
 * a version's bytes come from DVC's cache, and its source is the run that wrote them;
-<<<<<<< HEAD
 * what the report says is attached to the version (``version_pages``), provided that it was
   measured on these very weights;
 * the alias ``champion`` follows by the rule of ``champion``; where the present one was measured
   on other captions it stays, and ``atelier compare champion theta/N --crown`` compares the two;
 * what a run with changed settings made is registered with the tag ``experiment``, and no alias
   moves to it.
-=======
-* what the report says is attached to the model, and its headlines are the version's tags,
-  provided that it was measured on these very weights;
-* the alias ``champion`` is on the θ of this dvc.lock that has the lowest #A_neg among those
-  that are no worse than the base in what ``report.champion`` names (FID, KID or a judge); where
-  there is none, or that was not measured, on none. After a revert it is back where it was.
->>>>>>> main
 """
 
 import dataclasses
@@ -30,13 +22,12 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from atelier.config.evaluation import ChampionGuard
 from atelier.config.model import ModelParams, public_name, recorded_model
-from atelier.config.profile import Profile, read_profile, read_switch
+from atelier.config.profile import Profile, read_in_force, read_profile, read_switch
 from atelier.errors import ArtifactError
 from tasks.run import locked_outs, main_repository, paths
 from tasks.tracking import (
@@ -54,17 +45,9 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 LORA = "pytorch_lora_weights.safetensors"
-<<<<<<< HEAD
 FULL = saved_model.FULL
 THETA1 = measured.THETA1
 CHAMPION = champion.ALIAS
-=======
-FULL = "diffusion_pytorch_model.safetensors"  # all weights, with their config beside
-BASE, THETA1 = "base", "theta1"  # candidates, as the report names them; a θ has its objective's
-CHAMPION = "champion"
-_LOWER_IS_BETTER = {"fid", "kid", "second_judge"}
-_CARD = "README.md"
->>>>>>> main
 _FROM_DVC = "atelier.from-dvc"  # the tag of a run that stands for weights that were pulled
 
 
@@ -82,28 +65,6 @@ class Weights:
         return THETA1 if self.painter == THETA1 else "theta"
 
 
-<<<<<<< HEAD
-=======
-@dataclasses.dataclass(frozen=True)
-class Measured:
-    """What the report wrote: the suite of each painter, and the md5 of the file."""
-
-    md5: str
-    suites: Mapping[str, Mapping[str, float]]
-
-    def has(self, painter: str, guard: str) -> bool:
-        """Say whether a guard of champions was measured of a painter."""
-        return _column(guard) in self.suites.get(painter, {})
-
-    def passes(self, painter: str, guard: str) -> bool:
-        """Say whether a painter is no worse than the base in a guard of champions."""
-        if not (self.has(painter, guard) and self.has(BASE, guard)):
-            return False
-        mine, bases = (self.suites[name][_column(guard)] for name in (painter, BASE))
-        return mine <= bases if guard in _LOWER_IS_BETTER else mine >= bases
-
-
->>>>>>> main
 def trained_by(model: str, profile: Profile) -> dict[str, Any]:
     """Return the settings of a model's training, for runs and versions; see ``settings``."""
     return settings.of(model, profile)
@@ -210,7 +171,7 @@ def evaluated_weights() -> dict[str, str]:
     Empty where dvc.lock does not vouch for it: there is no report, or something changed.
     """
     lock = _lock()
-    found = measured.read(lock, None)
+    found = measured.read(lock, read_in_force(paths.PARAMS))
     if found is None:
         return {}
     return {one.painter: one.md5 for one in _weights(lock) if one.painter in found.suites}
@@ -357,18 +318,14 @@ def _reconcile(name: str, profile: Profile, evaluating: bool) -> Iterator[str]:
     if not weights:
         yield "dvc.lock has no trained model yet"
         return
-<<<<<<< HEAD
     found = measured.read(lock, profile, evaluating=evaluating)
     experiment = main_repository.experiment()
-=======
-    measured = _measured(lock, evaluating)
-    if measured and (other := [one for one in weights if _lies_otherwise(one)]):
+    if found and (other := [one for one in weights if _lies_otherwise(one)]):
         yield (
             f"{other[0].file} is not what dvc.lock has, so the report's results are put on no "
             "version; `dvc repro` records it, `dvc checkout` brings back what was"
         )
-        measured = None
->>>>>>> main
+        found = None
     with connection.alone():
         mlflow = connection.client()
         at = connection.experiment(mlflow, name)
@@ -385,7 +342,6 @@ def _reconcile(name: str, profile: Profile, evaluating: bool) -> Iterator[str]:
                 version_pages.attach(mlflow, registered, version, found, suite)
             yield f"{one.painter} is {registered} version {version}{made}"
         _bring_code(mlflow, name)
-<<<<<<< HEAD
         if experiment is not None:
             yield f"no alias moves to what the experiment {experiment} made"
         elif found:
@@ -409,11 +365,6 @@ def _claimed(
     if experiment is None and of is not None:  # `dvc exp apply` took it over
         mlflow.delete_model_version_tag(registered, version, version_pages.EXPERIMENT)
     return experiment is None or of is not None
-=======
-        if measured:
-            guard = profile.report.champion
-            yield _crown(mlflow, f"atelier-{name}-theta", versions, measured, guard)
->>>>>>> main
 
 
 def _lock() -> dict[str, Any]:
@@ -439,42 +390,11 @@ def _weights(lock: Mapping[str, Any]) -> Iterator[Weights]:
                 yield Weights(painter, str(outs.info(str(file))["md5"]), file)
 
 
-<<<<<<< HEAD
-=======
 def _lies_otherwise(one: Weights) -> bool:
     """Whether other weights lie here than dvc.lock has, as after a stage was run by hand."""
     return one.file.is_file() and mlflow_runs.md5(one.file) != one.md5
 
 
-def _measured(lock: Mapping[str, Any], evaluating: bool) -> Measured | None:
-    """Return the report's results, if they are of the weights in dvc.lock."""
-    file = paths.SUITES
-    if not file.is_file() or not (evaluating or _fresh(lock, file)):
-        return None
-    content = file.read_bytes()
-    suites = {
-        painter: {name: float(value) for name, value in suite.items() if value is not None}
-        for painter, suite in json.loads(content).items()
-    }
-    return Measured(_md5(content), suites)
-
-
-def _fresh(lock: Mapping[str, Any], file: Path) -> bool:
-    """Say whether ``file`` is what dvc.lock has, measured on the weights that it has."""
-    made = {
-        out["path"]: out["md5"] for name in ("sft", "cpo") for out in _rows(lock, name, "outs")
-    }
-    used = {dep["path"]: dep["md5"] for dep in _rows(lock, "report", "deps")}
-    outs = {out["path"]: out["md5"] for out in _rows(lock, "report", "outs")}
-    stale = any(made[path] != md5 for path, md5 in used.items() if path in made)
-    return not stale and outs.get(file.as_posix()) == _md5(file.read_bytes())
-
-
-def _rows(lock: Mapping[str, Any], stage: str, kind: str) -> list[dict[str, Any]]:
-    return list(lock.get(stage, {}).get(kind, []))
-
-
->>>>>>> main
 def _link(
     mlflow: "MlflowClient",
     profile: str,
@@ -615,8 +535,8 @@ def _about(registered: str) -> str:
     return (
         "θ of this profile: a version for each objective that was trained with other results. "
         "All objectives are in one model, because MLflow compares the versions of one model. "
-        f"`{CHAMPION}` has the fewest negatives at a FID no worse than the base's; `serving` "
-        "was found better by `atelier compare`."
+        f"`{CHAMPION}` has the fewest negatives of those no worse than the base in "
+        "`report.champion`; `serving` was found better by `atelier compare`."
     )
 
 
@@ -649,7 +569,6 @@ def challenger(profile: str) -> str | None:
     It is the best by the report, it is not the champion, and it is not known to be worse: other
     captions were painted, or other judges asked, when the champion was measured.
     """
-<<<<<<< HEAD
     lock = _lock()
     found = measured.read(lock, read_profile(paths.profile(profile)))
     best = measured.best([one.painter for one in _weights(lock)], found)
@@ -665,85 +584,3 @@ def challenger(profile: str) -> str | None:
         return None
     same = present.tags.get(version_pages.CAPTIONS) == found.captions
     return None if same else f"models:/{registered}/{version}"
-=======
-    file = paths.CARDS / tags["painter"] / _CARD
-    if not file.is_file():
-        return "card.md5" in tags
-    md5 = _md5(file.read_bytes())
-    if tags.get("card.md5") != md5:
-        mlflow.log_model_artifacts(model, str(file.parent))
-        mlflow.set_model_version_tag(registered, version, "card.md5", md5)
-    return True
-
-
-def _say_what_is_absent(mlflow: "MlflowClient", registered: str, version: str) -> None:
-    """Say which metrics could not be measured."""
-    if entries := _suite():
-        absent = [name for name, entry in entries.items() if not entry["available"]]
-        value = f"{', '.join(absent)}: atelier weights --fetch" if absent else "none"
-        mlflow.set_model_version_tag(registered, version, "unavailable", value)
-
-
-def _crown(
-    mlflow: "MlflowClient",
-    registered: str,
-    versions: Mapping[str, str],
-    measured: Measured,
-    guard: ChampionGuard,
-) -> str:
-    """Move the alias ``champion`` to where the rule wants it; say where, or why nowhere."""
-    thetas = [name for name in versions if name != THETA1]
-    fit = [name for name in thetas if measured.passes(name, guard)]
-    if not fit:
-        mlflow.delete_registered_model_alias(registered, CHAMPION)
-        compared = [name for name in thetas if measured.has(name, guard)]
-        if compared and measured.has(BASE, guard):
-            said = _label(guard)
-            return f"no θ has a {said} at least as good as the base's: there is no champion"
-        return _unmeasured(guard, measured)
-    best = min(fit, key=lambda name: measured.suites[name]["negatives"])
-    mlflow.set_registered_model_alias(registered, CHAMPION, versions[best])
-    return f"{CHAMPION} of {registered} is version {versions[best]} ({best})"
-
-
-def _unmeasured(guard: ChampionGuard, measured: Measured) -> str:
-    """Say that the guard was not measured, how it would be, and what was measured instead."""
-    suite = _suite()
-    if guard == "second_judge":
-        how = "set evaluate.second_judge"
-    elif guard not in suite:
-        how = f"name {guard} in evaluate.metrics"
-    else:
-        absent = suite[guard]["unavailable"]
-        how = absent or "more pictures are needed (generate.prompts, the test part)"
-    others = [one for one in get_args(ChampionGuard) if measured.has(BASE, one)]
-    instead = f", or let report.champion be {' or '.join(others)}" if others else ""
-    return (
-        f"there is no champion, because {_label(guard)} was not measured, in which a θ is "
-        f"compared with the base: {how}{instead}"
-    )
-
-
-def _column(guard: str) -> str:
-    """Name of a guard's number in the suites."""
-    return "negatives_independent" if guard == "second_judge" else guard
-
-
-def _label(guard: str) -> str:
-    if guard == "second_judge":
-        return "#A_neg by the second judge"
-    entry = _suite().get(guard)
-    return str(entry["label"]) if entry else guard.upper()
-
-
-def _suite() -> dict[str, Any]:
-    """What was to be measured, and what was; of older evaluations nothing is known."""
-    if not paths.SUITE.is_file():
-        return {}
-    found: dict[str, Any] = json.loads(paths.SUITE.read_text(encoding="utf-8"))
-    return found
-
-
-def _md5(content: bytes) -> str:
-    return hashlib.md5(content, usedforsecurity=False).hexdigest()
->>>>>>> main

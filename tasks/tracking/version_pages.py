@@ -5,13 +5,13 @@ metric suite is the model's metrics, the model card its description. What only t
 is in tags that MLflow's pages do not show.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.run import paths
-from tasks.tracking.measured import Measured, md5
+from tasks.tracking.measured import Measured, label, md5
+from tasks.tracking.measured import suite as suite_entries
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -89,8 +89,9 @@ def _verdict(measured: Measured, painter: str) -> str:
     if "negatives" not in base:
         return "not compared with the base"
     fewer = "fewer" if mine["negatives"] < base["negatives"] else "no fewer"
-    kept = "FID no worse" if measured.passes(painter) else "FID worse or not measured"
-    return f"{fewer} negatives than the base, {kept}"
+    said = label(measured.guard)
+    kept = "no worse" if measured.passes(painter) else "worse or not measured"
+    return f"{fewer} negatives than the base, {said} {kept}"
 
 
 def _description(headline: str, card: str | None) -> str:
@@ -107,10 +108,7 @@ def _description(headline: str, card: str | None) -> str:
 
 def _absent() -> str:
     """Say which metrics could not be measured."""
-    if not paths.SUITE.is_file():
-        return ""
-    entries = json.loads(paths.SUITE.read_text(encoding="utf-8"))
-    absent = [name for name, entry in entries.items() if not entry["available"]]
+    absent = [name for name, entry in suite_entries().items() if not entry["available"]]
     return f" (not measured: {', '.join(absent)}: `atelier weights --fetch`)" if absent else ""
 
 

@@ -2,11 +2,6 @@ import base64
 import io
 import json
 import shutil
-<<<<<<< HEAD
-=======
-import subprocess
-import sys
->>>>>>> main
 from pathlib import Path
 
 import mlflow
@@ -232,7 +227,7 @@ def test_results_of_other_weights_than_dvc_lock_has_are_put_on_no_version(traine
     assert "cpo-s/pytorch_lora_weights.safetensors is not what dvc.lock has" in (
         capsys.readouterr().out
     )
-    assert "negatives" not in connection.client().get_model_version(THETA, "2").tags
+    assert "headline" not in connection.client().get_model_version(THETA, "2").tags
     assert "champion" not in connection.client().get_registered_model(THETA).aliases
 
 
