@@ -85,7 +85,21 @@ class SD3Network(Params):
         return self
 
 
-Network = Annotated[FluxNetwork | SD3Network | SDXLNetwork, Field(discriminator="kind")]
+class ChromaNetwork(Params):
+    """Size of a small Chroma transformer."""
+
+    kind: Literal["chroma"]
+    double_blocks: Whole
+    single_blocks: Whole
+    heads: Count
+    head_width: Count  # split over the three rotary axes; divisible by 4
+    text_width: Count  # of the T5 encoder
+    modulation_width: Count  # of the network that makes all blocks' modulations of the time
+
+
+Network = Annotated[
+    ChromaNetwork | FluxNetwork | SD3Network | SDXLNetwork, Field(discriminator="kind")
+]
 
 
 class BaseParams(Params):

@@ -1,10 +1,10 @@
-"""LoRA export to kohya's layout, for ComfyUI and AUTOMATIC1111 (SDXL and FLUX).
+"""LoRA export to kohya's layout, for ComfyUI and AUTOMATIC1111 (SDXL, FLUX and Chroma).
 
 A layer becomes ``lora_unet_<layer>`` with ``lora_down``, ``lora_up`` and ``alpha``; readers
 scale by alpha / rank. Layers have the names of the models' own code, which kohya's tools look
-up: SDXL counts its blocks in ``input_blocks``, ``middle_block`` and ``output_blocks``; FLUX
-keeps what diffusers splits into q, k, v (and a single block's MLP) in one layer. The header
-says in kohya's ``ss_…`` and Stability's ``modelspec.…`` what the LoRA is.
+up: SDXL counts its blocks in ``input_blocks``, ``middle_block`` and ``output_blocks``; FLUX and
+Chroma keep what diffusers splits into q, k, v (and a single block's MLP) in one layer. The
+header says in kohya's ``ss_…`` and Stability's ``modelspec.…`` what the LoRA is.
 """
 
 import re
@@ -68,6 +68,7 @@ _PLACE = re.compile(
     r"(?P<kind>resnets|attentions|downsamplers|upsamplers)\.(?P<number>\d+)\.(?P<rest>.+)"
 )
 _CLOSE = 1e-6  # relative error of a scale
+_CHROMA = "ChromaTransformer2DModel"
 _FLUX = "FluxTransformer2DModel"
 _UNET = "UNet2DConditionModel"
 _KINDS = {
@@ -82,6 +83,12 @@ _KINDS = {
         "ss_base_model_version": "flux1",
         "modelspec.architecture": "flux-1-dev/lora",
         "modelspec.implementation": "https://github.com/black-forest-labs/flux",
+    },
+    _CHROMA: {
+        "ss_network_module": "networks.lora_flux",
+        "ss_base_model_version": "chroma",
+        "modelspec.architecture": "chroma/lora",
+        "modelspec.implementation": "https://github.com/lodestone-rock/flow",
     },
 }
 Layers = Mapping[
@@ -143,8 +150,8 @@ def write(
     kind = type(target.network).__name__
     if kind not in _KINDS:
         raise ArtifactError(
-            f"kohya's layout is known for the networks of sdxl and flux, this is a {kind}; "
-            "ComfyUI and diffusers read the adapter's own file"
+            f"no layout but diffusers' own is known for this network, a {kind}; ComfyUI and "
+            "diffusers read the adapter's own file"
         )
     found = lora.layers()
     layers = {name: (a.to(dtype), b.to(dtype)) for name, (a, b, _) in found.items()}
@@ -157,7 +164,7 @@ def write(
 
 
 def flux(network: Any, layers: Layers, scales: Mapping[str, float]) -> dict[str, Tensor]:
-    """Return the tensors of a FLUX LoRA.
+    """Return the tensors of a LoRA for FLUX or Chroma.
 
     Where FLUX keeps n layers in one, the ranks of those that are trained stand side by side:
     ``down`` is stacked, and ``up`` has each one's ``B`` in its own rows and columns.

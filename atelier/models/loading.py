@@ -19,9 +19,10 @@ def load(params: ModelParams) -> Denoiser:
         ParamsError: Its tokenizer files are missing.
         ArtifactError: The folder is absent or is no model of that family.
     """
-    from atelier.models.families import flux, sd3, sdxl
+    from atelier.models.families import chroma, flux, sd3, sdxl
 
     loaders: dict[str, Callable[[ModelParams], Denoiser]] = {
+        "chroma": chroma.load,
         "flux": flux.load,
         "sd3": sd3.load,
         "sdxl": sdxl.load,

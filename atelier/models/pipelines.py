@@ -81,9 +81,9 @@ class PipelineDenoiser:
         batch, _, height, width = noise.shape
         scale = self._pipeline.vae_scale_factor
         dtype = floating(self.network)  # pipelines cast noise or embeddings, never both
+        against = {name: one.expand(batch, *one.shape[1:]) for name, one in empty.items()}
         found: Tensor = self._pipeline(
-            prompt_embeds=condition["tokens"].to(dtype),
-            pooled_prompt_embeds=condition["pooled"].to(dtype),
+            **self._prompted(condition, dtype),
             latents=self._packed(noise.to(dtype)),
             height=height * scale,
             width=width * scale,
@@ -91,7 +91,7 @@ class PipelineDenoiser:
             output_type="latent",
             return_dict=False,
             **self._guided_by(guidance, distilled_guidance),
-            **(_against(empty, batch, dtype) if guidance > 1 else {}),
+            **(negated(self._prompted(against, dtype)) if guidance > 1 else {}),
         )[0]
         return self._unpacked(found, height, width).float()
 
@@ -109,6 +109,13 @@ class PipelineDenoiser:
         codec = self._pipeline.vae.config
         return float(getattr(codec, "shift_factor", None) or 0), float(codec.scaling_factor)
 
+    def _prompted(self, condition: Condition, dtype: torch.dtype) -> dict[str, Any]:
+        """The pipeline's arguments that say what to paint, one row or entry a picture."""
+        return {
+            "prompt_embeds": condition["tokens"].to(dtype),
+            "pooled_prompt_embeds": condition["pooled"].to(dtype),
+        }
+
     def _guided_by(self, guidance: float, distilled: float | None) -> dict[str, float]:
         """The pipeline's arguments for this strength of guidance."""
         del distilled  # `check_distilled` saw to it that there is none
@@ -124,12 +131,9 @@ class PipelineDenoiser:
         return latents
 
 
-def _against(empty: Condition, images: int, dtype: torch.dtype) -> dict[str, Tensor]:
-    """The arguments by which a pipeline guides ``images`` away from the empty prompt."""
-    return {
-        "negative_prompt_embeds": empty["tokens"].expand(images, -1, -1).to(dtype),
-        "negative_pooled_prompt_embeds": empty["pooled"].expand(images, -1).to(dtype),
-    }
+def negated(prompted: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments by which a pipeline is led away from what these would paint."""
+    return {f"negative_{name}": value for name, value in prompted.items()}
 
 
 def read(
@@ -262,7 +266,7 @@ def _check_tokenizers(pipeline: Any, source: str) -> None:
             "without T5 to save memory, take a whole one"
         )
     for tokenizer, encoder in readers(pipeline):
-        expected = encoder.config.vocab_size
+        expected = encoder.config.get_text_config().vocab_size
         if len(tokenizer) < 0.9 * expected:
             raise ParamsError(
                 f"model.source {source!r}: {type(tokenizer).__name__} has {len(tokenizer)} "

@@ -70,7 +70,8 @@ def branches(painter: "Denoiser", positive: "State", negative: "State") -> Itera
     own samplers run unchanged, so with two equal states this is ordinary guidance.
 
     Prompts must not be empty, and the negative prompt must be: rows are distinguished by the
-        empty prompt's ``pooled`` condition.
+        empty prompt's ``pooled`` condition, or by its ``tokens`` where there is none.
+        Qwen-Image's sampler rescales what guidance gives.
 
     Args:
         painter: With the adapters of both states.
@@ -80,7 +81,8 @@ def branches(painter: "Denoiser", positive: "State", negative: "State") -> Itera
     from atelier.models.adapters import use
 
     network = painter.network
-    marker = painter.encode_texts([""])["pooled"]
+    condition = painter.encode_texts([""])
+    marker = condition.get("pooled", condition["tokens"])[0]
     own_forward = network.__dict__.get("forward")
     forward = network.forward
 
@@ -91,7 +93,7 @@ def branches(painter: "Denoiser", positive: "State", negative: "State") -> Itera
             return forward(*chosen[0], **chosen[1])
 
     def split(*args: Any, **kwargs: Any) -> Any:
-        empty = (_pooled(kwargs, marker) == marker.to(_pooled(kwargs, marker))).all(1)
+        empty = _empty(kwargs, marker)
         if empty.all() or not empty.any():
             with use(network, negative if empty.all() else positive):
                 return forward(*args, **kwargs)
@@ -114,8 +116,8 @@ def branches(painter: "Denoiser", positive: "State", negative: "State") -> Itera
             network.forward = own_forward
 
 
-def _pooled(kwargs: Any, marker: Tensor) -> Tensor:
-    """Find the summaries of the prompts among a network's arguments, ``[B, P]``."""
+def _empty(kwargs: Any, marker: Tensor) -> Tensor:
+    """Which rows of a network's arguments read the prompt that ``marker`` is of, ``[B]``."""
     values = [*kwargs.values()]
     for value in values:
         if isinstance(value, dict):
@@ -123,15 +125,14 @@ def _pooled(kwargs: Any, marker: Tensor) -> Tensor:
     found = [
         value
         for value in values
-        if isinstance(value, Tensor)
-        and value.dim() == 2
-        and value.shape[1:] == marker.shape[1:]
+        if isinstance(value, Tensor) and value.shape[1:] == marker.shape
     ]
     if len(found) != 1:
         raise ValueError(
-            f"expected one summary [B, {marker.shape[1]}] of prompts, got {len(found)}"
+            f"expected one condition [B, {', '.join(map(str, marker.shape))}] of prompts, got "
+            f"{len(found)}"
         )
-    return found[0]
+    return (found[0] == marker.to(found[0])).flatten(1).all(1)
 
 
 def _rows_of(value: Any, rows: Tensor, every: int) -> Any:

@@ -8,6 +8,7 @@ from atelier.config.model import ModelParams
 from atelier.config.training import LoRA, Training
 from atelier.objectives.cpo import CPO
 from atelier.objectives.cpo_s import CPOS
+from tests.atelier import plain
 from tests.atelier.double import double
 from tests.conftest import TOY_NETWORKS, small_profile
 
@@ -21,11 +22,31 @@ NETWORKS = {
     "sd3": network("sd3"),
     "sdxl-epsilon": network("sdxl", predicts="epsilon"),
     "sdxl-v": network("sdxl", predicts="v"),
+    "chroma": network("chroma"),
 }
+# Families that came later differ from these in how they paint, not in how they are trained. The
+# fast tests ask them the former; `make proofs` asks them everything.
+LATER = ("chroma",)
+_FAST = ("test_families", "test_sampling")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    for item in items:
+        asked = getattr(item, "callspec", None)
+        family = asked.params.get("family") if asked else None
+        fast = item.path.stem in (*_FAST, f"test_{family}") or (
+            item.path.stem == "test_golden" and asked.params["name"] == "cpo-s-mirror-winner"
+        )
+        if family in LATER and not fast:
+            item.add_marker(pytest.mark.slow)
 
 
 # Kinds that one question is asked of; not every test runs on them.
-VARIANTS = {"flux-double": NETWORKS["flux"].model_copy(update={"single_blocks": 0})}
+VARIANTS = {
+    "flux-double": NETWORKS["flux"].model_copy(update={"single_blocks": 0}),
+    "chroma-double": NETWORKS["chroma"].model_copy(update={"single_blocks": 0}),
+}
 
 
 @pytest.fixture(params=NETWORKS)
@@ -70,9 +91,10 @@ def tiny(family, seed=0, text_tokens=12, text_chunks=1):
             seed=seed,
         )
     # An untrained output layer is zero, under which every prompt paints the same.
-    output = "conv_out" if painter.component == "unet" else "proj_out"
     torch.nn.init.normal_(
-        getattr(painter.network, output).weight, std=0.2, generator=generator.manual_seed(2)
+        plain.output_layer(painter.network).weight,
+        std=0.2,
+        generator=generator.manual_seed(2),
     )
     return painter
 

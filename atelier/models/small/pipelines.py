@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 from diffusers import (
+    ChromaPipeline,
+    ChromaTransformer2DModel,
     DDIMScheduler,
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
@@ -22,8 +24,9 @@ from diffusers import (
 )
 from torch import nn
 
-from atelier.config.base import FluxNetwork, Network, SD3Network, SDXLNetwork
+from atelier.config.base import ChromaNetwork, FluxNetwork, Network, SD3Network, SDXLNetwork
 from atelier.models.denoiser import Denoiser
+from atelier.models.families.chroma import Chroma
 from atelier.models.families.flux import Flux
 from atelier.models.families.sd3 import SD3
 from atelier.models.families.sdxl import SDXL
@@ -57,6 +60,8 @@ def painter(
     """
     built = pipeline(network, codec, corpus, seed=seed)
     match network:
+        case ChromaNetwork():
+            return Chroma(built, text_tokens=text_tokens)
         case FluxNetwork():
             return Flux(built, text_tokens=text_tokens)
         case SD3Network():
@@ -70,12 +75,38 @@ def pipeline(network: Network, codec: ModelMixin, corpus: Iterable[str], *, seed
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         match network:
+            case ChromaNetwork():
+                return _chroma(network, codec, corpus)
             case FluxNetwork():
                 return _flux(network, codec, corpus)
             case SD3Network():
                 return _sd3(network, codec, corpus)
             case SDXLNetwork():
                 return _sdxl(network, codec, corpus)
+
+
+def _chroma(network: ChromaNetwork, codec: ModelMixin, corpus: Iterable[str]) -> ChromaPipeline:
+    t5, t5_tokenizer = text_encoders.t5(network.text_width, corpus)
+    transformer = ChromaTransformer2DModel(
+        patch_size=1,
+        in_channels=4 * codec.config.latent_channels,
+        num_layers=network.double_blocks,
+        num_single_layers=network.single_blocks,
+        attention_head_dim=network.head_width,
+        num_attention_heads=network.heads,
+        joint_attention_dim=network.text_width,
+        axes_dims_rope=_rotary_axes(network.head_width),
+        approximator_hidden_dim=network.modulation_width,
+    )
+    nn.init.zeros_(transformer.proj_out.weight)
+    nn.init.zeros_(transformer.proj_out.bias)
+    return ChromaPipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=_SCHEDULER_SHIFT),
+        vae=codec,
+        text_encoder=t5,
+        tokenizer=t5_tokenizer,
+        transformer=transformer.eval(),
+    )
 
 
 def _flux(network: FluxNetwork, codec: ModelMixin, corpus: Iterable[str]) -> FluxPipeline:

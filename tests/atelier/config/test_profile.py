@@ -39,7 +39,7 @@ def test_all_mistakes_are_named_at_once_with_field_value_and_what_is_allowed(tmp
     text = str(caught.value)
     assert text.startswith(f"{tmp_path / 'starter.yaml'} does not fit:\n")
     for mistake in (
-        "model.family: input should be 'flux', 'sd3' or 'sdxl', got 'dit'",
+        "model.family: input should be 'chroma', 'flux', 'sd3' or 'sdxl', got 'dit'",
         "annotate.largest_pixels: input should be greater than 0, got 0",
         "split.train: input should be less than or equal to 1, got 1.5",
         "sft.learning_rate: field required",
@@ -139,7 +139,9 @@ def test_the_kind_of_a_network_says_which_fields_it_has(tmp_path, small_sdxl):
     small_sdxl["base"]["network"] |= {"kind": "unet"}
 
     assert read.base.network.widths == [16, 32]
-    with pytest.raises(ParamsError, match=r"base\.network: .*'unet'.*'flux', 'sd3', 'sdxl'"):
+    with pytest.raises(
+        ParamsError, match=r"base\.network: .*'unet'.*'chroma', 'flux', 'sd3', 'sdxl'"
+    ):
         read_profile(written(tmp_path, small_sdxl))
 
 
