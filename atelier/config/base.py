@@ -35,6 +35,17 @@ class FluxNetwork(Params):
     pooled_width: Count  # of the CLIP encoder
 
 
+class ZImageNetwork(Params):
+    """Size of a small Z-Image transformer and of its Qwen3 encoder."""
+
+    kind: Literal["z_image"]
+    blocks: Count
+    refiner_blocks: Count  # before them, of the picture alone and of the text alone
+    heads: Count
+    head_width: Annotated[Integer, Field(gt=0, multiple_of=4)]  # split over three rotary axes
+    text_width: Annotated[Integer, Field(gt=0, multiple_of=4)]  # of Qwen3
+
+
 class SDXLNetwork(Params):
     """Size of a small SDXL UNet and of its two CLIP encoders."""
 
@@ -98,7 +109,8 @@ class ChromaNetwork(Params):
 
 
 Network = Annotated[
-    ChromaNetwork | FluxNetwork | SD3Network | SDXLNetwork, Field(discriminator="kind")
+    ChromaNetwork | FluxNetwork | SD3Network | SDXLNetwork | ZImageNetwork,
+    Field(discriminator="kind"),
 ]
 
 

@@ -1,10 +1,12 @@
-"""LoRA export to kohya's layout, for ComfyUI and AUTOMATIC1111 (SDXL, FLUX and Chroma).
+"""LoRA export for ComfyUI: kohya's layout of SDXL, FLUX and Chroma, ComfyUI's own of Z-Image.
 
 A layer becomes ``lora_unet_<layer>`` with ``lora_down``, ``lora_up`` and ``alpha``; readers
 scale by alpha / rank. Layers have the names of the models' own code, which kohya's tools look
 up: SDXL counts its blocks in ``input_blocks``, ``middle_block`` and ``output_blocks``; FLUX and
 Chroma keep what diffusers splits into q, k, v (and a single block's MLP) in one layer. The
-header says in kohya's ``ss_…`` and Stability's ``modelspec.…`` what the LoRA is.
+header says in kohya's ``ss_…`` and Stability's ``modelspec.…`` what the LoRA is. Of families
+whose layers ComfyUI knows by diffusers' names, a layer becomes ``diffusion_model.<layer>`` with
+``lora_A``, ``lora_B`` and ``alpha``.
 """
 
 import re
@@ -67,6 +69,7 @@ _PLACE = re.compile(
     r"(?P<side>down_blocks|up_blocks|mid_block)\.(?:(?P<block>\d+)\.)?"
     r"(?P<kind>resnets|attentions|downsamplers|upsamplers)\.(?P<number>\d+)\.(?P<rest>.+)"
 )
+_DOTTED = {"ZImageTransformer2DModel": "z-image/lora"}  # and what the header calls them
 _CLOSE = 1e-6  # relative error of a scale
 _CHROMA = "ChromaTransformer2DModel"
 _FLUX = "FluxTransformer2DModel"
@@ -129,7 +132,7 @@ def export(painter: "Denoiser", name: str, file: Path, about: About | None = Non
 def write(
     lora: Lora, target: Target, file: Path, about: About, dtype: torch.dtype | None = None
 ) -> None:
-    """Write a LoRA in kohya's layout.
+    """Write a LoRA in the layout that ComfyUI reads of its network.
 
     Args:
         lora: The LoRA.
@@ -144,11 +147,11 @@ def write(
     """
     if any("magnitude" in key for key in lora.tensors):
         raise ArtifactError(
-            "a DoRA cannot be written in kohya's layout; use the adapter's own file, which "
+            "a DoRA cannot be written in this layout; use the adapter's own file, which "
             "diffusers reads, or train with lora.dora: false"
         )
     kind = type(target.network).__name__
-    if kind not in _KINDS:
+    if kind not in _KINDS and kind not in _DOTTED:
         raise ArtifactError(
             f"no layout but diffusers' own is known for this network, a {kind}; ComfyUI and "
             "diffusers read the adapter's own file"
@@ -156,11 +159,30 @@ def write(
     found = lora.layers()
     layers = {name: (a.to(dtype), b.to(dtype)) for name, (a, b, _) in found.items()}
     scales = {name: scale for name, (_, _, scale) in found.items()}
-    made = sdxl if kind == _UNET else flux
-    content = safetensors.torch.save(
-        made(target.network, layers, scales), _header(kind, layers, scales, about)
-    )
+    if kind in _DOTTED:
+        tensors = dotted(layers, scales)
+    else:
+        tensors = (sdxl if kind == _UNET else flux)(target.network, layers, scales)
+    content = safetensors.torch.save(tensors, _header(kind, layers, scales, about))
     atomic.write(file, header_sorted(content))
+
+
+def dotted(layers: Layers, scales: Mapping[str, float]) -> dict[str, Tensor]:
+    """Return the tensors of a LoRA whose layers ComfyUI knows by diffusers' names.
+
+    Args:
+        layers: By diffusers' names.
+        scales: Factor of ``B A`` by layer.
+    """
+    tensors: dict[str, Tensor] = {}
+    for layer, (down, up) in layers.items():
+        up, alpha = _scaled(down, up, scales[layer])
+        tensors |= {
+            f"diffusion_model.{layer}.lora_A.weight": down.contiguous(),
+            f"diffusion_model.{layer}.lora_B.weight": up.contiguous(),
+            f"diffusion_model.{layer}.alpha": alpha,
+        }
+    return tensors
 
 
 def flux(network: Any, layers: Layers, scales: Mapping[str, float]) -> dict[str, Tensor]:
@@ -269,14 +291,20 @@ def _fused(
 
 
 def _entry(name: str, down: Tensor, up: Tensor, scale: float) -> dict[str, Tensor]:
+    up, alpha = _scaled(down, up, scale)
+    return {
+        f"lora_unet_{name}.lora_down.weight": down.contiguous(),
+        f"lora_unet_{name}.lora_up.weight": up.contiguous(),
+        f"lora_unet_{name}.alpha": alpha,
+    }
+
+
+def _scaled(down: Tensor, up: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """``B`` and alpha, whose share of the rank is the scale, in the precision of ``A``."""
     alpha = torch.tensor(scale * len(down), dtype=down.dtype)
     if abs(alpha.item() / len(down) - scale) > _CLOSE * scale:  # too long for half precision
         alpha, up = torch.tensor(len(down), dtype=down.dtype), up.float() * scale
-    return {
-        f"lora_unet_{name}.lora_down.weight": down.contiguous(),
-        f"lora_unet_{name}.lora_up.weight": up.to(down.dtype).contiguous(),
-        f"lora_unet_{name}.alpha": alpha,
-    }
+    return up.to(down.dtype), alpha
 
 
 def _header(
@@ -286,7 +314,7 @@ def _header(
     ranks = {len(a) for a, _ in layers.values()}
     alphas = {scales[name] * len(a) for name, (a, _) in layers.items()}
     said = {
-        **_KINDS[kind],
+        **(_KINDS[kind] if kind in _KINDS else {"modelspec.architecture": _DOTTED[kind]}),
         "ss_network_dim": str(ranks.pop()) if len(ranks) == 1 else "Dynamic",
         "ss_network_alpha": f"{alphas.pop():g}" if len(alphas) == 1 else "Dynamic",
         "ss_sd_model_name": about.base,

@@ -19,13 +19,14 @@ def load(params: ModelParams) -> Denoiser:
         ParamsError: Its tokenizer files are missing.
         ArtifactError: The folder is absent or is no model of that family.
     """
-    from atelier.models.families import chroma, flux, sd3, sdxl
+    from atelier.models.families import chroma, flux, sd3, sdxl, z_image
 
     loaders: dict[str, Callable[[ModelParams], Denoiser]] = {
         "chroma": chroma.load,
         "flux": flux.load,
         "sd3": sd3.load,
         "sdxl": sdxl.load,
+        "z_image": z_image.load,
     }
     return loaders[params.family](params)
 

@@ -45,21 +45,17 @@ class PipelineDenoiser:
 
     @torch.no_grad()
     def encode_images(self, pixels: Tensor) -> Tensor:
-        """Return ``(z - shift) * scale``, ``z`` the mean of the codec's distribution."""
+        """Return the network's latents of ``z``, the mean of the codec's distribution."""
         codec = self._pipeline.vae
-        encoded = codec.encode(pixels.to(dtype=codec.dtype, device=codec.device))
+        encoded = self._encoded(pixels.to(dtype=codec.dtype, device=codec.device))
         tiny = hasattr(encoded, "latents")  # AutoencoderTiny and PatchPCA have no distribution
         found: Tensor = encoded.latents if tiny else encoded.latent_dist.mode()
-        shift, scale = self._scaling()
-        return (found.float() - shift) * scale
+        return self._to_latents(found.float())
 
     @torch.no_grad()
     def decode_latents(self, latents: Tensor) -> Tensor:
         """Return pixels around [-1, 1]."""
-        shift, scale = self._scaling()
-        codec = self._pipeline.vae
-        decoded: Tensor = codec.decode((latents / scale + shift).to(codec.dtype)).sample
-        return decoded.float()
+        return self._decoded(self._to_codec(latents).to(self._pipeline.vae.dtype)).float()
 
     @torch.no_grad()
     def sample(
@@ -79,14 +75,14 @@ class PipelineDenoiser:
         """
         check_distilled(self.network, distilled_guidance)
         batch, _, height, width = noise.shape
-        scale = self._pipeline.vae_scale_factor
+        pixels_high, pixels_wide = self._pixels(height, width)
         dtype = floating(self.network)  # pipelines cast noise or embeddings, never both
         against = {name: one.expand(batch, *one.shape[1:]) for name, one in empty.items()}
         found: Tensor = self._pipeline(
             **self._prompted(condition, dtype),
-            latents=self._packed(noise.to(dtype)),
-            height=height * scale,
-            width=width * scale,
+            latents=self._packed(self._noise(noise, dtype)),
+            height=pixels_high,
+            width=pixels_wide,
             num_inference_steps=steps,
             output_type="latent",
             return_dict=False,
@@ -103,6 +99,34 @@ class PipelineDenoiser:
     def pipeline(self) -> Any:
         """Return the diffusers pipeline around the same weights."""
         return self._pipeline
+
+    def _encoded(self, pixels: Tensor) -> Any:
+        """What the codec makes of pixels."""
+        return self._pipeline.vae.encode(pixels)
+
+    def _decoded(self, latents: Tensor) -> Tensor:
+        """Pixels that the codec makes of its own latents."""
+        decoded: Tensor = self._pipeline.vae.decode(latents).sample
+        return decoded
+
+    def _to_latents(self, encoded: Tensor) -> Tensor:
+        """The network's latents of the codec's: ``(z - shift) * scale``."""
+        shift, scale = self._scaling()
+        return (encoded - shift) * scale
+
+    def _to_codec(self, latents: Tensor) -> Tensor:
+        """The inverse of ``_to_latents``."""
+        shift, scale = self._scaling()
+        return latents / scale + shift
+
+    def _noise(self, noise: Tensor, dtype: torch.dtype) -> Tensor:
+        """Noise in the precision in which the pipeline takes it."""
+        return noise.to(dtype)
+
+    def _pixels(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width of the picture of so many latents."""
+        scale = self._pipeline.vae_scale_factor
+        return height * scale, width * scale
 
     def _scaling(self) -> tuple[float, float]:
         """Shift and scale between the codec's latents and the network's."""
@@ -192,6 +216,17 @@ def token_ids(tokenizer: Any, prompts: list[str], length: int) -> Tensor:
         prompts, padding="max_length", max_length=length, truncation=True, return_tensors="pt"
     ).input_ids
     return tokens
+
+
+def chat(tokenizer: Any, prompt: str, *, thinking: bool) -> str:
+    """Return what a pipeline that talks to Qwen3 makes of a prompt before it reads it."""
+    text: str = tokenizer.apply_chat_template(
+        [{"role": "user", "content": prompt}],
+        tokenize=False,
+        add_generation_prompt=True,
+        enable_thinking=thinking,
+    )
+    return text
 
 
 def check_distilled(network: nn.Module, guidance: float | None) -> None:

@@ -23,10 +23,11 @@ NETWORKS = {
     "sdxl-epsilon": network("sdxl", predicts="epsilon"),
     "sdxl-v": network("sdxl", predicts="v"),
     "chroma": network("chroma"),
+    "z_image": network("z_image"),
 }
 # Families that came later differ from these in how they paint, not in how they are trained. The
 # fast tests ask them the former; `make proofs` asks them everything.
-LATER = ("chroma",)
+LATER = ("chroma", "z_image")
 _FAST = ("test_families", "test_sampling")
 
 
@@ -73,7 +74,7 @@ def build():
     return tiny
 
 
-def tiny(family, seed=0, text_tokens=12, text_chunks=1):
+def tiny(family, seed=0, text_tokens=None, text_chunks=1):
     from atelier.models import codec
     from atelier.models.denoiser import quiet
     from atelier.models.small import pipelines
@@ -86,7 +87,7 @@ def tiny(family, seed=0, text_tokens=12, text_chunks=1):
             {**NETWORKS, **VARIANTS}[family],
             codec.fit(pictures, 4, 4),
             corpus,
-            text_tokens=text_tokens,
+            text_tokens=text_tokens or plain.TOKENS.get(family, plain.FEWEST),
             text_chunks=text_chunks,
             seed=seed,
         )

@@ -9,7 +9,9 @@ import torch
 from atelier.models import codec
 from atelier.models.denoiser import quiet
 
-TOKENS = 12  # of the toy painters
+FEWEST = 12  # tokens of the toy painters
+TOKENS = {"z_image": 24}  # of those whose prompts become chats
+_FAMILIES = {"ZImagePipeline": "z_image"}
 
 
 def loaded(kind, folder, **parts):
@@ -20,10 +22,13 @@ def loaded(kind, folder, **parts):
         return kind.from_pretrained(folder, **parts)
 
 
-def call(pipeline, prompts, latents, *, tokens=TOKENS, size=32):
+def call(pipeline, prompts, latents, *, size=32):
     """Arguments that paint the prompts, unguided, from latents as the library has them."""
     name = type(pipeline).__name__
+    tokens = TOKENS.get(_FAMILIES.get(name), FEWEST)
     asked = {"prompt": list(prompts), "height": size, "width": size, "guidance_scale": 1.0}
+    if name == "ZImagePipeline":
+        asked["guidance_scale"] = 0.0  # counted from the prompt's own prediction
     if name != "StableDiffusionXLPipeline":
         asked["max_sequence_length"] = tokens
     if name == "ChromaPipeline":
@@ -48,6 +53,8 @@ def answer(pipeline, found, side=8):
 
 def output_layer(network):
     """The last layer of a family's network."""
+    if hasattr(network, "all_final_layer"):
+        return network.all_final_layer["2-1"].linear
     return network.conv_out if hasattr(network, "conv_out") else network.proj_out
 
 

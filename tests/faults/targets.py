@@ -658,6 +658,7 @@ TARGETS = {
             "sd3.yaml",
             "sdxl.yaml",
             "chroma.yaml",
+            "z-image.yaml",
         ),
         _yaml_target(read_profile),
     ),

@@ -21,16 +21,26 @@ from diffusers import (
     StableDiffusion3Pipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
+    ZImagePipeline,
+    ZImageTransformer2DModel,
 )
 from torch import nn
 
-from atelier.config.base import ChromaNetwork, FluxNetwork, Network, SD3Network, SDXLNetwork
+from atelier.config.base import (
+    ChromaNetwork,
+    FluxNetwork,
+    Network,
+    SD3Network,
+    SDXLNetwork,
+    ZImageNetwork,
+)
 from atelier.models.denoiser import Denoiser
 from atelier.models.families.chroma import Chroma
 from atelier.models.families.flux import Flux
 from atelier.models.families.sd3 import SD3
 from atelier.models.families.sdxl import SDXL
-from atelier.models.small import text_encoders
+from atelier.models.families.z_image import ZImage
+from atelier.models.small import qwen_encoders, text_encoders
 
 # Sampling spends more of its steps near pure noise: at these sizes the large decisions
 # (layout, palette) fall there. 1 would be uniform.
@@ -68,6 +78,8 @@ def painter(
             return SD3(built, text_tokens=text_tokens)
         case SDXLNetwork():
             return SDXL(built, text_chunks=text_chunks)
+        case ZImageNetwork():
+            return ZImage(built, text_tokens=text_tokens)
 
 
 def pipeline(network: Network, codec: ModelMixin, corpus: Iterable[str], *, seed: int) -> Any:
@@ -83,6 +95,8 @@ def pipeline(network: Network, codec: ModelMixin, corpus: Iterable[str], *, seed
                 return _sd3(network, codec, corpus)
             case SDXLNetwork():
                 return _sdxl(network, codec, corpus)
+            case ZImageNetwork():
+                return _z_image(network, codec, corpus)
 
 
 def _chroma(network: ChromaNetwork, codec: ModelMixin, corpus: Iterable[str]) -> ChromaPipeline:
@@ -219,6 +233,35 @@ def _sdxl(
         text_encoder_2=second,
         tokenizer_2=tokenizer,
         unet=unet.eval(),
+    )
+
+
+def _z_image(
+    network: ZImageNetwork, codec: ModelMixin, corpus: Iterable[str]
+) -> ZImagePipeline:
+    # The last hidden state but one is read.
+    encoder, tokenizer = qwen_encoders.qwen3(
+        network.text_width, corpus, layers=2, with_head=False
+    )
+    transformer = ZImageTransformer2DModel(
+        in_channels=codec.config.latent_channels,
+        dim=network.heads * network.head_width,
+        n_layers=network.blocks,
+        n_refiner_layers=network.refiner_blocks,
+        n_heads=network.heads,
+        n_kv_heads=network.heads,
+        cap_feat_dim=network.text_width,
+        axes_dims=list(_rotary_axes(network.head_width)),
+    )
+    for last in transformer.all_final_layer.values():
+        nn.init.zeros_(last.linear.weight)
+        nn.init.zeros_(last.linear.bias)
+    return ZImagePipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=_SCHEDULER_SHIFT),
+        vae=codec,
+        text_encoder=encoder,
+        tokenizer=tokenizer,
+        transformer=transformer.eval(),
     )
 
 

@@ -39,7 +39,7 @@ def test_all_mistakes_are_named_at_once_with_field_value_and_what_is_allowed(tmp
     text = str(caught.value)
     assert text.startswith(f"{tmp_path / 'starter.yaml'} does not fit:\n")
     for mistake in (
-        "model.family: input should be 'chroma', 'flux', 'sd3' or 'sdxl', got 'dit'",
+        "model.family: input should be 'chroma', 'flux', 'sd3', 'sdxl' or 'z_image', got 'dit'",
         "annotate.largest_pixels: input should be greater than 0, got 0",
         "split.train: input should be less than or equal to 1, got 1.5",
         "sft.learning_rate: field required",

@@ -43,6 +43,8 @@ def read_by_diffusers(painter, folder, noise):
         ("flux-double", ["to_q", "add_v_proj", "to_add_out", "net.2", "norm1.linear"]),
         ("chroma-double", ATTENTION),
         ("chroma-double", ["to_q", "add_v_proj", "to_add_out", "net.2"]),
+        ("z_image", ATTENTION),
+        ("z_image", ["to_q", "w2", "adaLN_modulation.0"]),
     ],
 )
 def test_diffusers_reads_it_back_and_paints_the_same(
@@ -95,6 +97,26 @@ def test_a_single_block_of_flux_is_read_back_as_it_was(tmp_path):
     assert all(not tensor.any() for name, tensor in read.items() if ".lora_B." in name)
 
 
+@pytest.mark.parametrize("family", ["chroma-double", "z_image"])
+def test_we_read_it_back_as_it_was(family, build, attention, tmp_path):
+    painter = build(family)
+    taught(painter, attention)
+
+    export.export(painter, "theta", tmp_path / "theta.safetensors")
+    adapters.attach(painter, "again", tmp_path / "theta.safetensors")
+
+    for own, again in zip(
+        lora_products(painter, "theta"), lora_products(painter, "again"), strict=True
+    ):
+        torch.testing.assert_close(again, own, atol=1e-4, rtol=1e-4)
+
+
+def lora_products(painter, name):
+    """``scale B A`` of each layer, in order."""
+    layers = adapters.lora(painter, name).layers()
+    return [scale * up @ down for _, (down, up, scale) in sorted(layers.items())]
+
+
 @pytest.mark.parametrize("family", ["sdxl-epsilon"])
 # readers divide by the rank, 2; rsLoRA divides by its root
 @pytest.mark.parametrize(("rslora", "alpha"), [(False, 3.0), (True, 3 * 2**0.5)])
@@ -113,7 +135,7 @@ def test_alpha_says_the_scale(rslora, alpha, painter, attention, tmp_path):
 def test_a_dora_is_refused(painter, attention, tmp_path):
     taught(painter, attention.model_copy(update={"dora": True}))
 
-    with pytest.raises(ArtifactError, match="a DoRA cannot be written in kohya's layout"):
+    with pytest.raises(ArtifactError, match="a DoRA cannot be written in this layout"):
         export.export(painter, "theta", tmp_path / "theta.safetensors")
 
 

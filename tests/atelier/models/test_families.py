@@ -22,7 +22,7 @@ def model(source, family, **changes):
         "revision": None,
         "dtype": "float32",
         "pixels": 32,
-        "text_tokens": 12,
+        "text_tokens": plain.TOKENS.get(family, plain.FEWEST),
         "text_chunks": 1,
         "quantise": None,
         "buckets": None,
@@ -290,7 +290,7 @@ def test_a_folder_that_is_no_pipeline_is_named(family, tmp_path):
     (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "Pipeline"}))
 
     with pytest.raises(
-        ArtifactError, match=r"cannot be loaded as an? (Chroma|FLUX|SD3|SDXL) pipeline"
+        ArtifactError, match=r"cannot be loaded as an? (Chroma|FLUX|SD3|SDXL|Z-Image) pipeline"
     ):
         load(model(tmp_path, family))
 
