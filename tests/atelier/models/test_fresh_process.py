@@ -28,6 +28,8 @@ name, asked = type(pipeline).__name__, {"prompt": ["a sea, calm edges"], "guidan
 limit = {} if hasattr(pipeline, "unet") else {"max_sequence_length": 12}
 if name in ("FluxPipeline", "ChromaPipeline"):
     start = pipeline._pack_latents(start, *start.shape)
+if name == "ZImagePipeline":
+    asked["guidance_scale"], limit = 0.0, {"max_sequence_length": 24}
 if name == "ChromaPipeline":
     embeds, _, mask, *_ = pipeline.encode_prompt(
         asked.pop("prompt"), do_classifier_free_guidance=False, **limit
