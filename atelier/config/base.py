@@ -35,6 +35,19 @@ class FluxNetwork(Params):
     pooled_width: Count  # of the CLIP encoder
 
 
+class Flux2KleinNetwork(Params):
+    """Size of a small FLUX.2-klein transformer and of its Qwen3 encoder."""
+
+    kind: Literal["flux2_klein"]
+    double_blocks: Whole
+    single_blocks: Whole
+    heads: Count
+    head_width: Annotated[Integer, Field(gt=0, multiple_of=8)]  # split over four rotary axes
+    text_width: Annotated[
+        Integer, Field(gt=0, multiple_of=4)
+    ]  # of Qwen3; three layers are read
+
+
 class ZImageNetwork(Params):
     """Size of a small Z-Image transformer and of its Qwen3 encoder."""
 
@@ -109,7 +122,7 @@ class ChromaNetwork(Params):
 
 
 Network = Annotated[
-    ChromaNetwork | FluxNetwork | SD3Network | SDXLNetwork | ZImageNetwork,
+    ChromaNetwork | Flux2KleinNetwork | FluxNetwork | SD3Network | SDXLNetwork | ZImageNetwork,
     Field(discriminator="kind"),
 ]
 
@@ -127,6 +140,16 @@ class BaseParams(Params):
     grid_guidance: Annotated[Real, Field(ge=1)]  # with which the sample grid is painted
     learning_rate: Positive
     training: Training
+
+    @model_validator(mode="after")
+    def _codec_is_the_familys(self) -> "BaseParams":
+        kind = self.network.kind
+        if kind == "flux2_klein" and self.codec.kind == "pca":
+            raise ValueError(
+                f"codec.kind should be folder for {kind}, whose pipeline reads what a codec of "
+                "its own class alone has; it is pca"
+            )
+        return self
 
     @field_validator("training")
     @classmethod

@@ -1,11 +1,11 @@
-"""LoRA export for ComfyUI: kohya's layout of SDXL, FLUX and Chroma, ComfyUI's own of Z-Image.
+"""LoRA export for ComfyUI: kohya's layout of SDXL, FLUX and Chroma, ComfyUI's of others.
 
 A layer becomes ``lora_unet_<layer>`` with ``lora_down``, ``lora_up`` and ``alpha``; readers
 scale by alpha / rank. Layers have the names of the models' own code, which kohya's tools look
-up: SDXL counts its blocks in ``input_blocks``, ``middle_block`` and ``output_blocks``; FLUX and
-Chroma keep what diffusers splits into q, k, v (and a single block's MLP) in one layer. The
-header says in kohya's ``ss_…`` and Stability's ``modelspec.…`` what the LoRA is. Of families
-whose layers ComfyUI knows by diffusers' names, a layer becomes ``diffusion_model.<layer>`` with
+up: SDXL counts its blocks in ``input_blocks``, ``middle_block`` and ``output_blocks``; both
+FLUX and Chroma keep what diffusers splits into q, k, v (and a single block's MLP) in one layer.
+The header says in kohya's ``ss_…`` and Stability's ``modelspec.…`` what the LoRA is. Of
+families whose layers ComfyUI knows by diffusers' names, a layer becomes ``diffusion_model.<layer>`` with
 ``lora_A``, ``lora_B`` and ``alpha``.
 """
 
@@ -50,6 +50,19 @@ _BLOCKS = (
     ("transformer_blocks", "double_blocks", _DOUBLE),
     ("single_transformer_blocks", "single_blocks", _SINGLE),
 )
+# FLUX.2 shares one modulation among all blocks, and its single blocks are two layers here, too.
+_DOUBLE_2 = {
+    **{name: parts for name, parts in _DOUBLE.items() if "_attn_" in name},
+    "img_mlp_0": ("ff.linear_in",),
+    "img_mlp_2": ("ff.linear_out",),
+    "txt_mlp_0": ("ff_context.linear_in",),
+    "txt_mlp_2": ("ff_context.linear_out",),
+}
+_SINGLE_2 = {"linear1": ("attn.to_qkv_mlp_proj",), "linear2": ("attn.to_out",)}
+_BLOCKS_2 = (
+    ("transformer_blocks", "double_blocks", _DOUBLE_2),
+    ("single_transformer_blocks", "single_blocks", _SINGLE_2),
+)
 # Layers of diffusers' UNet in SDXL's own names.
 _OUTSIDE = {
     "time_embedding.linear_1": "time_embed.0",
@@ -73,6 +86,7 @@ _DOTTED = {"ZImageTransformer2DModel": "z-image/lora"}  # and what the header ca
 _CLOSE = 1e-6  # relative error of a scale
 _CHROMA = "ChromaTransformer2DModel"
 _FLUX = "FluxTransformer2DModel"
+_FLUX_2 = "Flux2Transformer2DModel"
 _UNET = "UNet2DConditionModel"
 _KINDS = {
     _UNET: {
@@ -92,6 +106,10 @@ _KINDS = {
         "ss_base_model_version": "chroma",
         "modelspec.architecture": "chroma/lora",
         "modelspec.implementation": "https://github.com/lodestone-rock/flow",
+    },
+    _FLUX_2: {
+        "modelspec.architecture": "flux-2-klein/lora",
+        "modelspec.implementation": "https://github.com/black-forest-labs/flux2",
     },
 }
 Layers = Mapping[
@@ -186,7 +204,7 @@ def dotted(layers: Layers, scales: Mapping[str, float]) -> dict[str, Tensor]:
 
 
 def flux(network: Any, layers: Layers, scales: Mapping[str, float]) -> dict[str, Tensor]:
-    """Return the tensors of a LoRA for FLUX or Chroma.
+    """Return the tensors of a LoRA for FLUX, FLUX.2 or Chroma.
 
     Where FLUX keeps n layers in one, the ranks of those that are trained stand side by side:
     ``down`` is stacked, and ``up`` has each one's ``B`` in its own rows and columns.
@@ -201,7 +219,7 @@ def flux(network: Any, layers: Layers, scales: Mapping[str, float]) -> dict[str,
     """
     left = set(layers)
     tensors: dict[str, Tensor] = {}
-    for blocks, place, names in _BLOCKS:
+    for blocks, place, names in _BLOCKS_2 if type(network).__name__ == _FLUX_2 else _BLOCKS:
         inside = re.compile(rf"{blocks}\.(\d+)\..+")
         for block in sorted({int(m[1]) for layer in layers if (m := inside.fullmatch(layer))}):
             for flat, parts in names.items():

@@ -10,8 +10,8 @@ from atelier.models import codec
 from atelier.models.denoiser import quiet
 
 FEWEST = 12  # tokens of the toy painters
-TOKENS = {"z_image": 24}  # of those whose prompts become chats
-_FAMILIES = {"ZImagePipeline": "z_image"}
+TOKENS = {"z_image": 24, "flux2_klein": 28}  # of those whose prompts become chats
+_FAMILIES = {"ZImagePipeline": "z_image", "Flux2KleinPipeline": "flux2_klein"}
 
 
 def loaded(kind, folder, **parts):
@@ -48,6 +48,12 @@ def answer(pipeline, found, side=8):
     """Latents as the library has them, of what the pipeline gives for ``latent``."""
     if type(pipeline).__name__ in PACKED:
         return pipeline._unpack_latents(found, side, side, vae_scale_factor=1)
+    if type(pipeline).__name__ == "Flux2KleinPipeline":  # it gives the codec's own
+        statistics, eps = pipeline.vae.bn, pipeline.vae.config.batch_norm_eps
+        mean, variance = (
+            one.view(1, -1, 1, 1) for one in (statistics.running_mean, statistics.running_var)
+        )
+        return (pipeline._patchify_latents(found) - mean) / (variance + eps).sqrt()
     return found
 
 

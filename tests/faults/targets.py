@@ -659,6 +659,7 @@ TARGETS = {
             "sdxl.yaml",
             "chroma.yaml",
             "z-image.yaml",
+            "flux2-klein.yaml",
         ),
         _yaml_target(read_profile),
     ),

@@ -14,6 +14,8 @@ from diffusers import (
     DDIMScheduler,
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
+    Flux2KleinPipeline,
+    Flux2Transformer2DModel,
     FluxPipeline,
     FluxTransformer2DModel,
     ModelMixin,
@@ -28,6 +30,7 @@ from torch import nn
 
 from atelier.config.base import (
     ChromaNetwork,
+    Flux2KleinNetwork,
     FluxNetwork,
     Network,
     SD3Network,
@@ -37,6 +40,7 @@ from atelier.config.base import (
 from atelier.models.denoiser import Denoiser
 from atelier.models.families.chroma import Chroma
 from atelier.models.families.flux import Flux
+from atelier.models.families.flux2_klein import Flux2Klein
 from atelier.models.families.sd3 import SD3
 from atelier.models.families.sdxl import SDXL
 from atelier.models.families.z_image import ZImage
@@ -74,6 +78,8 @@ def painter(
             return Chroma(built, text_tokens=text_tokens)
         case FluxNetwork():
             return Flux(built, text_tokens=text_tokens)
+        case Flux2KleinNetwork():
+            return Flux2Klein(built, text_tokens=text_tokens)
         case SD3Network():
             return SD3(built, text_tokens=text_tokens)
         case SDXLNetwork():
@@ -91,6 +97,8 @@ def pipeline(network: Network, codec: ModelMixin, corpus: Iterable[str], *, seed
                 return _chroma(network, codec, corpus)
             case FluxNetwork():
                 return _flux(network, codec, corpus)
+            case Flux2KleinNetwork():
+                return _flux2_klein(network, codec, corpus)
             case SD3Network():
                 return _sd3(network, codec, corpus)
             case SDXLNetwork():
@@ -147,6 +155,33 @@ def _flux(network: FluxNetwork, codec: ModelMixin, corpus: Iterable[str]) -> Flu
         tokenizer=clip_tokenizer,
         text_encoder_2=t5,
         tokenizer_2=t5_tokenizer,
+        transformer=transformer.eval(),
+    )
+
+
+def _flux2_klein(
+    network: Flux2KleinNetwork, codec: ModelMixin, corpus: Iterable[str]
+) -> Flux2KleinPipeline:
+    # The pipeline reads hidden states 9, 18 and 27.
+    encoder, tokenizer = qwen_encoders.qwen3(
+        network.text_width, corpus, layers=28, with_head=True
+    )
+    transformer = Flux2Transformer2DModel(
+        in_channels=4 * codec.config.latent_channels,
+        num_layers=network.double_blocks,
+        num_single_layers=network.single_blocks,
+        attention_head_dim=network.head_width,
+        num_attention_heads=network.heads,
+        joint_attention_dim=3 * network.text_width,
+        axes_dims_rope=(network.head_width // 4,) * 4,
+        guidance_embeds=False,
+    )
+    nn.init.zeros_(transformer.proj_out.weight)
+    return Flux2KleinPipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=_SCHEDULER_SHIFT),
+        vae=codec,
+        text_encoder=encoder,
+        tokenizer=tokenizer,
         transformer=transformer.eval(),
     )
 

@@ -192,6 +192,8 @@ def test_a_picture_depends_on_its_seed_not_on_its_neighbours(painter):
 
 def test_latents_are_the_codecs_times_its_scale(painter):
     vae = painter.pipeline().vae
+    if "scaling_factor" not in vae.config:
+        pytest.skip("its codec has no scale; what it has instead is tested with the family")
     pixels = torch.rand(1, 3, 32, 32) * 2 - 1
     plain = painter.encode_images(pixels)
     decoded = painter.decode_latents(plain)
@@ -290,7 +292,8 @@ def test_a_folder_that_is_no_pipeline_is_named(family, tmp_path):
     (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "Pipeline"}))
 
     with pytest.raises(
-        ArtifactError, match=r"cannot be loaded as an? (Chroma|FLUX|SD3|SDXL|Z-Image) pipeline"
+        ArtifactError,
+        match=r"cannot be loaded as an? (Chroma|FLUX(\.2 klein)?|SD3|SDXL|Z-Image) pipeline",
     ):
         load(model(tmp_path, family))
 
