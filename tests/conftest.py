@@ -275,6 +275,9 @@ TOY_NETWORKS = {
 {kind: flux2_klein, double_blocks: 1, single_blocks: 1, heads: 2, head_width: 16,
  text_width: 16}
 """,
+    "qwen_image": """
+{kind: qwen_image, blocks: 1, heads: 2, head_width: 16, text_width: 16}
+""",
     "sd3": """
 {kind: sd3, blocks: 2, heads: 2, head_width: 16, text_width: 32, clip_widths: [8, 16],
  pooled_width: 16}

@@ -48,6 +48,16 @@ class Flux2KleinNetwork(Params):
     ]  # of Qwen3; three layers are read
 
 
+class QwenImageNetwork(Params):
+    """Size of a small Qwen-Image transformer and of its Qwen2.5-VL encoder."""
+
+    kind: Literal["qwen_image"]
+    blocks: Count
+    heads: Count
+    head_width: Annotated[Integer, Field(gt=0, multiple_of=4)]  # split over three rotary axes
+    text_width: Annotated[Integer, Field(gt=0, multiple_of=16)]  # of Qwen2.5-VL
+
+
 class ZImageNetwork(Params):
     """Size of a small Z-Image transformer and of its Qwen3 encoder."""
 
@@ -122,7 +132,13 @@ class ChromaNetwork(Params):
 
 
 Network = Annotated[
-    ChromaNetwork | Flux2KleinNetwork | FluxNetwork | SD3Network | SDXLNetwork | ZImageNetwork,
+    ChromaNetwork
+    | Flux2KleinNetwork
+    | FluxNetwork
+    | QwenImageNetwork
+    | SD3Network
+    | SDXLNetwork
+    | ZImageNetwork,
     Field(discriminator="kind"),
 ]
 
@@ -144,7 +160,7 @@ class BaseParams(Params):
     @model_validator(mode="after")
     def _codec_is_the_familys(self) -> "BaseParams":
         kind = self.network.kind
-        if kind == "flux2_klein" and self.codec.kind == "pca":
+        if kind in ("flux2_klein", "qwen_image") and self.codec.kind == "pca":
             raise ValueError(
                 f"codec.kind should be folder for {kind}, whose pipeline reads what a codec of "
                 "its own class alone has; it is pca"

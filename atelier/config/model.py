@@ -19,7 +19,7 @@ class Buckets(Params):
 class ModelParams(Params):
     """``model:`` which painter is taught."""
 
-    family: Literal["chroma", "flux", "flux2_klein", "sd3", "sdxl", "z_image"]
+    family: Literal["chroma", "flux", "flux2_klein", "qwen_image", "sd3", "sdxl", "z_image"]
     source: str  # a folder in diffusers' layout, or a hub id
     revision: str | None  # commit of the hub id; null for a folder
     dtype: Literal["float32", "bfloat16", "float16"]  # of the frozen base; adapters are float32

@@ -5,8 +5,8 @@ scale by alpha / rank. Layers have the names of the models' own code, which kohy
 up: SDXL counts its blocks in ``input_blocks``, ``middle_block`` and ``output_blocks``; both
 FLUX and Chroma keep what diffusers splits into q, k, v (and a single block's MLP) in one layer.
 The header says in kohya's ``ss_…`` and Stability's ``modelspec.…`` what the LoRA is. Of
-families whose layers ComfyUI knows by diffusers' names, a layer becomes ``diffusion_model.<layer>`` with
-``lora_A``, ``lora_B`` and ``alpha``.
+families whose layers ComfyUI knows by diffusers' names, a layer becomes
+``diffusion_model.<layer>`` with ``lora_A``, ``lora_B`` and ``alpha``.
 """
 
 import re
@@ -82,7 +82,10 @@ _PLACE = re.compile(
     r"(?P<side>down_blocks|up_blocks|mid_block)\.(?:(?P<block>\d+)\.)?"
     r"(?P<kind>resnets|attentions|downsamplers|upsamplers)\.(?P<number>\d+)\.(?P<rest>.+)"
 )
-_DOTTED = {"ZImageTransformer2DModel": "z-image/lora"}  # and what the header calls them
+_DOTTED = {  # and what the header calls them
+    "QwenImageTransformer2DModel": "qwen-image/lora",
+    "ZImageTransformer2DModel": "z-image/lora",
+}
 _CLOSE = 1e-6  # relative error of a scale
 _CHROMA = "ChromaTransformer2DModel"
 _FLUX = "FluxTransformer2DModel"

@@ -33,7 +33,10 @@ from tasks.training import trainer
 
 _CODEC_PICTURES = 600  # as many as the PCA is fitted to
 _ENCODED_AT_ONCE = 32
-_CODECS = {"flux2_klein": "AutoencoderKLFlux2"}  # of a folder; of the others AutoencoderTiny
+_CODECS = {  # of a folder; of the others AutoencoderTiny
+    "flux2_klein": "AutoencoderKLFlux2",
+    "qwen_image": "AutoencoderKLQwenImage",
+}
 _GRID = (4, 8)  # rows and columns of the sample grid
 
 

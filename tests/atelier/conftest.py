@@ -25,10 +25,11 @@ NETWORKS = {
     "chroma": network("chroma"),
     "z_image": network("z_image"),
     "flux2_klein": network("flux2_klein"),
+    "qwen_image": network("qwen_image"),
 }
 # Families that came later differ from these in how they paint, not in how they are trained. The
 # fast tests ask them the former; `make proofs` asks them everything.
-LATER = ("chroma", "z_image", "flux2_klein")
+LATER = ("chroma", "z_image", "flux2_klein", "qwen_image")
 _FAST = ("test_families", "test_sampling")
 
 
@@ -77,14 +78,20 @@ def build():
 
 def _codec(family, pictures):
     """Four channels at a quarter of the side: PCA, or the class that the family needs."""
-    from diffusers import AutoencoderKLFlux2
+    from diffusers import AutoencoderKLFlux2, AutoencoderKLQwenImage
 
     from atelier.models import codec
 
-    if family != "flux2_klein":
+    if family not in ("flux2_klein", "qwen_image"):
         return codec.fit(pictures, 4, 4)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
+        if family == "qwen_image":
+            return AutoencoderKLQwenImage(
+                base_dim=8, z_dim=4, dim_mult=[1, 1, 1], num_res_blocks=1,
+                temperal_downsample=[False, True],
+                latents_mean=[0.1, -0.2, 0.0, 0.3], latents_std=[0.5, 0.2, 1.0, 0.8],
+            ).eval()  # fmt: skip
         made = AutoencoderKLFlux2(
             block_out_channels=(8, 8, 8), latent_channels=4, norm_num_groups=4,
             layers_per_block=1, mid_block_add_attention=False,

@@ -10,8 +10,12 @@ from atelier.models import codec
 from atelier.models.denoiser import quiet
 
 FEWEST = 12  # tokens of the toy painters
-TOKENS = {"z_image": 24, "flux2_klein": 28}  # of those whose prompts become chats
-_FAMILIES = {"ZImagePipeline": "z_image", "Flux2KleinPipeline": "flux2_klein"}
+TOKENS = {"z_image": 24, "flux2_klein": 28, "qwen_image": 20}  # of whose prompts become chats
+_FAMILIES = {
+    "ZImagePipeline": "z_image",
+    "Flux2KleinPipeline": "flux2_klein",
+    "QwenImagePipeline": "qwen_image",
+}
 
 
 def loaded(kind, folder, **parts):
@@ -29,6 +33,8 @@ def call(pipeline, prompts, latents, *, size=32):
     asked = {"prompt": list(prompts), "height": size, "width": size, "guidance_scale": 1.0}
     if name == "ZImagePipeline":
         asked["guidance_scale"] = 0.0  # counted from the prompt's own prediction
+    if name == "QwenImagePipeline":
+        asked["true_cfg_scale"] = asked.pop("guidance_scale")
     if name != "StableDiffusionXLPipeline":
         asked["max_sequence_length"] = tokens
     if name == "ChromaPipeline":
@@ -41,13 +47,14 @@ def call(pipeline, prompts, latents, *, size=32):
     return {**asked, "latents": latents}
 
 
-PACKED = {"FluxPipeline", "ChromaPipeline"}
+PACKED = {"FluxPipeline", "ChromaPipeline", "QwenImagePipeline"}
 
 
 def answer(pipeline, found, side=8):
     """Latents as the library has them, of what the pipeline gives for ``latent``."""
     if type(pipeline).__name__ in PACKED:
-        return pipeline._unpack_latents(found, side, side, vae_scale_factor=1)
+        found = pipeline._unpack_latents(found, side, side, vae_scale_factor=1)
+        return found.reshape(len(found), -1, side, side)  # a video of one frame is a picture
     if type(pipeline).__name__ == "Flux2KleinPipeline":  # it gives the codec's own
         statistics, eps = pipeline.vae.bn, pipeline.vae.config.batch_norm_eps
         mean, variance = (

@@ -660,6 +660,7 @@ TARGETS = {
             "chroma.yaml",
             "z-image.yaml",
             "flux2-klein.yaml",
+            "qwen-image.yaml",
         ),
         _yaml_target(read_profile),
     ),

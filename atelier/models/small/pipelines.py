@@ -19,6 +19,8 @@ from diffusers import (
     FluxPipeline,
     FluxTransformer2DModel,
     ModelMixin,
+    QwenImagePipeline,
+    QwenImageTransformer2DModel,
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
     StableDiffusionXLPipeline,
@@ -33,6 +35,7 @@ from atelier.config.base import (
     Flux2KleinNetwork,
     FluxNetwork,
     Network,
+    QwenImageNetwork,
     SD3Network,
     SDXLNetwork,
     ZImageNetwork,
@@ -41,6 +44,7 @@ from atelier.models.denoiser import Denoiser
 from atelier.models.families.chroma import Chroma
 from atelier.models.families.flux import Flux
 from atelier.models.families.flux2_klein import Flux2Klein
+from atelier.models.families.qwen_image import QwenImage
 from atelier.models.families.sd3 import SD3
 from atelier.models.families.sdxl import SDXL
 from atelier.models.families.z_image import ZImage
@@ -80,6 +84,8 @@ def painter(
             return Flux(built, text_tokens=text_tokens)
         case Flux2KleinNetwork():
             return Flux2Klein(built, text_tokens=text_tokens)
+        case QwenImageNetwork():
+            return QwenImage(built, text_tokens=text_tokens)
         case SD3Network():
             return SD3(built, text_tokens=text_tokens)
         case SDXLNetwork():
@@ -99,6 +105,8 @@ def pipeline(network: Network, codec: ModelMixin, corpus: Iterable[str], *, seed
                 return _flux(network, codec, corpus)
             case Flux2KleinNetwork():
                 return _flux2_klein(network, codec, corpus)
+            case QwenImageNetwork():
+                return _qwen_image(network, codec, corpus)
             case SD3Network():
                 return _sd3(network, codec, corpus)
             case SDXLNetwork():
@@ -184,6 +192,34 @@ def _flux2_klein(
         tokenizer=tokenizer,
         transformer=transformer.eval(),
     )
+
+
+def _qwen_image(
+    network: QwenImageNetwork, codec: ModelMixin, corpus: Iterable[str]
+) -> QwenImagePipeline:
+    transformer = QwenImageTransformer2DModel(
+        in_channels=4 * codec.config.z_dim,
+        out_channels=codec.config.z_dim,
+        num_layers=network.blocks,
+        attention_head_dim=network.head_width,
+        num_attention_heads=network.heads,
+        joint_attention_dim=network.text_width,
+        axes_dims_rope=_rotary_axes(network.head_width),
+    )
+    nn.init.zeros_(transformer.proj_out.weight)
+    nn.init.zeros_(transformer.proj_out.bias)
+    built = QwenImagePipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=_SCHEDULER_SHIFT),
+        vae=codec,
+        text_encoder=None,
+        tokenizer=None,
+        transformer=transformer.eval(),
+    )
+    encoder, tokenizer = qwen_encoders.qwen25_vl(
+        network.text_width, corpus, built.prompt_template_encode
+    )
+    built.register_modules(text_encoder=encoder, tokenizer=tokenizer)
+    return built
 
 
 def _rotary_axes(head_width: int) -> tuple[int, int, int]:

@@ -41,7 +41,7 @@ def test_all_mistakes_are_named_at_once_with_field_value_and_what_is_allowed(tmp
     assert text.startswith(f"{tmp_path / 'starter.yaml'} does not fit:\n")
     for mistake in (
         "model.family: input should be 'chroma', 'flux', 'flux2_klein', ",
-        "'sd3', 'sdxl' or 'z_image', got 'dit'",
+        "'qwen_image', 'sd3', 'sdxl' or 'z_image', got 'dit'",
         "annotate.largest_pixels: input should be greater than 0, got 0",
         "split.train: input should be less than or equal to 1, got 1.5",
         "sft.learning_rate: field required",
@@ -136,7 +136,7 @@ def small_sdxl(profile):
     return profile
 
 
-@pytest.mark.parametrize("kind", ["flux2_klein"])
+@pytest.mark.parametrize("kind", ["flux2_klein", "qwen_image"])
 def test_a_family_with_a_codec_of_its_own_refuses_another(tmp_path, small_sdxl, kind):
     network = yaml.safe_load(TOY_NETWORKS[kind])
     small_sdxl["base"]["network"] = network

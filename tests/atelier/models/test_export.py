@@ -45,6 +45,8 @@ def read_by_diffusers(painter, folder, noise):
         ("chroma-double", ["to_q", "add_v_proj", "to_add_out", "net.2"]),
         ("z_image", ATTENTION),
         ("z_image", ["to_q", "w2", "adaLN_modulation.0"]),
+        ("qwen_image", ATTENTION),
+        ("qwen_image", ["to_q", "add_v_proj", "to_add_out", "net.2", "img_mod.1"]),
         ("flux2_klein", [*ATTENTION, "to_qkv_mlp_proj"]),
         ("flux2_klein", ["to_k", "add_v_proj", "to_add_out", "linear_in", "linear_out"]),
     ],
@@ -99,7 +101,7 @@ def test_a_single_block_of_flux_is_read_back_as_it_was(tmp_path):
     assert all(not tensor.any() for name, tensor in read.items() if ".lora_B." in name)
 
 
-@pytest.mark.parametrize("family", ["chroma-double", "z_image", "flux2_klein"])
+@pytest.mark.parametrize("family", ["chroma-double", "z_image", "flux2_klein", "qwen_image"])
 def test_we_read_it_back_as_it_was(family, build, attention, tmp_path):
     painter = build(family)
     taught(painter, attention)

@@ -26,10 +26,12 @@ start = torch.load(folder + "/start.pt", weights_only=True)
 # Lines that tests/atelier/plain.py has, which cannot be imported here.
 name, asked = type(pipeline).__name__, {"prompt": ["a sea, calm edges"], "guidance_scale": 1.0}
 limit = {} if hasattr(pipeline, "unet") else {"max_sequence_length": 12}
-if name in ("FluxPipeline", "ChromaPipeline"):
+if name in ("FluxPipeline", "ChromaPipeline", "QwenImagePipeline"):
     start = pipeline._pack_latents(start, *start.shape)
 if name == "ZImagePipeline":
     asked["guidance_scale"], limit = 0.0, {"max_sequence_length": 24}
+if name == "QwenImagePipeline":
+    asked["true_cfg_scale"], limit = asked.pop("guidance_scale"), {"max_sequence_length": 20}
 if name == "Flux2KleinPipeline":
     limit = {"max_sequence_length": 28}
 if name == "ChromaPipeline":
@@ -55,7 +57,7 @@ def test_plain_diffusers_in_another_process_paints_the_same_picture(
         down_block_types=("DownEncoderBlock2D",) * 3, up_block_types=("UpDecoderBlock2D",) * 3,
         scaling_factor=0.5, shift_factor=None if painter.component == "unet" else 0.1,
     ).eval()  # fmt: skip
-    if family != "flux2_klein":  # it has a real one already
+    if family not in ("flux2_klein", "qwen_image"):  # they have real ones already
         painter.pipeline().register_modules(vae=codec)
     painter.pipeline().save_pretrained(tmp_path / "base")
     adapters.add(painter.network, "theta", lora, seed=0)
