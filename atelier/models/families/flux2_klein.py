@@ -4,6 +4,7 @@ Shapes: ``B`` images; ``C H W`` latents, of which each cell holds 2 x 2 of the c
 tokens of Qwen3, the chat's own included.
 """
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,6 +18,8 @@ from atelier.models import pipelines
 from atelier.models.denoiser import Condition
 from atelier.models.pipelines import PipelineDenoiser
 from atelier.models.processes import Process, RectifiedFlow
+
+_KEPT = ("bn", "post_quant_conv")  # of the codec; without any weight it would have no device
 
 
 class Flux2Klein(PipelineDenoiser):
@@ -98,10 +101,10 @@ class Flux2Klein(PipelineDenoiser):
         return self.network.config.in_channels, side, side
 
     def release_encoders(self) -> None:
-        """Drop the text encoder and the codec's networks; the sampler reads its statistics."""
-        codec = self._pipeline.vae
+        """Drop the text encoder and the codec but for its statistics, which sampling reads."""
+        codec = copy.copy(self._pipeline.vae)  # whoever keeps the codec keeps it whole
+        codec._modules = {name: codec._modules[name] for name in _KEPT}
         super().release_encoders()
-        codec.encoder = codec.decoder = None
         self._pipeline.register_modules(vae=codec)
 
     def _prompted(self, condition: Condition, dtype: torch.dtype) -> dict[str, Any]:
