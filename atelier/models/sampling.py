@@ -119,7 +119,8 @@ def _empty(arguments: Sequence[Any], marker: Tensor, read: Tensor | None) -> Ten
         marker: The prompt's condition, one row.
         read: Which of its tokens are no padding, where the family masks.
     """
-    values, found = [*arguments], []
+    values: list[Any] = [*arguments]
+    found: list[Tensor] = []
     for value in values:
         if isinstance(value, dict):
             values += value.values()
