@@ -289,7 +289,8 @@ def _check_family(kind: Any, params: ModelParams) -> None:
         ValueError: It is of another family.
     """
     index = kind.load_config(params.source, revision=params.revision)
-    if not index["_class_name"].startswith(kind.__name__.removesuffix("Pipeline")):
+    named, own = index["_class_name"], kind.__name__.removesuffix("Pipeline")
+    if not named.startswith(own) or named.removeprefix(own)[:1].isdigit():  # FLUX, not FLUX.2
         raise ValueError(f"its model_index.json names a {index['_class_name']}")
 
 

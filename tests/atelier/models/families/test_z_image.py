@@ -63,7 +63,8 @@ def test_prompts_of_very_different_lengths_stand_beside_each_other(build):
     painter = build("z_image", text_tokens=96)
     generator = torch.Generator().manual_seed(0)
     latents = torch.randn(2, *painter.latent_shape(32), generator=generator)
-    condition = painter.encode_texts(["calm", "a sea in blue, calm edges, harsh edges " * 6])
+    long = " ".join(["a sea in blue, calm edges, harsh edges"] * 6)
+    condition = painter.encode_texts(["calm", long])
     time = torch.tensor([0.3, 0.8])
 
     together = painter.predict(latents, time, condition)
