@@ -53,9 +53,8 @@ class QwenImage(PipelineDenoiser):
         """Return the tokens of ``prompt`` and of the template after it."""
         pipeline = self._pipeline
         text = pipeline.prompt_template_encode.format(prompt)
-        return len(pipeline.tokenizer(text).input_ids) - (
-            pipeline.prompt_template_encode_start_idx
-        )
+        before: int = pipeline.prompt_template_encode_start_idx
+        return len(pipeline.tokenizer(text).input_ids) - before
 
     def predict(self, noisy: Tensor, time: Tensor, condition: Condition) -> Tensor:
         """Return the velocity that the transformer predicts, ``[B, C, H, W]``."""
