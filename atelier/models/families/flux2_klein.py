@@ -100,11 +100,11 @@ class Flux2Klein(PipelineDenoiser):
         side = pixels // (2 * self._pipeline.vae_scale_factor)
         return self.network.config.in_channels, side, side
 
-    def release_encoders(self) -> None:
-        """Drop the text encoder and the codec but for its statistics, which sampling reads."""
+    def release_encoders(self, *, texts: bool = True) -> None:
+        """Drop the codec but for its statistics, which sampling reads, and the text encoder."""
         codec = copy.copy(self._pipeline.vae)  # whoever keeps the codec keeps it whole
         codec._modules = {name: codec._modules[name] for name in _KEPT}
-        super().release_encoders()
+        super().release_encoders(texts=texts)
         self._pipeline.register_modules(vae=codec)
 
     def _prompted(self, condition: Condition, dtype: torch.dtype) -> dict[str, Any]:

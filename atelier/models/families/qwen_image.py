@@ -87,12 +87,11 @@ class QwenImage(PipelineDenoiser):
         # prediction, patch by patch. It cuts prompts at 512 tokens unless it is told otherwise.
         return {"true_cfg_scale": guidance, "max_sequence_length": self.token_budget}
 
-    def _encoded(self, pixels: Tensor) -> Any:
-        return self._pipeline.vae.encode(pixels.unsqueeze(2))  # a video of one frame
+    def _encoded(self, pixels: Tensor) -> Tensor:
+        return super()._encoded(pixels.unsqueeze(2))  # a video of one frame
 
     def _decoded(self, latents: Tensor) -> Tensor:
-        video: Tensor = self._pipeline.vae.decode(latents.unsqueeze(2)).sample
-        return video.squeeze(2)
+        return super()._decoded(latents.unsqueeze(2)).squeeze(2)
 
     def _to_latents(self, encoded: Tensor) -> Tensor:
         frame = encoded.squeeze(2)
