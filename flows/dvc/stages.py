@@ -38,7 +38,7 @@ class Stage(Params):
     name: str
     needs: tuple[str, ...]  # stages whose outs it reads
     outs: tuple[str, ...]  # paths that it makes
-    pins: tuple[str, ...]  # .dvc files of the inputs that it reads
+    pins: tuple[str, ...] = ()  # .dvc files of the inputs that it reads
     about: str
     meta: Meta
 

@@ -40,7 +40,7 @@ from tasks.evaluation import evaluated
 from tasks.run import git, paths
 from tasks.tracking import connection, mlflow_runs, sync
 
-_CODE = ("atelier", "tasks", "dvc.yaml", "params/criteria", "data.dvc", "base")
+_CODE = ("atelier", "tasks", "dvc.yaml", "params/criteria", "data.dvc", "base", "loras")
 _CURVE = ["step", "gradient_norm", "drift"]
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]*")  # it becomes that of a folder and of a page
 Tell = Callable[[str], None]
@@ -278,7 +278,7 @@ def _workspace(place: Path, profile: str, settings: Mapping[str, Any]) -> Path:
     git.run("-C", str(place), "checkout", "--quiet", "--force", "--detach", head)
     cache = Path(".dvc/cache").absolute()
     atomic.write(place / ".dvc/config.local", f"[cache]\n    dir = {cache}\n")
-    for folder in (paths.DATA, paths.BASE / profile):
+    for folder in (paths.DATA, paths.BASE / profile, paths.LORAS):
         _share(folder, place / folder)
     atomic.write(
         place / paths.profile(profile),

@@ -1,7 +1,8 @@
 """Pins of inputs: the files ``<folder>.dvc`` by which DVC brings a folder to other clones.
 
-Git does not hold a base of one's own or the pictures. What neither git nor DVC tracks reaches no
-colleague, no worker and no workspace of ``dvc exp run --temp``.
+Git does not hold a base of one's own, a LoRA that a training begins from, or the pictures. What
+neither git nor DVC tracks reaches no colleague, no worker and no workspace of
+``dvc exp run --temp``.
 """
 
 import subprocess

@@ -44,6 +44,10 @@ _KEYS = {"A": "lora_A.weight", "B": "lora_B.weight", "magnitude": "lora_magnitud
 _FLAT = ("lora_unet_", "lora_transformer_", "lycoris_")
 _DOTTED = ("base_model.model.", "model.diffusion_model.", "diffusion_model.")
 _TEXT = re.compile(r"(base_model\.model\.)?(text_encoder|lora_te\d?_|te\d?[._]|clip_[lg]\.)")
+_TEXT_ENCODERS = (
+    "text encoders, which are not adapted here: a LoRA of the network alone fits (kohya's "
+    "--network_train_unet_only)"
+)
 _LYCORIS = {"lokr_": "LoKr", "hada_": "LoHa", "oft_": "OFT", "glora": "GLoRA", "lora_mid": "CP",
             "dora_scale": "DoRA of LyCORIS", ".diff": "full differences"}  # fmt: skip
 _LARGEST = 1e10  # of a weight or an alpha: alpha B A stays finite in float32
@@ -225,7 +229,7 @@ def _grouped(tensors: Mapping[str, Tensor]) -> tuple[_Groups, list[_Unused]]:
     for key, tensor in tensors.items():
         layer, part = _split(key)
         if _TEXT.match(key):
-            unused.append(("text encoders, which are not adapted here", key))
+            unused.append((_TEXT_ENCODERS, key))
         elif part is None:
             kind = next((name for sign, name in _LYCORIS.items() if sign in key), None)
             why = "weights that are no LoRA" if kind is None else f"{kind}, which is no LoRA"

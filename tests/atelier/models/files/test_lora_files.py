@@ -197,7 +197,7 @@ def spoiled(tmp_path, part, how):
     ("how", "says"),
     [
         ("unknown layer", r"layers that the network does not have \(1, such as '.*blocks.7"),
-        ("text encoder", r"text encoders, which are not adapted here \(1, such as 'text_e"),
+        ("text encoder", r"adapted here: .*--network_train_unet_only\) \(1, such as 'text_e"),
         ("kohya's text encoder", r"text encoders, .* \(1, such as 'lora_te1_text"),
         ("LoKr", r"LoKr, which is no LoRA \(1, such as '.*lokr_w1'\)"),
         ("DoRA of kohya", r"DoRA of LyCORIS, which is no LoRA \(1, "),
