@@ -215,5 +215,5 @@ def test_a_lora_concerns_what_begins_as_it_and_no_other(house):
     Path("loras/b.safetensors").write_text("trained on, too")
     assert repro() == ["cpo", "cpo:cpo-s", "generate", "report"]
     Path("loras/a.safetensors").write_text("one")
-    change(**{"sft.init": None, "cpo.objectives.cpo-s.init": None})
+    change(**{"sft.init": "base", "cpo.objectives.cpo-s.init": None})
     assert repro() == []  # the first result, from DVC's run cache
