@@ -27,7 +27,7 @@ from typing import Any
 
 from atelier import atomic, checksums, reading
 from atelier.errors import ArtifactError
-from tasks.run import code_tree, paths
+from tasks.run import code_tree, paths, pins, progress
 from tasks.run.code_tree import PACKAGES, Module, hashed
 from tasks.training import keys
 
@@ -70,6 +70,7 @@ def run() -> None:
     """
     for file, content in contents().items():
         atomic.write(file, content)
+    _note_an_absent_base()
 
 
 def packages() -> "Packages":
@@ -269,6 +270,16 @@ def _inits() -> dict[str, set[str]]:
         stage: {init for init in inits if isinstance(init, str)}
         for stage, inits in found.items()
     }
+
+
+def _note_an_absent_base() -> None:
+    """Say it before hours of judging: DVC itself says `[Errno 2]`, and only then."""
+    name = (_values(paths.SWITCH) or {}).get("profile")
+    base = paths.BASE / str(name)
+    if name and not base.is_dir():
+        pin = pins.of(base)
+        cure = f"`dvc pull {pin}` fetches it" if pin.is_file() else "`atelier base` trains one"
+        progress.say(f"{base} is absent, which sft and all later stages read: {cure}")
 
 
 def _values(file: Path) -> Any:

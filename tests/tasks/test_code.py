@@ -276,3 +276,22 @@ def test_a_lora_that_a_training_begins_as_is_told_by_its_bytes_and_others_are_no
     assert told("sft") != before[0]
     assert told("cpo") == before[1]
     assert code.changed("sft", before[0]) == [paths.LORAS / "mine/adapter_config.json"]
+
+
+def test_an_absent_base_is_told_before_anything_is_judged(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    code.run()
+    paths.PARAMS.mkdir()
+    paths.SWITCH.write_text("profile: toy\n")
+    code.run()
+    paths.BASE.mkdir()
+    (paths.BASE / "toy.dvc").write_text("outs: []\n")
+    code.run()
+    (paths.BASE / "toy").mkdir()
+    code.run()
+
+    assert capsys.readouterr().err.splitlines() == [
+        "base/toy is absent, which sft and all later stages read: `atelier base` trains one",
+        "base/toy is absent, which sft and all later stages read: `dvc pull base/toy.dvc` "
+        "fetches it",
+    ]
