@@ -274,7 +274,8 @@ def _inits() -> dict[str, set[str]]:
 
 def _note_an_absent_base() -> None:
     """Say it before hours of judging: DVC itself says `[Errno 2]`, and only then."""
-    name = (_values(paths.SWITCH) or {}).get("profile")
+    switch = _values(paths.SWITCH)
+    name = switch.get("profile") if isinstance(switch, dict) else None
     base = paths.BASE / str(name)
     if name and not base.is_dir():
         pin = pins.of(base)
