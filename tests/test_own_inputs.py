@@ -1,4 +1,4 @@
-"""Folders prepared for other trainers, through the whole pipeline in a fresh clone.
+"""Inputs of one's own in a fresh clone: folders prepared for other trainers, and a base.
 
 Nothing changes but the profile: no file is converted, renamed or moved by hand.
 """
@@ -111,12 +111,16 @@ def profile(captions):
     return values
 
 
+def choose(clone, captions):
+    (clone / "params/mine.yaml").write_text(yaml.safe_dump(profile(captions)))
+    (clone / "params/profile.yaml").write_text("profile: mine\n")
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_folder_prepared_for_another_trainer_becomes_a_report(layout, clone, run, paint):
     prepare, setting, commands = LAYOUTS[layout]
     prepare(clone, paint)
-    (clone / "params/mine.yaml").write_text(yaml.safe_dump(profile(setting)))
-    (clone / "params/profile.yaml").write_text("profile: mine\n")
+    choose(clone, setting)
 
     for command in commands:
         run(command)
@@ -137,3 +141,26 @@ def test_a_folder_prepared_for_another_trainer_becomes_a_report(layout, clone, r
     assert (clone / "base/mine.dvc").is_file()
     metrics = json.loads((clone / "artifacts/report/metrics.json").read_text())
     assert {"base", "theta1", "cpo-s"} <= metrics.keys()
+
+
+def test_a_base_of_ones_own_reaches_temporary_workspaces_and_a_colleague(
+    clone, run, paint, tmp_path
+):
+    kohya(clone, paint)
+    choose(clone, None)
+    for command in (
+        "dvc add -q data",
+        "atelier base",
+        f"dvc remote add -d store {tmp_path / 'store'}",
+        "git -c user.name=a -c user.email=a@b add -A",
+        "git -c user.name=a -c user.email=a@b commit -qm Mine",
+        "dvc exp run -q --temp -S params/mine.yaml:sft.training.seed=5 sft",
+        "dvc push -q data.dvc base/mine.dvc",
+        f"git clone -q . {tmp_path / 'colleague'}",
+        f"cd {tmp_path / 'colleague'} && dvc pull -q data.dvc base/mine.dvc",
+    ):
+        run(command)
+
+    for name in ("model_index.json", "transformer/diffusion_pytorch_model.safetensors"):
+        theirs, ours = (tmp_path / who / "base/mine" / name for who in ("colleague", "clone"))
+        assert theirs.read_bytes() == ours.read_bytes()
