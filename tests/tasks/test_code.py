@@ -229,7 +229,7 @@ def test_a_stage_refuses_to_run_other_code_than_its_file_says(tmp_path, monkeypa
     said["common"]["modules"][0] = "another"
     file.write_text(json.dumps(said))
 
-    with pytest.raises(ArtifactError, match=r"code/cpo.json is of other code .*dvc repro cpo"):
+    with pytest.raises(ArtifactError, match=r"code/cpo.json is of other code, .*dvc repro cpo"):
         code.check("cpo")
 
 
