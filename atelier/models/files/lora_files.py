@@ -205,18 +205,39 @@ def _known(values: dict[str, Any], where: str) -> dict[str, Any]:
     try:
         with quiet():
             LoraConfig(**kept)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, AttributeError, LookupError, ImportError) as error:
         raise ArtifactError(f"{where} is no config of a LoRA: {_line(error)}") from None
-    wrong = [name for name in ("r", "lora_alpha") if not _is_positive(kept.get(name))]
-    if wrong:
-        raise ArtifactError(
-            f"{where}: {wrong[0]} should be a number above 0, is {short(kept.get(wrong[0]))}"
-        )
+    wrong = next(_wrong(kept), None)
+    if wrong is not None:
+        raise ArtifactError(f"{where}: {wrong}")
     return kept
 
 
+def _wrong(config: Mapping[str, Any]) -> Iterator[str]:
+    """What of a config decides the factor of a layer and is not as it should be."""
+    for name in ("r", "lora_alpha"):
+        if not _is_positive(config.get(name)):
+            yield f"{name} should be a number above 0, is {short(config.get(name))}"
+    for name in ("use_rslora", "use_dora"):
+        if not isinstance(config.get(name) or False, bool):
+            yield f"{name} should be true or false, is {short(config[name])}"
+    for name in ("rank_pattern", "alpha_pattern"):
+        known = config.get(name) or {}
+        if not isinstance(known, dict) or not all(map(_is_positive, known.values())):
+            yield f"{name} should give numbers above 0 by layer, is {short(known)}"
+            continue
+        for layer in known:
+            try:
+                re.compile(layer)
+            except (re.error, OverflowError, RecursionError):
+                yield f"{name} has {short(layer)}, which is no name of a layer"
+
+
 def _is_positive(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and value > 0
+    """A number is above 0 and stays finite in float32; true and false are none."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return 0 < value <= _LARGEST
 
 
 _Groups = dict[str, dict[str, Tensor]]  # layer, as the file calls it: its parts
