@@ -34,6 +34,7 @@ from tasks.training import keys
 STAGES = ("annotate", "split", "sft", "cpo", "generate", "evaluate", "report")
 TELLING = frozenset(
     {
+        "atelier.out_of_memory",
         "atelier.reporting",
         "tasks.commands.table",
         "tasks.run.machine",
