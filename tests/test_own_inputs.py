@@ -81,7 +81,9 @@ def run(clone, capsys):
         "PYTHONPATH": str(clone),
         "COLUMNS": "110",
         "DVC_NO_ANALYTICS": "1",
-    }
+        **{f"GIT_{who}_{what}": "new@example.org" for who in ("AUTHOR", "COMMITTER")
+           for what in ("NAME", "EMAIL")},
+    }  # fmt: skip
 
     def take(command):
         done = subprocess.run(
@@ -152,9 +154,9 @@ def test_a_base_of_ones_own_reaches_temporary_workspaces_and_a_colleague(
         "dvc add -q data",
         "atelier base",
         f"dvc remote add -d store {tmp_path / 'store'}",
-        "git -c user.name=a -c user.email=a@b add -A",
-        "git -c user.name=a -c user.email=a@b commit -qm Mine",
-        "dvc exp run -q --temp -S params/mine.yaml:sft.training.seed=5 sft",
+        "git add -A",
+        "git commit -qm Mine",
+        "dvc exp run --temp -S params/mine.yaml:sft.training.seed=5 sft",
         "dvc push -q data.dvc base/mine.dvc",
         f"git clone -q . {tmp_path / 'colleague'}",
         f"cd {tmp_path / 'colleague'} && dvc pull -q data.dvc base/mine.dvc",
