@@ -732,7 +732,17 @@ TARGETS = {
         lambda: [PROFILE.encode()], _yaml_target(read_profile), lambda: yaml.safe_load(PROFILE)
     ),
     "shipped profiles": Target(
-        _files("starter.yaml", "paintings.yaml", "flux.yaml", "sd3.yaml", "sdxl.yaml"),
+        _files(
+            "starter.yaml",
+            "paintings.yaml",
+            "flux.yaml",
+            "sd3.yaml",
+            "sdxl.yaml",
+            "chroma.yaml",
+            "z-image.yaml",
+            "flux2-klein.yaml",
+            "qwen-image.yaml",
+        ),
         _yaml_target(read_profile),
     ),
     "profile.yaml": Target(
