@@ -37,8 +37,8 @@ from flows.dvc.overrides import AS_WRITTEN, Changes
 from flows.dvc.plan import Prospect
 from flows.dvc.stages import Stage
 from flows.infra import gpus, remote_stage
-from tasks.run import main_repository, paths
-from tasks.tracking import connection, links, mlflow_runs, run_names, sync
+from tasks.run import paths
+from tasks.tracking import connection, links, main_repository, mlflow_runs, run_names, sync
 
 Where = Literal["here", "workers"]
 _SECONDS_WITHOUT_BARS = 30.0  # after Prefect's server did not answer

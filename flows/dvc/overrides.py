@@ -22,8 +22,8 @@ from atelier.config.messages import MOVED, explain
 from atelier.config.profile import Profile, read_profile, read_switch
 from atelier.errors import ParamsError
 from flows.dvc import workspace
-from tasks.run import main_repository, paths
-from tasks.tracking import run_names
+from tasks.run import paths
+from tasks.tracking import main_repository, run_names
 
 
 class Changes(BaseModel):

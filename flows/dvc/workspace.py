@@ -1,9 +1,9 @@
 """Workspace: a temporary copy of the repository, in which a changed run works.
 
 It lies in ``.dvc/tmp``, as those of ``dvc exp run --temp`` do. Code and settings are those of
-the working copy at this moment, with what is not committed. DVC's cache and the folders of
-``tasks.run.main_repository`` are shared. ``data/`` and ``base/`` are the same files by hard
-links. The user's files are not written, and may be edited meanwhile.
+the working copy at this moment, with what is not committed. DVC's cache is shared, and the
+folders of ``tasks.tracking.main_repository``. ``data/`` and ``base/`` are the same files by
+hard links. The user's files are not written, and may be edited meanwhile.
 """
 
 import contextlib
@@ -15,7 +15,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from atelier import atomic
-from tasks.run import git, main_repository, paths
+from tasks.run import git, paths
+from tasks.tracking import main_repository
 
 PLACE = Path(".dvc/tmp/atelier/workspace")
 _LINKED = (paths.DATA, paths.BASE)

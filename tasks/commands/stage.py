@@ -24,8 +24,8 @@ def run(name: str) -> None:
     profile = checked_profile()
     from atelier import atomic
     from tasks import code
-    from tasks.run import launch, machine, main_repository, paths
-    from tasks.tracking import mlflow_runs
+    from tasks.run import launch, machine, paths
+    from tasks.tracking import main_repository, mlflow_runs
 
     code.check(name)
     main_repository.share()

@@ -42,8 +42,16 @@ import psutil
 import yaml
 
 from atelier.config.profile import Profile, read_in_force, read_switch
-from tasks.run import git, main_repository, paths
-from tasks.tracking import connection, data_version, links, measured, run_names, sync
+from tasks.run import git, paths
+from tasks.tracking import (
+    connection,
+    data_version,
+    links,
+    main_repository,
+    measured,
+    run_names,
+    sync,
+)
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

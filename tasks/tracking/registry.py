@@ -29,10 +29,11 @@ import yaml
 from atelier.config.model import ModelParams, public_name, recorded_model
 from atelier.config.profile import Profile, read_in_force, read_profile, read_switch
 from atelier.errors import ArtifactError
-from tasks.run import locked_outs, main_repository, paths
+from tasks.run import locked_outs, paths
 from tasks.tracking import (
     champion,
     connection,
+    main_repository,
     measured,
     mlflow_runs,
     saved_model,

@@ -88,7 +88,7 @@ STAGE = """
 import os, sys
 sys.path.insert(0, sys.argv[1])
 from mlflow import MlflowClient
-from tasks.run import main_repository
+from tasks.tracking import main_repository
 from tasks.tracking import connection
 
 main_repository.share()

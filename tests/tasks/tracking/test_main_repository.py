@@ -2,8 +2,8 @@
 
 import pytest
 
-from tasks.run import main_repository, paths
-from tasks.tracking import data_version
+from tasks.run import paths
+from tasks.tracking import data_version, main_repository
 
 
 @pytest.fixture
