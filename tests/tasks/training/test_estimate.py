@@ -34,7 +34,7 @@ def test_the_estimate_counts_the_weights_that_are_there(studio, capsys):
 
 
 @pytest.mark.parametrize("stage", ["sft", "cpo"])
-def test_a_check_measures_and_leaves_nothing_behind(studio, notebook, capsys, stage):
+def test_a_check_measures_and_leaves_nothing_behind(studio, notebook, capsys, caplog, stage):
     if stage == "cpo":
         sft.run(studio, notebook)
         capsys.readouterr()
@@ -42,7 +42,8 @@ def test_a_check_measures_and_leaves_nothing_behind(studio, notebook, capsys, st
 
     estimate.run(stage, studio, check=True)
 
-    said = capsys.readouterr().out
+    said, warned = capsys.readouterr()
+    assert "MLflow" not in said + warned + caplog.text
     assert re.search(r"a step\s*│\s*[\d.e-]+ s │ measured over 3 steps", said)
     assert "memory, at most" in said
     assert "disk: cache" in said
