@@ -115,7 +115,7 @@ def subjects(compared: Sequence[Candidate], profile: Profile) -> Iterable[model_
 
 
 def _is_a_model(one: Candidate) -> bool:
-    return one.negative is None and not one.with_positives
+    return one.negative is None and not one.with_positives and one.milestone is None
 
 
 def _closest(
