@@ -42,10 +42,10 @@ from flows.dvc import numbered_captions, runner
 from flows.dvc.overrides import changed
 from tasks.code import Packages
 from tasks.evaluation import captions, evaluated
-from tasks.run import git, paths
+from tasks.run import git, paths, resume
 from tasks.tracking import connection, mlflow_runs, sync
 
-_INPUTS = ("params/criteria", "data.dvc", "base")
+_INPUTS = ("params/criteria", "data.dvc", "base/starter/features")
 _STAGES = ("annotate", "split", "sft", "cpo", "generate", "evaluate")
 _WRITTEN = ("metrics", "captions", "criteria", "negatives", "trained", "clean")  # as JSON
 _REAL = "paintings"  # their array beside those of painters
@@ -228,7 +228,9 @@ class _Place:
     def _key_of(self, settings: Mapping[str, Any]) -> str:
         """Name what a result depends on: settings, inputs, and what the stages' code does."""
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-        digest.update(f"{self.study.data} {self.study.numbered}".encode())
+        given = [Path(self.study.data)] if self.study.data else []  # else data.dvc pins it
+        digest.update(resume.key(paths.BASE / self.study.profile, *given).encode())
+        digest.update(f"{self.study.numbered}".encode())
         words = ["git", "ls-tree", "HEAD", "--", *_INPUTS]
         digest.update(subprocess.run(words, capture_output=True, check=True).stdout)
         kinds = {str(one["objective"]) for one in settings["cpo"]["objectives"].values()}

@@ -345,6 +345,22 @@ def test_other_code_of_a_stage_runs_it_again_and_other_words_of_the_page_do_not(
     assert list(ran) == EVERY
 
 
+def test_other_pictures_or_another_base_run_it_again(here, ran, values, unwritten):
+    values["data"] = "pictures"
+    (paths.PARAMS / "study.yaml").write_text(yaml.safe_dump(values))
+    for file in ("pictures/a.png", "base/toy/weights"):
+        (here / file).parent.mkdir(parents=True)
+        (here / file).write_text("one")
+    study_runs.run("study", lambda line: None)
+    for file in ("pictures/a.png", "base/toy/weights"):
+        ran.clear()
+        (here / file).write_text("another")
+
+        study_runs.run("study", lambda line: None)
+
+        assert list(ran) == EVERY
+
+
 def test_a_stopped_study_goes_on(here, ran, undrawn, monkeypatch):
     reproduce = study_runs._reproduce
 
