@@ -27,7 +27,7 @@ seeds: [0, 1]
 tuning_prompts: 2
 settings: {generate.steps: 3}
 guidance: 2.0
-sound: 1.25
+sound: 2.0
 box: {negatives: 1.0, fid: 1.5, diversity: 0.5}
 goal: {negatives: 1, independent: 1, fid: 20}
 proposed: [cpo-s]

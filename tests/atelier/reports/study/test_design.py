@@ -62,7 +62,7 @@ def test_what_was_chosen_is_trained_with_other_seeds_and_with_less_data(study):
 
 
 @pytest.mark.parametrize(
-    ("first", "second", "chosen"),
+    ("first", "second", "best"),
     [
         ((2, 12), (1, 12.5), "inside-2-5"),
         ((2, 12), (1, 12.6), "inside-0"),  # the second is beyond 1.25 times θ1's 10
@@ -71,7 +71,7 @@ def test_what_was_chosen_is_trained_with_other_seeds_and_with_less_data(study):
     ],
 )
 def test_the_fewest_negatives_of_the_sound_strengths_are_chosen(
-    study, experiments, found, first, second, chosen
+    study, experiments, found, first, second, best
 ):
     tuned = found(experiments[0])
     measured = {"theta1": (4, 10), "inside-0": first, "inside-2-5": second}
@@ -80,4 +80,4 @@ def test_the_fewest_negatives_of_the_sound_strengths_are_chosen(
 
     named = design.choose(study, Entrant("inside", "alone"), {"validation-alone-0": tuned})
 
-    assert named == chosen
+    assert named == best
