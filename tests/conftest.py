@@ -264,6 +264,20 @@ TOY_NETWORKS = {
 {kind: flux, double_blocks: 1, single_blocks: 1, heads: 2, head_width: 16, text_width: 16,
  pooled_width: 16}
 """,
+    "chroma": """
+{kind: chroma, double_blocks: 1, single_blocks: 1, heads: 2, head_width: 16, text_width: 16,
+ modulation_width: 16}
+""",
+    "z_image": """
+{kind: z_image, blocks: 1, refiner_blocks: 1, heads: 2, head_width: 16, text_width: 16}
+""",
+    "flux2_klein": """
+{kind: flux2_klein, double_blocks: 1, single_blocks: 1, heads: 2, head_width: 16,
+ text_width: 16}
+""",
+    "qwen_image": """
+{kind: qwen_image, blocks: 1, heads: 2, head_width: 16, text_width: 16}
+""",
     "sd3": """
 {kind: sd3, blocks: 2, heads: 2, head_width: 16, text_width: 32, clip_widths: [8, 16],
  pooled_width: 16}

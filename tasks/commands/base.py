@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from atelier import atomic, images
-from atelier.config.base import BaseParams, FolderCodec, PCACodec
+from atelier.config.base import BaseParams, PCACodec
 from atelier.config.profile import Profile
 from atelier.criteria import dataset, tree
 from atelier.errors import ArtifactError, ImageError, ParamsError
@@ -33,6 +33,10 @@ from tasks.training import trainer
 
 _CODEC_PICTURES = 600  # as many as the PCA is fitted to
 _ENCODED_AT_ONCE = 32
+_CODECS = {  # of a folder; of the others AutoencoderTiny
+    "flux2_klein": "AutoencoderKLFlux2",
+    "qwen_image": "AutoencoderKLQwenImage",
+}
 _GRID = (4, 8)  # rows and columns of the sample grid
 
 
@@ -141,7 +145,7 @@ def _untrained(params: BaseParams, captioned: _Captioned, profile: Profile) -> D
     with quiet():
         return pipelines.painter(
             params.network,
-            _codec(params.codec, captioned.pixels),
+            _codec(params, captioned.pixels),
             [*captioned.captions, *phrases],
             text_tokens=profile.model.text_tokens,
             text_chunks=profile.model.text_chunks,
@@ -149,14 +153,21 @@ def _untrained(params: BaseParams, captioned: _Captioned, profile: Profile) -> D
         )
 
 
-def _codec(params: PCACodec | FolderCodec, pixels: Tensor) -> Any:
-    if isinstance(params, PCACodec):
-        return codec.fit(pixels[:_CODEC_PICTURES], params.patch_pixels, params.channels)
-    from diffusers import AutoencoderTiny
+def _codec(params: BaseParams, pixels: Tensor) -> Any:
+    of = params.codec
+    if isinstance(of, PCACodec):
+        return codec.fit(pixels[:_CODEC_PICTURES], of.patch_pixels, of.channels)
+    import diffusers
 
-    if not Path(params.path).is_dir():
-        raise ArtifactError(f"base.codec.path {params.path!r} is no folder")
-    return AutoencoderTiny.from_pretrained(params.path).float().eval()
+    if not Path(of.path).is_dir():
+        raise ArtifactError(f"base.codec.path {of.path!r} is no folder")
+    kind = getattr(diffusers, _CODECS.get(params.network.kind, "AutoencoderTiny"))
+    try:
+        return kind.from_pretrained(of.path).float().eval()
+    except (OSError, ValueError) as error:
+        raise ArtifactError(
+            f"base.codec.path {of.path!r} cannot be loaded as an {kind.__name__}: {error}"
+        ) from None
 
 
 def _encoded(painter: Denoiser, captioned: _Captioned) -> Corpus:

@@ -295,7 +295,9 @@ def _converted(flat: str, parts: dict[str, Tensor], target: Target) -> _Groups:
     """One layer through diffusers' converter of kohya's names; it may be several."""
     single = re.fullmatch(r"single_blocks_(\d+)_linear1", flat)
     if single and target.component == "transformer":
-        return _fused(f"single_transformer_blocks.{single[1]}", parts, target.network)
+        own = _fused(f"single_transformer_blocks.{single[1]}", parts, target.network)
+        if own:  # FLUX.2 has it as one layer, too
+            return own
     kohya = {
         f"lora_unet_{flat}.lora_down.weight": parts["A"],
         f"lora_unet_{flat}.lora_up.weight": parts["B"],
