@@ -72,7 +72,9 @@ def _front(entrant: Entrant, study: StudyParams, fronts: Fronts) -> Iterator[Cla
             [value.low > 0 for value in apart.values()],
             [value.high < 0 for value in apart.values()],
         )
-        sorts[outcome].append(f"{other.name} ({_by_judge(apart)})")
+        outside = not any(fronts.area(other, judge, "fid")[0] for judge in judges)
+        far = "; no point of its own lies in the box" if outside else ""
+        sorts[outcome].append(f"{other.name} ({_by_judge(apart)}{far})")
     for outcome, others in sorts.items():
         if others:
             yield Claim(
