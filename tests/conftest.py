@@ -45,6 +45,7 @@ split:
    salt: starter}
 sft:
   lora: &lora {rank: 4, alpha: 4, rslora: false, dora: false, dropout: 0, targets: all-linear}
+  init: base
   learning_rate: 0.001
   prompt_variants: 2
   attribute_dropout: 0.35

@@ -55,7 +55,14 @@ def house(tmp_path, monkeypatch):
     shutil.copy(ROOT / ".dvcignore", ".")
     Path("work.py").write_text(WORK)
     Path("dvc.yaml").write_text(yaml.safe_dump(_without_work(), sort_keys=False))
-    for folder in ("data", "labels", "params/criteria", "base/toy", "base/starter/features"):
+    for folder in (
+        "data",
+        "labels",
+        "loras",
+        "params/criteria",
+        "base/toy",
+        "base/starter/features",
+    ):
         Path(folder).mkdir(parents=True)
         Path(folder, "input.txt").write_text("an input")
     Path("params/profile.yaml").write_text("profile: toy\n")
@@ -189,3 +196,24 @@ def reasons(stage):
         [sys.executable, "-c", words, stage], capture_output=True, text=True, check=True
     )
     return tuple(json.loads(said.stdout.splitlines()[-1]))
+
+
+def test_a_lora_concerns_what_begins_as_it_and_no_other(house):
+    Path("loras/a.safetensors").write_text("one")
+    assert repro() == []  # nothing begins as it
+
+    change(**{"sft.init": "loras/a.safetensors"})
+    assert repro()[:1] == ["sft"]
+    Path("loras/b.safetensors").write_text("another")
+    assert repro() == []
+    Path("loras/a.safetensors").write_text("trained on")
+    assert reasons("sft") == ("loras/a.safetensors is another one",)
+    assert repro()[:1] == ["sft"]
+
+    change(**{"cpo.objectives.cpo-s.init": "loras/b.safetensors"})
+    assert repro() == ["cpo", "cpo:cpo-s", "generate", "report"]
+    Path("loras/b.safetensors").write_text("trained on, too")
+    assert repro() == ["cpo", "cpo:cpo-s", "generate", "report"]
+    Path("loras/a.safetensors").write_text("one")
+    change(**{"sft.init": "base", "cpo.objectives.cpo-s.init": None})
+    assert repro() == []  # the first result, from DVC's run cache

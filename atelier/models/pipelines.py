@@ -211,7 +211,8 @@ def read(
     elif not folder.is_dir() and params.revision is None:
         raise ArtifactError(
             f"model.source {params.source!r} is no folder here, and without model.revision it "
-            "is no hub id; train a small base with `atelier base`, or name a commit"
+            "is no hub id; `dvc pull` fetches a base that is pinned, `atelier base` trains a "
+            "small one, and a hub id needs a commit"
         )
     with quiet():
         try:

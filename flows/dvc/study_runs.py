@@ -9,6 +9,7 @@ the code, so that the same command goes on where it was stopped and repeats noth
 """
 
 import contextlib
+import filecmp
 import hashlib
 import io
 import json
@@ -229,7 +230,7 @@ class _Place:
         """Name what a result depends on: settings, inputs, and what the stages' code does."""
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
         given = [Path(self.study.data)] if self.study.data else []  # else data.dvc pins it
-        digest.update(resume.key(paths.BASE / self.study.profile, *given).encode())
+        digest.update(resume.key(paths.BASE / self.study.profile, paths.LORAS, *given).encode())
         digest.update(f"{self.study.numbered}".encode())
         words = ["git", "ls-tree", "HEAD", "--", *_INPUTS]
         digest.update(subprocess.run(words, capture_output=True, check=True).stdout)
@@ -304,7 +305,7 @@ def _known(file: Path, key: str) -> Found | None:
 
 def _keep(file: Path, key: str, one: Experiment, found: Found) -> None:
     arrays = io.BytesIO()
-    np.savez_compressed(arrays, **{_REAL: found.real}, **found.features)
+    np.savez_compressed(arrays, allow_pickle=False, **{_REAL: found.real, **found.features})
     atomic.write(file.with_suffix(".npz"), arrays.getvalue())
     content = {name: getattr(found, name) for name in _WRITTEN}
     content |= {"key": key, "settings": dict(one.changes)}
@@ -341,6 +342,7 @@ def _prepare(place: Path, study: StudyParams, settings: Mapping[str, Any]) -> No
     """Put the pictures, the base and these settings into the workspace."""
     _share(paths.BASE / study.profile, place / paths.BASE / study.profile)
     _share(Path(study.data) if study.data else paths.DATA, place / paths.DATA)
+    _share(paths.LORAS, place / paths.LORAS)
     values: dict[str, Any] = json.loads(json.dumps(settings))
     if study.numbered:
         values["annotate"]["captions"] = numbered_captions.write(
@@ -354,17 +356,23 @@ def _prepare(place: Path, study: StudyParams, settings: Mapping[str, Any]) -> No
 
 
 def _share(source: Path, target: Path) -> None:
-    """Link a folder's files into the workspace, unless they are there."""
+    """Let the workspace have a folder's files of now, as links, and no others."""
     if not source.is_dir():
         raise ArtifactError(
             f"{source} is absent; `atelier data` draws the starter paintings, and a "
-            "base is trained by `atelier base` or downloaded (base/*/README.md)"
+            "base is trained by `atelier base` or downloaded; `dvc pull` fetches what is pinned"
         )
-    for file in (path for path in source.rglob("*") if path.is_file()):
-        there = target / file.relative_to(source)
+    files = {path.relative_to(source) for path in source.rglob("*") if path.is_file()}
+    for file in [path for path in target.rglob("*") if path.is_file()]:
+        if file.relative_to(target) not in files:
+            file.unlink()
+    for file in sorted(files):
+        there = target / file
+        if there.exists() and not filecmp.cmp(there, source / file):
+            there.unlink()
         if not there.exists():
             there.parent.mkdir(parents=True, exist_ok=True)
-            os.link(file, there)
+            os.link(source / file, there)
 
 
 def _reproduce(workspace: Path, name: str, more: Mapping[str, str], tell: Tell) -> None:

@@ -27,7 +27,7 @@ from atelier.reporting import silent
 from atelier.starter import drawings
 from atelier.training import ranks
 from atelier.training.corpus import Corpus
-from tasks.run import paths, progress, resume
+from tasks.run import paths, pins, progress, resume
 from tasks.tracking.mlflow_runs import StageRun
 from tasks.training import trainer
 
@@ -49,11 +49,11 @@ class _Captioned:
 
 
 def run(profile: Profile, tracked: StageRun) -> None:
-    """Train the base of ``base:`` and write it where ``model.source`` says.
+    """Train the base of ``base:``, write it where ``model.source`` says, and pin it.
 
     Raises:
         ParamsError: The profile trains no base.
-        ArtifactError: The corpus cannot be read.
+        ArtifactError: The corpus cannot be read, or DVC cannot pin the base.
     """
     params = profile.base
     if params is None:
@@ -98,6 +98,7 @@ def run(profile: Profile, tracked: StageRun) -> None:
     atomic.write(target / "samples.png", images.png(grid))
     tracked.picture("base samples", Image.fromarray(grid))
     resume.done(work)
+    progress.say(pins.add(target))
 
 
 def _read(params: BaseParams, profile: Profile) -> _Captioned:

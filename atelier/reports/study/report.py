@@ -223,8 +223,13 @@ def _disagreements(chosen: Mapping[Entrant, str], results: Results) -> list[str]
     judges = results.judges()
     if len(judges) < 2:
         return []
+    first, second = judges
     means = [
-        (one.name, *(results.mean(one.sampled, chosen[one], j).estimate for j in judges))
+        (
+            one.name,
+            results.mean(one.sampled, chosen[one], first).estimate,
+            results.mean(one.sampled, chosen[one], second).estimate,
+        )
         for one in chosen
     ]
     return [

@@ -254,6 +254,29 @@ NPO = {"objective": "npo", "beta": 2000, "learning_rate": 1e-4, "w": 0.0}
             r"cpo.lora should be sft.lora for cpo.objectives.cpo-s, .*rank=8.*rank=4",
         ),
         (
+            lambda p: p["sft"].update(init="sft"),
+            "sft.init: should be 'base' or a LoRA in loras/; 'sft' is what sft makes",
+        ),
+        (
+            lambda p: p["sft"].update(init="../mine.safetensors"),
+            "sft.init: should be 'base', 'sft' .*, or a LoRA's .* got '../mine.safetensors'",
+        ),
+        (
+            lambda p: p["cpo"]["objectives"]["cpo-s"].update(init="loras/../mine.safetensors"),
+            r"init: should be a path inside its folder, .* got 'loras/\.\./mine.safetensors'",
+        ),
+        (
+            lambda p: p["sft"].update(init="loras/a.safetensors", lora="full"),
+            "sft.init is the LoRA 'loras/a.safetensors', and sft.lora is 'full'",
+        ),
+        (
+            lambda p: (
+                p["cpo"].update(lora="full"),
+                p["cpo"]["objectives"]["cpo-s"].update(init="loras/a.safetensors"),
+            ),
+            "cpo.objectives.cpo-s.init is the LoRA 'loras/a.safetensors', and cpo.lora is",
+        ),
+        (
             lambda p: (
                 with_objective(p, **NPO, beside=["cpo-s"]),
                 p["cpo"]["objectives"]["cpo-s"].update(teacher_guidance=2),
