@@ -1,5 +1,8 @@
 """Names of flow runs: what differs and who asked; a name that a person typed is kept."""
 
+from collections.abc import Iterable, Mapping
+from typing import Any
+
 from prefect import runtime
 from prefect.client.schemas.objects import FlowRun
 
@@ -39,7 +42,7 @@ def is_made_up(name: str) -> bool:
 def _words() -> set[str]:
     from coolname import data  # Prefect takes its names from it
 
-    lists = data.config.values()
+    lists: Iterable[Mapping[str, Any]] = data.config.values()
     return {word for one in lists if one["type"] == "words" for word in one["words"]}
 
 

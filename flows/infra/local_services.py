@@ -107,7 +107,7 @@ def _port(name: str, asked: int | None) -> int:
     Raises:
         ParamsError: Another program has the port that was asked for, or all of them.
     """
-    last = _last_ports().get(name)
+    last: int | None = _last_ports().get(name)
     if _process(name) is not None:
         last = last or asked or _USUAL[name]
         if asked not in {None, last}:

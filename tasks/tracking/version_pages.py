@@ -56,7 +56,7 @@ def attach(
     """Put what was measured on a version, once: metrics, headline, verdict and card."""
     known = mlflow.get_model_version(registered, version)
     painter = known.tags[OBJECTIVE]
-    model = known.source.removeprefix("models:/")  # the SQL store forgets its model_id
+    model: str = known.source.removeprefix("models:/")  # the SQL store forgets its model_id
     card = _put_card(mlflow, model, known)
     tags = {
         HEADLINE: _headline(suite),
@@ -70,8 +70,8 @@ def attach(
     if known.description != said:
         mlflow.update_model_version(registered, version, description=said)
     if known.tags.get(_SUITE) != measured.md5:
-        for name, value in suite.items():
-            mlflow.log_metric(known.run_id, name, value, model_id=model)
+        for metric, number in suite.items():
+            mlflow.log_metric(known.run_id, metric, number, model_id=model)
         mlflow.set_model_version_tag(registered, version, _SUITE, measured.md5)
 
 
@@ -120,7 +120,7 @@ def _put_card(mlflow: "MlflowClient", model: str, known: Any) -> str | None:
     file = paths.CARDS / known.tags[OBJECTIVE] / _CARD
     if not file.is_file():
         return _card_of(model) if _CARD_MD5 in known.tags else None
-    content = file.read_bytes()
+    content: bytes = file.read_bytes()
     if known.tags.get(_CARD_MD5) != md5(content):
         mlflow.log_model_artifacts(model, str(file.parent))
         mlflow.set_model_version_tag(known.name, known.version, _CARD_MD5, md5(content))
