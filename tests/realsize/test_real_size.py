@@ -34,7 +34,8 @@ CLOSE = 0.2  # of computed and measured
 MOST = 12e9  # bytes that any stage may take
 LORA = "pytorch_lora_weights.safetensors"
 ALIEN = """
-import importlib.util, sys
+import importlib.util, os, sys
+os.environ["TORCH_DEVICE_BACKEND_AUTOLOAD"] = "0"  # torch does not ask us either
 # A torchvision that does not fit its torch dies on import; diffusers can do without.
 find_spec = importlib.util.find_spec
 importlib.util.find_spec = lambda name, *rest: (
