@@ -281,5 +281,5 @@ def _painted_by_plain_diffusers(profile):
         np.array(Image.open(paths.GENERATE / name / "000.png")).astype(int)
         for name in ("cpo-s", "base")
     )
-    assert abs(ours - theirs).max() <= 3
-    assert abs(ours - base).max() > 3
+    # Few steps move a picture by 0.4 of 255 on average; theirs is far closer to ours.
+    assert abs(ours - theirs).mean() < 0.05 * abs(ours - base).mean()
