@@ -1,6 +1,6 @@
 """Names of flow runs: what differs and who asked; a name that a person typed is kept."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 from prefect import runtime
@@ -42,7 +42,7 @@ def is_made_up(name: str) -> bool:
 def _words() -> set[str]:
     from coolname import data  # Prefect takes its names from it
 
-    lists: Iterable[Mapping[str, Any]] = data.config.values()
+    lists: Iterable[Any] = data.config.values()
     return {word for one in lists if one["type"] == "words" for word in one["words"]}
 
 

@@ -140,7 +140,9 @@ def run(name: str, tell: Tell, have: Callable[[Attempt], Found] = directly) -> N
 
         all_of(first)
         chosen = {one: design.choose(study, one, results) for one in likely}
-        tracked.tags({f"chosen.{one.name}": training for one, training in chosen.items()})
+        tracked.tags(
+            {f"chosen.{one.method}.{one.sampled}": name for one, name in chosen.items()}
+        )
         later = design.later_runs(study, chosen, steps)
         all_of(later)
         write(name, study, chosen, results, profile)

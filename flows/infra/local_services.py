@@ -124,7 +124,8 @@ def _port(name: str, asked: int | None) -> int:
             )
         return asked
     usual = _USUAL[name]
-    for port in filter(None, [last, *range(usual, usual + _NEXT)]):
+    free = range(usual, usual + _NEXT)
+    for port in free if last is None else [last, *free]:
         if not _taken(port):
             return port
     raise ParamsError(f"no port from {usual} to {usual + _NEXT - 1} is free for {name}")

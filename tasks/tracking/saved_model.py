@@ -111,8 +111,10 @@ def _published(package: str) -> str:
 
 
 def _without_places(file: Path) -> None:
-    """Take out of MLmodel where the artifacts lay on this machine."""
+    """Take out of MLmodel where the artifacts and the code lay on this machine."""
     content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    for artifact in content["flavors"]["python_function"]["artifacts"].values():
+    flavor = content["flavors"]["python_function"]
+    flavor["model_code_path"] = CODE.name  # MLflow looks for the name alone, in this folder
+    for artifact in flavor["artifacts"].values():
         artifact["uri"] = artifact["path"]
     file.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")

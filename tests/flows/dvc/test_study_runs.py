@@ -247,8 +247,9 @@ def test_mlflow_has_the_study_with_what_was_found_and_stages_log_under_it(
 
     assert tracked.settings["methods"]["dpo"]["values"] == [500]
     assert tracked.said == {
-        "chosen.cpo-s, guided": "cpo-s-10", "chosen.cpo": "cpo-100", "chosen.dpo": "dpo-500",
-        "chosen.dpo, guided": "dpo-500",
+        "chosen.cpo-s.guided": "cpo-s-10", "chosen.cpo.alone": "cpo-100",
+        "chosen.dpo.alone": "dpo-500",
+        "chosen.dpo.guided": "dpo-500",
     }  # fmt: skip
     assert max(tracked.found) == len(EVERY)
     assert tracked.found[2]["alone-0/negatives/cpo-100"] == 2

@@ -461,7 +461,10 @@ def as_registered_before_newer_settings(name, number):
 def test_a_version_holds_its_model_card_and_says_what_was_not_measured(trained):
     (paths.CARDS / "cpo-s").mkdir(parents=True)
     (paths.CARDS / "cpo-s/README.md").write_text("# a card")
-    suite = {"fid": {"available": True}, "pickscore": {"available": False}}
+    suite = {
+        "fid": {"label": "FID", "available": True},
+        "pickscore": {"label": "PickScore", "available": False},
+    }
     paths.SUITE.write_text(json.dumps(suite))
     report()
 
