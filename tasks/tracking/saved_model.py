@@ -43,12 +43,14 @@ def write(folder: Path, painter: str, weights: Path, profile: Profile) -> None:
     import mlflow
     import pandas as pd
 
-    with tempfile.TemporaryDirectory() as lora:
-        _bring(weights, Path(lora))
+    with tempfile.TemporaryDirectory() as parent:
+        lora = Path(parent) / "lora"
+        lora.mkdir()
+        _bring(weights, lora)
         mlflow.pyfunc.save_model(
             folder,
             python_model=str(CODE),
-            artifacts={"lora": lora} | _base(profile),
+            artifacts={"lora": str(lora)} | _base(profile),
             code_paths=[str(_PACKAGE)],
             model_config=_config(painter, profile),
             input_example=pd.DataFrame({"prompt": ["a landscape in blue"], "seed": [1]}),
