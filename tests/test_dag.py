@@ -55,7 +55,14 @@ def house(tmp_path, monkeypatch):
     shutil.copy(ROOT / ".dvcignore", ".")
     Path("work.py").write_text(WORK)
     Path("dvc.yaml").write_text(yaml.safe_dump(_without_work(), sort_keys=False))
-    for folder in ("data", "labels", "params/criteria", "base/toy", "base/starter/features"):
+    for folder in (
+        "data",
+        "labels",
+        "certificates",
+        "params/criteria",
+        "base/toy",
+        "base/starter/features",
+    ):
         Path(folder).mkdir(parents=True)
         Path(folder, "input.txt").write_text("an input")
     Path("params/profile.yaml").write_text("profile: toy\n")

@@ -8,6 +8,8 @@ from pathlib import Path
 import yaml
 
 from atelier import images
+from atelier.certificates import certificate as certificates
+from atelier.certificates import correction
 from atelier.config.profile import Profile, read_switch
 from atelier.criteria.annotations import Record
 from atelier.criteria.tree import Tree
@@ -50,7 +52,11 @@ def of(
         learned: The training part.
         tree: The criteria.
         profile: In force.
+
+    Raises:
+        ArtifactError: A certificate cannot be read.
     """
+    certificate = certificates.of(paths.CERTIFICATES, found.annotator, tree)
     return Page(
         painters={
             one.name: Painter(
@@ -75,6 +81,15 @@ def of(
         ),
         data=data_sheet.of(tree),
         provenance=list(_provenance(found, profile)),
+        certificate=certificate,
+        corrected={}
+        if certificate is None or not certificate.references
+        else {
+            one.name: correction.correct(
+                painted[one.name].found, [record.caption for record in records], certificate
+            )
+            for one in compared
+        },
         params=yaml.safe_dump(profile.model_dump(), sort_keys=False, allow_unicode=True),
     )
 

@@ -42,6 +42,7 @@ LORA = "pytorch_lora_weights.safetensors"
 FULL = "diffusion_pytorch_model.safetensors"  # all weights, with their config beside
 BASE, THETA1 = "base", "theta1"  # candidates, as the report names them; a θ has its objective's
 CHAMPION = "champion"
+_LONGEST_TAG = 5000  # characters, in any of MLflow's stores
 _CARD = "README.md"
 _FROM_DVC = "atelier.from-dvc"  # the tag of a run that stands for weights that were pulled
 _CODE = Path(__file__).with_name(
@@ -612,6 +613,9 @@ def _attach(
         headline += f". Its model card is {_CARD} among the artifacts of models:/{model}"
     if known.description != headline:
         mlflow.update_model_version(registered, version, description=headline)
+    for tag, text in _certificate().items():
+        if known.tags.get(tag) != text:
+            mlflow.set_model_version_tag(registered, version, tag, text)
     if known.tags.get("evaluation.md5") == md5:
         return
     for name, value in suite.items():
@@ -636,6 +640,17 @@ def _put_card(
         mlflow.log_model_artifacts(model, str(file.parent))
         mlflow.set_model_version_tag(registered, version, "card.md5", md5)
     return True
+
+
+def _certificate() -> dict[str, str]:
+    """Tags: the certificate of the report's annotator, and the criteria that fail a control."""
+    if not paths.CERTIFIED.is_file():
+        return {}
+    said = json.loads(paths.CERTIFIED.read_text(encoding="utf-8"))
+    if said["version"] is None:
+        return {"certificate": "none"}
+    failing = ", ".join(sorted(said["failing"])) or "none"
+    return {"certificate": said["version"], "certificate.failing": failing[:_LONGEST_TAG]}
 
 
 def _say_what_is_absent(mlflow: "MlflowClient", registered: str, version: str) -> None:

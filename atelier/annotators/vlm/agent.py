@@ -9,13 +9,13 @@ what the model answered.
 import asyncio
 import base64
 import dataclasses
-import hashlib
 import io
 import json
 import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import tenacity
@@ -35,7 +35,14 @@ from atelier.annotators.vlm.client import (
 from atelier.annotators.vlm.cost import Cost, Prices
 from atelier.annotators.vlm.prompts import Prompt, UnfitError
 from atelier.annotators.vlm.response_cache import Response, ResponseCache, digest
-from atelier.annotators.vlm.walk import Asking, VLMRequest, VLMResult, Walker
+from atelier.annotators.vlm.walk import (
+    Asking,
+    ComparisonRequest,
+    ComparisonResult,
+    VLMRequest,
+    VLMResult,
+    Walker,
+)
 from atelier.config.annotation import VLMParams
 from atelier.criteria.tree import Tree
 from atelier.errors import AnnotationError, DiskError, ImageError
@@ -46,6 +53,7 @@ _FIRST_WAIT = 0.5  # seconds, at most, before the second try; it doubles
 _SHOWN = 500  # characters of an unfit answer that the quarantine list repeats
 _HOPELESS = 8  # pictures in a row, at least, without a usable answer end the run
 _POLL = 0.05  # seconds between two looks at what is spent, near the cap
+Asked = VLMRequest | ComparisonRequest
 _READ_AHEAD = 4  # pictures, at least, that are ready while others wait for the server
 
 
@@ -78,11 +86,11 @@ class Agent:
         self._halt: AnnotationError | DiskError | None = None
         self._underway: list[float] = []  # likely prices of requests on their way
         self._fruitless = 0  # pictures in a row without a usable answer
-        self._away: list[VLMRequest] = []  # the server answered nothing while these were asked
+        self._away: list[Asked] = []  # the server answered nothing while these were asked
         self._by_others = 0  # answers of another model than was asked for
         self._answered_at = -math.inf  # time.monotonic() of the latest answer
 
-    def consult(self, requests: Sequence[VLMRequest], report: Report) -> dict[str, str]:
+    def consult(self, requests: Sequence[Asked], report: Report) -> dict[str, str]:
         """Ask about all pictures for which the cache lacks an answer; ``recall`` reads them.
 
         Args:
@@ -103,9 +111,20 @@ class Agent:
     def recall(self, request: VLMRequest) -> VLMResult | None:
         """Return what the cache holds of a picture; None if answers are missing."""
         retraced = self._retrace(request)
-        return None if retraced is None else retraced[0]
+        if retraced is None:
+            return None
+        assert isinstance(retraced[0], VLMResult)
+        return retraced[0]
 
-    def cost(self, request: VLMRequest) -> Cost | None:
+    def recall_comparison(self, request: ComparisonRequest) -> ComparisonResult | None:
+        """Return what the cache holds of two pictures; None if answers are missing."""
+        retraced = self._retrace(request)
+        if retraced is None:
+            return None
+        assert isinstance(retraced[0], ComparisonResult)
+        return retraced[0]
+
+    def cost(self, request: Asked) -> Cost | None:
         """Return about what all prompts about a picture cost; None if answers are missing."""
         retraced = self._retrace(request)
         return None if retraced is None else self._prices.of_prompts(retraced[1])
@@ -122,8 +141,10 @@ class Agent:
         """Return about how many tokens the schemas of ``most`` are, for servers that count."""
         return self._prices.schema_tokens(self.walker.all_prompts(caption=False))
 
-    def _retrace(self, request: VLMRequest) -> tuple[VLMResult, list[Prompt[Any]]] | None:
-        """Return what the cache holds of a picture, and the prompts that it answers."""
+    def _retrace(
+        self, request: Asked
+    ) -> tuple[VLMResult | ComparisonResult, list[Prompt[Any]]] | None:
+        """Return what the cache holds of a request, and the prompts that it answers."""
         walk, known = self.walker.walk(request), self.cache.of(request.image)
         asked: list[Prompt[Any]] = []
         answered_by: Counter[str] = Counter()
@@ -140,9 +161,9 @@ class Agent:
         except _MissingError:
             return None
 
-    async def _consult(self, requests: Sequence[VLMRequest], report: Report) -> dict[str, str]:
+    async def _consult(self, requests: Sequence[Asked], report: Report) -> dict[str, str]:
         self._halt, self._fruitless, self._away = None, 0, []
-        left = [request for request in requests if self.recall(request) is None]
+        left = [request for request in requests if self._retrace(request) is None]
         failed: dict[str, str] = {}
         done = len(requests) - len(left)
         report(done, self._values(failed))
@@ -166,7 +187,7 @@ class Agent:
 
     async def _work_off(
         self,
-        requests: Sequence[VLMRequest],
+        requests: Sequence[Asked],
         client: Client,
         failed: dict[str, str],
         settled: Callable[[], None],
@@ -185,7 +206,7 @@ class Agent:
 
     async def _work(
         self,
-        queue: Iterator[VLMRequest],
+        queue: Iterator[Asked],
         client: Client,
         failed: dict[str, str],
         settled: Callable[[], None],
@@ -208,10 +229,10 @@ class Agent:
                 self._count_fruitless(str(failure))
             settled()
 
-    async def _ask(self, request: VLMRequest, client: Client) -> None:
+    async def _ask(self, request: Asked, client: Client) -> None:
         """Walk with one picture, asking what the cache does not know."""
         known = self.cache.of(request.image)
-        picture = await asyncio.to_thread(self._picture, request)
+        shown = await asyncio.to_thread(self._shown, request)
         walk = self.walker.walk(request)
         try:
             asking = next(walk)
@@ -219,7 +240,7 @@ class Agent:
                 try:
                     value, _ = self._known(asking, known)
                 except _MissingError:
-                    value = await self._answer(asking, request, picture, client)
+                    value = await self._answer(asking, request, shown, client)
                 asking = walk.send(value)
         except StopIteration:
             return
@@ -236,7 +257,7 @@ class Agent:
             raise _MissingError from None
 
     async def _answer(
-        self, asking: Asking, request: VLMRequest, picture: str, client: Client
+        self, asking: Asking, request: Asked, shown: Sequence[str], client: Client
     ) -> Any:
         """Ask until there is a fit answer, ``tries`` times at most, with backoff."""
         prompt, _ = asking
@@ -248,7 +269,7 @@ class Agent:
             reraise=True,
         )
         try:
-            return await tries(self._try, asking, request, picture, client)
+            return await tries(self._try, asking, request, shown, client)
         except FailedError as failure:
             raise FailedError(
                 f"no usable answer to {prompt.topic!r} by {self.params.model}: {failure}",
@@ -258,11 +279,11 @@ class Agent:
             ) from None
 
     async def _try(
-        self, asking: Asking, request: VLMRequest, picture: str, client: Client
+        self, asking: Asking, request: Asked, shown: Sequence[str], client: Client
     ) -> Any:
         """Ask once, and once more for a repair if the answer is whole but does not fit."""
         prompt = asking[0]
-        messages = self._messages(prompt, picture)
+        messages = self._messages(prompt, shown)
         reply = await self._send(client.request(messages, prompt.schema), asking, client)
         try:
             return self._take(reply, asking, request)
@@ -300,7 +321,7 @@ class Agent:
         if self.spent().price + likely > cap:
             self._halt = self._halt or self._cap_reached()
 
-    def _take(self, reply: Reply, asking: Asking, request: VLMRequest) -> Any:
+    def _take(self, reply: Reply, asking: Asking, request: Asked) -> Any:
         """Cache an answer, then read it.
 
         Raises:
@@ -345,10 +366,10 @@ class Agent:
             repr((params.pixels, params.temperature, vote)),
         )
 
-    def _messages(self, prompt: Prompt[Any], picture: str) -> list[Message]:
+    def _messages(self, prompt: Prompt[Any], shown: Sequence[str]) -> list[Message]:
         words = prompt.text + instruction(self.params, prompt.schema)
         content = [
-            {"type": "image_url", "image_url": {"url": picture}},
+            *({"type": "image_url", "image_url": {"url": one}} for one in shown),
             {"type": "text", "text": words},
         ]
         return [
@@ -356,9 +377,13 @@ class Agent:
             {"role": "user", "content": content},
         ]
 
-    def _picture(self, request: VLMRequest) -> str:
+    def _shown(self, request: Asked) -> list[str]:
+        """Return the pictures of a request as data URLs."""
+        return [self._picture(file) for file in request.files]
+
+    def _picture(self, path: Path) -> str:
         """Return the middle square, which the painter sees as well, as a data URL."""
-        image = images.read(request.file, self._largest_pixels)
+        image = images.read(path, self._largest_pixels)
         file = io.BytesIO()
         square = Image.fromarray(images.square(image, self.params.pixels))
         square.save(file, "JPEG", quality=_JPEG_QUALITY)
@@ -413,9 +438,8 @@ class Agent:
 
 
 def criteria_name(tree: Tree) -> str:
-    """Return domain, version and hash of a tree: the cache sums tokens by it."""
-    content = json.dumps(tree.model_dump()).encode()
-    return f"{tree.domain} {tree.version} {hashlib.sha256(content).hexdigest()[:16]}"
+    """Return the name of a tree by which the cache sums tokens."""
+    return tree.identity
 
 
 def _may_succeed(error: BaseException) -> bool:

@@ -428,3 +428,21 @@ def test_a_base_on_the_hub_has_its_publishers_licence(profile):
     tags = registry._base(Profile.model_validate(profile))
 
     assert tags == {"base": "black-forest-labs/FLUX.1-schnell@abc", "licence": "Apache-2.0"}
+
+
+def test_the_certificate_of_the_judge_is_a_tag_that_follows_it(trained):
+    report()
+    registry.run()
+    assert "certificate" not in connection.client().get_model_version(THETA, "2").tags
+
+    for said, tags in (
+        ({"version": None, "failing": {}}, {"certificate": "none"}),
+        (
+            {"version": "abc", "annotator": "a", "failing": {"light": ["looks"]}},
+            {"certificate": "abc", "certificate.failing": "light"},
+        ),
+    ):
+        paths.CERTIFIED.write_text(json.dumps(said))
+        registry.run()
+        found = connection.client().get_model_version(THETA, "2").tags
+        assert tags.items() <= found.items()
