@@ -43,13 +43,13 @@ def sharded(stage: str, shards: int, workers: int, scheduler: str | None) -> NoR
     _to_end(lambda: run(shards, workers, scheduler, return_state=True))
 
 
-def compare(first: str, second: str, slack: float, promote: bool) -> NoReturn:
+def compare(first: str, second: str, slack: float, promote: bool, pairwise: bool) -> NoReturn:
     """Run the flow ``compare`` and exit as it ended."""
 
     def run() -> "State[Any]":
         from flows import compare as module
 
-        return module.compare(first, second, slack, promote, return_state=True)
+        return module.compare(first, second, slack, promote, pairwise, return_state=True)
 
     _to_end(run)
 

@@ -76,3 +76,28 @@ def certify(
         out=out or paths.CERTIFICATES,
     )
     typer.echo(certifying.run(checked_profile(), wish))
+
+
+@command()
+def pairs(
+    out: Annotated[
+        Path,
+        typer.Argument(
+            parser=clone.path,
+            help="CSV to write, inside data/ (data/.pairs.csv), for cpo.pairs.table.",
+        ),
+    ],
+    criterion: Annotated[
+        list[str] | None,
+        typer.Option(help="A criterion or branch to compare by.", show_default="all"),
+    ] = None,
+    neighbours: Annotated[
+        int, typer.Option(min=1, help="Partners that each picture meets.")
+    ] = 2,
+    most: Annotated[int, typer.Option(min=1, help="Pairs to compare, at most.")] = 10_000,
+) -> None:
+    """Let the annotator compare training pictures of one caption: pairs for DPO and others."""
+    from tasks.commands import judge_pairs
+    from tasks.commands.stage import checked_profile
+
+    judge_pairs.run(checked_profile(), out, criterion or [], neighbours, most)

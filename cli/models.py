@@ -39,8 +39,8 @@ def generate(
     suppress: Annotated[
         list[str] | None,
         typer.Option(
-            help="A criterion or branch: guide away from its bad pole. light=0.5: turn the dial "
-            "of a root the other way, away from its good poles."
+            help="A criterion or branch: guide away from its bad pole. light=0.5: turn the "
+            "dial of a root the other way, away from its good poles."
         ),
     ] = None,
     seed: Annotated[
@@ -103,6 +103,13 @@ def compare(
     promote: Annotated[
         bool, typer.Option("--promote", help="Move the alias `serving` if the rule allows it.")
     ] = False,
+    pairwise: Annotated[
+        bool,
+        typer.Option(
+            "--pairwise",
+            help="Let the annotator see both pictures, too: the win rate by criterion.",
+        ),
+    ] = False,
     as_flow: Annotated[
         bool,
         typer.Option("--as-flow", help="Run as a Prefect flow, which waits for a free GPU."),
@@ -112,11 +119,13 @@ def compare(
     if as_flow:
         from cli import flow
 
-        flow.compare(first, second, slack, promote)
+        flow.compare(first, second, slack, promote, pairwise)
     from tasks.commands import compare as comparison
     from tasks.commands.stage import checked_profile
 
-    comparison.run(checked_profile(), first, second, promote=promote, slack=slack)
+    comparison.run(
+        checked_profile(), first, second, promote=promote, slack=slack, pairwise=pairwise
+    )
 
 
 class Precision(StrEnum):

@@ -18,7 +18,9 @@ _KEY = "comparison"
 
 
 @flow(flow_run_name="{second} against {first}", persist_result=False)
-def compare(first: str, second: str, slack: float, promote: bool) -> State[Any]:
+def compare(
+    first: str, second: str, slack: float, promote: bool, pairwise: bool = False
+) -> State[Any]:
     """Generate the test captions with both from the same noise, and return which is better.
 
     The second takes the place of the first (the alias `serving` of the registry) if the 95%
@@ -30,16 +32,19 @@ def compare(first: str, second: str, slack: float, promote: bool) -> State[Any]:
         second: The model that may take its place.
         slack: By which share the second's FID may be worse.
         promote: Move the alias, if the rule says so.
+        pairwise: Also let the annotator see both pictures: the win rate by criterion.
     """
-    return run(first, second, slack=slack, promote=promote)
+    return run(first, second, slack=slack, promote=promote, pairwise=pairwise)
 
 
-def run(first: str, second: str, *, slack: float, promote: bool) -> State[Any]:
+def run(
+    first: str, second: str, *, slack: float, promote: bool, pairwise: bool = False
+) -> State[Any]:
     """Compare inside the calling flow; the name of the state tells which is better."""
     log = get_run_logger()
     painting = stages.read(["generate"])[-1]
     words = [sys.executable, "-m", "cli", "compare", first, second]
-    words += ["--slack", str(slack), *["--promote"] * promote]
+    words += ["--slack", str(slack), *["--promote"] * promote, *["--pairwise"] * pairwise]
     shown = pipeline.Shown(_KEY)
     with gpus.slot(painting, gpus.limit(), log.info) as devices:
         try:
@@ -63,4 +68,15 @@ def table(said: dict[str, Any]) -> str:
             "{estimate:.2f} [{low:.2f}, {high:.2f}]".format(**one["negatives"])
             + f" | {fid} |"
         )
+    preferred = said.get("preferences") or {}
+    if preferred:
+        rows += ["", "| criterion | B wins | ties | contradictions |", "|---|---|---|---|"]
+    for path, one in preferred.items():
+        wins = one["wins"]
+        share = (
+            "–"
+            if wins is None
+            else "{estimate:.0%} [{low:.0%}, {high:.0%}] of {count}".format(**wins)
+        )
+        rows.append(f"| {path} | {share} | {one['ties']} | {one['contradictions']} |")
     return "\n".join([*rows, "", said["why"]]) + "\n"

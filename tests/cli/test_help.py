@@ -20,7 +20,7 @@ ALONE = {
 GROUPS = {
     "criteria": {"calibrate", "check", "document", "sheets", "show"},
     "data": {"check", "draw", "unpack"},
-    "judge": {"certify"},
+    "judge": {"certify", "pairs"},
     "labels": {"compare", "count", "export", "read"},
     "survey": {
         "analyze", "delete", "export", "invite", "make", "revoke", "serve", "status",
