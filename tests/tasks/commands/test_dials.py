@@ -18,8 +18,9 @@ from tasks.training import dials as training
 
 
 @pytest.fixture
-def taught(gallery, notebook):
+def taught(gallery, notebook, monkeypatch):
     """A studio with θ1 and a test part, whose criteria are two roots of one leaf each."""
+    monkeypatch.setattr(training, "FEWEST", 4)
     sft.run(gallery, notebook)
     return gallery
 
