@@ -81,6 +81,7 @@ def write(
         for name, result in results.items()
     }
     for name, painter in page.painters.items():
+        metrics[name]["passes"] = painter.passes
         if painter.drift is not None:
             metrics[name]["drift"] = painter.drift
     atomic.write(paths.SUITES, json.dumps(metrics, indent=2) + "\n")

@@ -22,6 +22,11 @@ class Sampling:
         """Return how a model is sampled that is, or is not, meant to be guided."""
         return self if guided else replace(self, guidance=1.0)
 
+    @property
+    def passes(self) -> int:
+        """Return how often the network is called for a step: guidance takes a second pass."""
+        return 2 if self.guidance > 1 else 1
+
     def in_words(self) -> str:
         """Return it for people, as ``12 steps, guidance 2``."""
         found = f"{self.steps} steps, "

@@ -19,6 +19,7 @@ class Painter:
     Attributes:
         label: How tables call it.
         about: What it is and how it was prompted, in a sentence.
+        passes: Calls of the network for a step of its sampler, its price for a picture.
         painted: Its pictures and what was found on them.
         result: What was measured.
         curve: Training curves by name, points (step, value); empty for the base.
@@ -26,6 +27,7 @@ class Painter:
 
     label: str
     about: str
+    passes: int
     painted: Painted
     result: Result
     curve: Mapping[str, Points]

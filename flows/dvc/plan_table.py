@@ -72,9 +72,9 @@ def _total(prospects: Sequence[Prospect], minutes: dict[str, float]) -> str:
     known = [minutes[name] for name in running if name in minutes]
     unknown = [name for name in running if name not in minutes]
     if not known:
-        return f"Nobody knows yet how long {', '.join(unknown)} would take."
+        return f"No earlier run says how long {', '.join(unknown)} would take."
     text = f"At most {_number(sum(known))} minutes, as long as each took when it ran last"
-    return f"{text}; nobody knows yet of {', '.join(unknown)}." if unknown else f"{text}."
+    return f"{text}; no earlier run of {', '.join(unknown)}." if unknown else f"{text}."
 
 
 def _number(minutes: float | None) -> str:

@@ -121,7 +121,12 @@ def _servers(
             mlflow,
             f"{addresses['MLFLOW_TRACKING_URI']}/health",
             # Not on the command line, where every user of the machine could read a password.
-            {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_BACKEND_STORE_URI": runs},
+            {
+                "MLFLOW_DISABLE_TELEMETRY": "true",
+                "MLFLOW_BACKEND_STORE_URI": runs,
+                # Five processes that poll for jobs of language models, of which there are none.
+                "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+            },
         ),
         Server("3-worker", worker, None, here),
     ]

@@ -9,14 +9,22 @@ from rich.markup import escape
 from rich.table import Table
 
 from atelier.errors import ArtifactError
-from tasks.evaluation import candidates
 from tasks.run import paths
 from tasks.run.console import console
 from tasks.tracking import connection
 
+# Heading, key of a metric, digits.
+_COLUMNS = (
+    ("passes a step", "passes", 0),
+    ("#A_neg", "negatives", 2),
+    ("second judge", "negatives_independent", 2),
+    ("FID", "fid", 2),
+    ("diversity", "vendi", 1),
+)
+
 
 def run() -> None:
-    """Print painters × #A_neg, FID and negatives by root; then the ways to see more.
+    """Print each painter's #A_neg, FID and diversity, then its #A_neg by root.
 
     Raises:
         ArtifactError: There is no report yet.
@@ -25,7 +33,8 @@ def run() -> None:
         raise ArtifactError(f"{paths.SUITES} is absent; run `dvc repro report`")
     metrics = json.loads(paths.SUITES.read_text(encoding="utf-8"))
     out = console()
-    out.print(_table(metrics, _roots(paths.PLOTS / "roots.csv")))
+    out.print(_results(metrics))
+    out.print(_by_root(_roots(paths.PLOTS / "roots.csv"), metrics))
     absent = [entry["label"] for entry in _suite().values() if not entry["available"]]
     if absent:
         said = f"Unavailable: {', '.join(absent)}; `atelier weights` says what they need"
@@ -35,23 +44,41 @@ def run() -> None:
     out.print("Prefect     atelier up", soft_wrap=True)
 
 
-def _table(metrics: dict[str, dict[str, float]], roots: dict[str, dict[str, float]]) -> Table:
-    names = list(next(iter(roots.values())))
-    captions = next(iter(metrics.values())).get("captions")  # absent in older evaluations
+def _results(metrics: dict[str, dict[str, float]]) -> Table:
+    first = next(iter(metrics.values()))
+    captions = first.get("captions")  # absent in older evaluations
     over = "" if captions is None else f" over {captions:.0f} captions"
-    title = f"Negative attributes an image, with 95% interval{over}; lower is better"
-    table = Table(title=title)
+    table = Table(
+        title=f"Negative attributes per image, with 95% interval{over}; lower is better"
+    )
     table.add_column("painter")
-    for heading in ("#A_neg", "FID", *names):
+    shown = [
+        (heading, key, digits)
+        for heading, key, digits in _COLUMNS
+        if any(key in row for row in metrics.values())
+    ]
+    for heading, _, _ in shown:
         table.add_column(heading, justify="right")
-    shown = {name: row for name, row in metrics.items() if name != candidates.WITH_POSITIVES}
-    least = min(row["negatives"] for row in shown.values())
-    for name, row in shown.items():
-        found = "{negatives:.2f} [{negatives_low:.2f}, {negatives_high:.2f}]".format(**row)
-        distance = f"{row['fid']:.2f}" if "fid" in row else "–"
-        by_root = [f"{roots[name][root]:.2f}" for root in names]
-        style = "bold" if row["negatives"] == least else None
-        table.add_row(name, escape(found), distance, *by_root, style=style)
+    least = min(row["negatives"] for row in metrics.values())
+    for name, row in metrics.items():
+        cells = [f"{row[key]:.{digits}f}" if key in row else "–" for _, key, digits in shown]
+        interval = " [{negatives_low:.2f}, {negatives_high:.2f}]".format(**row)
+        cells = [
+            escape(cell + interval) if key == "negatives" else cell
+            for cell, (_, key, _) in zip(cells, shown, strict=True)
+        ]
+        table.add_row(name, *cells, style="bold" if row["negatives"] == least else None)
+    return table
+
+
+def _by_root(roots: dict[str, dict[str, float]], metrics: dict[str, dict[str, float]]) -> Table:
+    names = list(next(iter(roots.values())))
+    table = Table(title="The same by root of the criteria")
+    table.add_column("painter")
+    for heading in names:
+        table.add_column(heading, justify="right")
+    for name in metrics:
+        table.add_row(name, *(f"{roots[name][root]:.2f}" for root in names))
     return table
 
 

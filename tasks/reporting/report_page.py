@@ -60,7 +60,12 @@ def of(
     return Page(
         painters={
             one.name: Painter(
-                one.label, one.about, painted[one.name], results[one.name], curves(one)
+                one.label,
+                one.about,
+                one.how(profile).passes,
+                painted[one.name],
+                results[one.name],
+                curves(one),
             )
             for one in compared
         },

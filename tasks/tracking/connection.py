@@ -66,7 +66,7 @@ def ui_command() -> str:
     uri = uri.replace(here, "sqlite:///") if uri.startswith(here) else uri
     uri = without_password(uri)
     python = _relative(Path(sys.executable))
-    quiet = "MLFLOW_DISABLE_TELEMETRY=true"
+    quiet = "MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false"
     return f"{quiet} {python} -m mlflow ui --backend-store-uri {uri} --port 5000"
 
 

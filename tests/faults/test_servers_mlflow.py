@@ -47,7 +47,11 @@ def server(tmp_path_factory, mlflow_database):
     words += ["--artifacts-destination", (folder / "files").as_uri()]
     process = subprocess.Popen(
         [sys.executable, "-m", "mlflow", "server", *words],
-        env=os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true"},
+        env=os.environ
+        | {
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        },
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,

@@ -86,7 +86,7 @@ def page(tmp_path):
     return Page(
         painters={
             name: Painter(
-                name, ATTACK, painted[name], measured[name], curve if name != "base" else {}
+                name, ATTACK, 1, painted[name], measured[name], curve if name != "base" else {}
             )
             for name in painted
         },
