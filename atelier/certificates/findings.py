@@ -66,24 +66,14 @@ class Examined:
 
     def standings(self) -> dict[str, Standing]:
         """Return how the judge stands on each criterion that it or a reference speaks of."""
-        spoken = {path for said in self._plain() for path in said or ()}
-        for truth in self.references.values():
-            spoken |= {path for said in truth for path in said}
-        return {path: self._standing({path}) for path in self.tree.leaves() if path in spoken}
+        return {path: self._standing({path}) for path in self._paths()}
 
     def roots(self) -> dict[str, Standing]:
         """Return how it stands on all criteria of each root together."""
         found: dict[str, set[str]] = {}
-        for path in self.standings_paths():
+        for path in self._paths():
             found.setdefault(path.partition("/")[0], set()).add(path)
         return {root: self._standing(paths) for root, paths in found.items()}
-
-    def standings_paths(self) -> list[str]:
-        """Return the criteria that the judge or a reference speaks of."""
-        spoken = {path for said in self._plain() for path in said or ()}
-        for truth in self.references.values():
-            spoken |= {path for said in truth for path in said}
-        return [path for path in self.tree.leaves() if path in spoken]
 
     def calibration(self) -> list[Confidence]:
         """Return how often answers of each confidence are right, by the first reference."""
@@ -98,6 +88,13 @@ class Examined:
                 share = statistics.share(right, units)
                 found.append(Confidence(said=float(np.mean(said)), right=_range(share)))
         return found
+
+    def _paths(self) -> list[str]:
+        """The criteria that the judge or a reference speaks of, in the order of the tree."""
+        spoken = {path for said in self._plain() for path in said or ()}
+        for truth in self.references.values():
+            spoken |= {path for said in truth for path in said}
+        return [path for path in self.tree.leaves() if path in spoken]
 
     def _plain(self) -> Sequence[Said | None]:
         return self.observed.plain

@@ -154,12 +154,8 @@ def _rows(page: Page, painter: Painter, base: Painter) -> list[tuple[str, str, s
 
 def _corrected(page: Page, painter: Painter, base: Painter) -> list[tuple[str, str, str]]:
     """#A_neg corrected by the annotator's certificate, where there is one."""
-    found = {
-        one.label: page.corrected[name]
-        for name, one in page.painters.items()
-        if name in page.corrected and one in (painter, base)
-    }
-    mine, theirs = found.get(painter.label), found.get(base.label)
+    names = {id(one): name for name, one in page.painters.items()}
+    mine, theirs = (page.corrected.get(names[id(one)]) for one in (painter, base))
     if mine is None or theirs is None or mine.negatives is None or theirs.negatives is None:
         return []
     of = f"{len(mine.criteria)} of {len(page.tree.leaves())} criteria"
