@@ -27,6 +27,7 @@ from atelier.metrics import judges, statistics
 from atelier.metrics.statistics import Interval
 
 _POLES: tuple[Pole, Pole] = ("positive", "negative")
+_DIGITS = 6
 _CONFIDENCES = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9)  # lower ends of the calibration's rows
 Truth = Sequence[Mapping[str, Pole]]  # of each picture: what a reference says
 
@@ -66,27 +67,29 @@ class Examined:
 
     def standings(self) -> dict[str, Standing]:
         """Return how the judge stands on each criterion that it or a reference speaks of."""
-        return {path: self._standing({path}) for path in self._paths()}
+        return {path: self._standing([path]) for path in self._paths()}
 
     def roots(self) -> dict[str, Standing]:
         """Return how it stands on all criteria of each root together."""
-        found: dict[str, set[str]] = {}
+        found: dict[str, list[str]] = {}
         for path in self._paths():
-            found.setdefault(path.partition("/")[0], set()).add(path)
+            found.setdefault(path.partition("/")[0], []).append(path)
         return {root: self._standing(paths) for root, paths in found.items()}
 
     def calibration(self) -> list[Confidence]:
         """Return how often answers of each confidence are right, by the first reference."""
         if not self.references:
             return []
-        rows = self._rated(set(self.tree.leaves()))
+        rows = self._rated(self.tree.leaves().keys())
         found = []
         for low, high in zip(_CONFIDENCES, (*_CONFIDENCES[1:], 1.01), strict=True):
             inside = [row for row in rows if low <= row[0] < high]
             if inside:
                 said, right, units = zip(*inside, strict=True)
                 share = statistics.share(right, units)
-                found.append(Confidence(said=float(np.mean(said)), right=_range(share)))
+                found.append(
+                    Confidence(said=round(float(np.mean(said)), _DIGITS), right=_range(share))
+                )
         return found
 
     def _paths(self) -> list[str]:
@@ -139,7 +142,9 @@ class Examined:
             verdict = "fails"
         elif share.low >= controls.KEPT:
             verdict = "passes"
-        return Control(kept=_range(share), opposed=opposed / len(kept), verdict=verdict)
+        return Control(
+            kept=_range(share), opposed=round(opposed / len(kept), _DIGITS), verdict=verdict
+        )
 
     def _looks(self, paths: Collection[str]) -> Control:
         """How much more a picture's verdict is like its own repetition than a stranger's."""
@@ -162,7 +167,9 @@ class Examined:
             verdict = "passes"
         elif gap.high < controls.APART:
             verdict = "fails"
-        return Control(kept=_range(gap), opposed=alike / len(apart), verdict=verdict)
+        return Control(
+            kept=_range(gap), opposed=round(alike / len(apart), _DIGITS), verdict=verdict
+        )
 
     def _spoken(
         self, said: Said | None, paths: Collection[str], control: str, place: int
@@ -262,10 +269,10 @@ def _share(rows: Sequence[tuple[bool, str]]) -> Range | None:
 
 
 def _range(found: Interval) -> Range:
-    """An interval as a file holds it: without a unit to compare with, it is all there is."""
+    """An interval as a file holds it: rounded, for the version is a hash of it."""
     return Range(
-        estimate=found.estimate,
-        low=max(found.low, -1.0),
-        high=min(found.high, 1.0),
+        estimate=round(found.estimate, _DIGITS),
+        low=round(max(found.low, -1.0), _DIGITS),  # without a second unit it has no end
+        high=round(min(found.high, 1.0), _DIGITS),
         count=found.count,
     )
