@@ -5,7 +5,7 @@ PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 installed := .venv/installed
 
-.PHONY: demo repro test numerics check docs proofs faults bench golden up down
+.PHONY: demo repro test numerics check docs proofs realsize faults bench golden up down
 
 demo: $(installed)  ## draw the starter paintings, run the whole pipeline, print the table
 	atelier data
@@ -33,7 +33,10 @@ docs: $(installed)  ## the documents: links, generated pages, the tree in ARCHIT
 	pytest -q tests/docs
 
 proofs: $(installed)  ## the slow tests: whole flows, real servers, long runs
-	OMP_NUM_THREADS=1 pytest -m "slow and not faults"
+	OMP_NUM_THREADS=1 pytest -m "slow and not faults and not realsize"
+
+realsize: $(installed)  ## SDXL and FLUX at true width through all stages, on two cores: 15 minutes
+	OMP_NUM_THREADS=2 pytest -m realsize -s -q -n 0 tests/realsize
 
 faults: $(installed)  ## break everything on purpose; write what came of it into docs/reliability.md
 	rm -rf artifacts/faults

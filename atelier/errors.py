@@ -7,7 +7,7 @@ AtelierError
 ├── ImageError         a picture cannot be used; annotate sets it aside
 ├── ArtifactError      an input file is absent, damaged, or is from another run
 ├── DivergedError      the loss is not finite, or exploded, or drifts; checkpoints are kept
-├── RoomError          the device has too little memory for a training
+├── RoomError          a device has too little memory for what runs on it
 └── DiskError          the disk is full or may not be written; what was finished is kept
 
 Everything else (a wrong shape, a broken invariant) is a bug and stays a
@@ -44,7 +44,7 @@ class DivergedError(AtelierError):
 
 
 class RoomError(AtelierError):
-    """The device has too little memory for a training; the text says what to change."""
+    """A device has too little memory; the text says what to change."""
 
 
 class DiskError(AtelierError):

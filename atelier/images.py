@@ -96,6 +96,13 @@ def square(image: Image.Image, pixels: int) -> Pixels:
     return cover(image, (pixels, pixels)).pixels
 
 
+def framed(image: Image.Image, pixels: int, sizes: Sequence[Size] | None) -> Pixels:
+    """Return an RGB picture as it is learned: the middle square, or cut to one of ``sizes``."""
+    if sizes is None:
+        return square(image, pixels)
+    return cover(image, nearest((image.height, image.width), sizes)).pixels
+
+
 def sizes_of_area(pixels: int, step: int, longest_ratio: float) -> list[Size]:
     """Return the sizes of about the area of a square of side ``pixels``, narrow to wide.
 

@@ -32,6 +32,7 @@ from tasks.run.code_tree import PACKAGES, Module, hashed
 STAGES = ("annotate", "split", "sft", "cpo", "generate", "evaluate", "report")
 TELLING = frozenset(
     {
+        "atelier.out_of_memory",
         "atelier.reporting",
         "tasks.commands.table",
         "tasks.run.machine",

@@ -158,7 +158,7 @@ def _score(
     try:
         network = scoring.scorer(metric, profile)
     except ArtifactError as error:
-        unavailable = dataclasses.replace(entry, unavailable=str(error))
+        unavailable = dataclasses.replace(entry, unavailable=scoring.placeless(str(error)))
         scoring.say_unavailable(unavailable)
         return unavailable
     batch = profile.evaluate.scoring.batch_images

@@ -22,7 +22,7 @@ from atelier.config.fields import Params
 from atelier.criteria import annotations
 from atelier.criteria.annotations import Hash, Judgement
 from atelier.errors import ImageError
-from atelier.images import Pixels
+from atelier.images import Pixels, Size
 from atelier.reporting import Report
 
 # Judges a picture by its sha256 and its pixels, uint8 ``[H, W, 3]``; sent to other processes.
@@ -54,11 +54,21 @@ class Limits:
         smallest_side_pixels: Smaller pictures cannot be used.
         largest_pixels: Pictures of more pixels are not decoded.
         pixels: Side of the middle square that is measured; None measures the whole picture.
+        sizes: Those that pictures are cut to in training, where they are no squares: each
+            is judged as it is learned. None: all are squares.
     """
 
     smallest_side_pixels: int
     largest_pixels: int
     pixels: int | None
+    sizes: tuple[Size, ...] | None = None
+
+    def sizes_for(self, pixels: int) -> tuple[Size, ...] | None:
+        """Return the sizes where a square has a side of ``pixels``."""
+        if self.sizes is None or self.pixels is None:
+            return None
+        scale = pixels / self.pixels
+        return tuple((round(high * scale), round(wide * scale)) for high, wide in self.sizes)
 
 
 @dataclass(frozen=True)
@@ -83,6 +93,7 @@ class Inspector:
             limits.pixels,
             limits.smallest_side_pixels,
             limits.largest_pixels,
+            *(() if limits.sizes is None else limits.sizes),
         ]
         return hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]
 
@@ -104,7 +115,9 @@ class Inspector:
     def _shown(self, picture: Image.Image) -> Pixels:
         """Return the pixels that are judged."""
         side = self.limits.pixels
-        return np.array(picture) if side is None else images.square(picture, side)
+        if side is None:
+            return np.array(picture)
+        return images.framed(picture, side, self.limits.sizes)
 
     def inspect_many(
         self, files: Sequence[Path], report: Report, journal: Path | None = None

@@ -62,7 +62,23 @@ class EvaluateParams(Params):
         return names
 
 
+# What a θ may not lose against the base to be champion: a distance, or a judge of pictures.
+ChampionGuard = Literal[
+    "fid",
+    "kid",
+    "second_judge",
+    "clipscore",
+    "pickscore",
+    "hpsv2.0",
+    "hpsv2.1",
+    "imagereward",
+    "aesthetic",
+]
+
+
 class ReportParams(Params):
-    """``report:`` how the candidates are shown."""
+    """``report:`` how the candidates are shown, and which θ is the registry's champion."""
 
     grid_prompts: Count  # columns of the sample grids
+    # The θ with the lowest #A_neg among those that are no worse than the base in this.
+    champion: ChampionGuard = "fid"

@@ -28,8 +28,12 @@ class Denoiser(Protocol):
     component: str  # the network's name in a diffusers pipeline: `transformer` or `unet`
     network: Any  # a diffusers model; LoRA adapters are added to it
     process: Process
-    identity: str  # names codec, encoders and their weights; keys the caches
     token_budget: int  # prompt tokens that the narrowest encoder reads
+    codec_pixels: int | None  # area that the codec takes at once; None: that of a whole batch
+
+    @property
+    def identity(self) -> str:
+        """Return a hash of codec, encoders and their weights, which keys the caches."""
 
     def encode_images(self, pixels: Tensor) -> Tensor:
         """Return latents, float32 ``[B, C, H, W]``, of pixels in [-1, 1], ``[B, 3, H, W]``."""
@@ -67,8 +71,8 @@ class Denoiser(Protocol):
     def latent_shape(self, pixels: int) -> tuple[int, int, int]:
         """Return ``(C, H, W)`` of a square picture's latents."""
 
-    def release_encoders(self) -> None:
-        """Drop codec and text encoders from memory; training needs only the network."""
+    def release_encoders(self, *, texts: bool = True) -> None:
+        """Drop the codec and, with ``texts``, the text encoders from memory."""
 
     def pipeline(self) -> Any:
         """Return the diffusers pipeline around the same weights, for sampling and saving."""

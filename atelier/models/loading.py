@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from atelier.config.model import ModelParams
 from atelier.errors import ArtifactError
@@ -26,7 +26,9 @@ def load(params: ModelParams) -> Denoiser:
         "sd3": sd3.load,
         "sdxl": sdxl.load,
     }
-    return loaders[params.family](params)
+    painter = loaders[params.family](params)
+    painter.codec_pixels = params.codec.pixels_at_once
+    return painter
 
 
 def skeleton(params: ModelParams) -> "Target":
@@ -63,6 +65,41 @@ def skeleton(params: ModelParams) -> "Target":
             + f": {error}"
         ) from None
     return Target(component, network.requires_grad_(False), pipeline)
+
+
+def outlines(params: ModelParams) -> dict[str, Any]:
+    """Return codec and text encoders of the base without weights, by their names in it.
+
+    Raises:
+        ArtifactError: The folder is absent or is no pipeline.
+    """
+    import diffusers
+    import torch
+    import transformers
+
+    from atelier.models.codec import PatchPCA
+
+    found: dict[str, Any] = {}
+    at = {"revision": params.revision}
+    try:
+        index = diffusers.DiffusionPipeline.load_config(params.source, **at)
+        for name, part in index.items():
+            if name == "vae":
+                kind = PatchPCA if part[1] == PatchPCA.__name__ else getattr(diffusers, part[1])
+                config = kind.load_config(params.source, subfolder=name, **at)
+                with torch.device("meta"):
+                    found[name] = kind.from_config(config)
+            elif name.startswith("text_encoder") and part[0] is not None:
+                kind = getattr(transformers, part[1])
+                config = kind.config_class.from_pretrained(params.source, subfolder=name, **at)
+                with torch.device("meta"):
+                    found[name] = kind(config)
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        raise ArtifactError(
+            f"model.source {params.source!r}: the configuration of its codec or text encoders "
+            f"cannot be read: {error}"
+        ) from None
+    return found
 
 
 def predicts(params: ModelParams) -> str | None:

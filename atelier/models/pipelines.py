@@ -1,16 +1,21 @@
 """Diffusers pipelines: loading, and what all families' denoisers share."""
 
 import hashlib
+import inspect
+from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from atelier import out_of_memory
 from atelier.config.model import ModelParams
 from atelier.errors import ArtifactError, ParamsError
 from atelier.models import quantization
 from atelier.models.denoiser import Condition, quiet
+from atelier.models.files import mapped_files
 
 _READERS = [
     ("tokenizer", "text_encoder"),
@@ -27,6 +32,7 @@ class PipelineDenoiser:
     """
 
     component = "transformer"
+    codec_pixels: int | None = 1024 * 1024  # that the codec takes at once; None: all of them
 
     def __init__(self, pipeline: Any, token_budget: int, said: str) -> None:
         """Freeze the network.
@@ -41,15 +47,18 @@ class PipelineDenoiser:
         self.network = pipeline.components[self.component]
         self.network.requires_grad_(False)
         self.token_budget = token_budget
-        self.identity = identity(pipeline, said)
+        self._said = said
+
+    @cached_property
+    def identity(self) -> str:
+        """Return a hash of codec, encoders and their weights, which are all read for it."""
+        return identity(self._pipeline, self._said)
 
     @torch.no_grad()
     def encode_images(self, pixels: Tensor) -> Tensor:
         """Return ``(z - shift) * scale``, ``z`` the mean of the codec's distribution."""
-        codec = self._pipeline.vae
-        encoded = codec.encode(pixels.to(dtype=codec.dtype, device=codec.device))
-        tiny = hasattr(encoded, "latents")  # AutoencoderTiny and PatchPCA have no distribution
-        found: Tensor = encoded.latents if tiny else encoded.latent_dist.mode()
+        pieces = self._pieces(pixels, pixels.shape[-2] * pixels.shape[-1])
+        found = torch.cat([self._encoded(piece) for piece in pieces])
         shift, scale = self._scaling()
         return (found.float() - shift) * scale
 
@@ -57,9 +66,9 @@ class PipelineDenoiser:
     def decode_latents(self, latents: Tensor) -> Tensor:
         """Return pixels around [-1, 1]."""
         shift, scale = self._scaling()
-        codec = self._pipeline.vae
-        decoded: Tensor = codec.decode((latents / scale + shift).to(codec.dtype)).sample
-        return decoded.float()
+        area = latents.shape[-2] * latents.shape[-1] * self._pipeline.vae_scale_factor**2
+        pieces = self._pieces(latents / scale + shift, area)
+        return torch.cat([self._decoded(piece) for piece in pieces])
 
     @torch.no_grad()
     def sample(
@@ -95,9 +104,9 @@ class PipelineDenoiser:
         )[0]
         return self._unpacked(found, height, width).float()
 
-    def release_encoders(self) -> None:
-        """Drop codec and text encoders from memory."""
-        parts = (name for _, name in _READERS if name in self._pipeline.components)
+    def release_encoders(self, *, texts: bool = True) -> None:
+        """Drop the codec and, with ``texts``, the text encoders from memory."""
+        parts = (name for _, name in _READERS if texts and name in self._pipeline.components)
         self._pipeline.register_modules(**dict.fromkeys(("vae", *parts)))
 
     def pipeline(self) -> Any:
@@ -108,6 +117,26 @@ class PipelineDenoiser:
         """Shift and scale between the codec's latents and the network's."""
         codec = self._pipeline.vae.config
         return float(getattr(codec, "shift_factor", None) or 0), float(codec.scaling_factor)
+
+    def _encoded(self, pixels: Tensor) -> Tensor:
+        """The codec's own latents of pixels."""
+        codec = self._pipeline.vae
+        encoded = codec.encode(pixels.to(dtype=codec.dtype, device=codec.device))
+        tiny = hasattr(encoded, "latents")  # AutoencoderTiny and PatchPCA have no distribution
+        found: Tensor = encoded.latents if tiny else encoded.latent_dist.mode()
+        return found
+
+    def _decoded(self, latents: Tensor) -> Tensor:
+        """Pixels of the codec's own latents."""
+        codec = self._pipeline.vae
+        decoded: Tensor = codec.decode(latents.to(codec.dtype)).sample
+        return decoded.float()
+
+    def _pieces(self, batch: Tensor, area: int) -> Sequence[Tensor]:
+        """A batch of pictures of ``area`` pixels in pieces that the codec takes at once."""
+        limit = self.codec_pixels
+        count = len(batch) if limit is None else max(limit // area, 1)
+        return [batch[start : start + count] for start in range(0, len(batch), count)]
 
     def _guided_by(self, guidance: float, distilled: float | None) -> dict[str, float]:
         """The pipeline's arguments for this strength of guidance."""
@@ -178,8 +207,20 @@ def read(
                 f"model.source {params.source!r} cannot be loaded as {name} pipeline: {error}"
             ) from None
     _check_tokenizers(pipeline, params.source)
-    _realign(pipeline)
-    return pipeline.to("cuda" if torch.cuda.is_available() else "cpu")
+    if params.codec.tile_pixels is not None:
+        _tile(pipeline.vae, params.codec.tile_pixels)
+    with out_of_memory.explained(
+        "The base model",
+        [
+            "model.dtype: bfloat16 (if it is float32)",
+            "model.quantise: int8, then nf4 (CUDA)",
+            "end other programs that hold the device's memory",
+        ],
+        then="Nothing was trained or painted yet",
+    ):
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        _realign(pipeline, device)
+        return pipeline.to(device)
 
 
 def token_ids(tokenizer: Any, prompts: list[str], length: int) -> Tensor:
@@ -225,6 +266,8 @@ def identity(pipeline: Any, said: str) -> str:
     every = readers(pipeline)
     for tokenizer, _ in every:
         digest.update(repr(sorted(tokenizer.get_vocab().items())).encode())
+    if getattr(pipeline.vae, "use_tiling", False):
+        digest.update(f"tiles of {_tile_side(pipeline.vae)}".encode())
     for module in (pipeline.vae, *(encoder for _, encoder in every)):
         for name, tensor in module.state_dict().items():
             digest.update(name.encode())
@@ -254,6 +297,32 @@ def _check_family(kind: Any, params: ModelParams) -> None:
         raise ValueError(f"its model_index.json names a {index['_class_name']}")
 
 
+def _tile(codec: Any, pixels: int) -> None:
+    """Let a codec of diffusers work in overlapping tiles of ``pixels`` a side.
+
+    Raises:
+        ParamsError: It cannot.
+    """
+    if not hasattr(codec, "use_tiling"):
+        raise ParamsError(
+            f"model.codec.tile_pixels should be null, is {pixels}: a {type(codec).__name__} "
+            "works on whole pictures"
+        )
+    if "tile_sample_min_height" in inspect.signature(codec.enable_tiling).parameters:
+        codec.enable_tiling(tile_sample_min_height=pixels, tile_sample_min_width=pixels)
+        return
+    codec.enable_tiling()
+    step = codec.tile_sample_min_size / codec.tile_latent_min_size
+    codec.tile_sample_min_size = pixels
+    codec.tile_latent_min_size = max(round(pixels / step), 1)
+
+
+def _tile_side(codec: Any) -> int:
+    """Side of a codec's tiles, in pixels."""
+    wide = hasattr(codec, "tile_sample_min_height")
+    return int(codec.tile_sample_min_height if wide else codec.tile_sample_min_size)
+
+
 def _check_tokenizers(pipeline: Any, source: str) -> None:
     """Offline and uncached, transformers returns an almost empty tokenizer without a word."""
     if any(part is None for reader in readers(pipeline) for part in reader):
@@ -270,11 +339,18 @@ def _check_tokenizers(pipeline: Any, source: str) -> None:
             )
 
 
-def _realign(pipeline: Any) -> None:
-    """Copy weights out of the file's unaligned views: results else differ by ~1e-6 a load."""
+def _realign(pipeline: Any, device: str) -> None:
+    """Copy weights out of the file's unaligned views: results else differ by ~1e-6 a load.
+
+    They go to their device one by one, and the file's pages are given back: the host's memory
+    holds each weight once, or, of a model for CUDA, hardly any.
+    """
+    mapped = mapped_files.ranges()
     parts = pipeline.components.values()
     for module in (part for part in parts if isinstance(part, nn.Module)):
         for parameter in module.parameters():
             if type(parameter.data) is Tensor and parameter.is_floating_point():
-                parameter.data = parameter.data.clone()  # quantised ones are made, not read
+                view = parameter.data  # quantised ones are made, not read
+                parameter.data = view.to(device, copy=True)
+                mapped_files.let_go(view, mapped)
         module.eval()

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from atelier import out_of_memory
 from atelier.models.sampling_settings import Sampling as Sampling
 from atelier.reporting import Report
 
@@ -42,22 +43,43 @@ def paint(
 
     Yields:
         Pictures ``[H, W, 3]``, 8 bits a channel.
+
+    Raises:
+        RoomError: The device has too little memory.
     """
     empty = painter.encode_texts([""])
     for start in range(0, len(prompts), batch_images):
         rows = slice(start, start + batch_images)
         noise = starting_noise(painter.latent_shape(pixels), seeds[rows])
         device = next(painter.network.parameters()).device
-        latents = painter.sample(
-            noise.to(device),
-            painter.encode_texts(prompts[rows]),
-            empty if against is None else painter.encode_texts(against[rows]),
-            steps=how.steps,
-            guidance=how.guidance,
-            distilled_guidance=how.distilled_guidance,
-        )
-        yield from to_bytes(painter.decode_latents(latents))
+        with _explained(batch_images):
+            latents = painter.sample(
+                noise.to(device),
+                painter.encode_texts(prompts[rows]),
+                empty if against is None else painter.encode_texts(against[rows]),
+                steps=how.steps,
+                guidance=how.guidance,
+                distilled_guidance=how.distilled_guidance,
+            )
+            painted = to_bytes(painter.decode_latents(latents))
+        yield from painted
         report(min(start + batch_images, len(prompts)), {})
+
+
+def _explained(batch_images: int) -> contextlib.AbstractContextManager[None]:
+    """What to change where a batch of pictures does not fit."""
+    half = f"generate.batch_images: {batch_images // 2} (now {batch_images})"
+    return out_of_memory.explained(
+        f"Painting {batch_images} picture(s) at once",
+        [
+            *([half] if batch_images > 1 else []),
+            "model.codec.tile_pixels: 512, which decodes in tiles",
+            "model.dtype: bfloat16 (if it is float32)",
+            "model.quantise: int8, then nf4 (CUDA)",
+            "a smaller model.pixels",
+        ],
+        then="Pictures that the stage generate has painted are kept",
+    )
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from typing import Any
 import jinja2
 
 from atelier.certificates import certificate as certificates
-from atelier.config.model import ModelParams
+from atelier.config.model import ModelParams, public_name
 from atelier.metrics.statistics import Interval
 from atelier.reports.evaluation_data import Page, Painter
 
@@ -37,8 +37,8 @@ class Subject:
         folder: Where its weights lie, from the root of the repository.
         file: The file's name: a LoRA's, or that of full weights.
         base: The model that it is put on.
-        shipped: Whether the base is a folder of this repository, which diffusers alone may not
-            be able to load.
+        needs_atelier: Whether parts of the base are of this library's own classes, so that
+            diffusers alone cannot load it.
         settings: What it was trained with.
         sampling: How its pictures were sampled, in words.
     """
@@ -48,7 +48,7 @@ class Subject:
     folder: str
     file: str
     base: ModelParams
-    shipped: bool
+    needs_atelier: bool
     settings: Mapping[str, Any]
     sampling: str
 
@@ -70,6 +70,8 @@ def render(page: Page, subject: Subject) -> str:
         subject=subject,
         painter=painter,
         base=base,
+        base_name=public_name(subject.base),
+        published=_published(subject.base),
         licence=licence(subject.base),
         rows=_rows(page, painter, base),
         unavailable=[entry for entry in page.entries.values() if entry.unavailable],
@@ -90,9 +92,14 @@ def licence(base: ModelParams) -> str:
     if found:
         return found[1]
     return _LICENCES.get(
-        base.source,
+        base.published or base.source,
         "not known here; look at what came with the base, whose terms a LoRA shares",
     )
+
+
+def _published(base: ModelParams) -> str | None:
+    """The hub id of a base, where it has one."""
+    return base.published or (None if Path(base.source).is_dir() else public_name(base))
 
 
 def cell(value: object) -> str:

@@ -4,8 +4,9 @@ The key of an entry is its source (a picture's hash, or a text). The folder is n
 model's identity and, for pictures, their size.
 """
 
+import functools
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -22,8 +23,9 @@ from atelier.training import cache
 from atelier.training.cache import Cache, Column
 
 if TYPE_CHECKING:
-    from atelier.models.denoiser import Denoiser
+    from atelier.models.denoiser import Condition, Denoiser
 
+_LATEST = 32  # prompts whose conditions stay in memory where they are encoded on demand
 _Read = tuple[Tensor, list[int]]  # pixels [1, 3, H, W]; original height and width, top, left
 
 
@@ -157,6 +159,48 @@ def texts(
     )
     entries = [(held, key) for key in keys]
     return {name: Column(entries, name) for name in held.names(keys[0])}
+
+
+class OnDemand(Mapping[str, "Asked"]):
+    """Conditions of prompts, encoded when a batch asks for them; nothing is stored.
+
+    Each prompt is encoded by itself, so that its condition does not depend on the batch, nor a
+    resumed run on where it was interrupted. The latest are kept: a step asks for each of a
+    condition's tensors.
+    """
+
+    def __init__(self, painter: "Denoiser", prompts: Sequence[str]) -> None:
+        self._painter, self._prompts = painter, prompts
+        self._condition = functools.lru_cache(maxsize=_LATEST)(self._encoded)
+        self._names = sorted(self._condition(0))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __getitem__(self, name: str) -> "Asked":
+        return Asked(self._condition, name, len(self._prompts))
+
+    def _encoded(self, row: int) -> "Condition":
+        kind = next(self._painter.network.parameters()).device.type
+        with torch.autocast(kind, enabled=False):  # a step's would reach the encoders
+            return self._painter.encode_texts([self._prompts[row]])
+
+
+class Asked:
+    """One tensor of each prompt's condition; rows are encoded when asked for."""
+
+    def __init__(self, condition: Callable[[int], "Condition"], name: str, count: int) -> None:
+        self._condition, self._name, self._count = condition, name, count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, rows: Tensor) -> Tensor:
+        """Return the given rows, ``[B]`` indices, float32 ``[B, ...]``."""
+        return torch.cat([self._condition(row)[self._name] for row in rows.tolist()])
 
 
 def _after(before: int, report: Report) -> Report:

@@ -4,10 +4,12 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from atelier import images
 from atelier.annotators import choice
 from atelier.annotators.inspection import Limits
 from atelier.annotators.protocol import Annotator, Picture
 from atelier.config.annotation import AnnotateParams
+from atelier.config.model import Buckets
 from atelier.config.profile import Profile
 from atelier.criteria.dataset import Entry
 from atelier.criteria.tree import Tree
@@ -25,7 +27,7 @@ def of_data(profile: Profile, tree: Tree) -> Annotator:
     """
     params = profile.annotate
     recordings = [_label_file(name) for name in params.recorded or ()]
-    limits = of_settings(params, profile.model.pixels)
+    limits = of_settings(params, profile.model.pixels, profile.model.buckets)
     return choice.of_dataset(
         params, tree, limits, responses=paths.ANSWERS, recordings=recordings
     )
@@ -39,9 +41,17 @@ def pictures(entries: Iterable[Entry]) -> list[Picture]:
     ]
 
 
-def of_settings(params: AnnotateParams, pixels: int) -> Limits:
-    """Return which pictures the settings allow, and the side at which they are judged."""
-    return Limits(params.smallest_side_pixels, params.largest_pixels, pixels)
+def of_settings(params: AnnotateParams, pixels: int, buckets: Buckets | None) -> Limits:
+    """Return which pictures the settings allow, and the sizes at which they are judged.
+
+    These are the sizes at which training learns them, so that nothing is judged that is not
+    learned, and all that is learned is judged.
+    """
+    sizes = None
+    if buckets is not None:
+        found = images.sizes_of_area(pixels, buckets.step_pixels, buckets.longest_ratio)
+        sizes = tuple(found)
+    return Limits(params.smallest_side_pixels, params.largest_pixels, pixels, sizes)
 
 
 def _label_file(name: str) -> Path:

@@ -40,7 +40,7 @@ def run(profile: Profile) -> None:
         return
     tree = parse(paths.CRITERIA / params.criteria)
     found = dataset.find(paths.DATA, params.captions, captionless=params.vlm.write_captions)
-    limits = annotator.of_settings(params, profile.model.pixels)
+    limits = annotator.of_settings(params, profile.model.pixels, profile.model.buckets)
     with VLM(tree, params.vlm, limits, paths.ANSWERS).opened() as expert:
         requests = _requests(found.entries)
         judged = [one for one in map(expert.cost, requests) if one is not None]

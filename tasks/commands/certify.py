@@ -129,7 +129,9 @@ def run(profile: Profile, wish: Wish) -> Path:
 def _sitting(profile: Profile, wish: Wish, criteria: Tree, scratch: Path) -> Sitting:
     if wish.folder is None and wish.judge is None and profile.evaluate.second_judge:
         return _drawings(wish, criteria, scratch)
-    limits = annotators.of_settings(profile.annotate, profile.model.pixels)
+    limits = annotators.of_settings(
+        profile.annotate, profile.model.pixels, profile.model.buckets
+    )
     if wish.folder is not None:
         found = dataset.find(wish.folder, None, captionless=True)
         rows = [

@@ -145,7 +145,10 @@ def judge(first: Result, second: Result, slack: float) -> Verdict:
     kept = True
     if first.fid is None or second.fid is None:
         kept = False
-        reasons.append("there is no FID: too few pictures, or its network is not here")
+        reasons.append(
+            "FID was not measured, which the rule asks for: with fewer than two pictures, or "
+            "without its network, which `atelier weights` shows how to fetch, there is none"
+        )
     else:
         mine, theirs = second.fid.fid, first.fid.fid
         kept = mine <= (1 + slack) * theirs

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from atelier.config.model import ModelParams
+from atelier.config.model import public_name
 from atelier.config.profile import Profile
 from atelier.errors import ParamsError
 from atelier.models import adapters, export, loading
@@ -44,18 +44,12 @@ def run(profile: Profile, model: str, file: Path, dtype: str | None = None) -> N
         raise ParamsError(f"{file} should end in .safetensors, by which readers know it")
     target = loading.skeleton(chosen.base)
     lora = lora_files.read(path, target)
+    revision = chosen.base.revision
     about = About(
         title=file.stem,
-        base=_public(chosen.base),
+        base=public_name(chosen.base) + (f" at {revision}" if revision else ""),
         comment=lora.header.get("ss_training_comment") or f"{chosen.name}, made by atelier",
         pixels=chosen.base.pixels,
         predicts=loading.predicts(chosen.base) if target.component == "unet" else None,
     )
     export.write(lora, target, file, about, None if dtype is None else getattr(torch, dtype))
-
-
-def _public(base: ModelParams) -> str:
-    """What a base is called; of a folder its name, for its place is nobody's business."""
-    if base.revision is None:
-        return Path(base.source).name
-    return f"{base.source} at {base.revision}"

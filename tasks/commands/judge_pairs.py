@@ -47,7 +47,7 @@ def run(
         profile.annotate.annotator,
         profile.annotate.vlm,
         known,
-        annotators.of_settings(profile.annotate, profile.model.pixels),
+        annotators.of_settings(profile.annotate, profile.model.pixels, profile.model.buckets),
         responses=paths.ANSWERS,
     )
     files = [(paths.DATA / records[a].file, paths.DATA / records[b].file) for a, b in met]

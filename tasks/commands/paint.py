@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from atelier import atomic, images
-from atelier.config.model import ModelParams
+from atelier.config.model import ModelParams, public_name
 from atelier.config.profile import Profile
 from atelier.criteria import captions, tree
 from atelier.criteria.tree import Tree
@@ -77,7 +77,7 @@ class Model:
         """Say which weights these are."""
         file = None if self.lora is None else weight_files.brought(self.lora)
         return {
-            "base": f"{self.base.source} at {self.base.revision}",
+            "base": f"{public_name(self.base)} at {self.base.revision}",
             "lora": None if file is None else images.sha256(file),
         }
 

@@ -19,6 +19,7 @@ _COLUMNS = (
     ("#A_neg", "negatives", 2),
     ("second judge", "negatives_independent", 2),
     ("FID", "fid", 2),
+    ("KID", "kid", 4),
     ("diversity", "vendi", 1),
 )
 

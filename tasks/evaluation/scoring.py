@@ -3,12 +3,15 @@
 A metric whose weights are absent is unavailable, with the command that cures it, and no error.
 """
 
+import contextlib
+import dataclasses
 import sys
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from atelier import out_of_memory
 from atelier.config.evaluation import ScoringParams
 from atelier.config.profile import Profile
 from atelier.errors import ParamsError
@@ -34,15 +37,32 @@ def survey(profile: Profile) -> dict[str, Entry]:
         compute(profile.evaluate.scoring),
         features=profile.evaluate.features,
     )
-    for entry in found.values():
-        if entry.unavailable:
-            say_unavailable(entry)
+    found = {
+        name: dataclasses.replace(entry, unavailable=placeless(entry.unavailable))
+        for name, entry in found.items()
+    }
+    absent = [entry for entry in found.values() if entry.unavailable]
+    if absent:
+        say_unavailable(*absent)
     return found
 
 
-def say_unavailable(entry: Entry) -> None:
-    """Say that a metric cannot be measured, and why; into a log, too, before it is too late."""
-    sys.stdout.write(f"{entry.about.label} is unavailable: {entry.unavailable}\n")
+def placeless(text: str | None) -> str | None:
+    """Return what is said of weights without where they lie: it is shown in reports."""
+    folder = paths.weights()
+    if text is None or not folder.is_absolute():
+        return text
+    return text.replace(str(folder), "$ATELIER_WEIGHTS")
+
+
+def say_unavailable(*entries: Entry) -> None:
+    """Say in a line what cannot be measured, also in a log, before it is too late."""
+    labels = ", ".join(entry.about.label for entry in entries)
+    if len(entries) == 1:
+        said = f"{labels} is unavailable: {entries[0].unavailable}\n"
+    else:
+        said = f"{labels} are unavailable; `atelier weights` says what each needs\n"
+    sys.stdout.write(said)
     sys.stdout.flush()
 
 
@@ -95,14 +115,30 @@ def scores(
     """Return the score of each picture, ``[N]``.
 
     Raises:
+        RoomError: The device has too little memory.
         ValueError: The network gave a score that is no finite number.
     """
     found = []
     for start in range(0, len(images), batch_images):
         rows = slice(start, start + batch_images)
-        values = network(images[rows], prompts[rows])
+        with _explained(batch_images):
+            values = network(images[rows], prompts[rows])
         if values.shape != (len(prompts[rows]),) or not np.isfinite(values).all():
             raise ValueError(f"the network gave {values!r} for {len(prompts[rows])} pictures")
         found.append(values)
         report(min(start + batch_images, len(images)), {})
     return np.concatenate(found)
+
+
+def _explained(batch_images: int) -> contextlib.AbstractContextManager[None]:
+    """What to change where a batch of pictures does not fit beside a metric's network."""
+    half = f"evaluate.scoring.batch_images: {batch_images // 2} (now {batch_images})"
+    return out_of_memory.explained(
+        f"Scoring {batch_images} picture(s) at once",
+        [
+            *([half] if batch_images > 1 else []),
+            "evaluate.scoring.dtype: bfloat16 (part of a score's identity)",
+            "evaluate.scoring.device: cpu (slower)",
+        ],
+        then="Parts that are finished are kept",
+    )

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import yaml
 from atelier import images
 from atelier.certificates import certificate as certificates
 from atelier.certificates import correction
+from atelier.config.model import public_name
 from atelier.config.profile import Profile, read_switch
 from atelier.criteria.annotations import Record
 from atelier.criteria.tree import Tree
@@ -95,7 +97,7 @@ def of(
             )
             for one in compared
         },
-        params=yaml.safe_dump(profile.model_dump(), sort_keys=False, allow_unicode=True),
+        params=_params(profile),
     )
 
 
@@ -118,7 +120,6 @@ def curves(one: Candidate) -> dict[str, Points]:
 def subjects(compared: Sequence[Candidate], profile: Profile) -> Iterable[model_card.Subject]:
     """Yield the models that get a card: not the base, not two LoRAs together, and θ1 once."""
     name = read_switch(paths.SWITCH)
-    source = Path(profile.model.source)
     for one in compared:
         if one.folder is not None and _is_a_model(one):
             kind = "theta1" if one.name == candidates.THETA1 else "theta"
@@ -128,10 +129,21 @@ def subjects(compared: Sequence[Candidate], profile: Profile) -> Iterable[model_
                 folder=one.folder.as_posix(),
                 file=weight_files.file(one.folder).name,
                 base=profile.model,
-                shipped=source.is_dir(),
+                needs_atelier=_has_own_classes(Path(profile.model.source)),
                 settings=settings.of(one.name, profile),
                 sampling=one.how(profile).in_words(),
             )
+
+
+def _has_own_classes(base: Path) -> bool:
+    """Whether the model_index.json of a base's folder names a class of this library."""
+    file = base / "model_index.json"
+    if not file.is_file():
+        return False
+    parts = json.loads(file.read_text(encoding="utf-8")).values()
+    return any(
+        isinstance(part, list) and str(part[0]).partition(".")[0] == "atelier" for part in parts
+    )
 
 
 def _is_a_model(one: Candidate) -> bool:
@@ -176,7 +188,16 @@ def _provenance(found: Evaluated, profile: Profile) -> Iterable[tuple[str, str]]
     yield from found.made_by.items()
 
 
+def _params(profile: Profile) -> str:
+    """The profile as YAML, with the base's name in place of a place on this machine."""
+    values = profile.model_dump()
+    values["model"]["source"] = public_name(profile.model)
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+
+
 def _base(profile: Profile) -> str:
     model = profile.model
     revision = f" at {model.revision}" if model.revision else ""
-    return f"{model.source}{revision} ({model.family}, {model.dtype}, {model.pixels} pixels)"
+    return (
+        f"{public_name(model)}{revision} ({model.family}, {model.dtype}, {model.pixels} pixels)"
+    )

@@ -1,7 +1,9 @@
 """Hardware of this machine and usage of this process, in bytes."""
 
 import os
+import resource
 import shutil
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,12 +43,13 @@ def room(folder: Path) -> Room:
 
 
 def used() -> int:
-    """Return the most memory that this process had on its device; on a CPU, what it has."""
+    """Return the most memory that this process had on its device since it began."""
     import torch
 
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
-    return int(psutil.Process().memory_info().rss)
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most * 1024  # Linux counts in kilobytes
 
 
 def speaks() -> bool:

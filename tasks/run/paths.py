@@ -33,6 +33,7 @@ SUITE = REPORT / "suite.json"  # what was asked for, measured or not, and by wha
 CERTIFIED = REPORT / "certificate.json"  # which certificate the annotator has, if any
 CARDS = REPORT / "cards"  # CARDS/<candidate>/README.md
 CACHE = ARTIFACTS / "cache"  # latents and text embeddings, keyed by content; no stage's output
+CHECKSUMS = CACHE / "checksums.json"  # of large files, by size and time of change
 ANSWERS = CACHE / "answers"  # what models were paid for: keep it, or pay again
 SURVEY = ARTIFACTS / "survey"  # studies with people's votes; no run deletes them
 MLFLOW = ARTIFACTS / "mlflow"  # runs and models, unless MLFLOW_TRACKING_URI says otherwise

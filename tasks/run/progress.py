@@ -109,11 +109,15 @@ def _terminal(title: str, pace: _Pace, console: Console) -> Iterator[Report]:
 @contextlib.contextmanager
 def _lines(title: str, pace: _Pace) -> Iterator[Report]:
     spoken = pace.started
+    begun = False
 
     def report(done: int, values: Mapping[str, float]) -> None:
-        nonlocal spoken
+        nonlocal begun, spoken
         pace.update(done, values)
-        if time.monotonic() - spoken >= _SECONDS_BETWEEN_LINES:
+        # The first units of large models take minutes, so work says that it has begun.
+        first = not begun and done == 0 and pace.total > 0
+        begun = True
+        if first or time.monotonic() - spoken >= _SECONDS_BETWEEN_LINES:
             spoken = time.monotonic()
             say(f"{title}: {pace.line()}")
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
+from atelier import checksums
 from tasks.run import paths
 
 
@@ -45,5 +46,5 @@ def _add(digest: "hashlib._Hash", path: Path) -> None:
     for file in files:
         if file.is_file():
             digest.update(file.relative_to(path).as_posix().encode() + b"\0")
-            with file.open("rb") as content:
-                digest.update(hashlib.file_digest(content, "sha256").digest())
+            found = checksums.remembered(file, paths.CHECKSUMS)
+            digest.update(bytes.fromhex(found))

@@ -284,7 +284,7 @@ def provenance() -> dict[str, str]:
         outs = yaml.safe_load(paths.DATA_PIN.read_text(encoding="utf-8"))["outs"]
         tags["dvc.data"] = outs[0]["md5"]
     if paths.DVC_LOCK.is_file():
-        tags["dvc.lock"] = _md5(paths.DVC_LOCK)  # as the run began
+        tags["dvc.lock"] = md5(paths.DVC_LOCK)  # as the run began
     if paths.JUDGED_BY.is_file():
         judged_by = yaml.safe_load(paths.JUDGED_BY.read_text(encoding="utf-8"))
         tags["criteria"] = f"{judged_by['domain']} {judged_by['version']}"
@@ -406,7 +406,7 @@ def _log_data(mlflow: "MlflowClient", run: str, tags: Mapping[str, str]) -> None
 
 def _products(folder: Path) -> dict[str, str]:
     """Return the tags that say which weights lie in a folder, not in those below it."""
-    return {product(file): _md5(file) for file in sorted(folder.glob("*.safetensors"))}
+    return {product(file): md5(file) for file in sorted(folder.glob("*.safetensors"))}
 
 
 def _pipeline() -> str:
@@ -427,7 +427,8 @@ def _is_dvc(process: psutil.Process) -> bool:
     return "dvc" in [Path(word).name for word in words[:2]] or words[1:] == ["-m", "dvc"]
 
 
-def _md5(file: Path) -> str:
+def md5(file: Path) -> str:
+    """Return the md5 of a file's bytes, as DVC counts it."""
     with file.open("rb") as content:
         return hashlib.file_digest(content, "md5").hexdigest()
 

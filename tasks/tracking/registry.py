@@ -9,8 +9,8 @@ it is reconciled with dvc.lock, any number of times:
 * what the report says is attached to the model, and its headlines are the version's tags,
   provided that it was measured on these very weights;
 * the alias ``champion`` is on the θ of this dvc.lock that has the lowest #A_neg among those
-  whose FID is no worse than the base's; where there is none, on none. After a revert it is
-  back where it was.
+  that are no worse than the base in what ``report.champion`` names (FID, KID or a judge); where
+  there is none, or that was not measured, on none. After a revert it is back where it was.
 """
 
 import dataclasses
@@ -24,11 +24,12 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import yaml
 
-from atelier.config.model import ModelParams, recorded_model
+from atelier.config.evaluation import ChampionGuard
+from atelier.config.model import ModelParams, public_name, recorded_model
 from atelier.config.profile import Profile, read_profile, read_switch
 from atelier.errors import ArtifactError
 from tasks.run import locked_outs, paths
@@ -43,6 +44,7 @@ FULL = "diffusion_pytorch_model.safetensors"  # all weights, with their config b
 BASE, THETA1 = "base", "theta1"  # candidates, as the report names them; a θ has its objective's
 CHAMPION = "champion"
 _LONGEST_TAG = 5000  # characters, in any of MLflow's stores
+_LOWER_IS_BETTER = {"fid", "kid", "second_judge"}
 _CARD = "README.md"
 _FROM_DVC = "atelier.from-dvc"  # the tag of a run that stands for weights that were pulled
 _CODE = Path(__file__).with_name(
@@ -72,12 +74,16 @@ class Measured:
     md5: str
     suites: Mapping[str, Mapping[str, float]]
 
-    def passes(self, painter: str) -> bool:
-        """Say whether a painter's FID is no worse than the base's."""
-        if not {painter, BASE} <= self.suites.keys():
+    def has(self, painter: str, guard: str) -> bool:
+        """Say whether a guard of champions was measured of a painter."""
+        return _column(guard) in self.suites.get(painter, {})
+
+    def passes(self, painter: str, guard: str) -> bool:
+        """Say whether a painter is no worse than the base in a guard of champions."""
+        if not (self.has(painter, guard) and self.has(BASE, guard)):
             return False
-        mine, bases = (self.suites[name].get("fid") for name in (painter, BASE))
-        return mine is not None and bases is not None and mine <= bases
+        mine, bases = (self.suites[name][_column(guard)] for name in (painter, BASE))
+        return mine <= bases if guard in _LOWER_IS_BETTER else mine >= bases
 
 
 def trained_by(model: str, profile: Profile) -> dict[str, Any]:
@@ -213,6 +219,12 @@ def surveyed(
 
 
 def _as_it_was(error: Exception) -> str:
+    if isinstance(error, FileNotFoundError) or type(error).__module__.startswith("dvc"):
+        return (
+            "the registry is as it was: dvc.lock names weights that are neither in DVC's cache "
+            "here nor in a remote, as after a stage was run by hand, or with the dvc.lock of "
+            "another clone; `dvc repro` makes them and records them, `dvc pull` fetches them"
+        )
     said = f"the registry is as it was: {type(error).__name__}: {error}"
     return connection.without_password(said)[:200]
 
@@ -328,6 +340,12 @@ def _reconcile(name: str, profile: Profile, evaluating: bool) -> Iterator[str]:
         yield "dvc.lock has no trained model yet"
         return
     measured = _measured(lock, evaluating)
+    if measured and (other := [one for one in weights if _lies_otherwise(one)]):
+        yield (
+            f"{other[0].file} is not what dvc.lock has, so the report's results are put on no "
+            "version; `dvc repro` records it, `dvc checkout` brings back what was"
+        )
+        measured = None
     with connection.alone():
         mlflow = connection.client()
         at = connection.experiment(mlflow, name)
@@ -342,7 +360,8 @@ def _reconcile(name: str, profile: Profile, evaluating: bool) -> Iterator[str]:
             yield f"{one.painter} is {registered} version {version}{made}"
         _bring_code(mlflow, name)
         if measured:
-            yield _crown(mlflow, f"atelier-{name}-theta", versions, measured)
+            guard = profile.report.champion
+            yield _crown(mlflow, f"atelier-{name}-theta", versions, measured, guard)
 
 
 def _lock() -> dict[str, Any]:
@@ -366,6 +385,11 @@ def _weights(lock: Mapping[str, Any]) -> Iterator[Weights]:
                 if not outs.isfile(str(file)):
                     continue
                 yield Weights(painter, str(outs.info(str(file))["md5"]), file)
+
+
+def _lies_otherwise(one: Weights) -> bool:
+    """Whether other weights lie here than dvc.lock has, as after a stage was run by hand."""
+    return one.file.is_file() and mlflow_runs.md5(one.file) != one.md5
 
 
 def _measured(lock: Mapping[str, Any], evaluating: bool) -> Measured | None:
@@ -567,7 +591,8 @@ def _base(profile: Profile) -> dict[str, str]:
     from atelier.reports import model_card
 
     model = profile.model
-    tags = {"base": f"{model.source}@{model.revision}" if model.revision else model.source}
+    name = public_name(model)
+    tags = {"base": f"{name}@{model.revision}" if model.revision else name}
     return tags | {"licence": model_card.licence(model)}
 
 
@@ -655,24 +680,70 @@ def _certificate() -> dict[str, str]:
 
 def _say_what_is_absent(mlflow: "MlflowClient", registered: str, version: str) -> None:
     """Say which metrics could not be measured."""
-    if paths.SUITE.is_file():
-        entries = json.loads(paths.SUITE.read_text(encoding="utf-8"))
+    if entries := _suite():
         absent = [name for name, entry in entries.items() if not entry["available"]]
         value = f"{', '.join(absent)}: atelier weights --fetch" if absent else "none"
         mlflow.set_model_version_tag(registered, version, "unavailable", value)
 
 
 def _crown(
-    mlflow: "MlflowClient", registered: str, versions: Mapping[str, str], measured: Measured
+    mlflow: "MlflowClient",
+    registered: str,
+    versions: Mapping[str, str],
+    measured: Measured,
+    guard: ChampionGuard,
 ) -> str:
-    """Move the alias ``champion`` to where the rule wants it; say where that is."""
-    fit = [name for name in versions if name != THETA1 and measured.passes(name)]
+    """Move the alias ``champion`` to where the rule wants it; say where, or why nowhere."""
+    thetas = [name for name in versions if name != THETA1]
+    fit = [name for name in thetas if measured.passes(name, guard)]
     if not fit:
         mlflow.delete_registered_model_alias(registered, CHAMPION)
-        return "no θ has a FID at least as good as the base's: there is no champion"
+        compared = [name for name in thetas if measured.has(name, guard)]
+        if compared and measured.has(BASE, guard):
+            said = _label(guard)
+            return f"no θ has a {said} at least as good as the base's: there is no champion"
+        return _unmeasured(guard, measured)
     best = min(fit, key=lambda name: measured.suites[name]["negatives"])
     mlflow.set_registered_model_alias(registered, CHAMPION, versions[best])
     return f"{CHAMPION} of {registered} is version {versions[best]} ({best})"
+
+
+def _unmeasured(guard: ChampionGuard, measured: Measured) -> str:
+    """Say that the guard was not measured, how it would be, and what was measured instead."""
+    suite = _suite()
+    if guard == "second_judge":
+        how = "set evaluate.second_judge"
+    elif guard not in suite:
+        how = f"name {guard} in evaluate.metrics"
+    else:
+        absent = suite[guard]["unavailable"]
+        how = absent or "more pictures are needed (generate.prompts, the test part)"
+    others = [one for one in get_args(ChampionGuard) if measured.has(BASE, one)]
+    instead = f", or let report.champion be {' or '.join(others)}" if others else ""
+    return (
+        f"there is no champion, because {_label(guard)} was not measured, in which a θ is "
+        f"compared with the base: {how}{instead}"
+    )
+
+
+def _column(guard: str) -> str:
+    """Name of a guard's number in the suites."""
+    return "negatives_independent" if guard == "second_judge" else guard
+
+
+def _label(guard: str) -> str:
+    if guard == "second_judge":
+        return "#A_neg by the second judge"
+    entry = _suite().get(guard)
+    return str(entry["label"]) if entry else guard.upper()
+
+
+def _suite() -> dict[str, Any]:
+    """What was to be measured, and what was; of older evaluations nothing is known."""
+    if not paths.SUITE.is_file():
+        return {}
+    found: dict[str, Any] = json.loads(paths.SUITE.read_text(encoding="utf-8"))
+    return found
 
 
 def _md5(content: bytes) -> str:

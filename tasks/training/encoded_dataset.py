@@ -5,12 +5,13 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from atelier import images
+from atelier import images, out_of_memory
 from atelier.config.model import ModelParams
 from atelier.config.profile import Profile
 from atelier.criteria.annotations import Record
 from atelier.errors import ParamsError
 from atelier.images import Framed, Size
+from atelier.models import pipelines
 from atelier.models.denoiser import Denoiser
 from atelier.training import cache, latents
 from atelier.training.corpus import Corpus
@@ -19,6 +20,13 @@ from tasks.training import pictures
 
 _IMAGES_AT_ONCE = 16
 _TOKENS_AT_ONCE = 8192
+_LARGE_ENCODERS = 500_000_000  # weights
+_CURES_OF_TEXTS = (
+    "model.dtype: bfloat16 (if it is float32)",
+    "a smaller model.text_tokens or model.text_chunks",
+    "end other programs that hold the device's memory",
+)
+_KEPT = "What was encoded is kept in artifacts/cache"
 
 
 def encode(
@@ -27,9 +35,11 @@ def encode(
     prompts: Mapping[str, Sequence[Sequence[str]]],
     profile: Profile,
 ) -> Corpus:
-    """Return the corpus of ``records``; afterwards the painter has no encoders in memory.
+    """Return the corpus of ``records``; afterwards the painter has no codec in memory.
 
-    Latents and conditions lie on disk, and a batch's are read when it is drawn.
+    Latents and conditions lie on disk, and a batch's are read when it is drawn. Text encoders
+    leave memory, too, unless ``model.store_texts`` is false: then they encode what a batch
+    asks for.
 
     Args:
         painter: Whose codec and text encoders are used.
@@ -43,17 +53,11 @@ def encode(
     """
     every = [""] + [prompt for role in prompts.values() for row in role for prompt in row]
     distinct = list(dict.fromkeys(every))
-    with progress.bar("text embeddings", len(distinct), "prompts") as report:
-        conditions = latents.texts(
-            painter,
-            distinct,
-            folder=paths.CACHE,
-            batch_texts=max(_TOKENS_AT_ONCE // painter.token_budget, 1),
-            report=report,
-        )
+    stored = profile.model.store_texts
+    conditions = _texts(painter, distinct) if stored else latents.OnDemand(painter, distinct)
     sizes = _sizes(painter, records, profile)
     encoded = _latents(painter, records, sizes, profile)
-    painter.release_encoders()
+    painter.release_encoders(texts=stored)
     number = {prompt: row for row, prompt in enumerate(distinct)}
     return Corpus(
         latents=encoded.latents,
@@ -68,6 +72,30 @@ def encode(
     )
 
 
+def _texts(painter: Denoiser, prompts: Sequence[str]) -> Mapping[str, cache.Column]:
+    """The conditions of prompts, encoded once and stored."""
+    with (
+        progress.bar("text embeddings", len(prompts), "prompts") as report,
+        out_of_memory.explained("Encoding the prompts", _CURES_OF_TEXTS, then=_KEPT),
+    ):
+        return latents.texts(
+            painter,
+            prompts,
+            folder=paths.CACHE,
+            batch_texts=_texts_at_once(painter),
+            report=report,
+        )
+
+
+def _texts_at_once(painter: Denoiser) -> int:
+    """Prompts encoded together; one by one on a CPU that takes seconds for each."""
+    encoders = [encoder for _, encoder in pipelines.readers(painter.pipeline())]
+    weights = sum(one.numel() for encoder in encoders for one in encoder.parameters())
+    if weights >= _LARGE_ENCODERS and encoders[0].device.type == "cpu":
+        return 1
+    return max(_TOKENS_AT_ONCE // painter.token_budget, 1)
+
+
 def _latents(
     painter: Denoiser, records: Sequence[Record], sizes: Sequence[Size], profile: Profile
 ) -> latents.Encoded:
@@ -76,7 +104,10 @@ def _latents(
     def framed(image: str, size: Size) -> Framed:
         return images.cover(pictures.opened(files[image], profile), size)
 
-    with progress.bar("latents", len(records), "images") as report:
+    with (
+        progress.bar("latents", len(records), "images") as report,
+        out_of_memory.explained("Encoding the pictures", _cures(profile.model), then=_KEPT),
+    ):
         return latents.latents(
             painter,
             [record.image for record in records],
@@ -86,6 +117,21 @@ def _latents(
             batch_images=_IMAGES_AT_ONCE,
             report=report,
         )
+
+
+def _cures(model: ModelParams) -> list[str]:
+    """What makes encoding of pictures smaller, the first of it without any other result."""
+    area, codec = model.pixels**2, model.codec
+    at_once = codec.pixels_at_once
+    return [
+        *(
+            [f"model.codec.pixels_at_once: {area} (now {at_once}; one picture at a time)"]
+            if at_once is None or at_once >= 2 * area
+            else []
+        ),
+        *(["model.codec.tile_pixels: 512"] if codec.tile_pixels is None else []),
+        "a smaller model.pixels",
+    ]
 
 
 def _sizes(painter: Denoiser, records: Sequence[Record], profile: Profile) -> list[Size]:

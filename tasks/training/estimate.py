@@ -1,9 +1,9 @@
 """``atelier estimate sft|cpo``: memory, time and disk of a training.
 
 Parameter counts follow from configurations, and the size of weights, gradients and optimizer
-state from those: they are *computed*. The memory of a pass and the time of a step cannot be
-computed well: ``--check`` makes six real steps on some of the pictures, in a temporary folder,
-and prints what was *measured*.
+state from those, as the sizes of what is encoded: they are *computed* (``needs``). The memory
+of a pass and the time of a step cannot be computed well: ``--check`` makes six real steps on
+some of the pictures, in a temporary folder, and prints what was *measured*.
 """
 
 import contextlib
@@ -12,12 +12,12 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from rich.markup import escape
 from rich.table import Table
 
-from atelier.config.model import ModelParams
+from atelier.config.model import public_name
 from atelier.config.objectives import CPOParams
 from atelier.config.profile import Profile
 from atelier.config.training import SFTParams
@@ -26,8 +26,9 @@ from atelier.criteria.annotations import Record
 from tasks.run import machine, paths, split_parts
 from tasks.run.console import console
 from tasks.tracking.mlflow_runs import StageRun
+from tasks.training import needs
+from tasks.training.needs import Stage, size
 
-Stage = Literal["sft", "cpo"]
 _STEPS = 6  # of a check: two reports of three steps, the second of which is timed
 _APART = 3
 _CORPORA = (10_277, 1_000_000)  # pictures: the paper's corpus, and a hundred of them
@@ -60,78 +61,52 @@ def run(stage: Stage, profile: Profile, *, check: bool) -> None:
         ArtifactError: The stage's inputs are not there.
         RoomError: A step does not fit into the memory.
     """
-    section = _section(stage, profile)
     records = split_parts.read("train", stage)
-    table = Table(title=f"{stage}: {escape(profile.model.source)}, {len(records)} pictures")
+    needed = needs.Needs(stage, profile, records)
+    base = escape(public_name(profile.model))
+    table = Table(title=f"{stage}: {base}, {len(records)} pictures")
     table.add_column("")
     table.add_column("needs", justify="right")
     table.add_column("how known")
-    least = _computed(table, stage, profile)
-    _schedule(table, section, len(records))
+    for one in (*needed.weights(), *needed.device(), needed.host(), *needed.disk()):
+        table.add_row(one.name, size(one.bytes), escape(one.how))
+    _schedule(table, needed.section, len(records))
     room = machine.room(paths.ARTIFACTS)
-    an_image = _measured(table, stage, profile, records, room) if check else None
+    an_image = None
+    if check:
+        an_image = _measured(table, stage, profile, records, room)
+    else:
+        table.add_row("hours of an epoch", "–", "--check measures them, and passes' memory")
     out = console()
     out.print(table)
     out.print(
-        f"This machine: {room.device}, {_size(room.memory)} memory of which "
-        f"{_size(room.free_memory)} free, {_size(room.disk)} disk free; "
+        f"This machine: {room.device}, {size(room.memory)} memory of which "
+        f"{size(room.free_memory)} free, {size(room.disk)} disk free; "
         f"{os.environ.get('ATELIER_PROCESSES', '1')} process(es).",
         highlight=False,
     )
     if an_image is not None:
         out.print(planned(stage, an_image))
+    least = needed.base + needed.teacher + needed.learning
     if least > room.memory:
         out.print(
-            f"It will not fit: {_size(least)} before any pass. Set model.quantise or a smaller "
+            f"It will not fit: {size(least)} before any pass. Set model.quantise or a smaller "
             "model.dtype, or take a larger device.",
             highlight=False,
         )
+    disk = sum(one.bytes for one in needed.disk())
+    if disk > room.disk:
+        out.print(
+            f"The disk is too small: {size(disk)} are needed. Set model.store_texts: false or "
+            "fewer checkpoints_kept, or let artifacts/ be a link to a larger disk.",
+            highlight=False,
+        )
     if not check:
-        out.print(f"Step time and memory of passes: `atelier estimate {stage} --check`.")
+        out.print(f"Hours and the memory of passes: `atelier estimate {stage} --check`.")
 
 
 def _section(stage: Stage, profile: Profile) -> SFTParams | CPOParams:
     return profile.sft if stage == "sft" else profile.cpo
-
-
-def _computed(table: Table, stage: Stage, profile: Profile) -> float:
-    """Rows of what follows from the configuration; the bytes before any pass."""
-    from atelier.models import parameter_count
-
-    section = _section(stage, profile)
-    loras = [section.lora] if stage == "sft" else [section.lora, profile.sft.lora]
-    counted = parameter_count.outline(profile.model, loras)
-    training = section.training
-    trained = parameter_count.trained_bytes(
-        counted.adapters[0], training.optimizer, averaged=training.ema_decay is not None
-    )
-    frozen = parameter_count.frozen_bytes(counted, profile.model)
-    teacher = 4.0 * sum(counted.adapters[1:])
-    base = f"{counted.frozen:,} weights in {_precision(profile.model)}"
-    table.add_row("base, frozen", _size(frozen), f"computed: {base}")
-    if stage == "cpo":
-        table.add_row(
-            "θ1, frozen", _size(teacher), f"computed: {counted.adapters[1]:,} weights"
-        )
-    table.add_row(
-        "what learns",
-        _size(trained),
-        f"computed: {counted.adapters[0]:,} weights with gradient, {training.optimizer}"
-        + (", average" if training.ema_decay is not None else ""),
-    )
-    state = trained - 4.0 * counted.adapters[0]  # checkpoints hold no gradients
-    table.add_row(
-        "disk: checkpoints",
-        _size(state * training.checkpoints_kept),
-        f"computed: {training.checkpoints_kept} kept",
-    )
-    return frozen + teacher + trained
-
-
-def _precision(params: ModelParams) -> str:
-    if params.quantise is None:
-        return params.dtype
-    return f"{params.dtype}, linear ones in {params.quantise}"
 
 
 def _schedule(table: Table, section: SFTParams | CPOParams, images: int) -> None:
@@ -142,7 +117,7 @@ def _schedule(table: Table, section: SFTParams | CPOParams, images: int) -> None
     table.add_row(
         "steps",
         f"{training.steps * objectives:,}",
-        f"{training.batch_images} images a step, {epochs:.3g} epochs{each}",
+        f"set: {training.batch_images} images a step, {epochs:.3g} epochs{each}",
     )
 
 
@@ -158,20 +133,29 @@ def _measured(
         importlib.import_module(f"tasks.{stage}").run(_short(stage, profile), told)
         cache = _held(paths.CACHE)
     peak = told.told["memory_gb"] * 1e9
-    seconds = training.batch_images / told.told["images_per_second"]
+    an_image = 1 / told.told["images_per_second"]
+    seconds = training.batch_images * an_image
     objectives = len(section.objectives) if isinstance(section, CPOParams) else 1
     hours = seconds * training.steps * objectives / 3600
     table.add_row(
-        "memory, at most", _size(peak), f"measured; {peak / room.memory:.0%} of it all"
+        "memory, at most", size(peak), f"measured; {peak / room.memory:.0%} of it all"
     )
     table.add_row("a step", f"{seconds:.3g} s", f"measured over {_APART} steps")
-    table.add_row("hours", f"{hours:.3g}", "a step times the steps; encoding comes before")
+    table.add_row(
+        "hours of an epoch",
+        f"{an_image * len(records) * objectives / 3600:.3g}",
+        "measured: a step times the steps of an epoch"
+        + (f", of {objectives} objectives" if objectives > 1 else ""),
+    )
+    table.add_row(
+        "hours", f"{hours:.3g}", "measured: a step times the steps; encoding comes before"
+    )
     table.add_row(
         "disk: cache",
-        _size(cache * len(records) / len(few)),
+        size(cache * len(records) / len(few)),
         f"measured on {len(few)} pictures; prompts that repeat are kept once",
     )
-    return 1 / told.told["images_per_second"]
+    return an_image
 
 
 def planned(stage: Stage, seconds: float) -> Table:
@@ -223,7 +207,3 @@ def _elsewhere(records: list[Record]) -> Iterator[None]:
 
 def _held(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-
-
-def _size(count: float) -> str:
-    return f"{count / 1e9:.3g} GB" if count >= 1e8 else f"{count / 1e6:.3g} MB"

@@ -2,25 +2,35 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 
 from atelier.criteria import captions
 from atelier.criteria.annotations import Record
 from atelier.criteria.tree import Tree
-from atelier.models.denoiser import Denoiser
 from atelier.training.randomness import generator
 
 if TYPE_CHECKING:
     from atelier.objectives.objective import Winner
 
 
+class Reader(Protocol):
+    """What prompts need to know of a painter: how much its encoders read."""
+
+    @property
+    def token_budget(self) -> int:
+        """Return the prompt tokens that the narrowest encoder reads."""
+
+    def count_tokens(self, prompt: str) -> int:
+        """Return how much of ``token_budget`` the prompt needs."""
+
+
 @dataclass
 class Prompts:
     """Writes prompts for one painter and keeps the tally of what they had to leave out."""
 
-    painter: Denoiser
+    painter: Reader
     tree: Tree
     seed: int
     phrases: int = 0  # asked for

@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from atelier import out_of_memory
 from atelier.config.model import ModelParams
 from atelier.config.training import Learns, Training
-from atelier.errors import DivergedError, ParamsError, RoomError
+from atelier.errors import DivergedError, ParamsError
 from atelier.models.denoiser import Denoiser
 from atelier.training import drift, loop
 from atelier.training.ranks import Ranks
@@ -21,7 +22,6 @@ from tasks.tracking.mlflow_runs import StageRun
 from tasks.training.curve import Curve
 
 _GRAPHS = 64  # that torch.compile may hold of one block
-_CPU_IS_FULL = ("can't allocate memory", "not enough memory")
 
 
 def check(
@@ -111,7 +111,7 @@ def teach(
             from atelier.models import sharding
 
             sharding.shard(painter.network)
-        with _prepared(painter.network, params), _clear_when_full(title, params):
+        with _prepared(painter.network, params), _explained(title, params):
             weights = loop.fit(
                 trained,
                 step,
@@ -157,39 +157,24 @@ def _prepared(network: Any, params: Training) -> Iterator[None]:
             network.disable_gradient_checkpointing()
 
 
-@contextlib.contextmanager
-def _clear_when_full(title: str, params: Training) -> Iterator[None]:
-    """Say what to change when the device has too little memory.
-
-    Raises:
-        RoomError: It has.
-    """
-    try:
-        yield
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise _full(title, params, error) from None
-    except RuntimeError as error:
-        if not any(words in str(error) for words in _CPU_IS_FULL):
-            raise
-        raise _full(title, params, error) from None
-
-
-def _full(title: str, params: Training, error: Exception) -> RoomError:
+def _explained(title: str, params: Training) -> contextlib.AbstractContextManager[None]:
+    """What to change when the device has too little memory for a step."""
     now = params.images_at_once or params.batch_images
     cures = [
-        (now > 1, f"images_at_once: {max(now // 2, 1)} (now {now}; the same result, slower)"),
-        (not params.gradient_checkpointing, "gradient_checkpointing: true (slower)"),
-        (params.precision == "fp32", "precision: bf16"),
-        (params.optimizer == "adamw", "optimizer: adamw-8bit (CUDA)"),
+        (
+            now > 1,
+            f"training.images_at_once: {max(now // 2, 1)} (now {now}; the same result, slower)",
+        ),
+        (not params.gradient_checkpointing, "training.gradient_checkpointing: true (slower)"),
+        (params.precision == "fp32", "training.precision: bf16"),
+        (params.optimizer == "adamw", "training.optimizer: adamw-8bit (CUDA)"),
         (True, "model.quantise: int8, then nf4 (CUDA)"),
         (True, "a LoRA in place of lora: full, a smaller lora.rank or model.pixels"),
     ]
-    said = str(error).strip().splitlines()
-    return RoomError(
-        f"{title} needs more memory than its device has "
-        f"({said[0] if said else 'out of memory'}). Change in its `training:`, in this order, "
-        f"until it fits: {'; '.join(cure for helps, cure in cures if helps)}. What was trained "
-        "is kept under artifacts/resume, for the same params only"
+    return out_of_memory.explained(
+        title,
+        [cure for helps, cure in cures if helps],
+        then="What was trained is kept under artifacts/resume, for the same params only",
     )
 
 

@@ -5,6 +5,7 @@ encoded with the data set, before the encoders leave memory; the codec stays. Th
 of the training are not affected: its curve and weights are those of a run without grids.
 """
 
+import contextlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from atelier import out_of_memory
 from atelier.config.training import Grids as GridParams
 from atelier.models import adapters
 from atelier.models.denoiser import Denoiser
@@ -65,7 +67,11 @@ class Grids:
         network = self._painter.network
         device = next(network.parameters()).device
         drawing = [device] if device.type == "cuda" else []
-        with adapters.resting(network), torch.random.fork_rng(devices=drawing):
+        with (
+            adapters.resting(network),
+            torch.random.fork_rng(devices=drawing),
+            _explained(),
+        ):
             picture = self._paint(params, corpus)
         tracked.picture(f"{name} grid", picture, step=done)
 
@@ -102,3 +108,15 @@ class Grids:
             return to_bytes(painter.decode_latents(latents))
         finally:
             painter.pipeline().register_modules(vae=before)
+
+
+def _explained() -> contextlib.AbstractContextManager[None]:
+    """What to change when the device has too little memory to paint beside a training."""
+    return out_of_memory.explained(
+        f"Painting {_AT_ONCE} validation images beside a training",
+        [
+            "model.codec.tile_pixels: 512, which decodes in tiles",
+            "the training's grids: null, which paints none",
+        ],
+        then="What was trained is kept under artifacts/resume, for the same params only",
+    )

@@ -11,6 +11,7 @@ import functools
 import io
 import json
 import random
+import re
 import struct
 import zlib
 from collections.abc import Callable, Sequence
@@ -75,7 +76,10 @@ def _refused(error: Exception) -> bool:
 
 
 def _as_written(read: Any, written: Any, where: str = "") -> None:
-    """Assert that a model holds what stood in the file; ``"1e-4"`` may be a number."""
+    """Assert that a model holds what was in the file.
+
+    ``"1e-4"`` may be a number, and a SHA-256 may be in capital letters.
+    """
     if isinstance(read, dict):
         assert isinstance(written, dict), where
         for key, value in written.items():
@@ -90,6 +94,8 @@ def _as_written(read: Any, written: Any, where: str = "") -> None:
         assert read is written or (read in (0, 1) and isinstance(read, bool)), where
     elif isinstance(read, int | float) and isinstance(written, str):
         assert float(written) == read, where
+    elif isinstance(written, str) and re.fullmatch(r"[0-9a-fA-F]{64}", written):
+        assert read == written.lower(), where
     else:
         assert read == written, f"{where}: {written!r} became {read!r}"
 

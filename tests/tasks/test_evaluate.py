@@ -3,12 +3,14 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from atelier import images
 from atelier.config.annotation import VLMParams
-from atelier.errors import ArtifactError
+from atelier.errors import ArtifactError, RoomError
 from atelier.metrics import about, suite
+from atelier.reporting import silent
 from tasks import evaluate, generate
 from tasks.evaluation import evaluated, judging, pictures, scoring
 from tasks.run import paths
@@ -210,3 +212,16 @@ def test_painted_pictures_are_read_when_they_are_looked_at(painted):
     assert len(found[1:3]) == 2
     with pytest.raises(ArtifactError, match=r"cpo/003.png cannot be .*dvc repro gen"):
         found[3]
+
+
+def test_too_little_memory_to_score_says_what_helps_there():
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(RoomError) as told:
+        scoring.scores(full, ["picture"] * 3, ["a sea"] * 3, batch_images=2, report=silent)
+
+    said = str(told.value)
+    assert said.startswith("Scoring 2 picture(s) at once needs more memory")
+    assert "evaluate.scoring.batch_images: 1 (now 2)" in said
+    assert "evaluate.scoring.device: cpu" in said

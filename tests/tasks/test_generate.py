@@ -7,14 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from PIL import Image
 
 from atelier import images
 from atelier.criteria import tree
 from atelier.criteria.annotations import Record
-from atelier.errors import ArtifactError, ParamsError
+from atelier.errors import ArtifactError, ParamsError, RoomError
 from atelier.models import adapters, loading
+from atelier.models.families.flux import Flux
 from tasks import generate
 from tasks.evaluation import candidates, captions, generation
 from tasks.run import paths
@@ -304,3 +306,20 @@ def test_settings_are_chosen_on_validation_which_is_no_test(gallery):
 
     assert captions.part(gallery) == paths.SPLIT / "test.jsonl"
     assert len(found) == 1
+
+
+def test_too_little_memory_to_paint_says_what_helps_there(gallery, notebook, monkeypatch):
+    def full(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(Flux, "decode_latents", full)
+
+    with pytest.raises(RoomError) as told:
+        generate.run(gallery, notebook)
+
+    said = str(told.value)
+    assert said.startswith("Painting 2 picture(s) at once needs more memory")
+    assert said.index("generate.batch_images: 1 (now 2)") < said.index(
+        "model.codec.tile_pixels"
+    )
+    assert "training" not in said

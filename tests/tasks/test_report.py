@@ -18,12 +18,13 @@ from atelier.criteria import tree
 from atelier.errors import ArtifactError
 from atelier.metrics import about, suite
 from atelier.models import adapters, loading
-from tasks import report
+from tasks import evaluate, report
 from tasks.commands import compare, table
 from tasks.evaluation import evaluated, pictures
 from tasks.reporting import studies
 from tasks.run import paths
-from tasks.tracking import connection
+from tasks.tracking import connection, registry
+from tests.conftest import Notebook
 
 DVC_YAML = Path(__file__).parents[2] / "dvc.yaml"
 NAMES = ["base", "theta1", "theta1+pos", "cpo-s", "cpo"]
@@ -101,7 +102,7 @@ def test_the_report_alone_loads_no_network_and_no_torch(gallery, reported):
     code = """
 import sys
 from atelier.config.profile import read_in_force
-from tasks import report
+from tasks import evaluate, report
 from tasks.run import paths
 from tasks.tracking import registry
 from tests.conftest import Notebook
@@ -122,6 +123,53 @@ print([name for name in ("torch", "diffusers", "cleanfid", "peft") if name in sy
     assert said.returncode == 0, said.stderr[-2000:]
     assert said.stdout.splitlines()[-1] == "[]"
     assert {path: path.read_bytes() for path in paths.REPORT.rglob("*.*")} == before
+
+
+def elsewhere(profile, **model):
+    """The profile with its base in a folder of this machine that diffusers alone can load."""
+    base = Path(profile.model.source)
+    index = json.loads((base / "model_index.json").read_text())
+    index["vae"] = ["diffusers", "AutoencoderKL"]
+    (base / "model_index.json").write_text(json.dumps(index))
+    source = {"source": str(base.absolute()), **model}
+    return profile.model_copy(update={"model": profile.model.model_copy(update=source)})
+
+
+@pytest.mark.parametrize("published", [None, "black-forest-labs/FLUX.1-dev"])
+def test_no_place_on_a_machine_is_in_a_card_or_a_report(
+    gallery, reported, monkeypatch, tmp_path, published
+):
+    asked = gallery.evaluate.model_copy(update={"metrics": ["pickscore"]})
+    reported(gallery)  # what was judged of these pictures is kept
+    profile = elsewhere(gallery, published=published)
+    monkeypatch.setenv("ATELIER_WEIGHTS", str(tmp_path / "weights"))
+    profile = profile.model_copy(update={"evaluate": asked})
+    monkeypatch.setattr(loading, "load", None)
+    evaluate.run(profile, Notebook())
+    report.run(profile, Notebook())
+
+    card = (paths.CARDS / "cpo-s/README.md").read_text()
+    head = yaml.safe_load(card.split("---")[1])
+    assert head.get("base_model") == published
+    assert "of atelier's own classes" not in card
+    named = published or "starter"
+    assert f'DiffusionPipeline.from_pretrained("{named}")' in card
+    written = [
+        path for path in paths.REPORT.rglob("*") if path.suffix in {".md", ".html", ".json"}
+    ]
+    assert len(written) > 3
+    for path in written:
+        assert str(tmp_path) not in path.read_text(), path
+    assert registry._base(profile)["base"] == named
+    assert "$ATELIER_WEIGHTS/pickscore" in paths.SUITE.read_text()
+
+
+def test_a_base_with_a_class_of_ours_says_that_atelier_loads_it(gallery, reported):
+    reported(gallery)
+
+    card = (paths.CARDS / "cpo-s/README.md").read_text()
+    assert "of atelier's own classes" in card
+    assert "base_model" not in yaml.safe_load(card.split("---")[1])
 
 
 def test_tables_for_dvc_name_every_candidate(gallery, reported):

@@ -176,8 +176,9 @@ class Measured:
 
 def _read_values(tree: Tree, limits: Limits, file: Path) -> dict[str, float]:
     picture = images.read(file, limits.largest_pixels)
-    side = limits.pixels
-    return values(np.array(picture) if side is None else images.square(picture, side), tree)
+    if limits.pixels is None:
+        return values(np.array(picture), tree)
+    return values(images.framed(picture, limits.pixels, limits.sizes), tree)
 
 
 def _more(

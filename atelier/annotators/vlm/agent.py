@@ -46,6 +46,7 @@ from atelier.annotators.vlm.walk import (
 from atelier.config.annotation import VLMParams
 from atelier.criteria.tree import Tree
 from atelier.errors import AnnotationError, DiskError, ImageError
+from atelier.images import Size
 from atelier.reporting import Report
 
 _JPEG_QUALITY = 95
@@ -73,16 +74,23 @@ class Agent:
         params: Which model, where, and how it is asked.
         cache: Where its responses are kept.
         largest_pixels: A picture of more pixels is refused.
+        sizes: Those that pictures are cut to; None: the middle square.
     """
 
     def __init__(
-        self, tree: Tree, params: VLMParams, cache: ResponseCache, *, largest_pixels: int
+        self,
+        tree: Tree,
+        params: VLMParams,
+        cache: ResponseCache,
+        *,
+        largest_pixels: int,
+        sizes: Sequence[Size] | None = None,
     ) -> None:
         self.params, self.cache = params, cache
         self.walker = Walker(tree, params)
         self._introduction = prompts.introduction(tree)
         self._prices = Prices(self._introduction, params)
-        self._largest_pixels = largest_pixels
+        self._largest_pixels, self._sizes = largest_pixels, sizes
         self._halt: AnnotationError | DiskError | None = None
         self._underway: list[float] = []  # likely prices of requests on their way
         self._fruitless = 0  # pictures in a row without a usable answer
@@ -364,6 +372,7 @@ class Agent:
             params.model,
             params.answers,
             repr((params.pixels, params.temperature, vote)),
+            *([] if self._sizes is None else [repr(self._sizes)]),
         )
 
     def _messages(self, prompt: Prompt[Any], shown: Sequence[str]) -> list[Message]:
@@ -382,11 +391,11 @@ class Agent:
         return [self._picture(file) for file in request.files]
 
     def _picture(self, path: Path) -> str:
-        """Return the middle square, which the painter sees as well, as a data URL."""
+        """Return the data URL of what is learned, the middle square or a bucket's crop."""
         image = images.read(path, self._largest_pixels)
         file = io.BytesIO()
-        square = Image.fromarray(images.square(image, self.params.pixels))
-        square.save(file, "JPEG", quality=_JPEG_QUALITY)
+        seen = Image.fromarray(images.framed(image, self.params.pixels, self._sizes))
+        seen.save(file, "JPEG", quality=_JPEG_QUALITY)
         return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
 
     def _count_fruitless(self, reason: str) -> None:

@@ -67,7 +67,11 @@ class VLM:
         path = self.responses / f"{name}.jsonl"
         with ResponseCache(path, criteria_name(self.tree)) as cache:
             yield Agent(
-                self.tree, self.params, cache, largest_pixels=self.limits.largest_pixels
+                self.tree,
+                self.params,
+                cache,
+                largest_pixels=self.limits.largest_pixels,
+                sizes=self.limits.sizes_for(self.params.pixels),
             )
 
     def judge_many(

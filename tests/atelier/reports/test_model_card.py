@@ -3,6 +3,7 @@ import re
 import pytest
 import yaml
 
+from atelier.config.model import public_name
 from atelier.config.profile import Profile
 from atelier.reports import model_card
 from atelier.reports.model_card import Subject
@@ -24,7 +25,7 @@ def subject(model):
         folder="artifacts/cpo/cpo-s",
         file="pytorch_lora_weights.safetensors",
         base=model,
-        shipped=False,
+        needs_atelier=False,
         settings={"objective": "cpo-s", "training": {"steps": 80}},
         sampling="12 steps, without guidance",
     )
@@ -94,3 +95,20 @@ def test_a_card_names_the_certificate_and_what_fails(page, certified, subject):
     shown = f"{corrected.estimate:.2f} [{corrected.low:.2f}, {corrected.high:.2f}]"
     assert "corrected for the judge's errors, 1 of 2 criteria" in text
     assert shown in text
+
+
+@pytest.mark.parametrize(
+    ("source", "published", "name"),
+    [
+        ("base/starter", None, "base/starter"),
+        ("/home/ann/models/sdxl", None, "sdxl"),
+        ("../models/sdxl", None, "sdxl"),
+        ("~/models/sdxl", None, "sdxl"),
+        ("/home/ann/models/sdxl", "a/b", "a/b"),
+        ("a/b", None, "a/b"),
+    ],
+)
+def test_a_base_is_called_by_no_place_on_a_machine(model, source, published, name):
+    changed = {"source": source, "published": published}
+
+    assert public_name(model.model_copy(update=changed)) == name

@@ -76,3 +76,15 @@ def test_on_a_terminal_it_is_a_bar(monkeypatch, capsys):
     said = capsys.readouterr().err
     assert "━" in said
     assert "step 4/4 · loss 0.5" in said
+
+
+def test_work_that_reports_before_its_first_unit_says_at_once_that_it_has_begun(clock, capsys):
+    with progress.bar("text embeddings", 900, "prompts") as report:
+        report(0, {})
+        clock.now += 400
+        report(1, {})
+
+    assert capsys.readouterr().err.splitlines()[:2] == [
+        "text embeddings: step 0/900",
+        "text embeddings: step 1/900",
+    ]

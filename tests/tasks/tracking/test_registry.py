@@ -1,6 +1,7 @@
 import base64
 import io
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -152,6 +153,86 @@ def test_without_a_theta_that_keeps_the_pictures_there_is_no_champion(trained, c
 
     assert "there is no champion" in capsys.readouterr().out
     assert "champion" not in connection.client().get_registered_model(THETA).aliases
+
+
+def test_weights_that_are_nowhere_are_said_with_what_brings_them(trained, capsys):
+    shutil.rmtree(".dvc/cache")
+    shutil.rmtree(paths.SFT)
+    shutil.rmtree(paths.CPO)
+
+    registry.run()
+
+    said = capsys.readouterr().out
+    assert said.startswith("registry: the registry is as it was: dvc.lock names weights that")
+    assert "`dvc pull` fetches them" in said
+
+
+def test_results_of_other_weights_than_dvc_lock_has_are_put_on_no_version(trained, capsys):
+    (paths.CPO / "cpo-s" / registry.LORA).write_text("trained by hand")
+    paths.REPORT.mkdir(parents=True)
+    paths.SUITES.write_text(json.dumps(SUITES))
+
+    registry.run(evaluating=True)
+
+    assert "cpo-s/pytorch_lora_weights.safetensors is not what dvc.lock has" in (
+        capsys.readouterr().out
+    )
+    assert "negatives" not in connection.client().get_model_version(THETA, "2").tags
+    assert "champion" not in connection.client().get_registered_model(THETA).aliases
+
+
+def choose(guard):
+    file = paths.profile("starter")
+    values = yaml.safe_load(file.read_text())
+    values["report"]["champion"] = guard
+    file.write_text(yaml.safe_dump(values))
+
+
+def measured_without_fid():
+    row = {"kid": 0.01, "pickscore": 20.0}
+    report(
+        base={"negatives": 3.4, **row},
+        cpo={"negatives": 1.0, "kid": 0.02, "pickscore": 20.5},
+        cpo_s={"negatives": 1.5, "kid": 0.005, "pickscore": 19.0},
+    )
+    why = "weights/inception is absent; run `atelier weights --fetch inception`"
+    entry = {"label": "FID", "available": False, "unavailable": why}
+    paths.SUITE.write_text(json.dumps({"fid": entry}))
+
+
+def test_no_champion_where_fid_was_not_measured_says_so_and_how_it_would_be(trained, capsys):
+    measured_without_fid()
+
+    registry.run()
+
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        "registry: there is no champion, because FID was not measured, in which a θ is "
+        "compared with the base: weights/inception is absent; run `atelier weights --fetch "
+        "inception`, or let report.champion be kid or pickscore"
+    )
+    assert "champion" not in connection.client().get_registered_model(THETA).aliases
+
+
+@pytest.mark.parametrize(
+    ("guard", "best"),
+    [("kid", 2), ("pickscore", 1)],  # lower is better of a distance, higher of a judge
+)
+def test_another_guard_of_champions_is_a_setting(trained, guard, best):
+    measured_without_fid()
+    choose(guard)
+
+    registry.run()
+
+    assert champion() == best
+
+
+def test_a_guard_that_was_not_asked_for_is_named_where_it_is_set(trained, capsys):
+    measured_without_fid()
+    choose("imagereward")
+
+    registry.run()
+
+    assert "name imagereward in evaluate.metrics" in capsys.readouterr().out
 
 
 def test_the_stage_itself_registers_before_dvc_knows_its_results(trained):

@@ -1,14 +1,18 @@
 import json
+import shutil
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from atelier import images
 from atelier.config.model import Buckets
 from atelier.criteria import annotations
 from atelier.criteria.annotations import Record
-from atelier.errors import ArtifactError, ParamsError
+from atelier.errors import ArtifactError, ParamsError, RoomError
 from atelier.models import loading
+from atelier.models.families.flux import Flux
+from atelier.models.files import weight_files
 from tasks import cpo, sft
 from tasks.run import paths
 from tasks.training import encoded_dataset
@@ -103,3 +107,93 @@ def test_a_picture_that_went_missing_is_named_before_anything_is_encoded(gallery
 
     with pytest.raises(ArtifactError, match=r"data/3\.png was readable when"):
         encoded(gallery)
+
+
+@pytest.mark.parametrize(
+    ("method", "what", "cure"),
+    [
+        ("encode_images", "Encoding the pictures", "model.codec.pixels_at_once: 1024 (now "),
+        ("encode_texts", "Encoding the prompts", "model.text_tokens"),
+    ],
+)
+def test_too_little_memory_to_encode_says_what_helps_there(
+    studio, notebook, monkeypatch, method, what, cure
+):
+    def full(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(Flux, method, full)
+
+    with pytest.raises(RoomError) as told:
+        sft.run(studio, notebook)
+
+    assert str(told.value).startswith(f"{what} needs more memory")
+    assert cure in str(told.value)
+    assert "gradient_checkpointing" not in str(told.value)
+
+
+def on_demand(profile):
+    changed = profile.model.model_copy(update={"store_texts": False})
+    return profile.model_copy(update={"model": changed})
+
+
+def learned():
+    folders = [paths.SFT, *sorted(paths.CPO.iterdir())]
+    return {folder.name: load_file(folder / weight_files.FILE) for folder in folders}
+
+
+@pytest.mark.parametrize("family", ["flux", "sdxl"])
+def test_texts_encoded_in_each_step_teach_the_same_and_are_not_stored(studio, notebook):
+    sft.run(studio, notebook)
+    cpo.run(studio, notebook)
+    stored = learned()
+    assert list(paths.CACHE.glob("texts-*"))
+    shutil.rmtree(paths.CACHE)
+
+    sft.run(on_demand(studio), notebook)
+    cpo.run(on_demand(studio), notebook)
+
+    assert not list(paths.CACHE.glob("texts-*"))
+    for name, weights in learned().items():
+        for key, tensor in weights.items():
+            torch.testing.assert_close(tensor, stored[name][key], rtol=0, atol=1e-5)
+
+
+def test_a_run_that_encodes_in_each_step_resumes_exactly(studio, notebook, monkeypatch):
+    profile = on_demand(studio)
+    sft.run(profile, notebook)
+    whole = (paths.SFT / weight_files.FILE).read_bytes()
+    shutil.rmtree(paths.SFT)
+    predict, passes = Flux.predict, []
+
+    def killed(*words):
+        passes.append(1)
+        if len(passes) == 4:  # after the checkpoint of step 2
+            raise KeyboardInterrupt
+        return predict(*words)
+
+    monkeypatch.setattr(Flux, "predict", killed)
+    with pytest.raises(KeyboardInterrupt):
+        sft.run(profile, notebook)
+    monkeypatch.setattr(Flux, "predict", predict)
+    sft.run(profile, notebook)
+
+    assert (paths.SFT / weight_files.FILE).read_bytes() == whole
+
+
+def test_a_condition_of_a_bfloat16_encoder_takes_two_bytes_a_number(studio, notebook):
+    half = studio.model.model_copy(update={"dtype": "bfloat16"})
+    sft.run(studio.model_copy(update={"model": half}), notebook)
+
+    (folder,) = paths.CACHE.glob("texts-*")
+    for file in folder.glob("*.safetensors"):
+        assert {tensor.dtype for tensor in load_file(file).values()} == {torch.bfloat16}
+
+
+def test_large_encoders_on_a_cpu_take_one_prompt_at_a_time(studio, monkeypatch):
+    painter = loading.load(studio.model)
+    assert encoded_dataset._texts_at_once(painter) == 8192 // 16
+
+    monkeypatch.setattr(encoded_dataset, "_LARGE_ENCODERS", 1000)
+
+    assert encoded_dataset._texts_at_once(painter) == 1

@@ -7,6 +7,7 @@ from atelier.config.profile import Profile
 from atelier.criteria import annotations
 from atelier.errors import DivergedError, ParamsError, RoomError
 from atelier.models import loading
+from atelier.models.families.flux import Flux
 from atelier.training.ranks import Ranks
 from tasks import cpo, sft
 from tasks.run import paths
@@ -207,3 +208,18 @@ def test_what_does_not_go_with_a_shared_base_is_refused_at_once(profile, section
     trainer.check(Ranks(0, 1), *taken)
     with pytest.raises(ParamsError, match=rf"share the frozen base, and .*{field}"):
         trainer.check(Ranks(0, 1, sharded=True), *taken)
+
+
+def test_too_little_memory_for_a_grid_advises_nothing_about_the_training(
+    studio, notebook, validation, monkeypatch
+):
+    def full(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(Flux, "decode_latents", full)
+
+    with pytest.raises(RoomError) as told:
+        sft.run(changed(studio, "sft", grids=GRIDS), notebook)
+
+    assert str(told.value).startswith("Painting 4 validation images beside a training needs")
+    assert "gradient_checkpointing" not in str(told.value)

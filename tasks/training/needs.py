@@ -1,0 +1,230 @@
+"""Needs of a training, computed from configurations: memory by phase, and disk by kind.
+
+Everything here is *computed*: nothing is loaded. The memory of passes is not here; a check
+measures it (``estimate``).
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from atelier.config.objectives import CPOParams
+from atelier.config.profile import Profile
+from atelier.config.training import Learns, SFTParams
+from atelier.criteria import tree
+from atelier.criteria.annotations import Record
+from atelier.models import parameter_count
+from atelier.models.parameter_count import Beside, Outline
+from tasks.run import paths
+from tasks.training import materials
+from tasks.training.prompts import Prompts
+
+Stage = Literal["sft", "cpo"]
+RUNTIME = 0.8e9  # bytes of Python with torch, diffusers and transformers
+# Bytes a pixel of the codec's passes in float32, measured at 1024 pixels (2.7 and 5 GB).
+ENCODING, DECODING = 2700.0, 5000.0
+_SMALL_CODEC = 1_000_000  # weights, of our own; its passes take next to nothing
+_IMAGES_AT_ONCE = 16  # that are given to the codec together
+
+
+@dataclass(frozen=True)
+class Need:
+    """One figure.
+
+    Attributes:
+        name: What needs it.
+        bytes: How much.
+        how: How it is known, and of what it consists.
+    """
+
+    name: str
+    bytes: float
+    how: str
+
+
+class Needs:
+    """The needs of a stage."""
+
+    def __init__(self, stage: Stage, profile: Profile, records: Sequence[Record]) -> None:
+        """Count; only configurations are read.
+
+        Raises:
+            ArtifactError: The base is absent or is no pipeline.
+        """
+        self._stage, self._profile, self._records = stage, profile, records
+        self.section: SFTParams | CPOParams = profile.sft if stage == "sft" else profile.cpo
+        learns: list[Learns] = [self.section.lora]
+        if stage == "cpo":
+            learns.append(profile.sft.lora)
+        self.counted: Outline = parameter_count.outline(profile.model, learns)
+        self.beside: Beside = parameter_count.beside(profile.model)
+
+    @property
+    def base(self) -> float:
+        """Return the bytes of the frozen network."""
+        return parameter_count.frozen_bytes(self.counted, self._profile.model)
+
+    @property
+    def encoders(self) -> float:
+        """Return the bytes of the text encoders."""
+        return self.beside.encoders * parameter_count.BYTES[self._profile.model.dtype]
+
+    @property
+    def codec(self) -> float:
+        """Return the bytes of the codec."""
+        return self.beside.codec * self.beside.codec_bytes
+
+    @property
+    def teacher(self) -> float:
+        """Return the bytes of θ1, which is float32 on any base."""
+        return 4.0 * sum(self.counted.adapters[1:])
+
+    @property
+    def learning(self) -> float:
+        """Return the bytes of what learns: weights, gradient, optimizer, average."""
+        training = self.section.training
+        return parameter_count.trained_bytes(
+            self.counted.adapters[0],
+            training.optimizer,
+            averaged=training.ema_decay is not None,
+        )
+
+    def weights(self) -> Iterator[Need]:
+        """Yield what each set of weights occupies."""
+        model, training = self._profile.model, self.section.training
+        quantised = f", linear ones in {model.quantise}" if model.quantise else ""
+        yield Need(
+            "base, frozen",
+            self.base,
+            f"computed: {self.counted.frozen:,} weights in {model.dtype}{quantised}",
+        )
+        yield Need(
+            "text encoders",
+            self.encoders,
+            f"computed: {self.beside.encoders:,} weights in {model.dtype}",
+        )
+        precision = "float32" if self.beside.codec_bytes == 4 else model.dtype
+        yield Need(
+            "codec", self.codec, f"computed: {self.beside.codec:,} weights in {precision}"
+        )
+        if self._stage == "cpo":
+            yield Need(
+                "θ1, frozen",
+                self.teacher,
+                f"computed: {self.counted.adapters[1]:,} weights in float32",
+            )
+        yield Need(
+            "what learns",
+            self.learning,
+            f"computed: {self.counted.adapters[0]:,} weights with gradient, "
+            + training.optimizer
+            + (", average" if training.ema_decay is not None else ""),
+        )
+
+    def device(self) -> Iterator[Need]:
+        """Yield what each phase holds on the device before its passes."""
+        model, grids = self._profile.model, self.section.training.grids
+        whole = self.base + self.encoders + self.codec
+        pass_ = self._codec_pass(ENCODING)
+        yield Need(
+            "device: encoding",
+            whole + self.teacher + pass_,
+            "computed: base, encoders, codec"
+            + (", θ1" if self.teacher else "")
+            + f" and {size(pass_)} of the codec's passes",
+        )
+        held = self.base + self.teacher + self.learning
+        words = "base, " + ("θ1, " if self.teacher else "") + "what learns"
+        if not model.store_texts:
+            held, words = held + self.encoders, f"{words}, encoders"
+        if grids is not None:
+            held, words = held + self.codec, f"{words}, codec"
+        yield Need("device: training", held, f"computed: {words}; passes come on top")
+        loras = 4.0 * (len(self._profile.cpo.objectives) * self.counted.adapters[0])
+        pass_ = self._codec_pass(DECODING)
+        yield Need(
+            "device: painting",
+            whole + loras + (self.teacher or 4.0 * self.counted.adapters[0]) + pass_,
+            f"computed: base, encoders, codec, all LoRAs and {size(pass_)} of decoding",
+        )
+
+    def host(self) -> Need:
+        """Return what loading holds in the host's memory."""
+        whole = self.base + self.encoders + self.codec
+        return Need(
+            "host: loading",
+            whole + RUNTIME,
+            f"computed: all parts, once, and {size(RUNTIME)} of Python",
+        )
+
+    def disk(self) -> Iterator[Need]:
+        """Yield what is written, by kind."""
+        model, training = self._profile.model, self.section.training
+        if model.store_texts:
+            count = self.prompts()
+            each = self.beside.prompt_bytes
+            yield Need(
+                "disk: text conditions",
+                count * each,
+                f"computed: {count:,} distinct prompts of {size(each)}; "
+                "model.store_texts: false stores none",
+            )
+        else:
+            yield Need("disk: text conditions", 0, "computed: model.store_texts is false")
+        each = self.beside.latent_bytes
+        yield Need(
+            "disk: latents",
+            len(self._records) * each,
+            f"computed: {len(self._records):,} pictures of {size(each)}",
+        )
+        state = self.learning - 4.0 * self.counted.adapters[0]  # checkpoints hold no gradients
+        yield Need(
+            "disk: checkpoints",
+            state * training.checkpoints_kept,
+            f"computed: {training.checkpoints_kept} kept",
+        )
+        results = len(self.section.objectives) if isinstance(self.section, CPOParams) else 1
+        yield Need(
+            "disk: results",
+            4.0 * self.counted.adapters[0] * results,
+            f"computed: {results} × {self.counted.adapters[0]:,} weights in float32",
+        )
+
+    def prompts(self) -> int:
+        """Return how many distinct prompts the stage encodes, if the encoders cut none."""
+        profile, records = self._profile, self._records
+        writer = Prompts(_Endless(), tree.parse(paths.JUDGED_BY), self.section.training.seed)
+        if isinstance(self.section, SFTParams):
+            variants, dropout = self.section.prompt_variants, self.section.attribute_dropout
+            roles = {"": [writer.labelled(one, variants, dropout) for one in records]}
+        else:
+            roles = materials.roles(
+                records, writer, profile, materials.paired(records, profile)
+            )
+        every = {prompt for role in roles.values() for row in role for prompt in row}
+        return len(every | {""})
+
+    def _codec_pass(self, bytes_a_pixel: float) -> float:
+        """Bytes of the codec's largest pass: of one picture, or of as many as go at once."""
+        if self.beside.codec < _SMALL_CODEC:
+            return 0.0
+        model = self._profile.model
+        area, limit = model.pixels**2, model.codec.pixels_at_once
+        pictures = _IMAGES_AT_ONCE if limit is None else max(limit // area, 1)
+        side = min(model.codec.tile_pixels or model.pixels, model.pixels)
+        at_once = min(pictures, _IMAGES_AT_ONCE) * side**2
+        return bytes_a_pixel * at_once * self.beside.codec_bytes / 4
+
+
+class _Endless:
+    """Stands for a painter that reads prompts of any length."""
+
+    token_budget = 10**9
+
+    def count_tokens(self, prompt: str) -> int:
+        return len(prompt)
+
+
+def size(count: float) -> str:
+    """Return a number of bytes for people."""
+    return f"{count / 1e9:.3g} GB" if count >= 1e8 else f"{count / 1e6:.3g} MB"
