@@ -153,7 +153,7 @@ def export(
         Precision | None, typer.Option(help="Of the weights.", show_default="as trained")
     ] = None,
 ) -> None:
-    """Write a LoRA of SDXL or FLUX in kohya's layout, for ComfyUI and AUTOMATIC1111."""
+    """Write a LoRA in the layout that ComfyUI reads; of SDXL, FLUX and Chroma kohya's."""
     from tasks.commands import export as exporting
     from tasks.commands.stage import checked_profile
 

@@ -1,6 +1,7 @@
 """Stage ``code``: hashes of what each stage's code does, without comments and file places.
 
-A stage of dvc.yaml depends on its file of ``artifacts/code``, and on no file of code. DVC runs
+A stage of dvc.yaml depends on its file of ``artifacts/code``, and on no file of code. The file
+also has the sha256 of the LoRA that the stage's trainings begin as, if there is one. DVC runs
 this stage whenever a file of the packages changed. What it writes stays byte for byte the same
 when only comments, docstrings, formatting, annotations of functions or the place of a module
 changed, so that nothing runs after it. No list of files is kept by hand, and none can be
@@ -24,10 +25,11 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
-from atelier import atomic, reading
+from atelier import atomic, checksums, reading
 from atelier.errors import ArtifactError
-from tasks.run import code_tree, paths
+from tasks.run import code_tree, paths, pins, progress
 from tasks.run.code_tree import PACKAGES, Module, hashed
+from tasks.training import keys
 
 STAGES = ("annotate", "split", "sft", "cpo", "generate", "evaluate", "report")
 TELLING = frozenset(
@@ -54,10 +56,11 @@ CHECKING = frozenset(
     }
 )
 _LEFT_OUT = TELLING | PLACING | CHECKING
+_ORIGINS = "origins"  # key of the LoRAs in a stage's file
 _OBJECTIVES = "atelier.objectives"  # the package with a module for each objective
 _ROOT = Path(__file__).parents[1]
 
-Code = dict[str, Any]  # {"common": …, "objectives": {kind: …}}
+Code = dict[str, Any]  # {"common": …, "objectives": {kind: …}, "origins": {file: sha256}}
 
 
 def run() -> None:
@@ -68,6 +71,7 @@ def run() -> None:
     """
     for file, content in contents().items():
         atomic.write(file, content)
+    _note_an_absent_base()
 
 
 def packages() -> "Packages":
@@ -91,7 +95,9 @@ def contents() -> dict[Path, str]:
         ArtifactError: As for ``run``.
     """
     every, kinds = packages(), _trained_kinds()
-    return {_file(stage): _json(every.of_stage(stage, kinds)) for stage in STAGES}
+    return {
+        _file(stage): _json(every.of_stage(stage, kinds) | _origins(stage)) for stage in STAGES
+    }
 
 
 def check(stage: str) -> None:
@@ -106,20 +112,24 @@ def check(stage: str) -> None:
     file = _file(stage)
     if not file.is_file():
         return
-    if file.read_text(encoding="utf-8") != _json(now(stage, _trained_kinds())):
+    if file.read_text(encoding="utf-8") != _json(
+        now(stage, _trained_kinds()) | _origins(stage)
+    ):
         raise ArtifactError(
-            f"{file} is of other code than the stage would run now; run `dvc repro {stage}`, "
-            "which brings it up to date first. Everything finished before this is kept"
+            f"{file} is of other code, or of another LoRA to begin as, than the stage would "
+            f"run now; run `dvc repro {stage}`, which brings it up to date first. Everything "
+            "finished before this is kept"
         )
 
 
 def changed(stage: str, before: Code) -> list[Path]:
-    """Return the files of a stage whose code was not part of ``before``."""
+    """Return the files of a stage, of code or of a LoRA, that were not part of ``before``."""
     known = {tree for told in _told(before) for tree in told["modules"]}
+    code = packages().trees(stage, _trained_kinds())
+    loras = _origins(stage).get(_ORIGINS, {})
     return [
-        file.relative_to(_ROOT)
-        for file, tree in packages().trees(stage, _trained_kinds()).items()
-        if tree not in known
+        *(file.relative_to(_ROOT) for file, tree in code.items() if tree not in known),
+        *(Path(file) for file in loras if before.get(_ORIGINS, {}).get(file) != loras[file]),
     ]
 
 
@@ -230,6 +240,48 @@ def _trained_kinds() -> set[str]:
         return {str(one["objective"]) for one in objectives}
     except (KeyError, TypeError, AttributeError):
         return set()
+
+
+def _origins(stage: str) -> dict[str, dict[str, str]]:
+    """The files of LoRAs that the stage's trainings begin as, with their sha256; mostly none.
+
+    They stand here, and not in the stage's own dependencies, because a folder that holds all of
+    them would train every profile again when one more LoRA is put there.
+
+    Raises:
+        ArtifactError: A folder holds several LoRAs, or a pickle.
+    """
+    files = {file for init in _inits().get(stage, ()) for file in keys.origin(init)}
+    found = {file.as_posix(): checksums.sha256(file) for file in sorted(files)}
+    return {_ORIGINS: found} if found else {}
+
+
+def _inits() -> dict[str, set[str]]:
+    """What trainings of the profile in force begin as, by stage; the stages check it."""
+    try:
+        profile = _values(paths.profile(_values(paths.SWITCH)["profile"]))
+        objectives = profile["cpo"]["objectives"].values()
+        found = {
+            "sft": {profile["sft"].get("init", "base")},
+            "cpo": {one.get("init", "base") for one in objectives},
+        }
+    except (KeyError, TypeError, AttributeError):
+        return {}
+    return {
+        stage: {init for init in inits if isinstance(init, str)}
+        for stage, inits in found.items()
+    }
+
+
+def _note_an_absent_base() -> None:
+    """Say it before hours of judging: DVC itself says `[Errno 2]`, and only then."""
+    switch = _values(paths.SWITCH)
+    name = switch.get("profile") if isinstance(switch, dict) else None
+    base = paths.BASE / str(name)
+    if name and not base.is_dir():
+        pin = pins.of(base)
+        cure = f"`dvc pull {pin}` fetches it" if pin.is_file() else "`atelier base` trains one"
+        progress.say(f"{base} is absent, which sft and all later stages read: {cure}")
 
 
 def _values(file: Path) -> Any:

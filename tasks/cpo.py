@@ -8,7 +8,7 @@ from atelier import atomic
 from atelier.config.objectives import Objective
 from atelier.config.profile import Profile
 from atelier.criteria import tree
-from atelier.models import adapters, loading
+from atelier.models import adapters, loading, lora_start
 from atelier.models.denoiser import Denoiser
 from atelier.objectives.objective import Setup
 from atelier.training import drift, ranks
@@ -67,6 +67,8 @@ def run(profile: Profile, tracked: StageRun) -> None:
         adapters.add(painter.network, name, params.lora, seed=params.training.seed)
         if objective.init == "sft":
             adapters.copy(painter.network, _TEACHER, name)
+        elif objective.init != "base":
+            progress.say(lora_start.begin(painter, name, Path(objective.init), "cpo"))
         setup = Setup(
             painter, corpus, params.training, _TEACHER, name, params.caption_dropout,
             pairs=pairs, judge=judge,

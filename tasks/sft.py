@@ -1,15 +1,16 @@
 """Stage ``sft``: fine-tunes the base on captions with attributes; the result is θ1."""
 
 import json
+from pathlib import Path
 
 from atelier import atomic
 from atelier.config.profile import Profile
 from atelier.criteria import tree
-from atelier.models import adapters, loading
+from atelier.models import adapters, loading, lora_start
 from atelier.objectives import denoising
 from atelier.training import ranks
 from tasks import code
-from tasks.run import paths, resume, split_parts
+from tasks.run import paths, progress, resume, split_parts
 from tasks.tracking.mlflow_runs import StageRun
 from tasks.training import encoded_dataset, keys, trainer
 from tasks.training.prompts import Prompts
@@ -42,6 +43,8 @@ def run(profile: Profile, tracked: StageRun) -> None:
     roles = {"labelled": labelled, **grids.roles()}
     encoded = encoded_dataset.encode(painter, records, roles, profile)
     adapters.add(painter.network, _ADAPTER, params.lora, seed=params.training.seed)
+    if params.init != "base":
+        progress.say(lora_start.begin(painter, _ADAPTER, Path(params.init), "sft"))
     work = resume.folder(
         "sft",
         params,
@@ -49,6 +52,7 @@ def run(profile: Profile, tracked: StageRun) -> None:
         paths.SPLIT / "train.jsonl",
         paths.JUDGED_BY,
         keys.base(profile),
+        *keys.origin(params.init),
         json.dumps(code.now("sft")),
     )
     with adapters.learning(painter.network, _ADAPTER):

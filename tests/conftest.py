@@ -45,6 +45,7 @@ split:
    salt: starter}
 sft:
   lora: &lora {rank: 4, alpha: 4, rslora: false, dora: false, dropout: 0, targets: all-linear}
+  init: base
   learning_rate: 0.001
   prompt_variants: 2
   attribute_dropout: 0.35
@@ -263,6 +264,20 @@ TOY_NETWORKS = {
     "flux": """
 {kind: flux, double_blocks: 1, single_blocks: 1, heads: 2, head_width: 16, text_width: 16,
  pooled_width: 16}
+""",
+    "chroma": """
+{kind: chroma, double_blocks: 1, single_blocks: 1, heads: 2, head_width: 16, text_width: 16,
+ modulation_width: 16}
+""",
+    "z_image": """
+{kind: z_image, blocks: 1, refiner_blocks: 1, heads: 2, head_width: 16, text_width: 16}
+""",
+    "flux2_klein": """
+{kind: flux2_klein, double_blocks: 1, single_blocks: 1, heads: 2, head_width: 16,
+ text_width: 16}
+""",
+    "qwen_image": """
+{kind: qwen_image, blocks: 1, heads: 2, head_width: 16, text_width: 16}
 """,
     "sd3": """
 {kind: sd3, blocks: 2, heads: 2, head_width: 16, text_width: 32, clip_widths: [8, 16],

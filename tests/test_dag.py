@@ -59,6 +59,7 @@ def house(tmp_path, monkeypatch):
         "data",
         "labels",
         "certificates",
+        "loras",
         "params/criteria",
         "base/toy",
         "base/starter/features",
@@ -196,3 +197,24 @@ def reasons(stage):
         [sys.executable, "-c", words, stage], capture_output=True, text=True, check=True
     )
     return tuple(json.loads(said.stdout.splitlines()[-1]))
+
+
+def test_a_lora_concerns_what_begins_as_it_and_no_other(house):
+    Path("loras/a.safetensors").write_text("one")
+    assert repro() == []  # nothing begins as it
+
+    change(**{"sft.init": "loras/a.safetensors"})
+    assert repro()[:1] == ["sft"]
+    Path("loras/b.safetensors").write_text("another")
+    assert repro() == []
+    Path("loras/a.safetensors").write_text("trained on")
+    assert reasons("sft") == ("loras/a.safetensors is another one",)
+    assert repro()[:1] == ["sft"]
+
+    change(**{"cpo.objectives.cpo-s.init": "loras/b.safetensors"})
+    assert repro() == ["cpo", "cpo:cpo-s", "generate", "report"]
+    Path("loras/b.safetensors").write_text("trained on, too")
+    assert repro() == ["cpo", "cpo:cpo-s", "generate", "report"]
+    Path("loras/a.safetensors").write_text("one")
+    change(**{"sft.init": "base", "cpo.objectives.cpo-s.init": None})
+    assert repro() == []  # the first result, from DVC's run cache

@@ -35,6 +35,40 @@ class FluxNetwork(Params):
     pooled_width: Count  # of the CLIP encoder
 
 
+class Flux2KleinNetwork(Params):
+    """Size of a small FLUX.2-klein transformer and of its Qwen3 encoder."""
+
+    kind: Literal["flux2_klein"]
+    double_blocks: Whole
+    single_blocks: Whole
+    heads: Count
+    head_width: Annotated[Integer, Field(gt=0, multiple_of=8)]  # split over four rotary axes
+    text_width: Annotated[
+        Integer, Field(gt=0, multiple_of=4)
+    ]  # of Qwen3; three layers are read
+
+
+class QwenImageNetwork(Params):
+    """Size of a small Qwen-Image transformer and of its Qwen2.5-VL encoder."""
+
+    kind: Literal["qwen_image"]
+    blocks: Count
+    heads: Count
+    head_width: Annotated[Integer, Field(gt=0, multiple_of=4)]  # split over three rotary axes
+    text_width: Annotated[Integer, Field(gt=0, multiple_of=16)]  # of Qwen2.5-VL
+
+
+class ZImageNetwork(Params):
+    """Size of a small Z-Image transformer and of its Qwen3 encoder."""
+
+    kind: Literal["z_image"]
+    blocks: Count
+    refiner_blocks: Count  # before them, of the picture alone and of the text alone
+    heads: Count
+    head_width: Annotated[Integer, Field(gt=0, multiple_of=4)]  # split over three rotary axes
+    text_width: Annotated[Integer, Field(gt=0, multiple_of=4)]  # of Qwen3
+
+
 class SDXLNetwork(Params):
     """Size of a small SDXL UNet and of its two CLIP encoders."""
 
@@ -85,7 +119,28 @@ class SD3Network(Params):
         return self
 
 
-Network = Annotated[FluxNetwork | SD3Network | SDXLNetwork, Field(discriminator="kind")]
+class ChromaNetwork(Params):
+    """Size of a small Chroma transformer."""
+
+    kind: Literal["chroma"]
+    double_blocks: Whole
+    single_blocks: Whole
+    heads: Count
+    head_width: Count  # split over the three rotary axes; divisible by 4
+    text_width: Count  # of the T5 encoder
+    modulation_width: Count  # of the network that makes all blocks' modulations of the time
+
+
+Network = Annotated[
+    ChromaNetwork
+    | Flux2KleinNetwork
+    | FluxNetwork
+    | QwenImageNetwork
+    | SD3Network
+    | SDXLNetwork
+    | ZImageNetwork,
+    Field(discriminator="kind"),
+]
 
 
 class BaseParams(Params):
@@ -101,6 +156,16 @@ class BaseParams(Params):
     grid_guidance: Annotated[Real, Field(ge=1)]  # with which the sample grid is painted
     learning_rate: Positive
     training: Training
+
+    @model_validator(mode="after")
+    def _codec_is_the_familys(self) -> "BaseParams":
+        kind = self.network.kind
+        if kind in ("flux2_klein", "qwen_image") and self.codec.kind == "pca":
+            raise ValueError(
+                f"codec.kind should be folder for {kind}, whose pipeline reads what a codec of "
+                "its own class alone has; it is pca"
+            )
+        return self
 
     @field_validator("training")
     @classmethod

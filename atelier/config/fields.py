@@ -26,6 +26,16 @@ def _inside(path: str) -> str:
     return path
 
 
+def _origin(place: str) -> str:
+    """Refuse an origin of weights that is no state of ours and no LoRA in ``loras/``."""
+    if place in {"base", "sft"} or (place.startswith("loras/") and len(place) > len("loras/")):
+        return _inside(place)
+    raise ValueError(
+        "should be 'base', 'sft' (of cpo.objectives alone), or a LoRA's file or folder in "
+        f"loras/, as loras/mine.safetensors, got {reading.short(place)}"
+    )
+
+
 Integer = Annotated[int, Field(strict=True)]
 
 
@@ -49,6 +59,9 @@ Fraction = Annotated[float, Field(ge=0, le=1), BeforeValidator(_no_truth)]
 
 
 Inside = Annotated[str, AfterValidator(_inside)]
+
+
+Origin = Annotated[str, AfterValidator(_origin)]  # base, sft, or a path in loras/
 
 
 Seed = Annotated[Integer, Field(ge=0, lt=2**32)]

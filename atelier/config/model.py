@@ -29,15 +29,15 @@ class Codec(Params):
 class ModelParams(Params):
     """``model:`` which painter is taught."""
 
-    family: Literal["flux", "sd3", "sdxl"]
+    family: Literal["chroma", "flux", "flux2_klein", "qwen_image", "sd3", "sdxl", "z_image"]
     source: str  # a folder in diffusers' layout, or a hub id
     revision: str | None  # commit of the hub id; null for a folder
     published: str | None = None  # hub id of the base that a folder is a copy of, for cards
     dtype: Literal["float32", "bfloat16", "float16"]  # of the frozen base; adapters are float32
     quantise: Literal["int8", "nf4"] | None  # the base's linear layers; null: as dtype says
     pixels: Count  # side of the square pictures
-    text_tokens: Count  # length to which T5 pads prompts; ignored by families without T5
-    text_chunks: Count  # of 75 tokens that CLIP reads one by one; of sdxl, others have T5
+    text_tokens: Count  # length to which T5 or Qwen pads prompts; ignored by sdxl
+    text_chunks: Count  # of 75 tokens that CLIP reads one by one; of sdxl, others read on
     buckets: Buckets | None  # sizes that training cuts pictures to; null: the middle square
     true_sizes: bool  # training tells a picture's own size and crop; families without ignore it
     # Text conditions lie on disk, encoded once; false: the encoders stay in memory and encode a

@@ -77,6 +77,21 @@ class Profile(Params):
         return self
 
     @model_validator(mode="after")
+    def _full_weights_begin_as_ours(self) -> "Profile":
+        origins = {"sft.init": (self.sft.init, self.sft.lora)} | {
+            f"cpo.objectives.{name}.init": (one.init, self.cpo.lora)
+            for name, one in self.cpo.objectives.items()
+        }
+        for field, (init, lora) in origins.items():
+            if lora == "full" and init not in {"base", "sft"}:
+                raise ValueError(
+                    f"{field} is the LoRA {init!r}, and {field.partition('.')[0]}.lora is "
+                    "'full', whose weights begin as the base's; give `lora:` a rank, or set "
+                    "init to 'base'"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _negative_branches_are_painted(self) -> "Profile":
         negative = on_negative_branches(self.cpo.objectives)
         if negative and self.generate.guidance <= 1:

@@ -2,12 +2,13 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, field_validator
 
 from atelier.config.fields import (
     Count,
     Fraction,
     NonNegative,
+    Origin,
     Params,
     Positive,
     Real,
@@ -96,9 +97,17 @@ class SFTParams(Params):
     """``sft:`` the base learns what the attributes mean; the result is θ1."""
 
     lora: Learns
+    init: Origin = "base"  # where θ1 begins: as the base, or as a LoRA in loras/
     learning_rate: Positive
     prompt_variants: Count  # prompts drawn for an image, of which each step picks one
     attribute_dropout: Fraction  # share of active attributes left out of a variant
     caption_dropout: Fraction  # share of prompts replaced by the empty one
     weighting: Weighting  # of the denoising loss over times
     training: Training
+
+    @field_validator("init")
+    @classmethod
+    def _is_no_copy_of_itself(cls, init: str) -> str:
+        if init == "sft":
+            raise ValueError("should be 'base' or a LoRA in loras/; 'sft' is what sft makes")
+        return init

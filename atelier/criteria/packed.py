@@ -4,6 +4,7 @@ It reads what ``save_to_disk`` writes, and the parquet files of the hub, with py
 image column contains bytes, or a record of ``bytes`` and ``path``.
 """
 
+import contextlib
 import io
 import re
 from collections.abc import Iterator, Sequence
@@ -23,6 +24,7 @@ SUFFIXES = (".parquet", ".arrow")
 _IMAGES = ("image", "img", "jpg", "png", "picture")  # usual names of an image column
 _CAPTIONS = (*CAPTION, "prompt", "description")
 _ROWS = 32  # read at once
+_LONGEST = 300  # characters of a library's message that ours repeats
 _SHARD = re.compile(r"(.+?)-\d+(-of-\d+)?")
 _SAFE = re.compile(r"[\w(][\w .()\-]{0,150}")
 _ENDINGS = {"JPEG": ".jpg", "JPEG2000": ".jp2", "TIFF": ".tif"}
@@ -107,7 +109,7 @@ def pictures(found: Sequence[Path], read: Columns) -> Iterator[Picture]:
         for number, row in enumerate(_rows(file, read)):
             value = row[read.image]
             content = value.get("bytes") if isinstance(value, dict) else value
-            path = (value.get("path") if isinstance(value, dict) else None) or ""
+            path = str((value.get("path") if isinstance(value, dict) else None) or "")
             yield Picture(
                 split_of(file),
                 _name(path, f"{file.stem}-{number:06}", content),
@@ -118,13 +120,18 @@ def pictures(found: Sequence[Path], read: Columns) -> Iterator[Picture]:
 
 
 def count(found: Sequence[Path]) -> int:
-    """Return the number of rows."""
+    """Return the number of rows.
+
+    Raises:
+        ArtifactError: A file is damaged.
+    """
     total = 0
     for file in found:
-        if file.suffix.lower() == ".parquet":
-            total += pq.read_metadata(file).num_rows
-        else:
-            total += sum(batch.num_rows for batch in _arrow(file))
+        with _whole(file):
+            if file.suffix.lower() == ".parquet":
+                total += pq.read_metadata(file).num_rows
+            else:
+                total += sum(batch.num_rows for batch in _arrow(file))
     return total
 
 
@@ -139,12 +146,20 @@ def split_of(file: Path) -> str:
 
 
 def _schema(file: Path) -> Any:
-    try:
+    with _whole(file):
         if file.suffix.lower() == ".parquet":
             return pq.read_schema(file)
         return _arrow(file).schema
-    except (pa.ArrowException, OSError) as error:
-        raise ArtifactError(f"{file} is damaged: {' '.join(str(error).split())}") from None
+
+
+@contextlib.contextmanager
+def _whole(file: Path) -> Iterator[None]:
+    """Refuse a file in words, whatever of it pyarrow or Python cannot read."""
+    try:
+        yield
+    except (pa.ArrowException, OSError, UnicodeDecodeError, LookupError, ValueError) as error:
+        said = " ".join(str(error).split())[:_LONGEST]
+        raise ArtifactError(f"{file} is damaged: {said}") from None
 
 
 def _arrow(file: Path) -> Any:
@@ -157,22 +172,26 @@ def _rows(file: Path, read: Columns) -> Iterator[dict[str, Any]]:
     missing = sorted(set(names) - set(_schema(file).names))
     if missing:
         raise ArtifactError(f"{file} has no column {', '.join(missing)}, as the first file has")
-    try:
+    with _whole(file):
         if file.suffix.lower() == ".parquet":
             batches = pq.ParquetFile(file).iter_batches(batch_size=_ROWS, columns=names)
         else:
             batches = (batch.select(names) for batch in _arrow(file))
         for batch in batches:
+            batch.validate(full=True)  # else offsets of a damaged file lead out of memory
             for start in range(0, batch.num_rows, _ROWS):
                 yield from batch.slice(start, _ROWS).to_pylist()
-    except (pa.ArrowException, OSError) as error:
-        raise ArtifactError(f"{file} is damaged: {' '.join(str(error).split())}") from None
 
 
 def _holds_pictures(column: Any) -> bool:
     kind = column.type
     if pa.types.is_struct(kind):
-        return bool(kind.get_field_index("bytes") >= 0)
+        place = kind.get_field_index("bytes")
+        return bool(place >= 0 and _is_binary(kind.field(place).type))
+    return _is_binary(kind)
+
+
+def _is_binary(kind: Any) -> bool:
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
 

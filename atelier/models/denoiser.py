@@ -20,6 +20,8 @@ Condition = dict[str, Tensor]
 # The one entry that is the picture's own, not the prompt's: its original height and width and
 # the crop's top and left, in pixels, ``[B, 4]``. Families that know no sizes ignore it.
 FRAME = "frame"
+# 1 for each token that the network may read, 0 for padding, ``[B, L]``; of families that mask.
+MASK = "mask"
 
 
 class Denoiser(Protocol):

@@ -1,10 +1,12 @@
-"""LoRA export to kohya's layout, for ComfyUI and AUTOMATIC1111 (SDXL and FLUX).
+"""LoRA export for ComfyUI: kohya's layout of SDXL, FLUX and Chroma, ComfyUI's of others.
 
 A layer becomes ``lora_unet_<layer>`` with ``lora_down``, ``lora_up`` and ``alpha``; readers
 scale by alpha / rank. Layers have the names of the models' own code, which kohya's tools look
-up: SDXL counts its blocks in ``input_blocks``, ``middle_block`` and ``output_blocks``; FLUX
-keeps what diffusers splits into q, k, v (and a single block's MLP) in one layer. The header
-says in kohya's ``ss_…`` and Stability's ``modelspec.…`` what the LoRA is.
+up: SDXL counts its blocks in ``input_blocks``, ``middle_block`` and ``output_blocks``; both
+FLUX and Chroma keep what diffusers splits into q, k, v (and a single block's MLP) in one layer.
+The header says in kohya's ``ss_…`` and Stability's ``modelspec.…`` what the LoRA is. Of
+families whose layers ComfyUI knows by diffusers' names, a layer becomes
+``diffusion_model.<layer>`` with ``lora_A``, ``lora_B`` and ``alpha``.
 """
 
 import re
@@ -48,6 +50,19 @@ _BLOCKS = (
     ("transformer_blocks", "double_blocks", _DOUBLE),
     ("single_transformer_blocks", "single_blocks", _SINGLE),
 )
+# FLUX.2 shares one modulation among all blocks, and its single blocks are two layers here, too.
+_DOUBLE_2 = {
+    **{name: parts for name, parts in _DOUBLE.items() if "_attn_" in name},
+    "img_mlp_0": ("ff.linear_in",),
+    "img_mlp_2": ("ff.linear_out",),
+    "txt_mlp_0": ("ff_context.linear_in",),
+    "txt_mlp_2": ("ff_context.linear_out",),
+}
+_SINGLE_2 = {"linear1": ("attn.to_qkv_mlp_proj",), "linear2": ("attn.to_out",)}
+_BLOCKS_2 = (
+    ("transformer_blocks", "double_blocks", _DOUBLE_2),
+    ("single_transformer_blocks", "single_blocks", _SINGLE_2),
+)
 # Layers of diffusers' UNet in SDXL's own names.
 _OUTSIDE = {
     "time_embedding.linear_1": "time_embed.0",
@@ -67,8 +82,14 @@ _PLACE = re.compile(
     r"(?P<side>down_blocks|up_blocks|mid_block)\.(?:(?P<block>\d+)\.)?"
     r"(?P<kind>resnets|attentions|downsamplers|upsamplers)\.(?P<number>\d+)\.(?P<rest>.+)"
 )
+_DOTTED = {  # and what the header calls them
+    "QwenImageTransformer2DModel": "qwen-image/lora",
+    "ZImageTransformer2DModel": "z-image/lora",
+}
 _CLOSE = 1e-6  # relative error of a scale
+_CHROMA = "ChromaTransformer2DModel"
 _FLUX = "FluxTransformer2DModel"
+_FLUX_2 = "Flux2Transformer2DModel"
 _UNET = "UNet2DConditionModel"
 _KINDS = {
     _UNET: {
@@ -82,6 +103,16 @@ _KINDS = {
         "ss_base_model_version": "flux1",
         "modelspec.architecture": "flux-1-dev/lora",
         "modelspec.implementation": "https://github.com/black-forest-labs/flux",
+    },
+    _CHROMA: {
+        "ss_network_module": "networks.lora_flux",
+        "ss_base_model_version": "chroma",
+        "modelspec.architecture": "chroma/lora",
+        "modelspec.implementation": "https://github.com/lodestone-rock/flow",
+    },
+    _FLUX_2: {
+        "modelspec.architecture": "flux-2-klein/lora",
+        "modelspec.implementation": "https://github.com/black-forest-labs/flux2",
     },
 }
 Layers = Mapping[
@@ -122,7 +153,7 @@ def export(painter: "Denoiser", name: str, file: Path, about: About | None = Non
 def write(
     lora: Lora, target: Target, file: Path, about: About, dtype: torch.dtype | None = None
 ) -> None:
-    """Write a LoRA in kohya's layout.
+    """Write a LoRA in the layout that ComfyUI reads of its network.
 
     Args:
         lora: The LoRA.
@@ -137,27 +168,46 @@ def write(
     """
     if any("magnitude" in key for key in lora.tensors):
         raise ArtifactError(
-            "a DoRA cannot be written in kohya's layout; use the adapter's own file, which "
+            "a DoRA cannot be written in this layout; use the adapter's own file, which "
             "diffusers reads, or train with lora.dora: false"
         )
     kind = type(target.network).__name__
-    if kind not in _KINDS:
+    if kind not in _KINDS and kind not in _DOTTED:
         raise ArtifactError(
-            f"kohya's layout is known for the networks of sdxl and flux, this is a {kind}; "
-            "ComfyUI and diffusers read the adapter's own file"
+            f"no layout but diffusers' own is known for this network, a {kind}; ComfyUI and "
+            "diffusers read the adapter's own file"
         )
     found = lora.layers()
     layers = {name: (a.to(dtype), b.to(dtype)) for name, (a, b, _) in found.items()}
     scales = {name: scale for name, (_, _, scale) in found.items()}
-    made = sdxl if kind == _UNET else flux
-    content = safetensors.torch.save(
-        made(target.network, layers, scales), _header(kind, layers, scales, about)
-    )
+    if kind in _DOTTED:
+        tensors = dotted(layers, scales)
+    else:
+        tensors = (sdxl if kind == _UNET else flux)(target.network, layers, scales)
+    content = safetensors.torch.save(tensors, _header(kind, layers, scales, about))
     atomic.write(file, header_sorted(content))
 
 
+def dotted(layers: Layers, scales: Mapping[str, float]) -> dict[str, Tensor]:
+    """Return the tensors of a LoRA whose layers ComfyUI knows by diffusers' names.
+
+    Args:
+        layers: By diffusers' names.
+        scales: Factor of ``B A`` by layer.
+    """
+    tensors: dict[str, Tensor] = {}
+    for layer, (down, up) in layers.items():
+        up, alpha = _scaled(down, up, scales[layer])
+        tensors |= {
+            f"diffusion_model.{layer}.lora_A.weight": down.contiguous(),
+            f"diffusion_model.{layer}.lora_B.weight": up.contiguous(),
+            f"diffusion_model.{layer}.alpha": alpha,
+        }
+    return tensors
+
+
 def flux(network: Any, layers: Layers, scales: Mapping[str, float]) -> dict[str, Tensor]:
-    """Return the tensors of a FLUX LoRA.
+    """Return the tensors of a LoRA for FLUX, FLUX.2 or Chroma.
 
     Where FLUX keeps n layers in one, the ranks of those that are trained stand side by side:
     ``down`` is stacked, and ``up`` has each one's ``B`` in its own rows and columns.
@@ -172,7 +222,7 @@ def flux(network: Any, layers: Layers, scales: Mapping[str, float]) -> dict[str,
     """
     left = set(layers)
     tensors: dict[str, Tensor] = {}
-    for blocks, place, names in _BLOCKS:
+    for blocks, place, names in _BLOCKS_2 if type(network).__name__ == _FLUX_2 else _BLOCKS:
         inside = re.compile(rf"{blocks}\.(\d+)\..+")
         for block in sorted({int(m[1]) for layer in layers if (m := inside.fullmatch(layer))}):
             for flat, parts in names.items():
@@ -262,14 +312,20 @@ def _fused(
 
 
 def _entry(name: str, down: Tensor, up: Tensor, scale: float) -> dict[str, Tensor]:
+    up, alpha = _scaled(down, up, scale)
+    return {
+        f"lora_unet_{name}.lora_down.weight": down.contiguous(),
+        f"lora_unet_{name}.lora_up.weight": up.contiguous(),
+        f"lora_unet_{name}.alpha": alpha,
+    }
+
+
+def _scaled(down: Tensor, up: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """``B`` and alpha, whose share of the rank is the scale, in the precision of ``A``."""
     alpha = torch.tensor(scale * len(down), dtype=down.dtype)
     if abs(alpha.item() / len(down) - scale) > _CLOSE * scale:  # too long for half precision
         alpha, up = torch.tensor(len(down), dtype=down.dtype), up.float() * scale
-    return {
-        f"lora_unet_{name}.lora_down.weight": down.contiguous(),
-        f"lora_unet_{name}.lora_up.weight": up.to(down.dtype).contiguous(),
-        f"lora_unet_{name}.alpha": alpha,
-    }
+    return up.to(down.dtype), alpha
 
 
 def _header(
@@ -279,7 +335,7 @@ def _header(
     ranks = {len(a) for a, _ in layers.values()}
     alphas = {scales[name] * len(a) for name, (a, _) in layers.items()}
     said = {
-        **_KINDS[kind],
+        **(_KINDS[kind] if kind in _KINDS else {"modelspec.architecture": _DOTTED[kind]}),
         "ss_network_dim": str(ranks.pop()) if len(ranks) == 1 else "Dynamic",
         "ss_network_alpha": f"{alphas.pop():g}" if len(alphas) == 1 else "Dynamic",
         "ss_sd_model_name": about.base,

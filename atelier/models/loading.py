@@ -19,12 +19,24 @@ def load(params: ModelParams) -> Denoiser:
         ParamsError: Its tokenizer files are missing.
         ArtifactError: The folder is absent or is no model of that family.
     """
-    from atelier.models.families import flux, sd3, sdxl
+    from atelier.models.families import (
+        chroma,
+        flux,
+        flux2_klein,
+        qwen_image,
+        sd3,
+        sdxl,
+        z_image,
+    )
 
     loaders: dict[str, Callable[[ModelParams], Denoiser]] = {
+        "chroma": chroma.load,
         "flux": flux.load,
+        "flux2_klein": flux2_klein.load,
+        "qwen_image": qwen_image.load,
         "sd3": sd3.load,
         "sdxl": sdxl.load,
+        "z_image": z_image.load,
     }
     painter = loaders[params.family](params)
     painter.codec_pixels = params.codec.pixels_at_once

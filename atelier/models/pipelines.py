@@ -56,18 +56,16 @@ class PipelineDenoiser:
 
     @torch.no_grad()
     def encode_images(self, pixels: Tensor) -> Tensor:
-        """Return ``(z - shift) * scale``, ``z`` the mean of the codec's distribution."""
+        """Return the network's latents of ``z``, the mean of the codec's distribution."""
         pieces = self._pieces(pixels, pixels.shape[-2] * pixels.shape[-1])
         found = torch.cat([self._encoded(piece) for piece in pieces])
-        shift, scale = self._scaling()
-        return (found.float() - shift) * scale
+        return self._to_latents(found.float())
 
     @torch.no_grad()
     def decode_latents(self, latents: Tensor) -> Tensor:
         """Return pixels around [-1, 1]."""
-        shift, scale = self._scaling()
-        area = latents.shape[-2] * latents.shape[-1] * self._pipeline.vae_scale_factor**2
-        pieces = self._pieces(latents / scale + shift, area)
+        high, wide = self._pixels(*latents.shape[-2:])
+        pieces = self._pieces(self._to_codec(latents), high * wide)
         return torch.cat([self._decoded(piece) for piece in pieces])
 
     @torch.no_grad()
@@ -88,19 +86,19 @@ class PipelineDenoiser:
         """
         check_distilled(self.network, distilled_guidance)
         batch, _, height, width = noise.shape
-        scale = self._pipeline.vae_scale_factor
+        pixels_high, pixels_wide = self._pixels(height, width)
         dtype = floating(self.network)  # pipelines cast noise or embeddings, never both
+        against = {name: one.expand(batch, *one.shape[1:]) for name, one in empty.items()}
         found: Tensor = self._pipeline(
-            prompt_embeds=condition["tokens"].to(dtype),
-            pooled_prompt_embeds=condition["pooled"].to(dtype),
-            latents=self._packed(noise.to(dtype)),
-            height=height * scale,
-            width=width * scale,
+            **self._prompted(condition, dtype),
+            latents=self._packed(self._noise(noise, dtype)),
+            height=pixels_high,
+            width=pixels_wide,
             num_inference_steps=steps,
             output_type="latent",
             return_dict=False,
             **self._guided_by(guidance, distilled_guidance),
-            **(_against(empty, batch, dtype) if guidance > 1 else {}),
+            **(negated(self._prompted(against, dtype)) if guidance > 1 else {}),
         )[0]
         return self._unpacked(found, height, width).float()
 
@@ -113,10 +111,36 @@ class PipelineDenoiser:
         """Return the diffusers pipeline around the same weights."""
         return self._pipeline
 
+    def _to_latents(self, encoded: Tensor) -> Tensor:
+        """The network's latents of the codec's: ``(z - shift) * scale``."""
+        shift, scale = self._scaling()
+        return (encoded - shift) * scale
+
+    def _to_codec(self, latents: Tensor) -> Tensor:
+        """The inverse of ``_to_latents``."""
+        shift, scale = self._scaling()
+        return latents / scale + shift
+
+    def _noise(self, noise: Tensor, dtype: torch.dtype) -> Tensor:
+        """Noise in the precision in which the pipeline takes it."""
+        return noise.to(dtype)
+
+    def _pixels(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width of the picture of so many latents."""
+        scale = self._pipeline.vae_scale_factor
+        return height * scale, width * scale
+
     def _scaling(self) -> tuple[float, float]:
         """Shift and scale between the codec's latents and the network's."""
         codec = self._pipeline.vae.config
         return float(getattr(codec, "shift_factor", None) or 0), float(codec.scaling_factor)
+
+    def _prompted(self, condition: Condition, dtype: torch.dtype) -> dict[str, Any]:
+        """The pipeline's arguments that say what to paint, one row or entry a picture."""
+        return {
+            "prompt_embeds": condition["tokens"].to(dtype),
+            "pooled_prompt_embeds": condition["pooled"].to(dtype),
+        }
 
     def _encoded(self, pixels: Tensor) -> Tensor:
         """The codec's own latents of pixels."""
@@ -153,12 +177,9 @@ class PipelineDenoiser:
         return latents
 
 
-def _against(empty: Condition, images: int, dtype: torch.dtype) -> dict[str, Tensor]:
-    """The arguments by which a pipeline guides ``images`` away from the empty prompt."""
-    return {
-        "negative_prompt_embeds": empty["tokens"].expand(images, -1, -1).to(dtype),
-        "negative_pooled_prompt_embeds": empty["pooled"].expand(images, -1).to(dtype),
-    }
+def negated(prompted: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments by which a pipeline is led away from what these would paint."""
+    return {f"negative_{name}": value for name, value in prompted.items()}
 
 
 def read(
@@ -190,7 +211,8 @@ def read(
     elif not folder.is_dir() and params.revision is None:
         raise ArtifactError(
             f"model.source {params.source!r} is no folder here, and without model.revision it "
-            "is no hub id; train a small base with `atelier base`, or name a commit"
+            "is no hub id; `dvc pull` fetches a base that is pinned, `atelier base` trains a "
+            "small one, and a hub id needs a commit"
         )
     with quiet():
         try:
@@ -229,6 +251,17 @@ def token_ids(tokenizer: Any, prompts: list[str], length: int) -> Tensor:
         prompts, padding="max_length", max_length=length, truncation=True, return_tensors="pt"
     ).input_ids
     return tokens
+
+
+def chat(tokenizer: Any, prompt: str, *, thinking: bool) -> str:
+    """Return what a pipeline that talks to Qwen3 makes of a prompt before it reads it."""
+    text: str = tokenizer.apply_chat_template(
+        [{"role": "user", "content": prompt}],
+        tokenize=False,
+        add_generation_prompt=True,
+        enable_thinking=thinking,
+    )
+    return text
 
 
 def check_distilled(network: nn.Module, guidance: float | None) -> None:
@@ -293,7 +326,8 @@ def _check_family(kind: Any, params: ModelParams) -> None:
         ValueError: It is of another family.
     """
     index = kind.load_config(params.source, revision=params.revision)
-    if not index["_class_name"].startswith(kind.__name__.removesuffix("Pipeline")):
+    named, own = index["_class_name"], kind.__name__.removesuffix("Pipeline")
+    if not named.startswith(own) or named.removeprefix(own)[:1].isdigit():  # FLUX, not FLUX.2
         raise ValueError(f"its model_index.json names a {index['_class_name']}")
 
 
@@ -331,7 +365,7 @@ def _check_tokenizers(pipeline: Any, source: str) -> None:
             "without T5 to save memory, take a whole one"
         )
     for tokenizer, encoder in readers(pipeline):
-        expected = encoder.config.vocab_size
+        expected = encoder.config.get_text_config().vocab_size
         if len(tokenizer) < 0.9 * expected:
             raise ParamsError(
                 f"model.source {source!r}: {type(tokenizer).__name__} has {len(tokenizer)} "

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from atelier import out_of_memory
+from atelier.models.denoiser import MASK
 from atelier.models.sampling_settings import Sampling as Sampling
 from atelier.reporting import Report
 
@@ -92,7 +93,8 @@ def branches(painter: "Denoiser", positive: "State", negative: "State") -> Itera
     own samplers run unchanged, so with two equal states this is ordinary guidance.
 
     Prompts must not be empty, and the negative prompt must be: rows are distinguished by the
-        empty prompt's ``pooled`` condition.
+        empty prompt's ``pooled`` condition, or by its ``tokens`` where there is none.
+        Qwen-Image's sampler rescales what guidance gives.
 
     Args:
         painter: With the adapters of both states.
@@ -102,30 +104,25 @@ def branches(painter: "Denoiser", positive: "State", negative: "State") -> Itera
     from atelier.models.adapters import use
 
     network = painter.network
-    marker = painter.encode_texts([""])["pooled"]
+    condition = painter.encode_texts([""])
+    marker = condition.get("pooled", condition["tokens"])[0]
+    read = condition[MASK][0] > 0 if MASK in condition else None
     own_forward = network.__dict__.get("forward")
     forward = network.forward
 
     def predict(rows: Tensor, state: "State", args: Any, kwargs: Any) -> Any:
-        every = len(rows)
-        chosen = [_rows_of(value, rows, every) for value in (args, kwargs)]
+        chosen = [_rows_of(value, rows, len(rows)) for value in (args, kwargs)]
         with use(network, state):
-            return forward(*chosen[0], **chosen[1])
+            return forward(*chosen[0], **chosen[1])[0]
 
     def split(*args: Any, **kwargs: Any) -> Any:
-        empty = (_pooled(kwargs, marker) == marker.to(_pooled(kwargs, marker))).all(1)
+        empty = _empty((*args, kwargs), marker, read)
         if empty.all() or not empty.any():
             with use(network, negative if empty.all() else positive):
                 return forward(*args, **kwargs)
-        led, away = (
-            predict(~empty, positive, args, kwargs),
-            predict(empty, negative, args, kwargs),
-        )
-        whole = torch.empty(
-            (len(empty), *led[0].shape[1:]), dtype=led[0].dtype, device=led[0].device
-        )
-        whole[~empty], whole[empty] = led[0], away[0]
-        return (whole,)
+        led = predict(~empty, positive, args, kwargs)
+        away = predict(empty, negative, args, kwargs)
+        return (_interleaved(empty, led, away),)
 
     network.forward = split
     try:
@@ -136,30 +133,58 @@ def branches(painter: "Denoiser", positive: "State", negative: "State") -> Itera
             network.forward = own_forward
 
 
-def _pooled(kwargs: Any, marker: Tensor) -> Tensor:
-    """Find the summaries of the prompts among a network's arguments, ``[B, P]``."""
-    values = [*kwargs.values()]
+def _empty(arguments: Sequence[Any], marker: Tensor, read: Tensor | None) -> Tensor:
+    """Which rows of a network's arguments read the prompt that ``marker`` is of, ``[B]``.
+
+    Args:
+        arguments: Tensors with a row, or lists with an entry, for each picture, and others.
+        marker: The prompt's condition, one row.
+        read: Which of its tokens are no padding, where the family masks.
+    """
+    values: list[Any] = [*arguments]
+    found: list[Tensor] = []
     for value in values:
         if isinstance(value, dict):
             values += value.values()
-    found = [
-        value
-        for value in values
-        if isinstance(value, Tensor)
-        and value.dim() == 2
-        and value.shape[1:] == marker.shape[1:]
-    ]
+        elif isinstance(value, Tensor) and value.shape[1:] == marker.shape:
+            found.append((value == marker.to(value)).flatten(1).all(1))
+        elif read is not None and _are_captions(value, marker):
+            own = marker[read].to(value[0])
+            found.append(torch.tensor([torch.equal(one, own) for one in value]))
     if len(found) != 1:
         raise ValueError(
-            f"expected one summary [B, {marker.shape[1]}] of prompts, got {len(found)}"
+            f"expected one condition [B, {', '.join(map(str, marker.shape))}] of prompts, got "
+            f"{len(found)}"
         )
     return found[0]
 
 
+def _are_captions(value: Any, marker: Tensor) -> bool:
+    """Whether this is a list of prompts' tokens, each without its padding, ``[L', D]``."""
+    return isinstance(value, list) and all(
+        isinstance(one, Tensor)
+        and one.dim() == marker.dim()
+        and one.shape[1:] == marker.shape[1:]
+        for one in value
+    )
+
+
+def _interleaved(second: Tensor, one: Any, other: Any) -> Any:
+    """Rows or entries of both in their order; ``second`` says which are of the other."""
+    if isinstance(one, list):
+        both = iter(one), iter(other)
+        return [next(both[which]) for which in second.long().tolist()]
+    whole = torch.empty((len(second), *one.shape[1:]), dtype=one.dtype, device=one.device)
+    whole[~second], whole[second] = one, other
+    return whole
+
+
 def _rows_of(value: Any, rows: Tensor, every: int) -> Any:
-    """The given rows of all tensors that have one a picture, whatever they are packed in."""
+    """The given rows of all that has one a picture, whatever it is packed in."""
     if isinstance(value, Tensor) and value.dim() > 0 and len(value) == every:
         return value[rows.to(value.device)]
+    if isinstance(value, list) and len(value) == every:
+        return [one for one, chosen in zip(value, rows.tolist(), strict=True) if chosen]
     if isinstance(value, dict):
         return {key: _rows_of(one, rows, every) for key, one in value.items()}
     if isinstance(value, tuple | list):

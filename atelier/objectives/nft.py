@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from atelier.config.fields import NonNegative, Positive
-from atelier.objectives.objective import ObjectiveParams, Origin, Setup
+from atelier.objectives.objective import ObjectiveParams, Reference, Setup
 from atelier.training.denoising_error import denoising_error
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class NFT(Contrasting):
     """DiffusionNFT, offline: pictures are the training paintings, the old policy stays."""
 
     objective: Literal["nft"]
-    old: Origin  # the old policy, with which the new one is contrasted
+    old: Reference  # the old policy, with which the new one is contrasted
 
     def title(self) -> str:
         """Return its name and strength."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from atelier.config.fields import Params, Positive, Real
+from atelier.config.fields import Origin, Params, Positive, Real
 from atelier.config.training import MinSNR, Training, Weighting
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 Winner = Literal["labelled", "flipped"]
 Teacher = Literal["sft", "base", "self"]  # who gives the targets: θ1, the base, the θ of now
 Confidence = Literal["ignored", "weighs"]  # does an unsure judgement enter targets less often?
-Origin = Literal["base", "sft"]  # the base, or θ1
+Reference = Literal["base", "sft"]  # the base, or θ1
 # An image without good poles: it trains the winner alone, or its caption alone is the winner.
 EmptyPositive = Literal["winner-only", "caption-wins"]
 # Pixels in [-1, 1], [B, 3, H, W] → how many faults each picture has, [B].
@@ -115,8 +115,8 @@ class ObjectiveParams(Params, ABC):
     needs_judge: ClassVar[bool] = False  # of what the policy is about to paint
 
     learning_rate: Positive
-    init: Origin = "base"  # where θ begins; sft: as a copy of θ1's weights
-    reference: Origin = "base"  # what the loss and the drift monitor compare θ with
+    init: Origin = "base"  # where θ begins; sft: as a copy of θ1; or as a LoRA in loras/
+    reference: Reference = "base"  # what the loss and the drift monitor compare θ with
 
     @abstractmethod
     def step(self, setup: Setup) -> Step:
@@ -128,7 +128,8 @@ class ObjectiveParams(Params, ABC):
 
     def details(self) -> list[str]:
         """Return how it departs from its usual form, in words that tables show."""
-        found = ["begins as θ1"] if self.init == "sft" else []
+        as_what = "θ1" if self.init == "sft" else self.init
+        found = [] if self.init == "base" else [f"begins as {as_what}"]
         if self.reference == "sft" and self.needs_reference():
             found.append("reference: θ1")
         return found

@@ -135,7 +135,7 @@ def _changes_of(dep: "Dependency") -> Iterator[str]:
 
 
 def _code_of(dep: "Dependency") -> list[str]:
-    """Name the files of code that changed, where ``dep`` stands for a stage's code."""
+    """Name the files of code and LoRAs that changed, where ``dep`` stands for them."""
     file = Path(str(dep))
     if file.parent != paths.CODE or not dep.hash_info:
         return []
@@ -143,7 +143,7 @@ def _code_of(dep: "Dependency") -> list[str]:
     if not before.is_file():
         return []
     return [
-        f"code: {path}"
+        f"code: {path}" if path.suffix == ".py" else f"{path} is another one"
         for path in code.changed(file.stem, json.loads(before.read_text(encoding="utf-8")))
     ]
 

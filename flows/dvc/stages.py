@@ -38,6 +38,7 @@ class Stage(Params):
     name: str
     needs: tuple[str, ...]  # stages whose outs it reads
     outs: tuple[str, ...]  # paths that it makes
+    pins: tuple[str, ...] = ()  # .dvc files of the inputs that it reads
     about: str
     meta: Meta
 
@@ -123,6 +124,7 @@ def _stage(stage: "PipelineStage", graph: _Graph) -> Stage:
         name=stage.addressing,
         needs=tuple(need.addressing for need in graph.in_order() if need in needs),
         outs=tuple(str(out) for out in stage.outs),
+        pins=tuple(sorted(need.addressing for need in needs if need.is_data_source)),
         about=stage.desc or "",
         meta=meta,
     )

@@ -9,6 +9,7 @@ the code, so that the same command goes on where it was stopped and repeats noth
 """
 
 import dataclasses
+import filecmp
 import hashlib
 import json
 import os
@@ -39,7 +40,7 @@ from tasks.evaluation import evaluated
 from tasks.run import git, paths
 from tasks.tracking import connection, mlflow_runs, sync
 
-_CODE = ("atelier", "tasks", "dvc.yaml", "params/criteria", "data.dvc", "base")
+_CODE = ("atelier", "tasks", "dvc.yaml", "params/criteria", "data.dvc", "base", "loras")
 _CURVE = ["step", "gradient_norm", "drift"]
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]*")  # it becomes that of a folder and of a page
 Tell = Callable[[str], None]
@@ -277,7 +278,7 @@ def _workspace(place: Path, profile: str, settings: Mapping[str, Any]) -> Path:
     git.run("-C", str(place), "checkout", "--quiet", "--force", "--detach", head)
     cache = Path(".dvc/cache").absolute()
     atomic.write(place / ".dvc/config.local", f"[cache]\n    dir = {cache}\n")
-    for folder in (paths.DATA, paths.BASE / profile):
+    for folder in (paths.DATA, paths.BASE / profile, paths.LORAS):
         _share(folder, place / folder)
     atomic.write(
         place / paths.profile(profile),
@@ -288,17 +289,23 @@ def _workspace(place: Path, profile: str, settings: Mapping[str, Any]) -> Path:
 
 
 def _share(source: Path, target: Path) -> None:
-    """Link a folder's files into the workspace, unless they are there."""
+    """Let the workspace have a folder's files of now, as links, and no others."""
     if not source.is_dir():
         raise ArtifactError(
             f"{source} is absent; `atelier data` draws the starter paintings, and a "
-            "base is trained by `atelier base` or downloaded (base/*/README.md)"
+            "base is trained by `atelier base` or downloaded; `dvc pull` fetches what is pinned"
         )
-    for file in (path for path in source.rglob("*") if path.is_file()):
-        there = target / file.relative_to(source)
+    files = {path.relative_to(source) for path in source.rglob("*") if path.is_file()}
+    for file in [path for path in target.rglob("*") if path.is_file()]:
+        if file.relative_to(target) not in files:
+            file.unlink()
+    for file in sorted(files):
+        there = target / file
+        if there.exists() and not filecmp.cmp(there, source / file):
+            there.unlink()
         if not there.exists():
             there.parent.mkdir(parents=True, exist_ok=True)
-            os.link(file, there)
+            os.link(source / file, there)
 
 
 def _reproduce(workspace: Path, name: str, more: Mapping[str, str], tell: Tell) -> None:

@@ -16,7 +16,7 @@ from rich.table import Table
 from atelier.config.profile import read_in_force, read_switch
 from atelier.errors import ArtifactError, AtelierError
 from flows.infra import local_services
-from tasks.run import git, paths
+from tasks.run import git, paths, pins
 from tasks.run.console import console
 from tasks.tracking import connection, sync
 
@@ -224,14 +224,20 @@ def _mlflow() -> Iterator[Finding]:
 def _base() -> Iterator[Finding]:
     model = read_in_force(paths.PARAMS).model
     folder = Path(model.source)
+    pin = pins.of(folder)
     if (folder / "model_index.json").is_file():
-        yield Finding("base", "good", f"{folder} holds a model")
+        yield _tracked(folder)
+    elif pin.is_file():
+        yield Finding(
+            "base", "missing", f"{pin} pins a base that is not here: `dvc pull {pin}`"
+        )
     elif model.revision is None or folder.is_dir():
         yield Finding(
             "base",
             "missing",
-            f"{folder} has no model_index.json, so it contains no model: {folder}/README.md "
-            "describes how to get one (`atelier base` trains a small one)",
+            f"{folder} has no model_index.json, so it contains no model: `atelier base` trains "
+            "a small one, or copy one in diffusers' layout there and run "
+            f"`dvc add {folder}`",
         )
     else:
         yield Finding(
@@ -240,6 +246,26 @@ def _base() -> Iterator[Finding]:
             f"{model.source} at {model.revision} is loaded from the hub or its cache when a "
             f"stage needs it (HF_HUB_OFFLINE={os.environ.get('HF_HUB_OFFLINE', 'unset')})",
         )
+
+
+def _tracked(base: Path) -> Finding:
+    """Whether a base that is here would be in other clones, too."""
+    tracker = pins.tracker(base)
+    if tracker == "nobody" and git.answer("rev-parse") is not None:
+        why = pins.obstacle(base)
+        return Finding(
+            "base",
+            "note",
+            f"{base} holds a model that neither git nor DVC tracks, so colleagues, workers and "
+            f"`dvc exp run --temp` will not have it: {f'{why}, then' if why else 'run'} "
+            f"`dvc add {base}`",
+        )
+    pin = pins.of(base)
+    if tracker == "dvc" and git.answer("ls-files", "--error-unmatch", str(pin)) is None:
+        return Finding(
+            "base", "note", f"{base} holds a model; commit {pin}, which pins it, to git"
+        )
+    return Finding("base", "good", f"{base} holds a model")
 
 
 def _weights() -> Iterator[Finding]:

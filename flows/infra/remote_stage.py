@@ -52,6 +52,12 @@ def commit_to_send() -> str:
             "workers get only what is committed and pushed; uncommitted "
             f"here:\n{changed}\nCommit and push it, or run it on this machine (where: here)"
         )
+    pinned = git.run("ls-files", "--others", "--exclude-standard", "--", "*.dvc")
+    if pinned:
+        raise ParamsError(
+            f"workers get only what is committed and pushed; {', '.join(pinned.split())} pins "
+            "an input and is not in git yet. Run `git add` on it, commit and push"
+        )
     commit = git.run("rev-parse", "HEAD")
     if not git.run("branch", "--remotes", "--contains", commit):
         raise ParamsError(
@@ -200,8 +206,10 @@ def _bring_up(
     tell: Callable[[str], None],
 ) -> runner.Outcome:
     """Restore what the stage needs, and run it unless that is in the run cache, too."""
-    _dvc("pull", "--quiet", "data.dvc")
     order = stages.read([name])
+    inputs = sorted({pin for stage in order for pin in stage.pins})
+    if inputs:
+        _dvc("pull", "--quiet", *inputs)
     prospects = plan.look(order, pull=True)
     for stage in order[:-1]:
         _restore(stage, prospects[stage.name], tell)

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from atelier import atomic, images
-from atelier.config.base import BaseParams, FolderCodec, PCACodec
+from atelier.config.base import BaseParams, PCACodec
 from atelier.config.profile import Profile
 from atelier.criteria import dataset, tree
 from atelier.errors import ArtifactError, ImageError, ParamsError
@@ -27,12 +27,16 @@ from atelier.reporting import silent
 from atelier.starter import drawings
 from atelier.training import ranks
 from atelier.training.corpus import Corpus
-from tasks.run import paths, progress, resume
+from tasks.run import paths, pins, progress, resume
 from tasks.tracking.mlflow_runs import StageRun
 from tasks.training import trainer
 
 _CODEC_PICTURES = 600  # as many as the PCA is fitted to
 _ENCODED_AT_ONCE = 32
+_CODECS = {  # of a folder; of the others AutoencoderTiny
+    "flux2_klein": "AutoencoderKLFlux2",
+    "qwen_image": "AutoencoderKLQwenImage",
+}
 _GRID = (4, 8)  # rows and columns of the sample grid
 
 
@@ -45,11 +49,11 @@ class _Captioned:
 
 
 def run(profile: Profile, tracked: StageRun) -> None:
-    """Train the base of ``base:`` and write it where ``model.source`` says.
+    """Train the base of ``base:``, write it where ``model.source`` says, and pin it.
 
     Raises:
         ParamsError: The profile trains no base.
-        ArtifactError: The corpus cannot be read.
+        ArtifactError: The corpus cannot be read, or DVC cannot pin the base.
     """
     params = profile.base
     if params is None:
@@ -94,6 +98,7 @@ def run(profile: Profile, tracked: StageRun) -> None:
     atomic.write(target / "samples.png", images.png(grid))
     tracked.picture("base samples", Image.fromarray(grid))
     resume.done(work)
+    progress.say(pins.add(target))
 
 
 def _read(params: BaseParams, profile: Profile) -> _Captioned:
@@ -141,7 +146,7 @@ def _untrained(params: BaseParams, captioned: _Captioned, profile: Profile) -> D
     with quiet():
         return pipelines.painter(
             params.network,
-            _codec(params.codec, captioned.pixels),
+            _codec(params, captioned.pixels),
             [*captioned.captions, *phrases],
             text_tokens=profile.model.text_tokens,
             text_chunks=profile.model.text_chunks,
@@ -149,14 +154,21 @@ def _untrained(params: BaseParams, captioned: _Captioned, profile: Profile) -> D
         )
 
 
-def _codec(params: PCACodec | FolderCodec, pixels: Tensor) -> Any:
-    if isinstance(params, PCACodec):
-        return codec.fit(pixels[:_CODEC_PICTURES], params.patch_pixels, params.channels)
-    from diffusers import AutoencoderTiny
+def _codec(params: BaseParams, pixels: Tensor) -> Any:
+    of = params.codec
+    if isinstance(of, PCACodec):
+        return codec.fit(pixels[:_CODEC_PICTURES], of.patch_pixels, of.channels)
+    import diffusers
 
-    if not Path(params.path).is_dir():
-        raise ArtifactError(f"base.codec.path {params.path!r} is no folder")
-    return AutoencoderTiny.from_pretrained(params.path).float().eval()
+    if not Path(of.path).is_dir():
+        raise ArtifactError(f"base.codec.path {of.path!r} is no folder")
+    kind = getattr(diffusers, _CODECS.get(params.network.kind, "AutoencoderTiny"))
+    try:
+        return kind.from_pretrained(of.path).float().eval()
+    except (OSError, ValueError) as error:
+        raise ArtifactError(
+            f"base.codec.path {of.path!r} cannot be loaded as an {kind.__name__}: {error}"
+        ) from None
 
 
 def _encoded(painter: Denoiser, captioned: _Captioned) -> Corpus:

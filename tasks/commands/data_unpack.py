@@ -64,7 +64,7 @@ def _write(found: list[Path], columns: packed.Columns, folder: Path) -> tuple[in
                 empty += 1
                 continue
             name = f"{one.split}/{one.name}" if several else one.name
-            if name.lower() in taken:
+            while name.lower() in taken:
                 name = f"{Path(name).with_suffix('')}-{number:06}{Path(name).suffix}"
             taken.add(name.lower())
             (folder / name).parent.mkdir(exist_ok=True)

@@ -11,6 +11,7 @@ SWITCH = PARAMS / "profile.yaml"
 CRITERIA = PARAMS / "criteria"  # `annotate.criteria` names a file in it
 LABELS = Path("labels")  # what people and other judges said; `annotate.recorded` names files
 CERTIFICATES = Path("certificates")  # of judges; `report` shows and corrects by them
+LORAS = Path("loras")  # of other trainers; `init` of sft and of objectives names one
 FEATURE_NETWORK = Path("base/starter/features")  # whose features FID compares by default
 BASE = Path("base")  # base/<profile>: the model that is taught, in diffusers' layout
 ARTIFACTS = Path("artifacts")

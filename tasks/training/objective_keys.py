@@ -37,6 +37,7 @@ def of(profile: Profile) -> dict[str, str]:
             one,
             inputs,
             pairs if one.needs_pairs else "",
+            *keys.origin(one.init),
             json.dumps([made_by["common"], made_by["objectives"][one.objective]]),
         )
         for name, one in params.objectives.items()

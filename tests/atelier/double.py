@@ -53,10 +53,13 @@ class _Double(TorchFunctionMode):
         return found
 
 
+_WIDER = {torch.float32: torch.float64, torch.complex64: torch.complex128}
+
+
 def _wide(value: Any) -> Any:
     if isinstance(value, tuple | list):
         return type(value)(map(_wide, value)) if type(value) in (tuple, list) else value
-    return torch.float64 if value is torch.float32 else value
+    return _WIDER.get(value, value) if isinstance(value, torch.dtype) else value
 
 
 def _fill_uniform(

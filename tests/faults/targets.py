@@ -12,6 +12,7 @@ import io
 import json
 import random
 import re
+import shutil
 import struct
 import zlib
 from collections.abc import Callable, Sequence
@@ -38,6 +39,7 @@ from atelier.criteria.annotations import Judgement, Record
 from atelier.errors import AtelierError, ImageError
 from atelier.reading import yaml_values
 from atelier.reports import criteria_page
+from tasks.commands import data_unpack
 from tests.conftest import PROFILE, TOY_CRITERIA
 from tests.faults import mutations
 from tests.model_server import completion, fill, spoiled
@@ -433,6 +435,79 @@ def _loras() -> list[bytes]:
     ]
 
 
+def _peft_config(case: bytes, folder: Path) -> bool:
+    """Read the config beside a LoRA of peft; what is taken gives finite layers."""
+    import safetensors.torch
+    import torch
+
+    from atelier.models.files import lora_files
+
+    to_q = "base_model.model.transformer_blocks.0.attn.to_q"
+    halves = {f"{to_q}.lora_A.weight": torch.ones(2, 32)}
+    halves[f"{to_q}.lora_B.weight"] = torch.ones(32, 2)
+    path = folder / "adapter_model.safetensors"
+    path.write_bytes(safetensors.torch.save(halves))
+    (folder / "adapter_config.json").write_bytes(case)
+    try:
+        found = lora_files.read(path, _network())
+    except AtelierError as error:
+        return _refused(error)
+    assert all((scale * (b @ a)).isfinite().all() for a, b, scale in found.layers().values())
+    return True
+
+
+def _unpack(case: bytes, folder: Path, name: str) -> bool:
+    """Unpack a data set; each row becomes a picture's file inside the folder, or is counted."""
+    source, out = folder / name, folder / "out"
+    source.write_bytes(case)
+    shutil.rmtree(out, ignore_errors=True)
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(io.StringIO()):
+            data_unpack.run(source, out, None, None)
+    except AtelierError as error:
+        assert not out.exists()
+        return _refused(error)
+    table = (out / data_unpack.TABLE).read_text(encoding="utf-8")
+    rows = [json.loads(line) for line in table.splitlines()]
+    files = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
+    assert {row["file_name"] for row in rows} == files - {data_unpack.TABLE}
+    assert f"holds {len(rows)} pictures" in said.getvalue()
+    assert {path.name for path in folder.iterdir()} <= {name, "out", "case"}
+    return True
+
+
+def _packed(kind: str) -> Callable[[], list[bytes]]:
+    """Data sets of a few rows as Hugging Face packs them."""
+
+    def seeds() -> list[bytes]:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        content = io.BytesIO()
+        Image.effect_noise((8, 8), 60).save(content, "PNG")
+        png = content.getvalue()
+        images_ = [{"bytes": png, "path": f"{n}.png"} for n in range(3)]
+        images_ += [{"bytes": png, "path": "../0.png"}, {"bytes": None, "path": None}]
+        texts = ["a sea", "a b\u00e9ach", None, "", "a sea"]
+        tables = [
+            pa.table({"image": images_, "text": texts}),
+            pa.table({"img": [png, None], "caption": [["a", "b"], []], "artwork": [1, None]}),
+        ]
+        made = []
+        for table in tables:
+            stream = io.BytesIO()
+            if kind == "parquet":
+                pq.write_table(table, stream)
+            else:
+                with pa.ipc.new_stream(stream, table.schema) as writer:
+                    writer.write_table(table)
+            made.append(stream.getvalue())
+        return made
+
+    return seeds
+
+
 def _picture(case: bytes, folder: Path) -> bool:
     """Read a picture by a suffix that need not be its own."""
     path = folder / ("case.png", "case.jpg", "case", "case.tif")[len(case) % 4]
@@ -657,7 +732,17 @@ TARGETS = {
         lambda: [PROFILE.encode()], _yaml_target(read_profile), lambda: yaml.safe_load(PROFILE)
     ),
     "shipped profiles": Target(
-        _files("starter.yaml", "paintings.yaml", "flux.yaml", "sd3.yaml", "sdxl.yaml"),
+        _files(
+            "starter.yaml",
+            "paintings.yaml",
+            "flux.yaml",
+            "sd3.yaml",
+            "sdxl.yaml",
+            "chroma.yaml",
+            "z-image.yaml",
+            "flux2-klein.yaml",
+            "qwen-image.yaml",
+        ),
         _yaml_target(read_profile),
     ),
     "profile.yaml": Target(
@@ -730,6 +815,16 @@ TARGETS = {
         _bodies, _body, lambda: json.loads(_bodies()[0]), mutations.as_json
     ),
     "LoRAs of other trainers": Target(_loras, _lora),
+    "configs of peft": Target(
+        lambda: [mutations.as_json({"r": 2, "lora_alpha": 4, "peft_type": "LORA"})],
+        _peft_config,
+        lambda: {"r": 2, "lora_alpha": 4, "use_rslora": False, "alpha_pattern": {"to_q": 3}},
+        mutations.as_json,
+    ),
+    "parquet data sets": Target(
+        _packed("parquet"), functools.partial(_unpack, name="train.parquet")
+    ),
+    "Arrow data sets": Target(_packed("arrow"), functools.partial(_unpack, name="train.arrow")),
     "environment and headers": Target(_settings_of_others, _environment),
     "pictures": Target(pictures, _picture),
 }

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -138,6 +139,18 @@ def test_a_folder_of_the_worst_pictures_is_judged_or_set_aside(tmp_path, figure)
     files = len(seeds) + TORN + 7
     assert summary["images"] + summary["quarantined"] == files
     assert summary["images"] > 50
+    checked = subprocess.run(
+        [sys.executable, "-m", "cli", "data", "check", "data"],
+        cwd=tmp_path,
+        env=workshop.environment(PYTHONPATH=str(workshop.ROOT)),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert checked.returncode == 0, checked.stderr[-3000:]
+    assert "Traceback" not in checked.stderr
+    counts = [re.search(rf"  {word} +(\d+)", checked.stdout)[1] for word in CHECKED]
+    assert sum(map(int, counts)) == files
     figure(
         "Bad input",
         "annotate on a folder of them, with pipes, devices, links to nowhere and in circles",
@@ -163,6 +176,7 @@ def memory_until_its_end(process):
     return most
 
 
+CHECKED = ("pictures", "set aside")  # what `data check` counts
 ELSEWHERE = (
     ["cli", "survey", "status", "../../x"],
     ["cli", "survey", "make", "/etc"],
@@ -173,6 +187,9 @@ ELSEWHERE = (
     ["cli", "weights", "--fetch", "--from", "/etc/passwd"],
     ["cli", "plan", "--set", "annotate.criteria=../../../etc/passwd"],
     ["cli", "plan", "--set", "cpo.pairs.table=../x", "--set", "nonsense.at.all=1"],
+    ["cli", "plan", "--set", "sft.init=loras/../../x.safetensors"],
+    ["cli", "plan", "--set", "cpo.objectives.cpo.init=/etc/passwd"],
+    ["cli", "data", "unpack", "/etc/passwd"],
 )
 
 

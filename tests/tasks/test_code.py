@@ -4,6 +4,7 @@ import json
 import textwrap
 
 import pytest
+import yaml
 
 from atelier.errors import ArtifactError
 from tasks import code
@@ -228,7 +229,7 @@ def test_a_stage_refuses_to_run_other_code_than_its_file_says(tmp_path, monkeypa
     said["common"]["modules"][0] = "another"
     file.write_text(json.dumps(said))
 
-    with pytest.raises(ArtifactError, match=r"code/cpo.json is of other code .*dvc repro cpo"):
+    with pytest.raises(ArtifactError, match=r"code/cpo.json is of other code, .*dvc repro cpo"):
         code.check("cpo")
 
 
@@ -241,3 +242,56 @@ def test_what_changed_since_is_named_by_its_file(tmp_path, monkeypatch):
 
     (file,) = code.changed("split", before)
     assert file.suffix == ".py"
+
+
+def test_a_lora_that_a_training_begins_as_is_told_by_its_bytes_and_others_are_not(
+    tmp_path, monkeypatch, profile
+):
+    monkeypatch.chdir(tmp_path)
+    paths.LORAS.mkdir()
+    paths.PARAMS.mkdir()
+    paths.SWITCH.write_text("profile: toy\n")
+    profile["sft"]["init"] = "loras/mine"
+    profile["cpo"]["objectives"]["cpo-s"]["init"] = "loras/other.safetensors"
+    paths.profile("toy").write_text(yaml.safe_dump(profile))
+    (paths.LORAS / "mine").mkdir()
+    for file in ("mine/adapter_model.safetensors", "mine/adapter_config.json",
+                 "other.safetensors"):  # fmt: skip
+        (paths.LORAS / file).write_text(file)
+
+    def told(stage):
+        return json.loads(code.contents()[paths.CODE / f"{stage}.json"])
+
+    before = told("sft"), told("cpo")
+    (paths.LORAS / "unused.safetensors").write_text("x")
+    assert (told("sft"), told("cpo")) == before
+    assert sorted(before[0]["origins"]) == [
+        "loras/mine/adapter_config.json",
+        "loras/mine/adapter_model.safetensors",
+    ]
+    assert "origins" not in told("generate")
+
+    (paths.LORAS / "mine/adapter_config.json").write_text("another alpha")
+
+    assert told("sft") != before[0]
+    assert told("cpo") == before[1]
+    assert code.changed("sft", before[0]) == [paths.LORAS / "mine/adapter_config.json"]
+
+
+def test_an_absent_base_is_told_before_anything_is_judged(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    code.run()
+    paths.PARAMS.mkdir()
+    paths.SWITCH.write_text("profile: toy\n")
+    code.run()
+    paths.BASE.mkdir()
+    (paths.BASE / "toy.dvc").write_text("outs: []\n")
+    code.run()
+    (paths.BASE / "toy").mkdir()
+    code.run()
+
+    assert capsys.readouterr().err.splitlines() == [
+        "base/toy is absent, which sft and all later stages read: `atelier base` trains one",
+        "base/toy is absent, which sft and all later stages read: `dvc pull base/toy.dvc` "
+        "fetches it",
+    ]

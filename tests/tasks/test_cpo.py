@@ -235,3 +235,35 @@ def test_brought_pairs_are_learned_from(taught, notebook):
 
     metrics = json.loads((paths.CPO / "dpo" / "metrics.json").read_text())
     assert metrics["pairs"] == 1
+
+
+def test_a_theta_begins_as_a_lora_of_another_trainer_and_has_its_bytes_in_its_key(
+    taught, notebook, monkeypatch
+):
+    place = paths.LORAS / "theirs.safetensors"
+    place.parent.mkdir()
+    place.write_bytes((paths.SFT / adapters.FILE).read_bytes())
+    objectives = taught.cpo.objectives
+    changed = objectives["cpo-s"].model_copy(update={"init": place.as_posix()})
+    cpo_params = taught.cpo.model_copy(update={"objectives": {**objectives, "cpo-s": changed}})
+    profile = taught.model_copy(update={"cpo": cpo_params})
+    begun = {}
+    teach = cpo.trainer.teach
+
+    def noting(name, painter, trained, *args, **more):
+        begun[name] = {key: p.detach().clone() for key, p in trained.items()}
+        return teach(name, painter, trained, *args, **more)
+
+    monkeypatch.setattr(cpo.trainer, "teach", noting)
+
+    cpo.run(profile, notebook)
+
+    assert any(key.endswith("lora_B.cpo-s.weight") and p.any()
+               for key, p in begun["cpo-s"].items())  # fmt: skip
+    assert not any(key.endswith("lora_B.cpo.weight") and p.any()
+                   for key, p in begun["cpo"].items())  # fmt: skip
+    keys = objective_keys.of(profile)
+    place.write_bytes(place.read_bytes() + b" ")
+    again = objective_keys.of(profile)
+    assert again["cpo-s"] != keys["cpo-s"]
+    assert again["cpo"] == keys["cpo"]

@@ -1,6 +1,7 @@
 import json
 
 import pytest
+import torch
 
 from atelier.errors import ArtifactError
 from atelier.models import adapters, loading
@@ -63,3 +64,47 @@ def test_another_seed_does_not_take_over_interrupted_work(studio, notebook, monk
 
     assert sorted(notebook.curves) == [1, 2, 3, 4]  # from the start, in a folder of its own
     assert not kept.exists()
+
+
+@pytest.fixture
+def brought(studio):
+    """A LoRA of rank 3 in loras/, as another trainer wrote it."""
+    painter = loading.load(studio.model)
+    shape = studio.sft.lora.model_copy(update={"rank": 3, "alpha": 1.5})
+    adapters.add(painter.network, "theirs", shape, seed=5)
+    for parameter in adapters.weights(painter.network, "theirs").values():
+        torch.nn.init.normal_(parameter, std=0.1)
+    adapters.save(painter, "theirs", paths.LORAS / "theirs")
+    return paths.LORAS / "theirs"
+
+
+def beginning_as(studio, place, **changes):
+    changes = {"init": place.as_posix(), "learning_rate": 1e-30, **changes}
+    return studio.model_copy(update={"sft": studio.sft.model_copy(update=changes)})
+
+
+def test_theta1_that_hardly_learns_stays_the_lora_that_it_began_as(
+    studio, brought, notebook, capsys
+):
+    sft.run(beginning_as(studio, brought), notebook)
+
+    painter = loading.load(studio.model)
+    adapters.attach(painter, "theta1", paths.SFT)
+    adapters.attach(painter, "theirs", brought)
+    noise = torch.randn(1, *painter.latent_shape(32), generator=torch.manual_seed(0))
+    predicted = {}
+    for name in (None, "theta1", "theirs"):
+        with adapters.use(painter.network, name):
+            condition = painter.encode_texts(["a sea"])
+            predicted[name] = painter.predict(noise, torch.tensor([0.5]), condition)
+    torch.testing.assert_close(predicted["theta1"], predicted["theirs"], atol=1e-5, rtol=1e-4)
+    assert not torch.allclose(predicted[None], predicted["theirs"], atol=1e-3)
+    assert f"theta1 begins as {brought / adapters.FILE}: " in capsys.readouterr().err
+
+
+def test_a_lora_of_too_high_a_rank_is_refused_before_any_step(studio, brought, notebook):
+    narrow = studio.sft.lora.model_copy(update={"rank": 2})
+
+    with pytest.raises(ArtifactError, match=r"has rank 3, and sft\.lora\.rank 2 cannot"):
+        sft.run(beginning_as(studio, brought, lora=narrow), notebook)
+    assert not notebook.curves

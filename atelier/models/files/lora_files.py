@@ -44,6 +44,10 @@ _KEYS = {"A": "lora_A.weight", "B": "lora_B.weight", "magnitude": "lora_magnitud
 _FLAT = ("lora_unet_", "lora_transformer_", "lycoris_")
 _DOTTED = ("base_model.model.", "model.diffusion_model.", "diffusion_model.")
 _TEXT = re.compile(r"(base_model\.model\.)?(text_encoder|lora_te\d?_|te\d?[._]|clip_[lg]\.)")
+_TEXT_ENCODERS = (
+    "text encoders, which are not adapted here: a LoRA of the network alone fits (kohya's "
+    "--network_train_unet_only)"
+)
 _LYCORIS = {"lokr_": "LoKr", "hada_": "LoHa", "oft_": "OFT", "glora": "GLoRA", "lora_mid": "CP",
             "dora_scale": "DoRA of LyCORIS", ".diff": "full differences"}  # fmt: skip
 _LARGEST = 1e10  # of a weight or an alpha: alpha B A stays finite in float32
@@ -201,18 +205,39 @@ def _known(values: dict[str, Any], where: str) -> dict[str, Any]:
     try:
         with quiet():
             LoraConfig(**kept)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, AttributeError, LookupError, ImportError) as error:
         raise ArtifactError(f"{where} is no config of a LoRA: {_line(error)}") from None
-    wrong = [name for name in ("r", "lora_alpha") if not _is_positive(kept.get(name))]
-    if wrong:
-        raise ArtifactError(
-            f"{where}: {wrong[0]} should be a number above 0, is {short(kept.get(wrong[0]))}"
-        )
+    wrong = next(_wrong(kept), None)
+    if wrong is not None:
+        raise ArtifactError(f"{where}: {wrong}")
     return kept
 
 
+def _wrong(config: Mapping[str, Any]) -> Iterator[str]:
+    """What of a config decides the factor of a layer and is not as it should be."""
+    for name in ("r", "lora_alpha"):
+        if not _is_positive(config.get(name)):
+            yield f"{name} should be a number above 0, is {short(config.get(name))}"
+    for name in ("use_rslora", "use_dora"):
+        if not isinstance(config.get(name) or False, bool):
+            yield f"{name} should be true or false, is {short(config[name])}"
+    for name in ("rank_pattern", "alpha_pattern"):
+        known = config.get(name) or {}
+        if not isinstance(known, dict) or not all(map(_is_positive, known.values())):
+            yield f"{name} should give numbers above 0 by layer, is {short(known)}"
+            continue
+        for layer in known:
+            try:
+                re.compile(layer)
+            except (re.error, OverflowError, RecursionError):
+                yield f"{name} has {short(layer)}, which is no name of a layer"
+
+
 def _is_positive(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and value > 0
+    """A number is above 0 and stays finite in float32; true and false are none."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return 0 < value <= _LARGEST
 
 
 _Groups = dict[str, dict[str, Tensor]]  # layer, as the file calls it: its parts
@@ -225,7 +250,7 @@ def _grouped(tensors: Mapping[str, Tensor]) -> tuple[_Groups, list[_Unused]]:
     for key, tensor in tensors.items():
         layer, part = _split(key)
         if _TEXT.match(key):
-            unused.append(("text encoders, which are not adapted here", key))
+            unused.append((_TEXT_ENCODERS, key))
         elif part is None:
             kind = next((name for sign, name in _LYCORIS.items() if sign in key), None)
             why = "weights that are no LoRA" if kind is None else f"{kind}, which is no LoRA"
@@ -295,7 +320,9 @@ def _converted(flat: str, parts: dict[str, Tensor], target: Target) -> _Groups:
     """One layer through diffusers' converter of kohya's names; it may be several."""
     single = re.fullmatch(r"single_blocks_(\d+)_linear1", flat)
     if single and target.component == "transformer":
-        return _fused(f"single_transformer_blocks.{single[1]}", parts, target.network)
+        own = _fused(f"single_transformer_blocks.{single[1]}", parts, target.network)
+        if own:  # FLUX.2 has it as one layer, too
+            return own
     kohya = {
         f"lora_unet_{flat}.lora_down.weight": parts["A"],
         f"lora_unet_{flat}.lora_up.weight": parts["B"],

@@ -40,3 +40,10 @@ def brought(place: Path) -> Path | None:
             f"{others[1].name}, …); name one of them"
         )
     return None
+
+
+def parts(place: Path) -> list[Path]:
+    """Return the files that decide what a brought LoRA is: its weights, and peft's config."""
+    weights = brought(place)
+    beside = [] if weights is None else [weights, weights.with_name(ADAPTER_CONFIG)]
+    return [file for file in beside if file.is_file()]

@@ -9,25 +9,46 @@ from typing import Any
 
 import torch
 from diffusers import (
+    ChromaPipeline,
+    ChromaTransformer2DModel,
     DDIMScheduler,
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
+    Flux2KleinPipeline,
+    Flux2Transformer2DModel,
     FluxPipeline,
     FluxTransformer2DModel,
     ModelMixin,
+    QwenImagePipeline,
+    QwenImageTransformer2DModel,
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
+    ZImagePipeline,
+    ZImageTransformer2DModel,
 )
 from torch import nn
 
-from atelier.config.base import FluxNetwork, Network, SD3Network, SDXLNetwork
+from atelier.config.base import (
+    ChromaNetwork,
+    Flux2KleinNetwork,
+    FluxNetwork,
+    Network,
+    QwenImageNetwork,
+    SD3Network,
+    SDXLNetwork,
+    ZImageNetwork,
+)
 from atelier.models.denoiser import Denoiser
+from atelier.models.families.chroma import Chroma
 from atelier.models.families.flux import Flux
+from atelier.models.families.flux2_klein import Flux2Klein
+from atelier.models.families.qwen_image import QwenImage
 from atelier.models.families.sd3 import SD3
 from atelier.models.families.sdxl import SDXL
-from atelier.models.small import text_encoders
+from atelier.models.families.z_image import ZImage
+from atelier.models.small import qwen_encoders, text_encoders
 
 # Sampling spends more of its steps near pure noise: at these sizes the large decisions
 # (layout, palette) fall there. 1 would be uniform.
@@ -57,12 +78,20 @@ def painter(
     """
     built = pipeline(network, codec, corpus, seed=seed)
     match network:
+        case ChromaNetwork():
+            return Chroma(built, text_tokens=text_tokens)
         case FluxNetwork():
             return Flux(built, text_tokens=text_tokens)
+        case Flux2KleinNetwork():
+            return Flux2Klein(built, text_tokens=text_tokens)
+        case QwenImageNetwork():
+            return QwenImage(built, text_tokens=text_tokens)
         case SD3Network():
             return SD3(built, text_tokens=text_tokens)
         case SDXLNetwork():
             return SDXL(built, text_chunks=text_chunks)
+        case ZImageNetwork():
+            return ZImage(built, text_tokens=text_tokens)
 
 
 def pipeline(network: Network, codec: ModelMixin, corpus: Iterable[str], *, seed: int) -> Any:
@@ -70,12 +99,44 @@ def pipeline(network: Network, codec: ModelMixin, corpus: Iterable[str], *, seed
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         match network:
+            case ChromaNetwork():
+                return _chroma(network, codec, corpus)
             case FluxNetwork():
                 return _flux(network, codec, corpus)
+            case Flux2KleinNetwork():
+                return _flux2_klein(network, codec, corpus)
+            case QwenImageNetwork():
+                return _qwen_image(network, codec, corpus)
             case SD3Network():
                 return _sd3(network, codec, corpus)
             case SDXLNetwork():
                 return _sdxl(network, codec, corpus)
+            case ZImageNetwork():
+                return _z_image(network, codec, corpus)
+
+
+def _chroma(network: ChromaNetwork, codec: ModelMixin, corpus: Iterable[str]) -> ChromaPipeline:
+    t5, t5_tokenizer = text_encoders.t5(network.text_width, corpus)
+    transformer = ChromaTransformer2DModel(
+        patch_size=1,
+        in_channels=4 * codec.config.latent_channels,
+        num_layers=network.double_blocks,
+        num_single_layers=network.single_blocks,
+        attention_head_dim=network.head_width,
+        num_attention_heads=network.heads,
+        joint_attention_dim=network.text_width,
+        axes_dims_rope=_rotary_axes(network.head_width),
+        approximator_hidden_dim=network.modulation_width,
+    )
+    nn.init.zeros_(transformer.proj_out.weight)
+    nn.init.zeros_(transformer.proj_out.bias)
+    return ChromaPipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=_SCHEDULER_SHIFT),
+        vae=codec,
+        text_encoder=t5,
+        tokenizer=t5_tokenizer,
+        transformer=transformer.eval(),
+    )
 
 
 def _flux(network: FluxNetwork, codec: ModelMixin, corpus: Iterable[str]) -> FluxPipeline:
@@ -104,6 +165,61 @@ def _flux(network: FluxNetwork, codec: ModelMixin, corpus: Iterable[str]) -> Flu
         tokenizer_2=t5_tokenizer,
         transformer=transformer.eval(),
     )
+
+
+def _flux2_klein(
+    network: Flux2KleinNetwork, codec: ModelMixin, corpus: Iterable[str]
+) -> Flux2KleinPipeline:
+    # The pipeline reads hidden states 9, 18 and 27.
+    encoder, tokenizer = qwen_encoders.qwen3(
+        network.text_width, corpus, layers=28, with_head=True
+    )
+    transformer = Flux2Transformer2DModel(
+        in_channels=4 * codec.config.latent_channels,
+        num_layers=network.double_blocks,
+        num_single_layers=network.single_blocks,
+        attention_head_dim=network.head_width,
+        num_attention_heads=network.heads,
+        joint_attention_dim=3 * network.text_width,
+        axes_dims_rope=(network.head_width // 4,) * 4,
+        guidance_embeds=False,
+    )
+    nn.init.zeros_(transformer.proj_out.weight)
+    return Flux2KleinPipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=_SCHEDULER_SHIFT),
+        vae=codec,
+        text_encoder=encoder,
+        tokenizer=tokenizer,
+        transformer=transformer.eval(),
+    )
+
+
+def _qwen_image(
+    network: QwenImageNetwork, codec: ModelMixin, corpus: Iterable[str]
+) -> QwenImagePipeline:
+    transformer = QwenImageTransformer2DModel(
+        in_channels=4 * codec.config.z_dim,
+        out_channels=codec.config.z_dim,
+        num_layers=network.blocks,
+        attention_head_dim=network.head_width,
+        num_attention_heads=network.heads,
+        joint_attention_dim=network.text_width,
+        axes_dims_rope=_rotary_axes(network.head_width),
+    )
+    nn.init.zeros_(transformer.proj_out.weight)
+    nn.init.zeros_(transformer.proj_out.bias)
+    built = QwenImagePipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=_SCHEDULER_SHIFT),
+        vae=codec,
+        text_encoder=None,
+        tokenizer=None,
+        transformer=transformer.eval(),
+    )
+    encoder, tokenizer = qwen_encoders.qwen25_vl(
+        network.text_width, corpus, built.prompt_template_encode
+    )
+    built.register_modules(text_encoder=encoder, tokenizer=tokenizer)
+    return built
 
 
 def _rotary_axes(head_width: int) -> tuple[int, int, int]:
@@ -188,6 +304,35 @@ def _sdxl(
         text_encoder_2=second,
         tokenizer_2=tokenizer,
         unet=unet.eval(),
+    )
+
+
+def _z_image(
+    network: ZImageNetwork, codec: ModelMixin, corpus: Iterable[str]
+) -> ZImagePipeline:
+    # The last hidden state but one is read.
+    encoder, tokenizer = qwen_encoders.qwen3(
+        network.text_width, corpus, layers=2, with_head=False
+    )
+    transformer = ZImageTransformer2DModel(
+        in_channels=codec.config.latent_channels,
+        dim=network.heads * network.head_width,
+        n_layers=network.blocks,
+        n_refiner_layers=network.refiner_blocks,
+        n_heads=network.heads,
+        n_kv_heads=network.heads,
+        cap_feat_dim=network.text_width,
+        axes_dims=list(_rotary_axes(network.head_width)),
+    )
+    for last in transformer.all_final_layer.values():
+        nn.init.zeros_(last.linear.weight)
+        nn.init.zeros_(last.linear.bias)
+    return ZImagePipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=_SCHEDULER_SHIFT),
+        vae=codec,
+        text_encoder=encoder,
+        tokenizer=tokenizer,
+        transformer=transformer.eval(),
     )
 
 

@@ -44,8 +44,12 @@ def clip_pair(
         corpus: Texts.
         both_summarise: Whether the first has a summary too, as SD3's has, and SDXL's not.
     """
-    words = _frequent(re.findall(r"[^\W\d_]+", " ".join(corpus).lower()), _MOST_MERGED_WORDS)
-    tokenizer = _clip_tokenizer(_merges(words))
+    words = frequent(re.findall(r"[^\W\d_]+", " ".join(corpus).lower()))
+    letters = byte_letters()
+    spelt = [[letters[byte] for byte in word.encode()] for word in words]
+    for pieces in spelt:
+        pieces[-1] += "</w>"
+    tokenizer = _clip_tokenizer(merges(spelt))
     first, second = (
         _clip_config(tokenizer, width, projection=pooled_width, layers=2) for width in widths
     )
@@ -60,13 +64,13 @@ def clip_pair(
     return encoders[0].eval(), encoders[1].eval(), tokenizer
 
 
-def _clip_tokenizer(merges: Sequence[tuple[str, str]]) -> CLIPTokenizer:
-    letters = _byte_letters()
+def _clip_tokenizer(joined: Sequence[tuple[str, str]]) -> CLIPTokenizer:
+    letters = byte_letters()
     pieces = [*letters, *(f"{letter}</w>" for letter in letters)]
-    pieces += dict.fromkeys(left + right for left, right in merges)
+    pieces += dict.fromkeys(left + right for left, right in joined)
     pieces += ["<|startoftext|>", "<|endoftext|>"]
     vocab = {piece: number for number, piece in enumerate(pieces)}
-    return CLIPTokenizer(vocab=vocab, merges=list(merges), model_max_length=77)
+    return CLIPTokenizer(vocab=vocab, merges=list(joined), model_max_length=77)
 
 
 def _clip_config(
@@ -86,23 +90,19 @@ def _clip_config(
     )
 
 
-def _merges(words: Iterable[str]) -> list[tuple[str, str]]:
-    """Byte-pair encoding to its end: merges until each word is one piece.
+def merges(spelt: list[list[str]]) -> list[tuple[str, str]]:
+    """Return byte-pair encoding to its end: merges until each spelt word is one piece.
 
     The trainer of ``tokenizers`` breaks ties by chance; here the same words give the same
     merges, and so a base the same bytes.
     """
-    letters = _byte_letters()
-    spelt = [[letters[byte] for byte in word.encode()] for word in words]
-    for pieces in spelt:
-        pieces[-1] += "</w>"
-    merges: dict[tuple[str, str], None] = {}
+    found: dict[tuple[str, str], None] = {}
     while spelt := [pieces for pieces in spelt if len(pieces) > 1]:
         counts = Counter(pair for pieces in spelt for pair in pairwise(pieces))
         best = min(counts, key=lambda pair: (-counts[pair], pair))
-        merges[best] = None
+        found[best] = None
         spelt = [_merged(pieces, best) for pieces in spelt]
-    return list(merges)
+    return list(found)
 
 
 def _merged(pieces: list[str], pair: tuple[str, str]) -> list[str]:
@@ -115,8 +115,8 @@ def _merged(pieces: list[str], pair: tuple[str, str]) -> list[str]:
     return found
 
 
-def _byte_letters() -> list[str]:
-    """GPT-2's printable stand-ins for the 256 bytes, which byte-level BPE expects."""
+def byte_letters() -> list[str]:
+    """Return GPT-2's printable stand-ins for the 256 bytes, which byte-level BPE expects."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [byte for byte in range(256) if byte not in printable]
     code = {byte: byte for byte in printable} | {b: 256 + n for n, b in enumerate(others)}
@@ -127,7 +127,7 @@ def t5(width: int, corpus: Iterable[str]) -> tuple[T5EncoderModel, T5Tokenizer]:
     """Return a T5 encoder whose tokens are the corpus's words, as written; others are spelt."""
     texts = list(corpus)
     written = (word for text in texts for word in re.findall(r"\w+|[^\w\s]", text))
-    words = _frequent(written, _MOST_WORDS)
+    words = frequent(written, _MOST_WORDS)
     # After a bracket or a hyphen a word has no space before it, and needs a token of its own.
     inner = {word for text in texts for word in re.findall(r"(?<=[^\w\s])\w+", text)}
     letters = sorted({chr(n) for n in range(32, 127)} | {c for word in words for c in word})
@@ -160,7 +160,7 @@ def t5(width: int, corpus: Iterable[str]) -> tuple[T5EncoderModel, T5Tokenizer]:
     return encoder, tokenizer
 
 
-def _frequent(words: Iterable[str], most: int) -> list[str]:
+def frequent(words: Iterable[str], most: int = _MOST_MERGED_WORDS) -> list[str]:
     """Return the most frequent words, at most so many, in alphabetical order."""
     counts = Counter(words)
     return sorted(word for word, _ in sorted(counts.items(), key=_by_count)[:most])

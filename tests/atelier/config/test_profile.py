@@ -6,6 +6,7 @@ import yaml
 from atelier.config.model import recorded_model
 from atelier.config.profile import Profile, read_profile, read_switch
 from atelier.errors import ArtifactError, ParamsError
+from tests.conftest import TOY_NETWORKS
 
 
 def written(tmp_path, values, name="starter.yaml"):
@@ -39,7 +40,8 @@ def test_all_mistakes_are_named_at_once_with_field_value_and_what_is_allowed(tmp
     text = str(caught.value)
     assert text.startswith(f"{tmp_path / 'starter.yaml'} does not fit:\n")
     for mistake in (
-        "model.family: input should be 'flux', 'sd3' or 'sdxl', got 'dit'",
+        "model.family: input should be 'chroma', 'flux', 'flux2_klein', ",
+        "'qwen_image', 'sd3', 'sdxl' or 'z_image', got 'dit'",
         "annotate.largest_pixels: input should be greater than 0, got 0",
         "split.train: input should be less than or equal to 1, got 1.5",
         "sft.learning_rate: field required",
@@ -134,12 +136,24 @@ def small_sdxl(profile):
     return profile
 
 
+@pytest.mark.parametrize("kind", ["flux2_klein", "qwen_image"])
+def test_a_family_with_a_codec_of_its_own_refuses_another(tmp_path, small_sdxl, kind):
+    network = yaml.safe_load(TOY_NETWORKS[kind])
+    small_sdxl["base"]["network"] = network
+    small_sdxl["model"]["family"] = kind
+
+    with pytest.raises(ParamsError, match=f"codec.kind should be folder for {kind}"):
+        read_profile(written(tmp_path, small_sdxl))
+
+
 def test_the_kind_of_a_network_says_which_fields_it_has(tmp_path, small_sdxl):
     read = read_profile(written(tmp_path, small_sdxl))
     small_sdxl["base"]["network"] |= {"kind": "unet"}
 
     assert read.base.network.widths == [16, 32]
-    with pytest.raises(ParamsError, match=r"base\.network: .*'unet'.*'flux', 'sd3', 'sdxl'"):
+    with pytest.raises(
+        ParamsError, match=r"base\.network: .*'unet'.*'flux2_klein', 'flux', .*'sdxl'"
+    ):
         read_profile(written(tmp_path, small_sdxl))
 
 
@@ -238,6 +252,29 @@ NPO = {"objective": "npo", "beta": 2000, "learning_rate": 1e-4, "w": 0.0}
                 p["cpo"].update(lora={**p["sft"]["lora"], "rank": 8}),
             ),
             r"cpo.lora should be sft.lora for cpo.objectives.cpo-s, .*rank=8.*rank=4",
+        ),
+        (
+            lambda p: p["sft"].update(init="sft"),
+            "sft.init: should be 'base' or a LoRA in loras/; 'sft' is what sft makes",
+        ),
+        (
+            lambda p: p["sft"].update(init="../mine.safetensors"),
+            "sft.init: should be 'base', 'sft' .*, or a LoRA's .* got '../mine.safetensors'",
+        ),
+        (
+            lambda p: p["cpo"]["objectives"]["cpo-s"].update(init="loras/../mine.safetensors"),
+            r"init: should be a path inside its folder, .* got 'loras/\.\./mine.safetensors'",
+        ),
+        (
+            lambda p: p["sft"].update(init="loras/a.safetensors", lora="full"),
+            "sft.init is the LoRA 'loras/a.safetensors', and sft.lora is 'full'",
+        ),
+        (
+            lambda p: (
+                p["cpo"].update(lora="full"),
+                p["cpo"]["objectives"]["cpo-s"].update(init="loras/a.safetensors"),
+            ),
+            "cpo.objectives.cpo-s.init is the LoRA 'loras/a.safetensors', and cpo.lora is",
         ),
         (
             lambda p: (

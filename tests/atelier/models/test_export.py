@@ -4,8 +4,9 @@ import torch
 from diffusers import FluxPipeline, FluxTransformer2DModel
 
 from atelier.errors import ArtifactError
-from atelier.models import adapters, codec, export
+from atelier.models import adapters, export
 from atelier.models.files.lora_files import Target
+from tests.atelier import plain
 
 ATTENTION = ["to_q", "to_k", "to_v", "to_out.0"]
 
@@ -28,18 +29,9 @@ def painted(painter, noise):
 
 
 def read_by_diffusers(painter, folder, noise):
-    theirs = type(painter.pipeline()).from_pretrained(
-        folder / "base", vae=codec.PatchPCA.from_pretrained(folder / "base" / "vae")
-    )
+    theirs = plain.loaded(type(painter.pipeline()), folder / "base")
     theirs.load_lora_weights(folder, weight_name="theta.safetensors")
-    packed = hasattr(theirs, "_pack_latents")
-    limit = {"max_sequence_length": 12} if packed else {}
-    found = theirs(
-        prompt=["a sea"], latents=theirs._pack_latents(noise, 1, 4, 8, 8) if packed else noise,
-        height=32, width=32, num_inference_steps=3, guidance_scale=1.0, output_type="latent",
-        **limit,
-    ).images  # fmt: skip
-    return theirs._unpack_latents(found, 8, 8, vae_scale_factor=1) if packed else found
+    return plain.paint(theirs, ["a sea"], noise, steps=3)
 
 
 @pytest.mark.parametrize(
@@ -49,6 +41,14 @@ def read_by_diffusers(painter, folder, noise):
         ("flux-double", ATTENTION),
         ("flux-double", ["to_k"]),
         ("flux-double", ["to_q", "add_v_proj", "to_add_out", "net.2", "norm1.linear"]),
+        ("chroma-double", ATTENTION),
+        ("chroma-double", ["to_q", "add_v_proj", "to_add_out", "net.2"]),
+        ("z_image", ATTENTION),
+        ("z_image", ["to_q", "w2", "adaLN_modulation.0"]),
+        ("qwen_image", ATTENTION),
+        ("qwen_image", ["to_q", "add_v_proj", "to_add_out", "net.2", "img_mod.1"]),
+        ("flux2_klein", [*ATTENTION, "to_qkv_mlp_proj"]),
+        ("flux2_klein", ["to_k", "add_v_proj", "to_add_out", "linear_in", "linear_out"]),
     ],
 )
 def test_diffusers_reads_it_back_and_paints_the_same(
@@ -57,7 +57,9 @@ def test_diffusers_reads_it_back_and_paints_the_same(
     painter = build(family)
     painter.pipeline().save_pretrained(tmp_path / "base")
     taught(painter, attention.model_copy(update={"targets": targets}))
-    noise = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    noise = torch.randn(
+        1, *painter.latent_shape(32), generator=torch.Generator().manual_seed(0)
+    )
     ours = painted(painter, noise)
     with adapters.use(painter.network, None):
         untaught = painted(painter, noise)
@@ -99,6 +101,26 @@ def test_a_single_block_of_flux_is_read_back_as_it_was(tmp_path):
     assert all(not tensor.any() for name, tensor in read.items() if ".lora_B." in name)
 
 
+@pytest.mark.parametrize("family", ["chroma-double", "z_image", "flux2_klein", "qwen_image"])
+def test_we_read_it_back_as_it_was(family, build, attention, tmp_path):
+    painter = build(family)
+    taught(painter, attention)
+
+    export.export(painter, "theta", tmp_path / "theta.safetensors")
+    adapters.attach(painter, "again", tmp_path / "theta.safetensors")
+
+    for own, again in zip(
+        lora_products(painter, "theta"), lora_products(painter, "again"), strict=True
+    ):
+        torch.testing.assert_close(again, own, atol=1e-4, rtol=1e-4)
+
+
+def lora_products(painter, name):
+    """``scale B A`` of each layer, in order."""
+    layers = adapters.lora(painter, name).layers()
+    return [scale * up @ down for _, (down, up, scale) in sorted(layers.items())]
+
+
 @pytest.mark.parametrize("family", ["sdxl-epsilon"])
 # readers divide by the rank, 2; rsLoRA divides by its root
 @pytest.mark.parametrize(("rslora", "alpha"), [(False, 3.0), (True, 3 * 2**0.5)])
@@ -117,7 +139,7 @@ def test_alpha_says_the_scale(rslora, alpha, painter, attention, tmp_path):
 def test_a_dora_is_refused(painter, attention, tmp_path):
     taught(painter, attention.model_copy(update={"dora": True}))
 
-    with pytest.raises(ArtifactError, match="a DoRA cannot be written in kohya's layout"):
+    with pytest.raises(ArtifactError, match="a DoRA cannot be written in this layout"):
         export.export(painter, "theta", tmp_path / "theta.safetensors")
 
 
@@ -126,7 +148,7 @@ def test_a_network_that_the_layout_does_not_know_is_refused(painter, attention, 
     taught(painter, attention)
 
     with pytest.raises(
-        ArtifactError, match="of sdxl and flux, this is a SD3Transformer2DModel"
+        ArtifactError, match="own is known for this network, a SD3Transformer2DModel"
     ):
         export.export(painter, "theta", tmp_path / "theta.safetensors")
 

@@ -7,11 +7,11 @@ from diffusers import FluxPipeline
 from atelier.errors import ParamsError
 from atelier.models import adapters, quantization
 from atelier.models.loading import load
+from tests.atelier.conftest import NETWORKS
 
 torchao = pytest.mark.skipif(
     importlib.util.find_spec("torchao") is None, reason="torchao is not installed"
 )
-FAMILY = {"flux": "flux", "sdxl-epsilon": "sdxl", "sdxl-v": "sdxl", "sd3": "sd3"}
 
 
 def predict(painter):
@@ -29,7 +29,7 @@ def test_a_base_in_8_bits_predicts_nearly_the_same_and_carries_a_lora(
 ):
     painter.pipeline().save_pretrained(tmp_path)
     params = model_params.model_copy(
-        update={"family": FAMILY[family], "source": str(tmp_path), "quantise": "int8"}
+        update={"family": NETWORKS[family].kind, "source": str(tmp_path), "quantise": "int8"}
     )
 
     small = load(params)

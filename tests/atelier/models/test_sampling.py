@@ -50,7 +50,10 @@ def test_each_branch_is_predicted_in_its_own_state(taught):
     assert (branched - other).abs().max() > 1e-3
 
 
-def test_one_step_of_two_branches_is_the_formula(taught):
+def test_one_step_of_two_branches_is_the_formula(taught, family):
+    if family == "qwen_image":
+        pytest.skip("its sampler rescales what guidance gives, which is not linear")
+
     # f_neg(empty) + g (f_pos(y) - f_neg(empty)), held against ordinary guidance by linearity:
     # one step from the same noise moves by the step size times the guided prediction.
     def one_step(positive, negative):

@@ -45,6 +45,24 @@ def test_each_stage_comes_after_its_needs(repository):
     assert edges(read) == dvc_edges()
 
 
+def test_a_stage_has_the_pins_of_the_inputs_that_it_reads_itself(repository):
+    path = repository / "dvc.yaml"
+    path.write_text(
+        path.read_text().replace(
+            "    - out/draw\n    outs:\n    - out/train",
+            "    - out/draw\n    - base/toy\n    outs:\n    - out/train",
+        )
+    )
+    assert "base/toy" in path.read_text()
+    (repository / "base/toy").mkdir(parents=True)
+    (repository / "base/toy/weights").write_text("1")
+    subprocess.run([sys.executable, "-m", "dvc", "add", "-q", "base/toy"], check=True)
+
+    assert {stage.name: stage.pins for stage in stages.read()} == {
+        "draw": (), "train": ("base/toy.dvc",), "look": ()
+    }  # fmt: skip
+
+
 def test_a_target_brings_what_it_needs(repository):
     assert [stage.name for stage in stages.read(["train"])] == ["draw", "train"]
 

@@ -372,3 +372,20 @@ def test_the_readme_shows_the_methods(here, ran, undrawn):
 def test_a_studys_name_leads_out_of_no_folder(here, name):
     with pytest.raises(ParamsError, match="cannot be a study's name"):
         study_runs.run(name, print)
+
+
+def test_a_workspace_has_the_inputs_of_now_and_no_former_ones(tmp_path):
+    source, target = tmp_path / "base/toy", tmp_path / "workspace/base/toy"
+    (source / "vae").mkdir(parents=True)
+    for name in ("old.json", "vae/weights"):
+        (source / name).write_text("first")
+    study_runs._share(source, target)
+    (source / "old.json").unlink()
+    (source / "vae/weights").unlink()
+    (source / "vae/weights").write_text("second, trained anew")
+
+    study_runs._share(source, target)
+
+    found = {path.relative_to(target).as_posix() for path in target.rglob("*.*")}
+    assert found == set()
+    assert (target / "vae/weights").read_text() == "second, trained anew"

@@ -131,5 +131,51 @@ def test_a_base_is_there_only_where_the_folder_holds_a_model(shelf, tmp_path):
     (other,) = doctor._base()
 
     assert one.state == "missing"
-    assert "base/starter/README.md describes how to get one" in one.said
+    assert "`atelier base` trains a small one" in one.said
     assert other.state == "good"
+
+
+def test_who_tracks_a_base_is_looked_at(shelf, tmp_path):
+    git("init", "-q")
+    folder, pin = tmp_path / "base/starter", tmp_path / "base/starter.dvc"
+    folder.mkdir(parents=True)
+    (folder / "model_index.json").write_text("{}")
+    (tmp_path / ".dvc").mkdir()
+
+    (nobodys,) = doctor._base()
+    pin.write_text("outs: []\n")
+    (new,) = doctor._base()
+    git("add", "base/starter.dvc")
+    (pinned,) = doctor._base()
+    (folder / "model_index.json").unlink()
+    (away,) = doctor._base()
+
+    assert nobodys.state == new.state == "note"
+    assert "neither git nor DVC tracks" in nobodys.said
+    assert "run `dvc add base/starter`" in nobodys.said
+    assert "commit base/starter.dvc" in new.said
+    assert pinned.state == "good"
+    assert (away.state, away.said) == (
+        "missing",
+        "base/starter.dvc pins a base that is not here: `dvc pull base/starter.dvc`",
+    )
+
+
+def test_a_base_that_git_holds_needs_no_pin_and_one_with_a_note_in_git_says_what_to_remove(
+    shelf, tmp_path
+):
+    git("init", "-q")
+    folder = tmp_path / "base/starter"
+    folder.mkdir(parents=True)
+    (tmp_path / ".dvc").mkdir()
+    (folder / "README.md").write_text("Put one here.\n")
+    git("add", "-A")
+    (folder / "model_index.json").write_text("{}")
+
+    (noted,) = doctor._base()
+    git("add", "-A")
+    (held,) = doctor._base()
+
+    assert noted.state == "note"
+    assert "`git rm --quiet base/starter/README.md` first, then `dvc add" in noted.said
+    assert held.state == "good"

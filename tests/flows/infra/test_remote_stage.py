@@ -83,6 +83,15 @@ def test_what_workers_cannot_see_is_not_sent(shared):
         remote_stage.commit_to_send()
 
 
+def test_a_pin_that_git_does_not_have_yet_is_not_sent(shared):
+    (shared / "more").write_text("2")
+    dvc("add", "more")
+    git("commit", "-qm", "Ignore it", ".gitignore")
+
+    with pytest.raises(ParamsError, match=r"more\.dvc pins an input and is not in git yet"):
+        remote_stage.commit_to_send()
+
+
 def test_a_clone_does_not_wait_for_itself(shared):
     remote_stage.share("prefect/1")
 

@@ -5,18 +5,24 @@ from atelier.models import loading
 from tasks.commands import base
 from tasks.run import paths
 
-FAMILIES = pytest.mark.parametrize("family", ["flux", "sd3", "sdxl"])
-NETWORK = {"flux": "transformer", "sd3": "transformer", "sdxl": "unet"}
+LATER = ("chroma", "z_image")
+FAMILIES = pytest.mark.parametrize(
+    "family",
+    ["flux", "sd3", "sdxl", *(pytest.param(name, marks=pytest.mark.slow) for name in LATER)],
+)
+NETWORK = {"sdxl": "unet"}  # the others have a transformer
+# Five words of captions and criteria. T5 ends a prompt, CLIP begins and ends it, a chat has
+# eight tokens around it.
+TOKENS = {"sdxl": 7, "z_image": 13}
 
 
 @FAMILIES
 def test_the_base_is_a_pipeline_that_loads_and_paints(studio, family):
     painter = loading.load(studio.model)
 
-    assert painter.component == NETWORK[family]
+    assert painter.component == NETWORK.get(family, "transformer")
     assert painter.latent_shape(32) == (4, 8, 8)
-    # five words of captions and criteria; T5 ends a prompt, CLIP begins and ends it
-    assert painter.count_tokens("a sea, calm edges") == (7 if family == "sdxl" else 6)
+    assert painter.count_tokens("a sea, calm edges") == TOKENS.get(family, 6)
     assert {path.name for path in paths.BASE.joinpath("starter").iterdir()} >= {
         "model_index.json",
         "curve.tsv",
@@ -29,7 +35,7 @@ def test_the_weights_are_half_precision_safetensors(studio, family):
     files = {path.suffix for path in paths.BASE.rglob("*") if path.is_file()}
     weights = weights_of(family)
 
-    assert files <= {".json", ".safetensors", ".tsv", ".png", ".txt", ".model"}
+    assert files <= {".json", ".safetensors", ".tsv", ".png", ".txt", ".model", ".jinja"}
     assert b'"F16"' in weights.read_bytes()[:5000]
 
 
@@ -45,7 +51,7 @@ def test_training_it_again_gives_the_same_bytes(studio, family, notebook):
 
 
 def weights_of(family):
-    folder = paths.BASE / "starter" / NETWORK[family]
+    folder = paths.BASE / "starter" / NETWORK.get(family, "transformer")
     return folder / "diffusion_pytorch_model.safetensors"
 
 

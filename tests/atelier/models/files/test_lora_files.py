@@ -197,7 +197,7 @@ def spoiled(tmp_path, part, how):
     ("how", "says"),
     [
         ("unknown layer", r"layers that the network does not have \(1, such as '.*blocks.7"),
-        ("text encoder", r"text encoders, which are not adapted here \(1, such as 'text_e"),
+        ("text encoder", r"adapted here: .*--network_train_unet_only\) \(1, such as 'text_e"),
         ("kohya's text encoder", r"text encoders, .* \(1, such as 'lora_te1_text"),
         ("LoKr", r"LoKr, which is no LoRA \(1, such as '.*lokr_w1'\)"),
         ("DoRA of kohya", r"DoRA of LyCORIS, which is no LoRA \(1, "),
@@ -231,6 +231,11 @@ def test_a_lora_that_would_be_used_in_part_is_refused(how, says, trained, tmp_pa
         ({"rank_pattern": {"x_embedder": 9}}, r"rank 9 in its .* rank 3 in x_emb.*\(1 of"),
         ({"lora_alpha": "much"}, "lora_alpha should be a number above 0, is 'much'"),
         ({"r": None}, "r should be a number above 0, is None"),
+        ({"lora_alpha": 1e300}, "lora_alpha should be a number above 0, is 1e"),
+        ({"alpha_pattern": [2]}, r"alpha_pattern should give numbers above 0 by layer, is \[2"),
+        ({"rank_pattern": {"to_q": "2"}}, "rank_pattern should give numbers above 0 by layer"),
+        ({"alpha_pattern": {"to_q(": 2}}, r"alpha_pattern has 'to_q\(', which is no name of a"),
+        ({"use_rslora": "no"}, "use_rslora should be true or false, is 'no'"),
     ],
 )  # fmt: skip
 def test_a_config_that_does_not_fit_is_one_sentence(change, says, trained, tmp_path):
