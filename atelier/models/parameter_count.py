@@ -96,7 +96,10 @@ def _numbers_of_a_prompt(params: ModelParams, network: Mapping[str, Any]) -> int
 
 def _numbers_of_a_picture(params: ModelParams, codec: Mapping[str, Any]) -> int:
     channels = codec.get("latent_channels") or codec.get("z_dim") or 16
-    halvings = len(codec["block_out_channels"]) - 1 if "block_out_channels" in codec else 3
+    if "block_out_channels" in codec:
+        halvings = len(codec["block_out_channels"]) - 1
+    else:  # Qwen-Image's counts them so
+        halvings = len(codec.get("temperal_downsample") or (False, True, True))
     return int(channels * (params.pixels // 2**halvings) ** 2)
 
 

@@ -44,8 +44,11 @@ class SDPO(Pairwise):
 
         pulls = counts * pull(losses, self.beta)
         win, lose = ((pulls * error).mean() for error in policy)
-        down = torch.autograd.grad(win, trained, retain_graph=True)
-        up = torch.autograd.grad(lose, trained, retain_graph=True)
+        # Weights that no picture depends on, as of Qwen-Image's last block, have zeros.
+        down, up = (
+            torch.autograd.grad(error, trained, retain_graph=True, materialize_grads=True)
+            for error in (win, lose)
+        )
         share = safe_share(down, up, slack=self.slack)
         gradient = win - share * lose
         loss = (counts * losses).mean().detach() + gradient - gradient.detach()

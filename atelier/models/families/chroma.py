@@ -27,6 +27,9 @@ class Chroma(PipelineDenoiser):
         codec = pipeline.vae.config
         scales = (codec.scaling_factor, codec.shift_factor, text_tokens)
         super().__init__(pipeline, text_tokens, f"chroma {scales}")
+        blocks = (self.network.transformer_blocks, self.network.single_transformer_blocks)
+        for block in (one for kind in blocks for one in kind):
+            block.attn.register_forward_pre_hook(_masking_keys, with_kwargs=True)
 
     @torch.no_grad()
     def encode_texts(self, prompts: Sequence[str]) -> Condition:
@@ -106,6 +109,19 @@ def load(params: ModelParams) -> Chroma:
 def _reads(condition: Condition) -> Tensor:
     """Which tokens the network may read, truth values ``[B, L]``."""
     return condition[MASK] > 0
+
+
+def _masking_keys(attention: Any, given: Any, named: dict[str, Any]) -> tuple[Any, Any]:
+    """Leave padding something to read: what it reads goes nowhere.
+
+    diffusers masks its rows, too. Of a row without any key some kernels make NaN, which then
+    stands among the masked values, and 0 times NaN is NaN.
+    """
+    del attention
+    mask = named.get("attention_mask")
+    if mask is None or mask.dtype != torch.bool:
+        return given, named
+    return given, {**named, "attention_mask": mask.any(-2, keepdim=True)}
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """What every family must hold, whatever its quirks; `painter` is each family in turn."""
 
 import json
+import math
 from typing import get_args
 
 import pytest
@@ -8,9 +9,10 @@ import torch
 
 from atelier.config.model import ModelParams
 from atelier.errors import ArtifactError, ParamsError
-from atelier.models import adapters, sampling
-from atelier.models.denoiser import join, take
+from atelier.models import adapters, parameter_count, sampling
+from atelier.models.denoiser import MASK, join, take
 from atelier.models.loading import load
+from atelier.models.pipelines import readers
 from tests.atelier import plain
 from tests.atelier.conftest import NETWORKS
 
@@ -259,6 +261,22 @@ def test_a_saved_base_paints_the_same(painter, family, tmp_path):
     torch.testing.assert_close(
         loaded.predict(latents, time, condition), before, atol=1e-3, rtol=1e-3
     )
+
+
+def test_what_is_encoded_is_as_large_as_it_is_estimated(painter, family, tmp_path):
+    painter.pipeline().save_pretrained(tmp_path)
+    pipeline = painter.pipeline()
+    condition = painter.encode_texts(["a sea"])
+    numbers = sum(one.numel() for name, one in condition.items() if name != MASK)
+    header = 500  # bytes of an entry's names and digests
+
+    found = parameter_count.beside(model(tmp_path, family))
+
+    assert found.prompt_bytes - header == 4 * numbers
+    assert found.latent_bytes - header == 4 * math.prod(painter.latent_shape(32))
+    encoders = [encoder for _, encoder in readers(pipeline)]
+    assert found.encoders == sum(p.numel() for one in encoders for p in one.parameters())
+    assert found.codec == sum(p.numel() for p in pipeline.vae.parameters())
 
 
 def test_a_lora_paints_the_same_in_a_pipeline_without_our_code(painter, lora, tmp_path):

@@ -138,6 +138,7 @@ def curve(painter, lora, training, objective, folder):
 # Two families with every objective; of the others those whose curves amplify most.
 CURVES = [(family, name) for family in ("flux", "sdxl-epsilon") for name in OBJECTIVES]
 CURVES += [(family, name) for family in LATER for name in REPEATED]
+CURVES += [("qwen_image", "sdpo")]  # which asks the gradient of weights that nothing depends on
 
 
 @pytest.mark.parametrize(

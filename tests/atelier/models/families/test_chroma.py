@@ -51,6 +51,27 @@ def test_more_padding_changes_nothing(painter, noise):
     )  # fmt: skip
 
 
+def test_no_row_of_attention_is_masked_whole(painter, noise, monkeypatch):
+    # Of such a row some kernels make NaN.
+    masks = []
+    attend = torch.nn.functional.scaled_dot_product_attention
+
+    def seen(*given, **named):
+        masks.append(named["attn_mask"])
+        return attend(*given, **named)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", seen)
+    condition, empty = painter.encode_texts(PROMPTS), painter.encode_texts([""])
+    masks.clear()  # T5's
+
+    predict(painter, noise, condition)
+    painter.sample(noise, condition, empty, steps=1, guidance=2.0)
+
+    assert len(masks) == 2 * 3  # a double and a single block, three passes
+    assert all(mask.dtype == torch.bool and mask.any(-1).all() for mask in masks)
+    assert not all(mask.all() for mask in masks)
+
+
 def test_t5_itself_reads_no_padding(painter, build):
     longer = build("chroma", text_tokens=20)
 
