@@ -13,8 +13,8 @@ HEAVY = {
     "scipy", "torch", "transformers", "yaml",
 }  # fmt: skip
 ALONE = {
-    "agreement", "base", "compare", "conflicts", "deploy", "doctor", "down", "estimate",
-    "export", "features", "generate", "plan", "registry", "results", "run", "serve", "study",
+    "agreement", "base", "compare", "conflicts", "deploy", "dials", "doctor", "down",
+    "estimate", "export", "features", "generate", "plan", "registry", "results", "run", "serve", "study",
     "up", "weights",
 }  # fmt: skip
 GROUPS = {
