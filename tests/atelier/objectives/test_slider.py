@@ -16,7 +16,7 @@ def test_a_policy_at_the_target_costs_nothing_and_has_no_gradient():
     loss = slider(policy, reference, win, lose, eta=3.0, weights=torch.ones(2), has_loser=both)
     loss.sum().backward()
 
-    torch.testing.assert_close(loss.detach(), torch.zeros(2, dtype=torch.float64))
+    torch.testing.assert_close(loss.detach(), torch.zeros_like(loss))
     torch.testing.assert_close(policy.grad, torch.zeros_like(policy))
 
 
