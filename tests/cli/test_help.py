@@ -14,8 +14,8 @@ HEAVY = {
 }  # fmt: skip
 ALONE = {
     "agreement", "base", "compare", "conflicts", "deploy", "dials", "doctor", "down",
-    "estimate", "export", "features", "generate", "plan", "registry", "results", "run", "serve", "study",
-    "up", "weights",
+    "estimate", "export", "features", "generate", "plan", "registry", "results", "run", "serve",
+    "study", "up", "weights",
 }  # fmt: skip
 GROUPS = {
     "criteria": {"calibrate", "check", "document", "sheets", "show"},
