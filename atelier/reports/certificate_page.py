@@ -1,7 +1,7 @@
 """The page of a certificate: one self-contained HTML file without scripts."""
 
 import importlib.resources
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import jinja2
 
@@ -75,7 +75,7 @@ def _agreement(certificate: Certificate) -> dict[str, tuple[float, int]]:
 
 def _rows(
     certificate: Certificate, tree: Tree
-) -> list[tuple[str, Standing, Mapping[str, Standing]]]:
+) -> Sequence[tuple[str, Standing, Mapping[str, Standing]]]:
     """Each root's title and standing, with those of its criteria."""
     found = []
     for root, whole in certificate.roots.items():

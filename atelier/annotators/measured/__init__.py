@@ -162,8 +162,8 @@ class Measured:
                 report(len(found) * len(pairs) // len(files), {})
         compared: list[Compared | None] = []
         for first, second in pairs:
-            said = _more(found[first], found[second], wanted)
-            compared.append(Compared(said, said))
+            more = _more(found[first], found[second], wanted)
+            compared.append(Compared(more, more))
         return compared
 
     def _within(self, given: Answer, caption: str | None) -> Answer:
