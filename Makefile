@@ -35,7 +35,7 @@ docs: $(installed)  ## the documents: links, generated pages, the tree in ARCHIT
 proofs: $(installed)  ## the slow tests: whole flows, real servers, long runs
 	OMP_NUM_THREADS=1 pytest -m "slow and not faults and not realsize"
 
-realsize: $(installed)  ## SDXL and FLUX at true width through all stages, on two cores: 15 minutes
+realsize: $(installed)  ## SDXL and FLUX at true width through all stages, on two free cores
 	OMP_NUM_THREADS=2 pytest -m realsize -s -q -n 0 tests/realsize
 
 faults: $(installed)  ## break everything on purpose; write what came of it into docs/reliability.md

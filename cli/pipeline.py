@@ -126,7 +126,7 @@ def study(
         str, typer.Argument(help="Of params/NAME.yaml and docs/NAME.md.")
     ] = "study",
 ) -> None:
-    """Run the experiments of params/NAME.yaml, tuned with one budget, and write docs/NAME.md.
+    """Run the experiments of params/NAME.yaml and write docs/NAME.md (docs/studies.md).
 
     It runs without a Prefect server. The deployment study/here runs the same as Prefect tasks.
     """

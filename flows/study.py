@@ -31,7 +31,7 @@ def _flow_run_name() -> str:
 
 @flow(flow_run_name=_flow_run_name, persist_result=False)
 def study(name: Name = "study") -> State[Any]:
-    """Tune, run what was chosen, and write docs/NAME.md; goes on where it was stopped.
+    """Run every strength, repeat what was chosen, and write docs/NAME.md; goes on if stopped.
 
     Args:
         name: Of params/NAME.yaml.

@@ -123,6 +123,14 @@ def _align(
 ) -> dict[str, float]:
     """Train one θ, or take the rest of its way; return what the monitor said last."""
     params = profile.cpo
+
+    def look(done: int) -> None:
+        if done in objective.milestones and together.first:
+            adapters.save(painter, name, paths.milestone(work, done))
+        grids.look(
+            name, encoded, done, tracked, guided=not objective.sampled_without_guidance()
+        )
+
     with adapters.learning(painter.network, name):
         curve = trainer.teach(
             name,
@@ -135,17 +143,13 @@ def _align(
             tracked=tracked,
             ranks=together,
             beside=setup.state,
-            look=lambda done: grids.look(
-                name,
-                encoded,
-                done,
-                tracked,
-                guided=not objective.sampled_without_guidance(),
-            ),
+            look=look,
         )
     if not together.first:
         return {}
     adapters.save(painter, name, paths.CPO / name)
+    for done in objective.milestones:
+        atomic.copy_tree(paths.milestone(work, done), paths.milestone(paths.CPO / name, done))
     curve.write(paths.CPO / name / "curve.tsv")
     tracked.file(paths.CPO / name / "curve.tsv")
     last = curve.last()

@@ -153,10 +153,11 @@ def test_a_base_of_ones_own_reaches_temporary_workspaces_and_a_colleague(
     for command in (
         "dvc add -q data",
         "atelier base",
+        "dvc repro -q",
         f"dvc remote add -d store {tmp_path / 'store'}",
         "git add -A",
         "git commit -qm Mine",
-        "dvc exp run --temp -S params/mine.yaml:sft.training.seed=5 sft",
+        "dvc exp run --temp -S params/mine.yaml:sft.training.seed=5",
         "dvc push -q data.dvc base/mine.dvc",
         f"git clone -q . {tmp_path / 'colleague'}",
         f"cd {tmp_path / 'colleague'} && dvc pull -q data.dvc base/mine.dvc",

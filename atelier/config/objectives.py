@@ -76,6 +76,27 @@ class CPOParams(Params):
         return self
 
     @model_validator(mode="after")
+    def _milestones_lie_on_the_way(self) -> "CPOParams":
+        for name, one in self.objectives.items():
+            way = one.milestones
+            if way and (list(way) != sorted(set(way)) or way[-1] >= self.training.steps):
+                raise ValueError(
+                    f"objectives.{name}.milestones should rise and stay below training.steps, "
+                    f"{self.training.steps}, is {list(way)}"
+                )
+            if way and self.training.ema_decay is not None:
+                raise ValueError(
+                    f"objectives.{name}.milestones keeps the weights as they are on the way, "
+                    "and training.ema_decay averages them; set it to null, or milestones to []"
+                )
+            if way and one.negative_branch() is not None:
+                raise ValueError(
+                    f"objectives.{name}.milestones should be [], since {one.objective} is no "
+                    "candidate of its own"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _company_exists(self) -> "CPOParams":
         branches = on_negative_branches(self.objectives)
         models = {"base", "theta1", *self.objectives} - set(branches)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from atelier.config.fields import NonNegative, Positive
-from atelier.objectives.objective import ObjectiveParams, Reference, Setup
+from atelier.objectives.objective import ObjectiveParams, Passes, Reference, Setup
 from atelier.training.denoising_error import denoising_error
 
 if TYPE_CHECKING:
@@ -48,6 +48,11 @@ class NFT(Contrasting):
     def details(self) -> list[str]:
         """Return how it departs from its usual form, in words that tables show."""
         return [*super().details(), *(["old policy: θ1"] if self.old == "sft" else [])]
+
+    def passes(self, batch_images: int) -> Passes:
+        """Return the policy's pass, the old policy's, and the reference's if it is another."""
+        del batch_images
+        return Passes(1, 1 + (self.old != self.reference))
 
     def step(self, setup: Setup) -> Step:
         """Return the step: both policies predict one noised painting, at one time.

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from atelier.config.fields import Count, Fraction, Integer, NonNegative
 from atelier.objectives.nft import Contrasting, Met, advantages, optimality
-from atelier.objectives.objective import Setup
+from atelier.objectives.objective import Passes, Setup
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,6 +38,11 @@ class NFTOnline(Contrasting):
             f"β {self.beta:g}, clip {self.clip:g}, rounds of {self.captions} × {self.group} "
             f"pictures and {self.round_steps} steps"
         )
+
+    def passes(self, batch_images: int) -> Passes:
+        """Return the passes of three policies, and a round's painting by its images."""
+        painted = self.captions * self.group * self.sampling_steps
+        return Passes(1, 2 + painted / (self.round_steps * batch_images))
 
     def step(self, setup: Setup) -> Step:
         """Return the step: both policies predict a noised picture that the old one painted.

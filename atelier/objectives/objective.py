@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from atelier.config.fields import Origin, Params, Positive, Real
+from atelier.config.fields import Count, Origin, Params, Positive, Real
 from atelier.config.training import MinSNR, Training, Weighting
 
 if TYPE_CHECKING:
@@ -105,6 +105,20 @@ class NegativeBranch:
     w: float
 
 
+@dataclass(frozen=True)
+class Passes:
+    """Images that go through the network for each image of a training's batches.
+
+    Attributes:
+        policy: With a gradient: each also goes back through it.
+        frozen: Without: teacher, reference, older policies, what is painted to be judged. What
+            only the monitor asks for, every ``report_steps``, is not counted.
+    """
+
+    policy: float
+    frozen: float
+
+
 class ObjectiveParams(Params, ABC):
     """Settings of one objective, and what the pipeline asks of it.
 
@@ -117,10 +131,15 @@ class ObjectiveParams(Params, ABC):
     learning_rate: Positive
     init: Origin = "base"  # where θ begins; sft: as a copy of θ1; or as a LoRA in loras/
     reference: Reference = "base"  # what the loss and the drift monitor compare θ with
+    milestones: tuple[Count, ...] = ()  # steps after which its weights are a candidate, too
 
     @abstractmethod
     def step(self, setup: Setup) -> Step:
         """Return what one step of training computes."""
+
+    @abstractmethod
+    def passes(self, batch_images: int) -> Passes:
+        """Return what an image of a batch of ``batch_images`` costs in passes."""
 
     @abstractmethod
     def title(self) -> str:
@@ -178,6 +197,12 @@ class TeacherTargets(ObjectiveParams):
     @abstractmethod
     def taught_by(self) -> Teacher:
         """Return who predicts the targets."""
+
+    def passes(self, batch_images: int) -> Passes:
+        """Return the policy's pass, and those of two or three targets and the reference."""
+        del batch_images
+        targets = 3 if self.teacher_guidance > 1 else 2
+        return Passes(1, targets + self.needs_reference())
 
     @abstractmethod
     def loss(self, at: Predictions) -> Tensor:
@@ -278,6 +303,11 @@ class Pairwise(ObjectiveParams):
         """
         del policy, trained
         return (counts * losses).mean(), {}
+
+    def passes(self, batch_images: int) -> Passes:
+        """Return the policy's pass, and the reference's where the loss reads it."""
+        del batch_images
+        return Passes(1, self.needs_reference())
 
     def step(self, setup: Setup) -> Step:
         """Return the step that objectives on pairs share."""

@@ -8,9 +8,10 @@ What an experiment found is kept under ``artifacts/NAME/``, under a key of its s
 the code, so that the same command goes on where it was stopped and repeats nothing.
 """
 
-import dataclasses
+import contextlib
 import filecmp
 import hashlib
+import io
 import json
 import os
 import re
@@ -22,25 +23,33 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import yaml
 
 from atelier import atomic, images
-from atelier.config.profile import Profile, read_study
+from atelier.config.profile import Profile, read_in_force, read_study
 from atelier.config.study import StudyParams
-from atelier.criteria import tree
+from atelier.criteria import annotations, tree
+from atelier.criteria.annotations import Record
 from atelier.errors import ArtifactError, ParamsError
+from atelier.metrics.comparison import Measured
+from atelier.metrics.fid import Features
 from atelier.reports.study import design, figures, report
-from atelier.reports.study.design import Experiment
+from atelier.reports.study.design import Entrant, Experiment
 from atelier.reports.study.results import Found, Results
 from atelier.starter import feature_network
-from flows.dvc import runner
+from flows.dvc import numbered_captions, runner
 from flows.dvc.overrides import changed
-from tasks.evaluation import evaluated
-from tasks.run import git, paths
+from tasks.code import Packages
+from tasks.evaluation import captions, evaluated
+from tasks.run import git, paths, resume
 from tasks.tracking import connection, mlflow_runs, sync
 
-_CODE = ("atelier", "tasks", "dvc.yaml", "params/criteria", "data.dvc", "base", "loras")
+_INPUTS = ("params/criteria", "data.dvc", "base/starter/features")
+_STAGES = ("annotate", "split", "sft", "cpo", "generate", "evaluate")
+_WRITTEN = ("metrics", "captions", "criteria", "negatives", "trained", "clean")  # as JSON
+_REAL = "paintings"  # their array beside those of painters
 _CURVE = ["step", "gradient_norm", "drift"]
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]*")  # it becomes that of a folder and of a page
 Tell = Callable[[str], None]
@@ -79,7 +88,9 @@ def directly(attempt: Attempt) -> Found:
 
 
 def run(name: str, tell: Tell, have: Callable[[Attempt], Found] = directly) -> None:
-    """Tune, run what was chosen, and write docs/NAME.md; goes on where it was stopped.
+    """Run every strength, choose, repeat what was chosen, and write docs/NAME.md.
+
+    It goes on where it was stopped.
 
     Args:
         name: Of params/NAME.yaml.
@@ -98,29 +109,43 @@ def run(name: str, tell: Tell, have: Callable[[Attempt], Found] = directly) -> N
     file = paths.PARAMS / f"{name}.yaml"
     study = read_study(file)
     values = yaml.safe_load(paths.profile(study.profile).read_text(encoding="utf-8"))
-    tuning = design.tuning_run(study)
     values = changed(values, study.settings, f"{file}, settings")
-    _check(file, values, [tuning, *design.final_runs(study, dict.fromkeys(study.methods, 1))])
-    here = _Place(name, study, values, tell)
-    with (
-        runner.alone(here.kept / "lock", f"another run of {name}", tell),
-        mlflow_runs.study(here.key, study.model_dump(mode="json"), tell) as tracked,
-    ):
-        tuned = have(here.attempt(tuning))
-        chosen = {method: design.choose(method, study, tuned) for method in study.methods}
-        tracked.tags({f"chosen.{method}": str(number) for method, number in chosen.items()})
-        experiments = design.final_runs(study, chosen)
-        profile = Profile.model_validate(values)
-        results: dict[str, Found] = {}
-        for place, one in enumerate(experiments, start=1):
-            tell(f"study: {one.name} ({place} of {len(experiments)})")
-            attempt = here.attempt(one)
-            new = attempt.known() is None
-            results[one.name] = have(attempt)
-            if new or place == len(experiments):
-                write(name, study, chosen, tuned, results, profile, len(experiments))
-            tracked.metrics(_means(results), place)
-            tell(f"study: step {place}/{len(experiments)} · {one.name}")
+    _refuse_unmeasured(file, values)
+    steps = {
+        f"{stage}.training.steps": values[stage]["training"]["steps"]
+        for stage in ("sft", "cpo")
+    }
+    first = design.first_runs(study)
+    likely = {one: next(iter(design.trainings(study, one))) for one in design.entrants(study)}
+    later = design.later_runs(study, likely, steps)
+    _check(file, values, [*first, *later])
+    profile = Profile.model_validate(values)
+    results: dict[str, Found] = {}
+    kept = paths.ARTIFACTS / name
+    with contextlib.ExitStack() as at:
+        at.enter_context(runner.alone(kept / "lock", f"another run of {name}", tell))
+        workspace = _clone(kept / "workspace")
+        here = _Place(name, study, values, tell, workspace, Packages(workspace))
+        tracked = at.enter_context(
+            mlflow_runs.study(here.key, study.model_dump(mode="json"), tell)
+        )
+
+        def all_of(experiments: Sequence[Experiment]) -> None:
+            for one in experiments:
+                every = len(first) + len(later)
+                tell(f"study: {one.name} ({len(results) + 1} of {every})")
+                results[one.name] = have(here.attempt(one))
+                tracked.metrics(_means(results[one.name], one.name), len(results))
+                tell(f"study: step {len(results)}/{every} · {one.name}")
+
+        all_of(first)
+        chosen = {one: design.choose(study, one, results) for one in likely}
+        tracked.tags(
+            {f"chosen.{one.method}.{one.sampled}": name for one, name in chosen.items()}
+        )
+        later = design.later_runs(study, chosen, steps)
+        all_of(later)
+        write(name, study, chosen, results, profile)
         tracked.file(document(name))
         here.deliver()
     tell(f"study: {document(name)} is written")
@@ -134,41 +159,29 @@ def document(name: str) -> Path:
 def write(
     name: str,
     study: StudyParams,
-    chosen: Mapping[str, int],
-    tuned: Found,
+    chosen: Mapping[Entrant, str],
     found: Mapping[str, Found],
     profile: Profile,
-    planned: int,
 ) -> None:
-    """Write docs/NAME.md and its figures from what there is, and the README's table."""
-    results = Results(found, len(study.seeds), feature_network.NAME)
+    """Write docs/NAME.md and its figures."""
+    results = Results(found, feature_network.NAME)
     folder = DOCUMENTS / name
     reading = folder / "reading.md"
     page = report.render(
-        name, study, chosen, tuned, results, profile,
-        planned=planned,
+        name, study, chosen, results, profile,
         commit=git.run("rev-parse", "--short", "HEAD"),
         reading=reading.read_text(encoding="utf-8") if reading.is_file() else "",
     )  # fmt: skip
-    figures.write(folder, study, results)
+    figures.write(folder, study, chosen, results, paths.ARTIFACTS / name)
     atomic.write(document(name), page)
-    if name == "study" and README.is_file():
-        text = README.read_text(encoding="utf-8")
-        atomic.write(README, report.shown_in(text, study, results))
 
 
-def _means(found: Mapping[str, Found]) -> dict[str, float]:
-    """Return #A_neg and FID of each painter of the main comparison, over the seeds so far."""
-    runs = [
-        pd.DataFrame(one.metrics).T.astype(float)
-        for name, one in found.items()
-        if name.rpartition("-")[0] == design.MAIN
-    ]
-    means = pd.concat(runs).groupby(level=0).mean()
+def _means(found: Found, name: str) -> dict[str, float]:
+    """Return #A_neg and FID of an experiment's painters, for MLflow."""
     return {
-        f"{measure}/{painter}": mean
+        f"{name}/{measure}/{painter}": row[measure]
+        for painter, row in found.metrics.items()
         for measure in ("negatives", "fid")
-        for painter, mean in means.get(measure, pd.Series(dtype=float)).items()
     }
 
 
@@ -180,6 +193,8 @@ class _Place:
     study: StudyParams
     values: Mapping[str, Any]
     tell: Tell
+    workspace: Path
+    packages: Packages  # the workspace's code
 
     @property
     def kept(self) -> Path:
@@ -195,7 +210,7 @@ class _Place:
         """Return an experiment as it is run here."""
         settings = changed(self.values, one.changes, f"{paths.PARAMS}/{self.name}.yaml")
         file = self.kept / one.name / "found.json"
-        key = _key(settings)
+        key = self._key_of(settings)
 
         def known() -> Found | None:
             found = _known(file, key)
@@ -204,13 +219,28 @@ class _Place:
             return found
 
         def perform(more: Mapping[str, str]) -> Found:
-            workspace = _workspace(self.kept / "workspace", self.study.profile, settings)
-            _reproduce(workspace, one.name, {**self._told(one.name), **more}, self.tell)
-            found = collect(workspace)
+            _prepare(self.workspace, self.study, settings)
+            _reproduce(self.workspace, one.name, {**self._told(one.name), **more}, self.tell)
+            found = collect(self.workspace)
             _keep(file, key, one, found)
+            _keep_pictures(self.workspace, file.parent)
             return found
 
         return Attempt(one.name, known, perform)
+
+    def _key_of(self, settings: Mapping[str, Any]) -> str:
+        """Name what a result depends on: settings, inputs, and what the stages' code does."""
+        digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+        given = [Path(self.study.data)] if self.study.data else []  # else data.dvc pins it
+        digest.update(resume.key(paths.BASE / self.study.profile, paths.LORAS, *given).encode())
+        digest.update(f"{self.study.numbered}".encode())
+        words = ["git", "ls-tree", "HEAD", "--", *_INPUTS]
+        digest.update(subprocess.run(words, capture_output=True, check=True).stdout)
+        kinds = {str(one["objective"]) for one in settings["cpo"]["objectives"].values()}
+        for stage in _STAGES:
+            made_by = self.packages.of_stage(stage, kinds)
+            digest.update(json.dumps(made_by, sort_keys=True).encode())
+        return digest.hexdigest()
 
     def _told(self, experiment: str) -> dict[str, str]:
         """Return variables by which the stages log to our MLflow, under the study's run."""
@@ -222,11 +252,14 @@ class _Place:
 
     def deliver(self) -> None:
         """Tell MLflow what the workspace's stages could not while it was away."""
-        workspace = self.kept / "workspace"
-        if any((workspace / sync.FOLDER).glob("*.json")):
+        if any((self.workspace / sync.FOLDER).glob("*.json")):
             words = [sys.executable, "-m", "cli", "registry"]
-            more = {**os.environ, **self._told(""), "PYTHONPATH": str(workspace.absolute())}
-            subprocess.run(words, cwd=workspace, env=more, capture_output=True, check=False)
+            more = {
+                **os.environ, **self._told(""), "PYTHONPATH": str(self.workspace.absolute())
+            }  # fmt: skip
+            subprocess.run(
+                words, cwd=self.workspace, env=more, capture_output=True, check=False
+            )
 
 
 def _check(file: Path, values: Mapping[str, Any], experiments: Sequence[Experiment]) -> None:
@@ -244,48 +277,84 @@ def _check(file: Path, values: Mapping[str, Any], experiments: Sequence[Experime
             ) from None
 
 
+def _refuse_unmeasured(file: Path, values: Mapping[str, Any]) -> None:
+    """Refuse a profile that measures less than a study compares.
+
+    Raises:
+        ParamsError: It does.
+    """
+    missing = sorted({"fid", "vendi"} - set(values["evaluate"]["metrics"]))
+    if missing:
+        raise ParamsError(
+            f"{file}: a study compares FID and diversity, and evaluate.metrics of the profile "
+            f"does not name {', '.join(missing)}; add them, or set evaluate.metrics in settings"
+        )
+
+
 def _known(file: Path, key: str) -> Found | None:
     """Return what an experiment found, if it was run with all the same."""
-    if not file.is_file():
+    arrays = file.with_suffix(".npz")
+    if not file.is_file() or not arrays.is_file():
         return None
     before = json.loads(file.read_text(encoding="utf-8"))
     if before["key"] != key:
         return None
-    return Found(**{field.name: before[field.name] for field in dataclasses.fields(Found)})
+    with np.load(arrays, allow_pickle=False) as stored:
+        features = {name: stored[name] for name in stored.files if name != _REAL}
+        real = stored[_REAL]
+    return Found(**{name: before[name] for name in _WRITTEN}, features=features, real=real)
 
 
 def _keep(file: Path, key: str, one: Experiment, found: Found) -> None:
-    content = {"key": key, "settings": dict(one.changes), **dataclasses.asdict(found)}
+    arrays = io.BytesIO()
+    np.savez_compressed(arrays, allow_pickle=False, **{_REAL: found.real, **found.features})
+    atomic.write(file.with_suffix(".npz"), arrays.getvalue())
+    content = {name: getattr(found, name) for name in _WRITTEN}
+    content |= {"key": key, "settings": dict(one.changes)}
     atomic.write(file, json.dumps(content) + "\n")
 
 
-def _key(settings: Mapping[str, Any]) -> str:
-    """Name what a result depends on: settings, and the code and inputs at HEAD."""
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-    words = ["git", "ls-tree", "HEAD", "--", *_CODE]
-    digest.update(subprocess.run(words, capture_output=True, check=True).stdout)
-    return digest.hexdigest()
+def _keep_pictures(workspace: Path, folder: Path) -> None:
+    """Keep the first pictures of each painter, which the document's grid shows."""
+    for painter in sorted((workspace / paths.GENERATE).iterdir()):
+        for picture in sorted(painter.glob("*.png"))[: figures.COLUMNS]:
+            atomic.write(folder / painter.name / picture.name, picture.read_bytes())
 
 
-def _workspace(place: Path, profile: str, settings: Mapping[str, Any]) -> Path:
-    """A clone at HEAD that shares DVC's cache and the paintings, with these settings."""
+def _clone(place: Path) -> Path:
+    """Return a clone at HEAD that shares DVC's cache."""
     head = git.run("rev-parse", "HEAD")
     if not (place / ".git").is_dir():
         shutil.rmtree(place, ignore_errors=True)
         place.parent.mkdir(parents=True, exist_ok=True)
         git.run("clone", "--quiet", "--shared", ".", str(place))
+    # What was made there last: from it the stages take what they can keep.
+    lock = place / paths.DVC_LOCK
+    made = lock.read_bytes() if lock.is_file() else None
     git.run("-C", str(place), "fetch", "--quiet", "origin", "HEAD")
     git.run("-C", str(place), "checkout", "--quiet", "--force", "--detach", head)
+    if made is not None:
+        atomic.write(lock, made)
     cache = Path(".dvc/cache").absolute()
     atomic.write(place / ".dvc/config.local", f"[cache]\n    dir = {cache}\n")
-    for folder in (paths.DATA, paths.BASE / profile, paths.LORAS):
-        _share(folder, place / folder)
-    atomic.write(
-        place / paths.profile(profile),
-        yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True),
-    )
-    atomic.write(place / paths.SWITCH, f"profile: {profile}\n")
     return place
+
+
+def _prepare(place: Path, study: StudyParams, settings: Mapping[str, Any]) -> None:
+    """Put the pictures, the base and these settings into the workspace."""
+    _share(paths.BASE / study.profile, place / paths.BASE / study.profile)
+    _share(Path(study.data) if study.data else paths.DATA, place / paths.DATA)
+    _share(paths.LORAS, place / paths.LORAS)
+    values: dict[str, Any] = json.loads(json.dumps(settings))
+    if study.numbered:
+        values["annotate"]["captions"] = numbered_captions.write(
+            place / paths.DATA, values["annotate"]["captions"]
+        )
+    atomic.write(
+        place / paths.profile(study.profile),
+        yaml.safe_dump(values, sort_keys=False, allow_unicode=True),
+    )
+    atomic.write(place / paths.SWITCH, f"profile: {study.profile}\n")
 
 
 def _share(source: Path, target: Path) -> None:
@@ -309,11 +378,11 @@ def _share(source: Path, target: Path) -> None:
 
 
 def _reproduce(workspace: Path, name: str, more: Mapping[str, str], tell: Tell) -> None:
-    """Run the pipeline there, supervised: it ends with us."""
+    """Run the pipeline there up to its measures, supervised: it ends with us."""
     try:
         runner.command(
-            "report",
-            runner.dvc("repro", "report"),
+            "evaluate",
+            runner.dvc("repro", "evaluate"),
             None,
             more={"PYTHONPATH": str(workspace.absolute()), **more},
             tell=lambda line: tell(f"{name}: {line}"),
@@ -327,22 +396,24 @@ def _reproduce(workspace: Path, name: str, more: Mapping[str, str], tell: Tell) 
 
 def collect(workspace: Path) -> Found:
     """Read what an experiment left in its workspace."""
-    metrics = json.loads((workspace / paths.SUITES).read_text(encoding="utf-8"))
-    said = {
-        painter: evaluated.judgements(painter, workspace / paths.EVALUATE)
-        for painter in metrics
-    }
+    evaluate = workspace / paths.EVALUATE
+    measured = evaluated.read(evaluate).measured
+    said = {painter: evaluated.judgements(painter, evaluate) for painter in measured}
     judges = dict.fromkeys(row.annotator for rows in said.values() for row in rows)
     negatives: dict[str, dict[str, list[list[str]]]] = {judge: {} for judge in judges}
     for painter, rows in said.items():
         files = sorted((workspace / paths.GENERATE / painter).glob("*.png"))
-        place = {images.sha256(file): number for number, file in enumerate(files)}
+        places: dict[str, list[int]] = {}
+        for number, file in enumerate(files):
+            places.setdefault(images.sha256(file), []).append(number)
         for judge in judges:
             bad: list[list[str]] = [[] for _ in files]
             for row in rows:
                 if row.annotator == judge and row.pole == "negative":
-                    bad[place[row.image]].append(row.criterion)
+                    for place in places[row.image]:
+                        bad[place].append(row.criterion)
             negatives[judge][painter] = bad
+    own = next(judge for judge in judges if judge != feature_network.NAME)
     trained = {
         folder.name: {
             **json.loads((folder / "metrics.json").read_text(encoding="utf-8")),
@@ -350,11 +421,37 @@ def collect(workspace: Path) -> Found:
         }
         for folder in sorted((workspace / paths.CPO).iterdir())
     }
-    prompts = pd.read_csv(
-        workspace / paths.PLOTS / "prompts.csv", keep_default_na=False, dtype=str
+    profile = read_in_force(workspace / paths.PARAMS)
+    test = annotations.read(workspace / paths.SPLIT / f"{profile.generate.part}.jsonl", Record)
+    painted = captions.painted(test, profile.generate.prompts)
+    return Found(
+        metrics={
+            painter: _measures(one, negatives[own][painter])
+            for painter, one in measured.items()
+        },
+        captions=[record.caption for record in painted],
+        criteria=list(tree.parse(workspace / paths.JUDGED_BY).leaves()),
+        negatives=negatives,
+        trained=trained,
+        clean=[not record.negative for record in test],
+        features={painter: _features(evaluate / "features" / painter) for painter in measured},
+        real=_features(evaluate / "paintings" / "test"),
     )
-    criteria = list(tree.parse(workspace / paths.JUDGED_BY).leaves())
-    return Found(metrics, prompts["caption"].tolist(), criteria, negatives, trained)
+
+
+def _measures(measured: Measured, bad: Sequence[Sequence[str]]) -> dict[str, float]:
+    """The numbers of one painter that tables show."""
+    row = {"negatives": sum(map(len, bad)) / len(bad), "clipped": measured.clipped}
+    if measured.fid is not None:
+        row |= {"fid": measured.fid.fid, "kid": measured.fid.kid}
+    if measured.diversity is not None:
+        row["vendi"] = measured.diversity
+    return row
+
+
+def _features(folder: Path) -> Features:
+    features: Features = np.load(folder / "features.npy", allow_pickle=False)
+    return features
 
 
 def _curve(file: Path) -> dict[str, list[float]]:

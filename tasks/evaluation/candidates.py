@@ -1,5 +1,6 @@
 """Candidates of the comparison: base, θ1, θ1 with good poles, the θ of each objective."""
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,6 +45,7 @@ class Candidate:
         negative: What guidance leads away from; None for the painter itself, unprompted.
         guided: Whether it is sampled with the guidance of the others; else with none.
         with_positives: Whether prompts name the good pole of every active criterion.
+        milestone: After how many steps of a training its weights were kept; None: after all.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Candidate:
     negative: Negative | None = None
     guided: bool = True
     with_positives: bool = False
+    milestone: int | None = None
 
     def how(self, profile: Profile) -> Sampling:
         """Return how it is sampled."""
@@ -109,7 +112,8 @@ def of(profile: Profile) -> list[Candidate]:
                 "." if guided else ", and sampled without guidance."
             )
             folder = paths.CPO / name
-            found.append(Candidate(name, f"θ {name}", about, name, folder, guided=guided))
+            whole = Candidate(name, f"θ {name}", about, name, folder, guided=guided)
+            found += [whole, *(_on_the_way(whole, steps) for steps in objective.milestones)]
     alone = {one.name: one for one in found}
     for name, objective in profile.cpo.objectives.items():
         branch = objective.negative_branch()
@@ -124,6 +128,20 @@ def of(profile: Profile) -> list[Candidate]:
                 f"{folder / weight_files.FILE} is absent; run `dvc repro {stage}`"
             )
     return found
+
+
+def _on_the_way(whole: Candidate, steps: int) -> Candidate:
+    """A candidate with the weights that a training had after some of its steps."""
+    assert whole.folder is not None
+    return dataclasses.replace(
+        whole,
+        name=f"{whole.name}@{steps}",
+        label=f"{whole.label} after {steps} steps",
+        about=f"{whole.about} The weights after {steps} steps of its training.",
+        adapter=f"{whole.name}@{steps}",
+        folder=paths.milestone(whole.folder, steps),
+        milestone=steps,
+    )
 
 
 def _beside(other: Candidate, name: str, objective: Objective, w: float) -> Candidate:

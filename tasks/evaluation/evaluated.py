@@ -67,15 +67,16 @@ def write(found: Evaluated) -> None:
     atomic.write(FILE, json.dumps(dataclasses.asdict(found), indent=1) + "\n")
 
 
-def read() -> Evaluated:
+def read(folder: Path = paths.EVALUATE) -> Evaluated:
     """Return what was found.
 
     Raises:
         ArtifactError: Nothing was evaluated yet.
     """
-    if not FILE.is_file():
-        raise ArtifactError(f"{FILE} is absent; run `dvc repro evaluate`")
-    found: Evaluated = TypeAdapter(Evaluated).validate_python(json.loads(FILE.read_bytes()))
+    file = folder / FILE.name
+    if not file.is_file():
+        raise ArtifactError(f"{file} is absent; run `dvc repro evaluate`")
+    found: Evaluated = TypeAdapter(Evaluated).validate_python(json.loads(file.read_bytes()))
     return found
 
 

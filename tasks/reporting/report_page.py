@@ -147,7 +147,7 @@ def _has_own_classes(base: Path) -> bool:
 
 
 def _is_a_model(one: Candidate) -> bool:
-    return one.negative is None and not one.with_positives
+    return one.negative is None and not one.with_positives and one.milestone is None
 
 
 def _closest(

@@ -47,6 +47,11 @@ def profile(name: str) -> Path:
     return PARAMS / f"{name}.yaml"
 
 
+def milestone(folder: Path, steps: int) -> Path:
+    """Return where the weights lie that a training kept after some of its steps."""
+    return folder / f"step-{steps}"
+
+
 def weights() -> Path:
     """Return where the metrics' weights lie: ``weights/``, or what ATELIER_WEIGHTS names."""
     return Path(os.environ.get("ATELIER_WEIGHTS") or "weights")

@@ -127,10 +127,8 @@ def past_minutes(profile_name: str) -> dict[str, float]:
         return minutes
     ended = "attributes.status = 'FINISHED' and tags.stage != ''"
     for run in mlflow.search_runs([found.experiment_id], ended, max_results=100):
-        stage = run.data.tags.get("stage")  # MLflow's filter lets runs without the tag pass
-        if stage is not None:
-            took = (run.info.end_time - run.info.start_time) / 60_000
-            minutes.setdefault(stage, took)  # the newest come first
+        took = (run.info.end_time - run.info.start_time) / 60_000
+        minutes.setdefault(run.data.tags["stage"], took)  # the newest come first
     return minutes
 
 

@@ -31,8 +31,7 @@ def test_every_study_fits_its_profile(file):
         "settings",
     )
 
-    for one in [
-        design.tuning_run(study),
-        *design.final_runs(study, dict.fromkeys(study.methods, 1)),
-    ]:
+    chosen = {one: next(iter(design.trainings(study, one))) for one in design.entrants(study)}
+    steps = {f"{stage}.training.steps": 60 for stage in ("sft", "cpo")}
+    for one in [*design.first_runs(study), *design.later_runs(study, chosen, steps)]:
         Profile.model_validate(changed(values, one.changes, "changes"))

@@ -242,7 +242,8 @@ def _exported(profile, computed):
     with safe_open("x.safetensors", "pt") as file:
         kinds = {file.get_slice(key).get_dtype() for key in file.keys()}  # noqa: SIM118
     assert kinds == {"F32"}
-    assert Path("x.safetensors").stat().st_size < 2.1 * computed["disk: results"]
+    # The layout keeps q, k, v (and an MLP, whose rows are zeros) in one layer.
+    assert Path("x.safetensors").stat().st_size < 3 * computed["disk: results"]
 
 
 def _registered():

@@ -220,6 +220,100 @@ def test_every_kind_of_objective_is_trained_from_one_encoding(taught, notebook):
     assert {"empty_positive", "empty_negative"} <= said["cpo-s"].keys()
 
 
+@pytest.mark.filterwarnings("ignore:.* drifts at step")
+def test_a_trainings_passes_are_those_that_its_objective_states(taught, notebook, monkeypatch):
+    profile = with_objectives(taught, tree.parse(paths.JUDGED_BY).roots())
+    batch, steps = profile.cpo.training.batch_images, profile.cpo.training.steps
+    seldom = profile.cpo.training.model_copy(update={"report_steps": steps})
+    profile = profile.model_copy(
+        update={"cpo": profile.cpo.model_copy(update={"training": seldom})}
+    )
+    went = {"policy": 0, "frozen": 0}
+    made = {}
+    load, teach = cpo.loading.load, cpo.trainer.teach
+
+    def count(module, given, found):
+        predicted = found[0] if isinstance(found, tuple) else found.sample
+        went["policy" if predicted.requires_grad else "frozen"] += len(predicted)
+
+    def watched(params):
+        painter = load(params)
+        painter.network.register_forward_hook(count)
+        return painter
+
+    def counted(name, *given, **more):
+        went.update(policy=0, frozen=0)
+        curve = teach(name, *given, **more)
+        made[name] = dict(went)
+        return curve
+
+    monkeypatch.setattr(cpo.loading, "load", watched)
+    monkeypatch.setattr(cpo.trainer, "teach", counted)
+    cpo.run(profile, notebook)
+
+    assert len(made) == len(profile.cpo.objectives)
+    for name, objective in profile.cpo.objectives.items():
+        states = objective.passes(batch)
+        # The monitor compares with a reference that the loss does not read, in the last step.
+        watching = 0 if objective.needs_reference() else batch
+        assert made[name] == {
+            "policy": steps * batch * states.policy,
+            "frozen": steps * batch * states.frozen + watching,
+        }, name
+
+
+@pytest.mark.filterwarnings("ignore:.* drifts at step")
+def test_milestones_are_the_weights_on_the_way_also_after_a_kill(taught, notebook, monkeypatch):
+    def with_milestones(*steps):
+        one = taught.cpo.objectives["cpo-s"].model_copy(update={"milestones": steps})
+        params = taught.cpo.model_copy(update={"objectives": {"cpo-s": one}})
+        return taught.model_copy(update={"cpo": params})
+
+    def weights(folder):
+        return (folder / adapters.FILE).read_bytes()
+
+    cpo.run(with_milestones(2, 3), notebook)
+    whole = paths.CPO / "cpo-s"
+    undisturbed = results()
+    at = {steps: weights(paths.milestone(whole, steps)) for steps in (2, 3)}
+    assert len({*at.values(), weights(whole)}) == 3
+    for path in paths.CPO.rglob("*.*"):
+        path.unlink()
+
+    save = cpo.adapters.save
+    monkeypatch.setattr(cpo.adapters, "save", lambda *given: save(*given) or stop(given[2]))
+
+    def stop(folder):  # at step 3, whose checkpoint is not yet written
+        if folder.name == "step-3":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        cpo.run(with_milestones(2, 3), notebook)
+    monkeypatch.setattr(cpo.adapters, "save", save)
+    cpo.run(with_milestones(2, 3), notebook)
+
+    assert results() == undisturbed
+    assert not list(paths.RESUME.iterdir())
+
+
+@pytest.mark.parametrize("milestones", [(4,), (3, 2), (2, 2)])
+def test_milestones_lie_on_the_way(taught, milestones):
+    values = taught.model_dump()
+    values["cpo"]["objectives"]["cpo-s"]["milestones"] = milestones
+
+    with pytest.raises(ValueError, match="milestones should rise and stay below"):
+        type(taught).model_validate(values)
+
+
+def test_averaged_weights_have_no_milestones(taught):
+    values = taught.model_dump()
+    values["cpo"]["objectives"]["cpo-s"]["milestones"] = (2,)
+    values["cpo"]["training"]["ema_decay"] = 0.9
+
+    with pytest.raises(ValueError, match=r"training.ema_decay averages them"):
+        type(taught).model_validate(values)
+
+
 def test_an_omega_by_root_names_every_root(taught, notebook):
     with pytest.raises(ParamsError, match=r"by-root.omega should name every root of the crit"):
         cpo.run(with_objectives(taught, ["nowhere"]), notebook)

@@ -298,6 +298,23 @@ def test_the_negative_state_keeps_what_w_leaves_of_the_positive_one(gallery):
     assert "cpo-s" in compared["cpo-s+npo"].about or "θ" in compared["cpo-s+npo"].about
 
 
+def test_a_milestone_is_a_candidate_with_the_weights_of_its_step(gallery, notebook):
+    one = gallery.cpo.objectives["cpo-s"].model_copy(update={"milestones": (2,)})
+    objectives = {**gallery.cpo.objectives, "cpo-s": one}
+    params = gallery.cpo.model_copy(update={"objectives": objectives})
+    profile = gallery.model_copy(update={"cpo": params})
+    with pytest.raises(ArtifactError, match=r"cpo-s/step-2/.* is absent; run `dvc repro cpo`"):
+        candidates.of(profile)
+    # At step 2 it is what "cpo" is in the end.
+    shutil.copytree(paths.CPO / "cpo", paths.milestone(paths.CPO / "cpo-s", 2))
+
+    generate.run(profile, notebook)
+
+    painted = pictures()
+    assert painted["cpo-s@2/000.png"] == painted["cpo/000.png"] != painted["cpo-s/000.png"]
+    assert [one.name for one in candidates.of(profile)][3:] == ["cpo-s", "cpo-s@2", "cpo"]
+
+
 def test_settings_are_chosen_on_validation_which_is_no_test(gallery):
     chosen = gallery.generate.model_copy(update={"part": "validation", "prompts": 1})
     (paths.SPLIT / "test.jsonl").unlink()

@@ -1,144 +1,211 @@
-"""Claims of the paper, and what a study's results say to each."""
+"""Claims that a study checks, and what its results say to each, in sentences."""
 
-import statistics
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from atelier.config.study import StudyParams
-from atelier.reports.study import numbers
-from atelier.reports.study.design import MAIN, steps_kind, swept, volume_kind
+from atelier.metrics import vendi
+from atelier.metrics.statistics import Interval
+from atelier.reports.study import design, numbers
+from atelier.reports.study.design import Entrant
+from atelier.reports.study.fronts import Fronts
 from atelier.reports.study.results import Results
-from atelier.reports.study.tables import Row, interval, spread
+from atelier.reports.study.tables import interval
 
-_REPRODUCED, _NOT, _PENDING = "reproduced", "**not reproduced**", "not run yet"
-_UNTESTABLE = (
-    ("experts prefer CPO (84.1% to 15.9% on FLUX)", "it takes people"),
-    (
-        "best PickScore, HPSv2, ImageReward, LAION-Aesthetic",
-        "these judge photographs and paintings of hundreds of pixels, not drawings of the "
-        "starter",
-    ),
-    ("about 10 GPU-hours an epoch on SDXL", "no model of that size was trained"),
+HOLDS, NOT, OPEN = "holds", "does not hold", "not decided"
+UNTESTABLE = (
+    "that experts prefer CPO (84.1% to 15.9% on FLUX): it takes people",
+    "best PickScore, HPSv2, ImageReward, LAION-Aesthetic: these judge photographs and "
+    "paintings of hundreds of pixels",
+    "about 10 GPU-hours an epoch on SDXL: no model of that size was trained",
 )
+_FASTER = 5  # "several times faster": in at most a fifth of the steps
 
 
-def rows(study: StudyParams, results: Results) -> list[Row]:
-    """Return a row for each claim: the claim, what became of it here, and the figure."""
+@dataclass(frozen=True)
+class Claim:
+    """A claim, what became of it here, and the figures."""
+
+    says: str
+    verdict: str
+    figures: str
+
+
+def every(
+    study: StudyParams, chosen: Mapping[Entrant, str], results: Results, fronts: Fronts
+) -> list[Claim]:
+    """Return each claim with its verdict, the proposed methods' first."""
+    own = design.proposed(study)
     return [
-        *_of_methods(study, results),
-        _of_npo(study, results),
-        _of_data(study, results),
-        _of_strength(study, results),
-        _of_speed(study, results),
-        *([claim, "not testable here", why] for claim, why in _UNTESTABLE),
+        *(_told(one, chosen[one], results) for one in own if "guided" in results.runs),
+        *(one for entrant in own for one in _front(entrant, study, fronts)),
+        *_goal(study, chosen, results),
+        *_speed(study, fronts),
+        *(_diversity(one, chosen[one], study, results) for one in own),
+        *_data(study, chosen, results),
     ]
 
 
-def by_steps(study: StudyParams, results: Results, name: str) -> dict[int, float]:
-    """Return #A_neg of a method by the steps of its trainings."""
-    assert study.steps is not None
-    kinds = {steps: steps_kind(steps) for steps in study.steps.values}
-    return {
-        steps: results.mean(kind, name, results.judges(kind)[0]).estimate
-        for steps, kind in sorted((kinds | {_whole(results): MAIN}).items())
-        if kind in results.runs
+def _told(entrant: Entrant, training: str, results: Results) -> Claim:
+    """Against θ1 told every good pole, sampled guided: more is known to it."""
+    one, other = (entrant.sampled, training), ("guided", "theta1+pos")
+    apart = {judge: results.difference(one, other, judge) for judge in results.judges()}
+    passes = "half of its passes" if entrant.price == 1 else "as many passes"
+    return Claim(
+        f"{entrant.name}, of captions alone, has fewer negatives than θ1 told every good pole "
+        f"and guided, for {passes}",
+        verdict([value.high < 0 for value in apart.values()],
+                [value.low > 0 for value in apart.values()]),
+        _by_judge(apart),
+    )  # fmt: skip
+
+
+def _front(entrant: Entrant, study: StudyParams, fronts: Fronts) -> Iterator[Claim]:
+    """Against every other method's front, a line for each outcome."""
+    judges = fronts.results.judges()
+    sorts: dict[str, list[str]] = {HOLDS: [], OPEN: [], NOT: []}
+    for other in design.entrants(study):
+        if other.method in study.proposed:
+            continue
+        apart = {judge: fronts.difference(entrant, other, judge) for judge in judges}
+        outcome = verdict(
+            [value.low > 0 for value in apart.values()],
+            [value.high < 0 for value in apart.values()],
+        )
+        outside = not any(fronts.area(other, judge, "fid")[0] for judge in judges)
+        far = "; no point of its own lies in the box" if outside else ""
+        sorts[outcome].append(f"{other.name} ({_by_judge(apart)}{far})")
+    for outcome, others in sorts.items():
+        if others:
+            yield Claim(
+                f"{entrant.name}'s front of #A_neg against FID dominates more of the box than "
+                f"that of {len(others)} other method{'s' * (len(others) > 1)}",
+                outcome,
+                "; ".join(others),
+            )
+
+
+def _goal(
+    study: StudyParams, chosen: Mapping[Entrant, str], results: Results
+) -> Iterator[Claim]:
+    if study.goal is None:
+        return
+    goal = study.goal
+    for one in design.proposed(study):
+        if one.price > 1:
+            continue
+        first, *second = (results.mean(one.sampled, chosen[one], j) for j in results.judges())
+        distance = results.metric(one.sampled, chosen[one], "fid")
+        mean = sum(distance) / len(distance)
+        there = [
+            first.estimate <= goal.negatives,
+            all(value.estimate <= goal.independent for value in second),
+            mean <= goal.fid,
+        ]
+        also = f", {second[0].estimate:.2f} by the independent judge" if second else ""
+        yield Claim(
+            f"{one.name} is at #A_neg {goal.negatives:g} or less, {goal.independent:g} by the "
+            f"independent judge, with an FID of at most {goal.fid:g} and one pass a step",
+            HOLDS if all(there) else NOT,
+            f"{first.estimate:.2f}{also}, FID {mean:.1f}, mean of {len(distance)} seed"
+            f"{'s' * (len(distance) > 1)}",
+        )
+
+
+def along(study: StudyParams, fronts: Fronts, method: str, value: object) -> dict[int, str]:
+    """Return the painters of one training by the steps that it had taken."""
+    settings = study.methods[method].objective
+    name = next(key for key, at in study.trainings.items() if at == (method, value))
+    run = fronts.results.runs[study.methods[method].sampled[0]][study.seeds[0]]
+    whole = int(run.trained[name]["curve"]["step"][-1])
+    return {steps: f"{name}@{steps}" for steps in settings.get("milestones", ())} | {
+        whole: name
     }
+
+
+def watched(study: StudyParams) -> list[tuple[str, object]]:
+    """Return method and strength of the trainings that were painted on the way."""
+    return [
+        (method, value)
+        for method, value in study.trainings.values()
+        if study.methods[method].objective.get("milestones")
+    ]
+
+
+def _speed(study: StudyParams, fronts: Fronts) -> Iterator[Claim]:
+    """Steps until the stabilised objective is where L_CPO is at its best."""
+    judge = fronts.results.judges()[0]
+    curves: dict[str, list[tuple[str, dict[int, float]]]] = {}
+    for method, value in watched(study):
+        settings = study.methods[method].objective
+        way = study.methods[method].sampled[0]
+        curve = {
+            steps: fronts.at(way, painter, judge)
+            for steps, painter in along(study, fronts, method, value).items()
+        }
+        curves.setdefault(settings["objective"], []).append((method, curve))
+    if not {"cpo", "cpo-s"} <= curves.keys():
+        return
+    level, took = min((v, steps) for _, one in curves["cpo"] for steps, v in one.items())
+    for name in dict.fromkeys(name for name, _ in curves["cpo-s"]):
+        own = [one for method, one in curves["cpo-s"] if method == name]
+        there = [numbers.first_below(one, level) for one in own]
+        fewest = min((steps for steps in there if steps is not None), default=None)
+        figures = f"L_CPO's best is {level:.2f}, after {took} steps; {name} is there "
+        yield Claim(
+            f"{name} is at L_CPO's best level in at most a fifth of its steps",
+            HOLDS if fewest is not None and _FASTER * fewest <= took else NOT,
+            figures + ("never" if fewest is None else f"after at most {fewest}"),
+        )
+
+
+def _diversity(entrant: Entrant, training: str, study: StudyParams, results: Results) -> Claim:
+    """Against test paintings without negatives, as many of both."""
+    run = results.runs[entrant.sampled][study.seeds[0]]
+    clean = run.real[run.clean]
+    count = min(len(clean), len(run.captions))
+    if count < 2:
+        return Claim(f"{entrant.name} is as diverse as clean paintings", OPEN, "there are none")
+    ours, theirs = (vendi.vendi(one[:count]) for one in (run.features[training], clean))
+    return Claim(
+        f"{entrant.name} is no less diverse than test paintings without negatives",
+        HOLDS if ours >= theirs else NOT,
+        f"Vendi {ours:.1f} against {theirs:.1f}, of {count} pictures each",
+    )
 
 
 def by_volume(study: StudyParams, results: Results) -> dict[float, str]:
     """Return the kinds of the experiments by the share of the training part that they saw."""
-    kinds = {share: volume_kind(share) for share in study.volumes} | {1.0: MAIN}
+    kinds = {share: design.volume_kind(share) for share in study.volumes}
+    kinds[1.0] = design.proposed(study)[0].sampled
     return {share: kind for share, kind in sorted(kinds.items()) if kind in results.runs}
 
 
-def _verdict(reproduced: bool) -> str:
-    return _REPRODUCED if reproduced else _NOT
-
-
-def _whole(results: Results) -> int:
-    """Steps of the main comparison's trainings."""
-    trainings = results.trained(MAIN).values()
-    return int(max(runs[0]["curve"]["step"][-1] for runs in trainings))
-
-
-def _of_methods(study: StudyParams, results: Results) -> Iterator[Row]:
-    own = study.proposed
-    if MAIN not in results.runs:
-        yield [f"{own} lowers #A_neg more than every other method", _PENDING, ""]
-        return
-    others = ["base", "theta1", *(name for name in study.methods if name != own)]
-    for judge in filter(None, results.judges(MAIN)):
-        for other in others:
-            less = results.difference((MAIN, own), (MAIN, other), judge)
-            claim = f"{own} has fewer negatives than {other} (`{judge}`)"
-            yield [claim, _verdict(less.high < 0), f"{interval(less)} paired"]
-    yield from _of_quality(own, results)
-
-
-def _of_quality(own: str, results: Results) -> Iterator[Row]:
-    painters = [name for name in results.painters(MAIN) if name != "theta1+pos"]
-    fids = {name: results.metric(MAIN, name, "fid") for name in painters}
-    fids = {name: values for name, values in fids.items() if values}
-    if own not in fids:
-        return
-    best = min(fids, key=lambda name: statistics.mean(fids[name]))
-    figure = f"{own} {spread(fids[own])}; lowest: {best} {spread(fids[best])}"
-    yield [f"{own} keeps quality best (lowest FID)", _verdict(best == own), figure]
-    for other in ("base", "theta1", "dpo"):
-        if other in fids:
-            worse = min(fids[own]) > max(fids[other])
-            better = max(fids[own]) <= min(fids[other])
-            verdict = _verdict(better) if better or worse else "undecided"
-            figure = f"{spread(fids[own])} against {spread(fids[other])}"
-            yield [f"{own} has no worse FID than {other}", verdict, figure]
-
-
-def _of_npo(study: StudyParams, results: Results) -> Row:
-    claim, with_npo = (
-        f"NPO beside {study.proposed} lowers #A_neg further",
-        f"{study.proposed}+npo",
-    )
-    if "guided" not in results.runs or with_npo not in results.painters("guided"):
-        return [claim, _PENDING, ""]
-    less = results.difference(("guided", with_npo), ("guided", study.proposed))
-    return [claim, _verdict(less.high < 0), f"{interval(less)} paired"]
-
-
-def _of_data(study: StudyParams, results: Results) -> Row:
-    claim, kinds = "more annotated data helps", by_volume(study, results)
+def _data(
+    study: StudyParams, chosen: Mapping[Entrant, str], results: Results
+) -> Iterator[Claim]:
+    kinds = by_volume(study, results)
     if len(kinds) < 2:
-        return [claim, _PENDING, ""]
-    least, most = min(kinds), max(kinds)
-    own = study.proposed
-    less = results.difference((kinds[most], own), (kinds[least], own))
-    figure = f"{most:.0%} less {least:.0%} of the data: {interval(less)}"
-    return [claim, _verdict(less.high < 0), figure]
-
-
-def _of_strength(study: StudyParams, results: Results) -> Row:
-    claim = "ω has a sweet spot"
-    if "sweep" not in results.runs or study.sweep is None:
-        return [claim, _PENDING, ""]
-    judge = results.judges("sweep")[0]
-    values = {
-        float(value): results.mean("sweep", name, judge).estimate
-        for name, value in swept(study).items()
+        return
+    own = design.proposed(study)[0]
+    least = min(kinds)
+    apart = {
+        judge: results.difference((kinds[1.0], chosen[own]), (kinds[least], chosen[own]), judge)
+        for judge in results.judges()
     }
-    figure = ", ".join(f"{value:g}: {mean:.2f}" for value, mean in values.items())
-    return [claim, _verdict(numbers.sweet_spot(values)), figure]
-
-
-def _of_speed(study: StudyParams, results: Results) -> Row:
-    claim, own = "stabilised CPO converges several times faster than L_CPO", study.proposed
-    if study.steps is None or MAIN not in results.runs or "cpo" not in study.steps.methods:
-        return [claim, _PENDING, ""]
-    curves = {name: by_steps(study, results, name) for name in (own, "cpo")}
-    if any(len(curve) < 2 for curve in curves.values()):
-        return [claim, _PENDING, ""]
-    whole, level = _whole(results), curves["cpo"][max(curves["cpo"])]
-    fewest = numbers.first_below(curves[own], level)
-    takes = "more" if fewest is None else f"at most {fewest}"
-    figure = (
-        f"to L_CPO's {level:.2f} after {whole} steps it takes {own} {takes}; half of L_CPO's "
-        "steps count as faster"
+    yield Claim(
+        f"more annotated data helps {own.name}, each picture being seen as often",
+        verdict([v.high < 0 for v in apart.values()], [v.low > 0 for v in apart.values()]),
+        f"#A_neg with all less that with {least:.0%}: {_by_judge(apart)}",
     )
-    return [claim, _verdict(fewest is not None and 2 * fewest <= whole), figure]
+
+
+def verdict(better: Sequence[bool], worse: Sequence[bool]) -> str:
+    """Return what becomes of a claim that all judges have to agree on."""
+    if all(better):
+        return HOLDS
+    return NOT if all(worse) else OPEN
+
+
+def _by_judge(values: Mapping[str, Interval]) -> str:
+    return ", ".join(interval(value) for value in values.values())

@@ -1,13 +1,17 @@
-"""Design of a study: its experiments, and the choice of each method's configuration."""
+"""Design of a study: its experiments, its entrants, and the choice of each one's strength.
 
-from collections.abc import Mapping
+An *entrant* is a method in one way of sampling, alone (without guidance) or guided. Its points
+are the strengths at which it was trained, and the milestones on the way there.
+"""
+
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from atelier.config.study import StudyParams
+from atelier.config.study import SAMPLED, Sampled, StudyParams
 from atelier.reports.study.results import Found
 
-MAIN = "methods"  # the kind of experiment that compares the methods
+VALIDATION = "validation"
 
 
 @dataclass(frozen=True)
@@ -23,82 +27,140 @@ class Experiment:
     changes: Mapping[str, Any]
 
 
-def tuning_run(study: StudyParams) -> Experiment:
-    """Return the run in which every configuration of every method paints for validation."""
-    entries = {
-        f"{name}-{number}": entry.model_dump(mode="json")
-        for name, candidates in study.methods.items()
-        for number, entry in enumerate(candidates, start=1)
-    }
-    part = {"generate.part": "validation", "generate.prompts": study.tuning_prompts}
-    return Experiment("tuning", _changes(entries, study.tuning_seed) | part)
+@dataclass(frozen=True)
+class Entrant:
+    """A method in one way of sampling."""
+
+    method: str
+    sampled: Sampled
+
+    @property
+    def name(self) -> str:
+        """Return its name in tables."""
+        return self.method if self.sampled == "alone" else f"{self.method}, guided"
+
+    @property
+    def price(self) -> int:
+        """Return how many passes through the network a step of sampling takes."""
+        return 1 if self.sampled == "alone" else 2
 
 
-def choose(name: str, study: StudyParams, tuned: Found) -> int:
-    """Return the configuration of a method, from 1, that did best on validation.
-
-    The lowest #A_neg among those whose FID is no worse than the base's; where there is none,
-    the lowest of all. Of equals, the first.
-    """
-    numbers = range(1, len(study.methods[name]) + 1)
-    rows = {number: tuned.metrics[f"{name}-{number}"] for number in numbers}
-    worst = tuned.metrics["base"].get("fid", float("inf"))
-    sound = [number for number in numbers if rows[number].get("fid", 0.0) <= worst]
-    return min(sound or numbers, key=lambda number: (rows[number]["negatives"], number))
-
-
-def final_runs(study: StudyParams, chosen: Mapping[str, int]) -> list[Experiment]:
-    """Return every run on the test part, the main comparison first."""
-    methods = {
-        name: study.methods[name][number - 1].model_dump(mode="json")
-        for name, number in chosen.items()
-    }
-    own = methods[study.proposed]
-    kinds: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {MAIN: (methods, {})}
-    if study.guided is not None:
-        guided = {name: methods[name] for name in study.guided.methods}
-        guided["npo"] = study.guided.npo.model_dump(mode="json")
-        dropouts = {"guided": 0.0, "guided-dropout": study.guided.caption_dropout}
-        for kind, dropout in dropouts.items():
-            kinds[kind] = (
-                guided,
-                {
-                    "generate.guidance": study.guided.guidance,
-                    "cpo.caption_dropout": dropout,
-                },
-            )
-    if study.steps is not None:
-        shorter = {name: methods[name] for name in study.steps.methods}
-        for steps in study.steps.values:
-            kinds[steps_kind(steps)] = shorter, {"cpo.training.steps": steps}
-    if study.sweep is not None:
-        field = study.sweep.field
-        kinds["sweep"] = (
-            {name: {**own, field: value} for name, value in swept(study).items()},
-            {},
-        )
-    if study.variants:
-        kinds["variants"] = {name: own | change for name, change in study.variants.items()}, {}
-    for share in study.volumes:
-        kinds[volume_kind(share)] = {study.proposed: own}, {"split.train_share": share}
+def entrants(study: StudyParams) -> list[Entrant]:
+    """Return what is compared, in the order of the file."""
     return [
-        Experiment(f"{kind}-{seed}", _changes(objectives, seed) | more)
-        for kind, (objectives, more) in kinds.items()
-        for seed in study.seeds
+        Entrant(name, sampled)
+        for name, method in study.methods.items()
+        for sampled in method.sampled
     ]
 
 
-def swept(study: StudyParams) -> dict[str, Any]:
-    """Return the values of the sweep by the names of their objectives."""
-    if study.sweep is None:
-        return {}
-    field = study.sweep.field.replace("_", "-")
-    return {f"{field}-{value}".replace(".", "-"): value for value in study.sweep.values}
+def trainings(study: StudyParams, entrant: Entrant) -> dict[str, Any]:
+    """Return the strengths of an entrant, by the names of their trainings."""
+    return {
+        name: value
+        for name, (method, value) in study.trainings.items()
+        if method == entrant.method
+    }
 
 
-def steps_kind(steps: int) -> str:
-    """Return the kind of the experiments with trainings of so many steps."""
-    return f"steps{steps}"
+def front(study: StudyParams, entrant: Entrant) -> list[str]:
+    """Return the painters of an entrant's front: its trainings, and their milestones."""
+    milestones = study.methods[entrant.method].objective.get("milestones", ())
+    return [
+        painter
+        for name in trainings(study, entrant)
+        for painter in (name, *(f"{name}@{steps}" for steps in milestones))
+    ]
+
+
+def first_runs(study: StudyParams) -> list[Experiment]:
+    """Return the runs of every strength with the first seed: validation, then test.
+
+    The trainings are the same in both, and θ is taken from the first. Guided runs follow with
+    their own trainings; what is sampled both ways is trained once.
+    """
+    return list(_first_runs(study))
+
+
+def _first_runs(study: StudyParams) -> Iterator[Experiment]:
+    seed = study.seeds[0]
+    part = {"generate.part": "validation", "generate.prompts": study.tuning_prompts}
+    for sampled in SAMPLED:
+        names = [
+            name
+            for name, (method, _) in study.trainings.items()
+            if sampled in study.methods[method].sampled
+        ]
+        if names:
+            changes = _changes(study, names, sampled, seed)
+            yield Experiment(f"{VALIDATION}-{sampled}-{seed}", changes | part)
+            yield Experiment(f"{sampled}-{seed}", changes)
+
+
+def choose(study: StudyParams, entrant: Entrant, found: Mapping[str, Found]) -> str:
+    """Return the training of an entrant that did best on validation.
+
+    The fewest negatives by the annotator among those whose FID is at most ``sound`` times that
+    of θ1, sampled alone; where there is none, the lowest FID. Of equals, the first.
+    """
+    seed = study.seeds[0]
+    runs = {way: found.get(f"{VALIDATION}-{way}-{seed}") for way in SAMPLED}
+    own, alone = runs[entrant.sampled], runs["alone"] or runs["guided"]
+    assert own is not None  # whoever chooses has run these
+    assert alone is not None
+    rows, most = own.metrics, study.sound * alone.metrics["theta1"]["fid"]
+    names = list(trainings(study, entrant))
+    sound = [name for name in names if rows[name]["fid"] <= most]
+    if sound:
+        return min(sound, key=lambda name: rows[name]["negatives"])
+    return min(names, key=lambda name: rows[name]["fid"])
+
+
+def later_runs(
+    study: StudyParams, chosen: Mapping[Entrant, str], steps: Mapping[str, int]
+) -> list[Experiment]:
+    """Return the runs of what was chosen: with the other seeds, and with less data.
+
+    Args:
+        study: What params/NAME.yaml holds.
+        chosen: The training of each entrant.
+        steps: Of θ1 and of θ, by the settings' dotted names. With a share of the data they are
+            the same share: each picture is seen as often.
+    """
+    return [*_repeats(study, chosen), *_volumes(study, chosen, steps)]
+
+
+def _repeats(study: StudyParams, chosen: Mapping[Entrant, str]) -> Iterator[Experiment]:
+    for seed in study.seeds[1:]:
+        for sampled in SAMPLED:
+            names = [
+                name
+                for one, name in chosen.items()
+                if one.sampled == sampled and one.method in study.repeated
+            ]
+            if names:
+                changes = _changes(study, names, sampled, seed, milestones=False)
+                yield Experiment(f"{sampled}-{seed}", changes)
+
+
+def _volumes(
+    study: StudyParams, chosen: Mapping[Entrant, str], steps: Mapping[str, int]
+) -> Iterator[Experiment]:
+    own, seed = proposed(study)[0], study.seeds[0]
+    changes = _changes(study, [chosen[own]], own.sampled, seed, milestones=False)
+    for share in study.volumes:
+        fewer = {name: max(1, round(share * count)) for name, count in steps.items()}
+        more = {"split.train_share": share, **fewer}
+        yield Experiment(f"{volume_kind(share)}-{seed}", changes | more)
+
+
+def proposed(study: StudyParams) -> list[Entrant]:
+    """Return the entrants whose claims are checked, in the order in which they are named."""
+    return [
+        Entrant(name, sampled)
+        for name in study.proposed
+        for sampled in study.methods[name].sampled
+    ]
 
 
 def volume_kind(share: float) -> str:
@@ -106,11 +168,25 @@ def volume_kind(share: float) -> str:
     return f"volume{round(100 * share)}"
 
 
-def _changes(objectives: Mapping[str, Any], seed: int) -> dict[str, Any]:
-    """Objectives and seed of a run; θ1 keeps its own seed, as it teaches every method."""
+def _changes(
+    study: StudyParams,
+    names: list[str],
+    sampled: Sampled,
+    seed: int,
+    *,
+    milestones: bool = True,
+) -> dict[str, Any]:
+    """Objectives, guidance and seed of a run; θ1, who teaches all, keeps its own seed."""
+    objectives = {}
+    for name in names:
+        method, value = study.trainings[name]
+        objectives[name] = study.methods[method].at(value)
+        if not milestones:
+            objectives[name].pop("milestones", None)
     return {
-        "cpo.objectives": dict(objectives),
-        "cpo.featured": next(iter(objectives)),
+        "cpo.objectives": objectives,
+        "cpo.featured": names[0],
         "cpo.training.seed": seed,
         "generate.seed": seed,
+        "generate.guidance": study.guidance if sampled == "guided" else 1.0,
     }

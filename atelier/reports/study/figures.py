@@ -1,146 +1,167 @@
-"""Figures of a study's document: PNG files, drawn by matplotlib."""
+"""Figures of a study's document: PNG files, drawn by matplotlib, and a grid of pictures."""
 
 import io
-import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from PIL import Image
+
 from atelier import atomic
 from atelier.config.study import StudyParams
-from atelier.metrics.statistics import Interval
-from atelier.reports.study.design import MAIN, swept
+from atelier.reports import image_grids
+from atelier.reports.study.design import Entrant
+from atelier.reports.study.fronts import Against, Fronts, undominated
 from atelier.reports.study.results import Results
 
-_NEGATIVES = "#A_neg, negative attributes of a picture"
-_LABELS = 26  # of one column, at most
+COLUMNS = 6  # pictures of each painter in the grid
 _CURVES = {"gradient_norm": "gradient norm", "drift": "drift, √mse to the base"}
+_AXES: dict[Against, str] = {"fid": "FID, logarithmic", "vendi": "diversity (Vendi)"}
+_FIXED = {"theta1": "θ1", "theta1+pos": "θ1, told"}
+_MARKERS = "osD^v<>PX*hpd"
 
 
-def write(folder: Path, study: StudyParams, results: Results) -> None:
-    """Write every figure for which there are results into ``folder``."""
-    if MAIN in results.runs:
-        _bars(folder / "methods.png", _means(results, MAIN, results.painters(MAIN)))
-        _training(folder / "training.png", results.trained(MAIN))
-        _tradeoff(folder / "tradeoff.png", study, results)
-    if "sweep" in results.runs:
-        _bars(folder / "sweep.png", _means(results, "sweep", list(swept(study))))
+def write(
+    folder: Path,
+    study: StudyParams,
+    chosen: Mapping[Entrant, str],
+    results: Results,
+    kept: Path,
+) -> None:
+    """Write every figure into ``folder``.
 
-
-def _means(results: Results, kind: str, names: Sequence[str]) -> dict[str, Interval]:
-    judge = results.judges(kind)[0]
-    return {name: results.mean(kind, name, judge) for name in names}
-
-
-def _bars(file: Path, values: Mapping[str, Interval]) -> None:
-    """Save a figure of means with their intervals."""
-    names = list(values)[::-1]
-    shown = [values[name] for name in names]
-    figure, axes = _drawing(7, 0.4 * len(names) + 1)
-    ends = [[v.estimate - v.low for v in shown], [v.high - v.estimate for v in shown]]
-    means = [value.estimate for value in shown]
-    axes.errorbar(means, range(len(names)), xerr=ends, fmt="o", color="#1f4e79", capsize=3)
-    axes.set_yticks(range(len(names)), names)
-    axes.set_ylim(-0.6, len(names) - 0.4)
-    axes.set_xlabel(_NEGATIVES)
-    axes.grid(axis="y", visible=False)
-    for side in ("top", "right", "left"):
-        axes.spines[side].set_visible(False)
-    _save(figure, file)
-
-
-def _tradeoff(file: Path, study: StudyParams, results: Results) -> None:
-    """Save a figure of #A_neg against FID: methods, the sweep, options.
-
-    Names stand at the edge, each with a line to its point: points lie too close for names.
+    Args:
+        folder: Of the document's figures.
+        study: What params/NAME.yaml holds.
+        chosen: The training of each entrant.
+        results: What was run.
+        kept: Where each experiment's first pictures lie, by experiment and painter.
     """
+    _fronts(folder / "fronts.png", Fronts(study, results), list(chosen))
+    _training(folder / "training.png", chosen, results)
+    _pictures(folder / "pictures.png", study, chosen, results, kept)
+
+
+def _fronts(file: Path, fronts: Fronts, entrants: Sequence[Entrant]) -> None:
+    """Save a figure of all fronts: a row for each judge, against FID and diversity."""
     from matplotlib.ticker import NullFormatter, ScalarFormatter
 
-    figure, axes = _drawing(8, 5.2)
-    points: list[tuple[float, float, str, str]] = []
-    kinds = {MAIN: "o", "sweep": "s", "variants": "^"}
-    for place, (kind, marker) in enumerate(kinds.items()):
-        own = list(_points(kind, study, results))
-        if own:
-            ups, across, _ = zip(*own, strict=True)
-            color = f"C{place}"
-            axes.scatter(across, ups, marker=marker, color=color, label=kind, s=32, zorder=3)
-            points += [(*point, color) for point in own]
-    axes.set_xscale("log")
-    axes.xaxis.set_major_formatter(ScalarFormatter())
-    axes.xaxis.set_minor_formatter(NullFormatter())
-    low, high = axes.get_xlim()
-    axes.set_xticks([t for t in (5, 10, 15, 20, 30, 50, 100, 200) if low <= t <= high])
-    axes.margins(y=0.08)
-    _name(axes, sorted(points))
-    axes.set_xlabel("FID, logarithmic")
-    axes.set_ylabel(_NEGATIVES)
-    axes.legend(fontsize="small", loc="upper left")
+    judges = fronts.results.judges()
+    figure, every = _drawing(11, 4.6 * len(judges), rows=len(judges), columns=2)
+    for axes_row, judge in zip(np.atleast_2d(every), judges, strict=True):
+        for axes, against in zip(axes_row, _AXES, strict=True):
+            _box(axes, fronts, judge, against)
+            for place, one in enumerate(entrants):
+                _front(axes, fronts, one, judge, against, place)
+            _known(axes, fronts, judge, against)
+            axes.set_xlabel(_AXES[against])
+            axes.set_ylabel(f"#A_neg by {judge}")
+            axes.set_ylim(bottom=0)
+            if against == "fid":
+                axes.set_xscale("log")
+                axes.xaxis.set_major_formatter(ScalarFormatter())
+                axes.xaxis.set_minor_formatter(NullFormatter())
+                low, high = axes.get_xlim()
+                ticks = (5, 8, 10, 12, 15, 20, 30, 50, 100, 200)
+                axes.set_xticks([tick for tick in ticks if low <= tick <= high])
+    handles, labels = np.atleast_2d(every)[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right upper", fontsize="small")
     _save(figure, file)
 
 
-def _points(
-    kind: str, study: StudyParams, results: Results
-) -> Iterator[tuple[float, float, str]]:
-    """Yield #A_neg, FID and name of the painters of one kind that have both."""
-    if kind not in results.runs:
-        return
-    painters = {MAIN: results.painters(kind), "sweep": swept(study), "variants": study.variants}
-    judge = results.judges(kind)[0]
-    for name in painters[kind]:
-        fids = results.metric(kind, name, "fid")
-        if fids:
-            yield results.mean(kind, name, judge).estimate, statistics.mean(fids), name
+def _front(
+    axes: Any, fronts: Fronts, entrant: Entrant, judge: str, against: Against, place: int
+) -> None:
+    """Draw the points of an entrant, and a line through those that none of its own beats."""
+    points = fronts.points(entrant, judge, against)
+    sign = 1 if against == "fid" else -1
+    edge = [(sign * x, y) for x, y in undominated([(sign * x, y) for x, y in points])]
+    own = fronts.study.proposed
+    style = {"color": f"C{place % 10}", "marker": _MARKERS[place % len(_MARKERS)]}
+    across, up = zip(*points, strict=True)
+    loud = entrant.method in own
+    axes.scatter(across, up, s=38 if loud else 22, zorder=4 if loud else 3, **style)
+    across, up = zip(*edge, strict=True)
+    axes.plot(
+        across, up, lw=2.2 if loud else 1, ls="-" if entrant.price == 1 else "--",
+        label=entrant.name, **style,
+    )  # fmt: skip
 
 
-def _name(axes: Any, points: Sequence[tuple[float, float, str, str]]) -> None:
-    """Write the names of points, rising, at the right edge."""
-    low, high = axes.get_ylim()
-    heights = _apart([(up - low) / (high - low) for up, *_ in points], 1 / _LABELS)
-    for (up, across, name, color), height in zip(points, heights, strict=True):
-        axes.annotate(
-            name, (across, up), (1.06, height), xycoords="data", textcoords="axes fraction",
-            fontsize=8, va="center", color=color, annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": color, "alpha": 0.35, "linewidth": 0.7},
-        )  # fmt: skip
+def _box(axes: Any, fronts: Fronts, judge: str, against: Against) -> None:
+    """Shade the box in which fronts are measured."""
+    up, across = fronts.box(judge, against)
+    axes.axhline(up, color="#999999", lw=0.8, ls=":")
+    axes.axvline(abs(across), color="#999999", lw=0.8, ls=":")
 
 
-def _apart(heights: Sequence[float], least: float) -> list[float]:
-    """Move rising heights as little as it takes for each to be ``least`` above the one before.
-
-    With ``z_i = y_i - i d`` the moved heights are the nearest rising ``z``, plus ``i d``: an
-    isotonic regression.
-    """
-    from scipy.optimize import isotonic_regression
-
-    offsets = [place * least for place in range(len(heights))]
-    bare = [height - offset for height, offset in zip(heights, offsets, strict=True)]
-    return [z + o for z, o in zip(isotonic_regression(bare).x, offsets, strict=True)]
+def _known(axes: Any, fronts: Fronts, judge: str, against: Against) -> None:
+    """Name θ1, θ1 told, and both guided where they lie."""
+    for way in ("alone", "guided"):
+        for painter, label in _FIXED.items():
+            if way in fronts.results.runs:
+                x, y = (fronts.at(way, painter, measure) for measure in (against, judge))
+                axes.scatter([x], [y], color="black", marker="x", zorder=5)
+                said = label if way == "alone" else f"{label}, guided"
+                axes.annotate(said, (x, y), (4, 4), textcoords="offset points", fontsize=8)
 
 
-def _training(file: Path, trained: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+def _training(file: Path, chosen: Mapping[Entrant, str], results: Results) -> None:
     """Save a figure of gradient norms and drift over the steps, a line for each seed."""
-    figure, both = _drawing(10, 3.6, columns=2)
+    figure, both = _drawing(10, 4.2, columns=2)
     for axes, (name, title) in zip(both, _CURVES.items(), strict=True):
-        for place, (method, runs) in enumerate(trained.items()):
-            for number, curve in enumerate(run["curve"] for run in runs):
-                label = method if number == 0 else None
+        for place, (one, training) in enumerate(chosen.items()):
+            for number, run in enumerate(results.trained(one.sampled, training)):
+                curve = run["curve"]
+                label = one.name if number == 0 else None
                 steps = curve["step"][: len(curve[name])]
-                axes.plot(steps, curve[name], color=f"C{place}", lw=1, label=label)
+                axes.plot(steps, curve[name], color=f"C{place % 10}", lw=1, label=label)
         axes.set_xlabel("step")
         axes.set_title(title)
     both[0].set_yscale("log")
-    both[1].legend(fontsize="small")
+    figure.legend(*both[1].get_legend_handles_labels(), loc="outside right upper",
+                  fontsize="small")  # fmt: skip
     _save(figure, file)
 
 
-def _drawing(width: float, height: float, columns: int = 1) -> tuple[Any, Any]:
+def _pictures(
+    file: Path,
+    study: StudyParams,
+    chosen: Mapping[Entrant, str],
+    results: Results,
+    kept: Path,
+) -> None:
+    """Save a grid of the first captions' pictures by base, θ1 and what was chosen."""
+    seed = study.seeds[0]
+    known = [
+        (way, painter, label if way == "alone" else f"{label}, guided")
+        for way in ("alone", "guided")
+        for painter, label in {"base": "base", **_FIXED}.items()
+        if way in results.runs
+    ]
+    own = [(one.sampled, training, one.name) for one, training in chosen.items()]
+    rows = {}
+    for way, painter, label in [*known, *own]:
+        files = sorted((kept / f"{way}-{seed}" / painter).glob("*.png"))[:COLUMNS]
+        if files:
+            rows[label] = [np.asarray(Image.open(one).convert("RGB")) for one in files]
+    if rows:
+        count = len(next(iter(rows.values())))
+        captions = results.first(known[0][0]).captions[:count]
+        grid = image_grids.labelled(rows, captions)
+        content = io.BytesIO()
+        grid.quantize(192).save(content, "PNG", optimize=True)  # a third of the bytes
+        atomic.write(file, content.getvalue())
+
+
+def _drawing(width: float, height: float, rows: int = 1, columns: int = 1) -> tuple[Any, Any]:
     """Return a figure and its axes, with a pale grid behind what is drawn."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
-    axes = figure.subplots(1, columns, subplot_kw={"axisbelow": True})
-    for one in [axes] if columns == 1 else axes:
+    axes = figure.subplots(rows, columns, subplot_kw={"axisbelow": True})
+    for one in np.ravel(axes):
         one.grid(color="#dddddd")
     return figure, axes
 

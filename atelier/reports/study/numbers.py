@@ -8,7 +8,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from atelier.metrics import statistics
 from atelier.metrics.statistics import Interval, Numbers
@@ -83,11 +83,57 @@ def first_below(curve: dict[int, float], level: float) -> int | None:
     return there[0] if there else None
 
 
-def sweet_spot(values: dict[float, float]) -> bool:
-    """Say whether the least value lies strictly inside of the range that was tried."""
-    order = sorted(values)
-    best = min(order, key=lambda strength: values[strength])
-    return len(order) > 2 and best not in (order[0], order[-1])
+def hypervolume(points: Sequence[tuple[float, float]], reference: tuple[float, float]) -> float:
+    """Return the area that a front dominates inside of a reference point.
+
+    Both coordinates are better when they are smaller. A point dominates what is worse in both;
+    points beyond the reference dominate nothing. (With one coordinate's sign turned, it serves
+    for what is better when larger.)
+
+    References:
+        Zitzler & Thiele, Multiobjective Evolutionary Algorithms: A Comparative Case Study and
+        the Strength Pareto Approach, IEEE Transactions on Evolutionary Computation 3 (1999).
+    """
+    area, across = 0.0, reference[1]
+    for first, second in sorted(points):
+        if first < reference[0] and second < across:
+            area += (reference[0] - first) * (across - second)
+            across = second
+    return area
+
+
+def jackknife(values: ArrayLike, count: int) -> Interval:
+    """Return a statistic with its interval over captions, each left out in turn.
+
+    ``v ± t_{G-1} s`` with ``s² = (G-1)/G Σ_g (v_g - mean)²``: for a mean with one picture a
+    caption this is Student's interval. For numbers that are no means of pictures: FID,
+    diversity, the area under a front.
+
+    Args:
+        values: With all captions, and without each one, ``[1 + G]``.
+        count: Pictures behind it.
+
+    Raises:
+        ValueError: There are fewer than two captions, or a value is not finite.
+
+    References:
+        Efron & Stein, The Jackknife Estimate of Variance, Annals of Statistics 9 (1981).
+    """
+    numbers = np.asarray(values, dtype=np.float64)
+    groups = len(numbers) - 1
+    if groups < 2 or not np.isfinite(numbers).all():
+        raise ValueError(f"finite values with and without each of two captions; got {numbers}")
+    apart = numbers[1:] - numbers[1:].mean()
+    squared = (groups - 1) / groups * float(apart @ apart)
+    half = math.sqrt(statistics.quantile_squared(groups) * squared)
+    estimate = float(numbers[0])
+    return Interval(estimate, estimate - half, estimate + half, count)
+
+
+def without_each(captions: Sequence[str]) -> list[NDArray[np.bool_]]:
+    """Return which prompts are left: all, then all but those of each caption, ``1 + G``."""
+    texts = np.array(captions)
+    return [np.ones(len(texts), bool), *(texts != one for one in dict.fromkeys(captions))]
 
 
 def _cells(cells: ArrayLike) -> Numbers:

@@ -30,9 +30,11 @@ def interval(value: Interval) -> str:
 
 
 def spread(values: Sequence[float], digits: int = 1) -> str:
-    """Return mean, lowest and highest; ``–`` where nothing was measured."""
+    """Return mean, lowest and highest; one value alone; ``–`` where nothing was measured."""
     if not values:
         return "–"
+    if len(values) == 1:
+        return f"{values[0]:.{digits}f}"
     ends = (statistics.mean(values), min(values), max(values))
     mean, low, high = (f"{value:.{digits}f}" for value in ends)
     return f"{mean} ({low}–{high})"

@@ -1,42 +1,83 @@
+import dataclasses
+
 import pytest
 
 from atelier.reports.study import design
-from atelier.reports.study.results import Found
+from atelier.reports.study.design import Entrant
+
+STEPS = {"sft.training.steps": 300, "cpo.training.steps": 60}
+
+
+def test_an_entrant_is_a_method_in_one_way_of_sampling(study):
+    assert [one.name for one in design.entrants(study)] == [
+        "inside", "cpo", "dpo", "dpo, guided"
+    ]  # fmt: skip
+    assert [one.price for one in design.entrants(study)] == [1, 1, 1, 2]
+
+
+def test_a_front_has_every_strength_and_milestone(study):
+    assert design.front(study, Entrant("inside", "alone")) == [
+        "inside-0", "inside-0@1", "inside-0@2", "inside-2-5", "inside-2-5@1", "inside-2-5@2"
+    ]  # fmt: skip
+    assert design.front(study, Entrant("dpo", "guided")) == ["dpo-30", "dpo-100"]
+
+
+def test_the_first_seed_trains_every_strength_and_is_tuned_as_it_is_sampled(study):
+    runs = design.first_runs(study)
+
+    assert [one.name for one in runs] == [
+        "validation-alone-0", "alone-0", "validation-guided-0", "guided-0"
+    ]  # fmt: skip
+    changes = {one.name: one.changes for one in runs}
+    assert list(changes["alone-0"]["cpo.objectives"]) == [
+        "inside-0", "inside-2-5", "cpo-100", "dpo-30", "dpo-100"
+    ]  # fmt: skip
+    assert list(changes["guided-0"]["cpo.objectives"]) == ["dpo-30", "dpo-100"]
+    for way, guidance in (("alone", 1.0), ("guided", 2.0)):
+        test, tuned = changes[f"{way}-0"], changes[f"validation-{way}-0"]
+        assert test["generate.guidance"] == tuned["generate.guidance"] == guidance
+        assert test["cpo.objectives"] == tuned["cpo.objectives"]  # one training for both
+        assert (tuned["generate.part"], tuned["generate.prompts"]) == ("validation", 2)
+    # A training that is sampled both ways is the same training.
+    for name in ("dpo-30", "dpo-100"):
+        both = [changes[f"{way}-0"]["cpo.objectives"][name] for way in ("alone", "guided")]
+        assert both[0] == both[1]
+    assert all("sft.training.seed" not in one.changes for one in runs)
+
+
+def test_what_was_chosen_is_trained_with_other_seeds_and_with_less_data(study):
+    chosen = {one: next(iter(design.trainings(study, one))) for one in design.entrants(study)}
+    chosen[Entrant("inside", "alone")] = "inside-2-5"
+
+    runs = {one.name: one.changes for one in design.later_runs(study, chosen, STEPS)}
+
+    assert list(runs) == ["alone-1", "volume50-0"]
+    assert runs["alone-1"]["cpo.training.seed"] == 1
+    assert runs["alone-1"]["cpo.objectives"]["inside-2-5"]["omega"] == 2.5
+    assert "milestones" not in runs["alone-1"]["cpo.objectives"]["inside-2-5"]
+    volume = runs["volume50-0"]
+    assert volume["split.train_share"] == 0.5
+    assert volume["sft.training.steps"] == 150  # in equal epochs
+    assert volume["cpo.training.steps"] == 30
 
 
 @pytest.mark.parametrize(
-    ("first", "second", "chosen"),
+    ("first", "second", "best"),
     [
-        ((2, 15), (1, 19), 2),
-        ((2, 15), (1, 21), 1),  # the second has worse pictures than the base
-        ((2, 25), (1, 21), 2),  # none is as good as the base
-        ((1, 15), (1, 15), 1),
+        ((2, 12), (1, 12.5), "inside-2-5"),
+        ((2, 12), (1, 12.6), "inside-0"),  # the second is beyond 1.25 times θ1's 10
+        ((1, 30), (2, 20), "inside-2-5"),  # none is sound: the lowest FID
+        ((1, 12), (1, 12), "inside-0"),
     ],
 )
-def test_the_best_sound_configuration_is_chosen(study, first, second, chosen):
-    measured = {"base": (4, 20), "cpo-s-1": first, "cpo-s-2": second}
-    tuned = Found(
-        {k: {"negatives": n, "fid": f} for k, (n, f) in measured.items()}, [], [], {}, {}
-    )
+def test_the_fewest_negatives_of_the_sound_strengths_are_chosen(
+    study, experiments, found, first, second, best
+):
+    tuned = found(experiments[0])
+    measured = {"theta1": (4, 10), "inside-0": first, "inside-2-5": second}
+    rows = {name: {"negatives": n, "fid": f} for name, (n, f) in measured.items()}
+    tuned = dataclasses.replace(tuned, metrics=rows)
 
-    assert design.choose("cpo-s", study, tuned) == chosen
+    named = design.choose(study, Entrant("inside", "alone"), {"validation-alone-0": tuned})
 
-
-def test_the_main_comparison_is_run_first_with_every_seed(study):
-    runs = design.final_runs(study, {"cpo-s": 2, "cpo": 1, "dpo": 1})
-
-    assert [one.name for one in runs] == [
-        f"{kind}-{seed}"
-        for kind in (
-            "methods", "guided", "guided-dropout", "steps2", "sweep", "variants", "volume50"
-        )
-        for seed in (0, 1)
-    ]  # fmt: skip
-    assert runs[0].changes["cpo.objectives"]["cpo-s"]["omega"] == 10
-    assert runs[0].changes["cpo.featured"] == "cpo-s"
-    assert {one.changes["cpo.training.seed"] for one in runs} == {0, 1}
-    assert all("sft.training.seed" not in one.changes for one in runs)
-    sweep = next(one for one in runs if one.name == "sweep-0").changes["cpo.objectives"]
-    assert {name: entry["omega"] for name, entry in sweep.items()} == {
-        "omega-2": 2, "omega-5": 5, "omega-10": 10,
-    }  # fmt: skip
+    assert named == best

@@ -92,7 +92,45 @@ def test_steps_to_a_level():
     assert study.first_below(curve, 0.5) is None
 
 
-def test_a_sweet_spot_lies_inside_of_what_was_tried():
-    assert study.sweet_spot({2: 1.5, 5: 1.2, 10: 1.3})
-    assert not study.sweet_spot({2: 1.5, 5: 1.3, 10: 1.2})
-    assert not study.sweet_spot({2: 1.1, 5: 1.3})
+def test_the_area_that_three_points_dominate_by_hand():
+    # Inside of (4, 4): the columns 1..2, 2..3 and 3..4 are 1, 2 and 3 high.
+    points = [(3.0, 1.0), (1.0, 3.0), (2.0, 2.0)]
+
+    assert study.hypervolume(points, (4.0, 4.0)) == 1 + 2 + 3
+    assert study.hypervolume([*points, (3.0, 3.5), (5.0, 0.1)], (4.0, 4.0)) == 6
+    assert study.hypervolume([(4.0, 0.0)], (4.0, 4.0)) == 0
+    assert study.hypervolume([], (4.0, 4.0)) == 0
+
+
+def test_the_jackknife_of_a_mean_is_students_interval():
+    values = np.array([1.0, 2.0, 6.0, 7.0])
+    captions = names(4)
+    means = [values[part].mean() for part in study.without_each(captions)]
+
+    found = study.jackknife(means, 4)
+
+    student = statistics.mean(values, captions)
+    assert found.estimate == student.estimate == 4
+    assert (found.low, found.high) == pytest.approx((student.low, student.high))
+
+
+def test_the_jackknife_of_two_captions_by_hand():
+    # (G-1)/G Σ (v_g - 3)² = 1/2 (4 + 4) = 4, so half is the quantile times 2.
+    found = study.jackknife([2.5, 1.0, 5.0], 7)
+
+    assert found.count == 7
+    assert found.high - 2.5 == pytest.approx(2 * math.sqrt(statistics.quantile_squared(2)))
+
+
+def test_captions_are_left_out_whole():
+    parts = study.without_each(["a", "b", "a"])
+
+    assert [part.tolist() for part in parts] == [
+        [True, True, True], [False, True, False], [True, False, True]
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("values", [[1.0, 2.0], [1.0, np.nan, 2.0]])
+def test_what_leaves_no_two_captions_has_no_jackknife(values):
+    with pytest.raises(ValueError, match="with and without each of two captions"):
+        study.jackknife(values, 3)
