@@ -25,7 +25,7 @@ def test_the_table_is_read_by_the_objectives_on_pairs(judged, capsys):
 
     judge_pairs.run(judged, out, ["light"], neighbours=3, most=1000)
 
-    rows = list(csv.DictReader(out.open()))
+    rows = list(csv.DictReader(out.read_text().splitlines()))
     assert rows
     assert {row["criteria"] for row in rows} == {"1"}
     records = annotations.read(paths.SPLIT / "train.jsonl", Record)
