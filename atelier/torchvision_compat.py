@@ -1,9 +1,15 @@
 """torchvision compatibility: lets a CUDA build be imported with a CPU build of torch.
 
-Package indexes offer such pairs. Then torchvision's library cannot be loaded, its two operators
-``nms`` and ``qnms`` stay undeclared, and the import fails, also that of peft, clean-fid and
-most transformers models. Declaring them first is enough for transforms, models and datasets;
-box suppression stays unavailable. If the library loads, nothing changes.
+Package indexes offer such pairs, and no version of torchvision on PyPI for Linux on x86-64 is a
+CPU build. Then torchvision's library cannot be loaded, its two operators ``nms`` and ``qnms``
+stay undeclared, and the import fails, also that of peft, clean-fid and most diffusers and
+transformers models. Declaring them first is enough for transforms, models and datasets; box
+suppression stays unavailable. If the library loads, nothing changes.
+
+torch itself calls ``install`` at the end of its own import: pyproject.toml names it in the
+entry point group ``torch.backends``, by which torch finds extensions. So it is in force in
+every process of an environment that has atelier, also in one that imports diffusers alone.
+Importing atelier calls it, too, for installations that are older than the entry point.
 """
 
 import importlib
@@ -34,24 +40,33 @@ class _Finder(MetaPathFinder):
             return None
         sys.meta_path.remove(self)
         spec = importlib.util.find_spec(fullname)
-        if spec is not None and spec.submodule_search_locations:
-            _declare_operators(Path(spec.submodule_search_locations[0]) / "_C.so")
+        _declare_operators(spec)
         return spec
 
 
 def install() -> None:
-    """Watch for the first import of torchvision; a second call does nothing."""
+    """Watch for the first import of torchvision; a second call does nothing.
+
+    If torchvision is just being imported, and has come as far as importing torch, its operators
+    are declared at once.
+    """
     watching = any(isinstance(finder, _Finder) for finder in sys.meta_path)
-    if not watching and "torchvision" not in sys.modules:
+    if "torchvision" in sys.modules:
+        if "torchvision.extension" not in sys.modules:  # which loads the operators
+            _declare_operators(getattr(sys.modules["torchvision"], "__spec__", None))
+    elif not watching:
         sys.meta_path.insert(0, _Finder())
 
 
-def _declare_operators(library: Path) -> None:
+def _declare_operators(found: ModuleSpec | None) -> None:
+    if found is None or not found.submodule_search_locations or _declared:
+        return
     torch: Any = importlib.import_module("torch")
     try:
-        torch.ops.load_library(str(library))
+        torch.ops.load_library(str(Path(found.submodule_search_locations[0]) / "_C.so"))
     except OSError:
-        declared = torch.library.Library("torchvision", "DEF")
-        for operator in ("nms", "qnms"):
-            declared.define(operator + _OPERATOR)
-        _declared.append(declared)
+        if not _declared:  # the import of torch may have called `install`
+            declared = torch.library.Library("torchvision", "DEF")
+            for operator in ("nms", "qnms"):
+                declared.define(operator + _OPERATOR)
+            _declared.append(declared)

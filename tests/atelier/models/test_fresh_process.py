@@ -1,5 +1,6 @@
 """A LoRA painted by plain diffusers in a process that never imports our code."""
 
+import os
 import subprocess
 import sys
 
@@ -67,7 +68,11 @@ def test_plain_diffusers_in_another_process_paints_the_same_picture(
     start = sampling.starting_noise(painter.latent_shape(32), [7])
     torch.save(start, tmp_path / "start.pt")
 
-    subprocess.run([sys.executable, "-I", "-c", ALIEN, str(tmp_path), "3"], check=True)
+    subprocess.run(
+        [sys.executable, "-I", "-c", ALIEN, str(tmp_path), "3"],
+        check=True,
+        env=os.environ | {"TORCH_DEVICE_BACKEND_AUTOLOAD": "0"},  # torch does not ask us either
+    )
 
     condition, empty = painter.encode_texts(["a sea, calm edges"]), painter.encode_texts([""])
     with adapters.use(painter.network, "theta"):
