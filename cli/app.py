@@ -5,7 +5,18 @@ from typing import Annotated
 
 import typer
 
-from cli import annotation, clone, criteria, data, labels, models, pipeline, servers, survey
+from cli import (
+    annotation,
+    clone,
+    criteria,
+    data,
+    judge,
+    labels,
+    models,
+    pipeline,
+    servers,
+    survey,
+)
 from cli.commands import Group
 
 app = typer.Typer(
@@ -29,6 +40,7 @@ for panel in (pipeline, models, annotation, servers):
 for name, group in (
     ("criteria", criteria),
     ("data", data),
+    ("judge", judge),
     ("labels", labels),
     ("survey", survey),
 ):

@@ -52,13 +52,15 @@ def sweep(settings: list[str], trials: int | None, minutes: float | None) -> NoR
     _to_end(lambda: module.sweep(wanted, trials, minutes, return_state=True))
 
 
-def compare(first: str, second: str, slack: float, promote: bool, crown: bool) -> NoReturn:
+def compare(
+    first: str, second: str, slack: float, promote: bool, crown: bool, pairwise: bool
+) -> NoReturn:
     """Run the flow ``compare`` and exit as it ended."""
 
     def run() -> "State[Any]":
         from flows import compare as module
 
-        return module.compare(first, second, slack, promote, crown, return_state=True)
+        return module.compare(first, second, slack, promote, crown, pairwise, return_state=True)
 
     _to_end(run)
 

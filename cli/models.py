@@ -31,11 +31,17 @@ def generate(
     ] = None,
     promote: Annotated[
         list[str] | None,
-        typer.Option(help="A criterion or branch: add its good pole to the prompt."),
+        typer.Option(
+            help="A criterion or branch: add its good pole to the prompt. light=0.5: turn the "
+            "dial of a root (`atelier dials`) by that share."
+        ),
     ] = None,
     suppress: Annotated[
         list[str] | None,
-        typer.Option(help="A criterion or branch: guide away from its bad pole."),
+        typer.Option(
+            help="A criterion or branch: guide away from its bad pole. light=0.5: turn the "
+            "dial of a root the other way, away from its good poles."
+        ),
     ] = None,
     seed: Annotated[
         list[int] | None, typer.Option(help="Seed of the noise.", show_default="0")
@@ -101,6 +107,13 @@ def compare(
         bool,
         typer.Option("--crown", help="Move the alias `champion` by the same rule."),
     ] = False,
+    pairwise: Annotated[
+        bool,
+        typer.Option(
+            "--pairwise",
+            help="Let the annotator see both pictures, too: the win rate by criterion.",
+        ),
+    ] = False,
     as_flow: Annotated[
         bool,
         typer.Option("--as-flow", help="Run as a Prefect flow, which waits for a free GPU."),
@@ -110,12 +123,14 @@ def compare(
     if as_flow:
         from cli import flow
 
-        flow.compare(first, second, slack, promote, crown)
+        flow.compare(first, second, slack, promote, crown, pairwise)
     from tasks.commands import compare as comparison
     from tasks.commands.stage import checked_profile
 
     profile = checked_profile()
-    comparison.run(profile, first, second, promote=promote, slack=slack, crown=crown)
+    comparison.run(
+        profile, first, second, promote=promote, slack=slack, crown=crown, pairwise=pairwise
+    )
 
 
 class Precision(StrEnum):
@@ -149,6 +164,42 @@ def export(
 
     exporting.run(checked_profile(), model, file, dtype and dtype.value)
     typer.echo(file)
+
+
+@command()
+def dials(
+    model: Annotated[
+        str,
+        typer.Option(
+            parser=clone.model, metavar="MODEL", help="What they are added to, as in generate."
+        ),
+    ] = "base",
+    root: Annotated[
+        list[str] | None,
+        typer.Option(help="A root of the criteria.", show_default="every root"),
+    ] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Of the training of a dial.")] = 40,
+    share: Annotated[
+        float, typer.Option(min=0.1, max=5, help="Of a whole turn, to either side.")
+    ] = 1.0,
+    pictures: Annotated[
+        int, typer.Option(min=4, help="Test captions painted with each dial, to either side.")
+    ] = 48,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            parser=clone.path,
+            help="Folder for the matrix, the page and the pictures.",
+            show_default="artifacts/dials-measured",
+        ),
+    ] = None,
+) -> None:
+    """Train a dial for each root, and measure what each moves and what it disturbs."""
+    from tasks.commands import dials as turning
+    from tasks.commands.stage import checked_profile
+
+    wish = turning.Wish(model, root or [], steps, share, pictures, out)
+    typer.echo(turning.run(checked_profile(), wish))
 
 
 @command()

@@ -19,7 +19,12 @@ _KEY = "comparison"
 
 @flow(flow_run_name=run_names.of_run, persist_result=False)
 def compare(
-    first: str, second: str, slack: float, promote: bool, crown: bool = False
+    first: str,
+    second: str,
+    slack: float,
+    promote: bool,
+    crown: bool = False,
+    pairwise: bool = False,
 ) -> State[Any]:
     """Generate the test captions with both from the same noise, and return which is better.
 
@@ -33,19 +38,26 @@ def compare(
         slack: By which share the second's FID may be worse.
         promote: Move the alias, if the rule says so.
         crown: Move the alias `champion` by the same rule.
+        pairwise: Also let the annotator see both pictures: the win rate by criterion.
     """
-    return run(first, second, slack=slack, promote=promote, crown=crown)
+    return run(first, second, slack=slack, promote=promote, crown=crown, pairwise=pairwise)
 
 
 def run(
-    first: str, second: str, *, slack: float, promote: bool, crown: bool = False
+    first: str,
+    second: str,
+    *,
+    slack: float,
+    promote: bool,
+    crown: bool = False,
+    pairwise: bool = False,
 ) -> State[Any]:
     """Compare inside the calling flow; the name of the state tells which is better."""
     log = get_run_logger()
     painting = stages.read(["generate"])[-1]
     words = [sys.executable, "-m", "cli", "compare", first, second]
     words += ["--slack", str(slack), *["--promote"] * promote]
-    words += ["--crown"] * crown
+    words += [*["--crown"] * crown, *["--pairwise"] * pairwise]
     shown = pipeline.Shown(_KEY)
     with gpus.slot(painting, gpus.limit(), log.info) as devices:
         try:
@@ -69,4 +81,15 @@ def table(said: dict[str, Any]) -> str:
             "{estimate:.2f} [{low:.2f}, {high:.2f}]".format(**one["negatives"])
             + f" | {fid} |"
         )
+    preferred = said.get("preferences") or {}
+    if preferred:
+        rows += ["", "| criterion | B wins | ties | contradictions |", "|---|---|---|---|"]
+    for path, one in preferred.items():
+        wins = one["wins"]
+        share = (
+            "–"
+            if wins is None
+            else "{estimate:.0%} [{low:.0%}, {high:.0%}] of {count}".format(**wins)
+        )
+        rows.append(f"| {path} | {share} | {one['ties']} | {one['contradictions']} |")
     return "\n".join([*rows, "", said["why"]]) + "\n"

@@ -76,7 +76,10 @@ def write(
 ) -> None:
     """Write everything that people, DVC and MLflow read of a page."""
     results = {name: painter.result for name, painter in page.painters.items()}
-    metrics = {name: tables.headline(result) for name, result in results.items()}
+    metrics = {
+        name: tables.headline(result, page.corrected.get(name))
+        for name, result in results.items()
+    }
     for name, painter in page.painters.items():
         metrics[name]["passes"] = painter.passes
         if painter.drift is not None:
@@ -84,6 +87,8 @@ def write(
     atomic.write(paths.SUITES, json.dumps(metrics, indent=2) + "\n")
     suite = tables.suite(found.entries, found.extractor)
     atomic.write(paths.SUITE, json.dumps(suite, indent=2, ensure_ascii=False) + "\n")
+    certified = tables.certified(page.certificate)
+    atomic.write(paths.CERTIFIED, json.dumps(certified, indent=2, ensure_ascii=False) + "\n")
     for name, rows in tables.rows(results, page.prompts).items():
         atomic.write(paths.PLOTS / f"{name}.csv", tables.as_csv(rows))
     columns = page.prompts[: page.grid_prompts]

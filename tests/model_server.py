@@ -5,9 +5,12 @@ what happens from then on and forgets what was asked; ``GET /asked`` tells it.
 """
 
 import asyncio
+import base64
 import hashlib
+import io
 import json
 import random
+import re
 import sys
 import time
 
@@ -23,7 +26,7 @@ SCRIPT = {
     "latency": 0.0,  # seconds
     "seed": 0,
     "keep": False,  # whole requests
-    "behaviour": "plain",  # or: obedient, echo, fickle, usage unknown
+    "behaviour": "plain",  # or: obedient, echo, fickle, usage unknown; the judges below
     "change": {},  # fields of a completion that are other than they should be
     "around": ["", ""],  # an answer
     "status": 200,
@@ -92,6 +95,8 @@ class Model:
 
     def _answer(self, body):
         schema, behaviour = schema_of(body), self.script["behaviour"]
+        if behaviour in JUDGES:
+            return json.dumps(JUDGES[behaviour](body, schema))
         if behaviour == "echo":
             return json.dumps(body["messages"])
         if behaviour == "fickle":  # whatever it said before
@@ -196,6 +201,79 @@ def obey(schema):
     if kind == "array":
         return schema["items"]["enum"]
     return 1.0 if kind == "number" else schema.get("enum", ["As I was told."])[0]
+
+
+def looks(body, schema):
+    """A judge that looks: bright or dark, warm or cold, whatever these are called."""
+    *pictures, words = body["messages"][1]["content"]
+    seen = [brightness_and_warmth(one["image_url"]["url"]) for one in pictures]
+    return answered(schema, lambda path, poles: judged(path, words["text"], seen, poles))
+
+
+def judged(path, words, seen, options):
+    """Of each criterion the pole whose words are true; of two pictures the one with more."""
+    place = 0 if "light" in path else 1
+    if options == ["first", "second", "neither"]:
+        return options[0] if seen[0][place] > seen[1][place] else options[1]
+    true = ("bright", "dark") if place == 0 else ("warm", "cold")
+    block = re.search(rf"^- {re.escape(path)}\n((?:  .*\n?)+)", words, re.MULTILINE)[1]
+    poles = dict(re.findall(r"^  (positive|negative): (\w+)", block, re.MULTILINE))
+    said = true[0] if seen[0][place] > 0 else true[1]
+    return next(pole for pole, word in poles.items() if word == said)
+
+
+def told(body, schema):
+    """A judge that says what it is told, and looks where it is told nothing."""
+    words = body["messages"][1]["content"][-1]["text"]
+    before, _, said = words.partition("Somebody else has said of this picture:")
+    claims = dict(re.findall(r"^- (\S+): (\w+)", said, re.MULTILINE))
+    answer = looks(body, schema)
+    for path, phrase in claims.items():
+        if path in answer:
+            pole = re.search(rf"^  (positive|negative): {phrase}", before, re.MULTILINE)[1]
+            answer[path] = answer[path] | {"pole": pole}
+    return answer
+
+
+def blind(body, schema):
+    """A judge that never looks: of each criterion it says always the same, by its name."""
+    del body
+    return answered(schema, lambda path, options: options[len(path) % 2])
+
+
+def first(body, schema):
+    """A judge that takes the first of whatever it may choose."""
+    del body
+    return answered(schema, lambda path, options: options[0])
+
+
+def answered(schema, choose):
+    """An answer that fits: everything matters, ``choose`` says the pole of a criterion."""
+    found = {}
+    for name, part in schema["properties"].items():
+        if part["type"] == "array":
+            found[name] = part["items"]["enum"]
+        elif "evidence" in part.get("properties", {}):
+            (field,) = part["properties"].keys() & {"pole", "more"}
+            options = part["properties"][field]["enum"]
+            found[name] = {"evidence": "as it is", field: choose(name, options)}
+            if field == "pole":
+                found[name]["confidence"] = 0.9
+        else:
+            found[name] = answered(part, choose)
+    return found
+
+
+def brightness_and_warmth(url):
+    from PIL import Image
+
+    data = base64.b64decode(url.partition("base64,")[2])
+    pixel = Image.open(io.BytesIO(data)).convert("RGB").resize((1, 1))
+    red, green, blue = pixel.getpixel((0, 0))
+    return red + green + blue - 3 * 128, red - blue
+
+
+JUDGES = {"looks": looks, "told": told, "blind": blind, "first": first}
 
 
 async def serve():

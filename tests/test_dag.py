@@ -58,6 +58,7 @@ def house(tmp_path, monkeypatch):
     for folder in (
         "data",
         "labels",
+        "certificates",
         "loras",
         "params/criteria",
         "base/toy",

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 STAGE = pytest.mark.parametrize("name", [name for name in STAGES if name != "code"])
 KINDS = {
-    "cpo", "cpo-s", "ddspo", "dpo", "mapo", "npo", "sdpo", "spo-measured"
+    "cpo", "cpo-s", "ddspo", "dpo", "mapo", "npo", "sdpo", "slider", "spo-measured"
 }  # fmt: skip
 
 

@@ -53,8 +53,8 @@ def of_new_pictures(
     limits: Limits,
     *,
     responses: Path,
-) -> Annotator:
-    """Return the annotator of pictures that were never judged before.
+) -> Measured | VLM:
+    """Return the annotator of pictures that were never judged before; it also compares two.
 
     Args:
         kind: ``annotate.annotator``.

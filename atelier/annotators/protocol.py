@@ -7,7 +7,33 @@ from typing import Protocol
 
 from atelier.annotators.inspection import Inspected, Inspector, Unopened
 from atelier.criteria.annotations import Judgement, Rationale
+from atelier.criteria.tree import Pole
 from atelier.reporting import Report
+
+
+@dataclass(frozen=True)
+class Wording:
+    """How a question is put, where it is not put as usual: the controls of a certificate.
+
+    A judge that looks answers alike however it is asked. Annotators that are asked nothing in
+    words have ``asks`` False, and pass over it.
+
+    Attributes:
+        swapped: The poles have changed names in the question; the answer is turned back.
+        backwards: Criteria, and the poles of each, stand in the reverse order.
+        told: What somebody else is said to have found, by criterion.
+        caption: What the picture is said to show.
+        repeat: How often the same was asked before; an answer is asked for anew.
+    """
+
+    swapped: bool = False
+    backwards: bool = False
+    told: Mapping[str, Pole] = field(default_factory=dict)
+    caption: str | None = None
+    repeat: int = 0
+
+
+PLAIN = Wording()
 
 
 @dataclass(frozen=True)
@@ -18,11 +44,13 @@ class Picture:
         file: Its path.
         caption: Rules out criteria that do not apply; None if there is no caption.
         title: The words of the file's name, if a caption should be written; None otherwise.
+        wording: How the question is put.
     """
 
     file: Path
     caption: str | None = None
     title: str | None = None
+    wording: Wording = PLAIN
 
 
 @dataclass(frozen=True)
@@ -71,12 +99,15 @@ class Answers:
         answered_by: Number of responses by the model that a server named; empty if no server
             was asked.
         warnings: Sentences for people.
+        a_picture: What a picture costs on average, a former answer or a new one: calls, tokens
+            and cost, estimated from the prompts; empty if it costs nothing.
     """
 
     each: list[Answer]
     spent: Mapping[str, float] = field(default_factory=dict)
     answered_by: Mapping[str, int] = field(default_factory=dict)
     warnings: Sequence[str] = ()
+    a_picture: Mapping[str, float] = field(default_factory=dict)
 
 
 class Annotator(Protocol):
@@ -85,6 +116,10 @@ class Annotator(Protocol):
     @property
     def name(self) -> str:
         """Name and version; it signs the judgements, except for those that it replays."""
+
+    @property
+    def asks(self) -> bool:
+        """Whether it is asked in words, whose order or claims could move it."""
 
     @property
     def inspector(self) -> Inspector:

@@ -56,6 +56,11 @@ class Recorded:
         return {one.annotator for judgements in self.said.values() for one in judgements}
 
     @property
+    def asks(self) -> bool:
+        """What was recorded cannot be asked again."""
+        return False
+
+    @property
     def inspector(self) -> Inspector:
         """Opens and checks each picture."""
         return Inspector(self.limits)
@@ -91,6 +96,11 @@ class WithRecorded:
     def name(self) -> str:
         """That of the annotator."""
         return self.annotator.name
+
+    @property
+    def asks(self) -> bool:
+        """As the annotator."""
+        return self.annotator.asks
 
     @property
     def inspector(self) -> Inspector:

@@ -21,10 +21,11 @@ from atelier.objectives.nft import NFT
 from atelier.objectives.nft_online import NFTOnline
 from atelier.objectives.npo import NPO
 from atelier.objectives.sdpo import SDPO
+from atelier.objectives.slider import Slider
 from atelier.objectives.spo_measured import SPO
 
 Objective = Annotated[
-    CPO | CPOS | DDSPO | DPO | NPO | NFT | NFTOnline | MaPO | SDPO | SPO,
+    CPO | CPOS | DDSPO | DPO | NPO | NFT | NFTOnline | MaPO | SDPO | Slider | SPO,
     Field(discriminator="objective"),
 ]
 

@@ -29,6 +29,8 @@ is judged in portraits and landscapes in oil.
 """
 
 import contextlib
+import hashlib
+import json
 import re
 from collections.abc import Collection, Iterator, Mapping
 from functools import cached_property
@@ -122,6 +124,12 @@ class Tree(Params):
         return {
             path: node for path, node in _walk(self.criteria) if isinstance(node, Criterion)
         }
+
+    @property
+    def identity(self) -> str:
+        """Domain, version and hash of all that is said here; two trees alike have one."""
+        content = json.dumps(self.model_dump()).encode()
+        return f"{self.domain} {self.version} {hashlib.sha256(content).hexdigest()[:16]}"
 
     def criterion(self, path: str) -> Criterion:
         """Return the criterion of that path, or the one that was called so formerly.

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from atelier.annotators.comparing import Compared
 from atelier.criteria.tree import Tree
 from atelier.images import Pixels
 from atelier.metrics import fid, memorization, negatives, statistics, vendi
@@ -206,6 +207,51 @@ def _score(
         wins=None if base is None else statistics.wins(values, base, captions),
         values=[float(value) for value in values],
     )
+
+
+@dataclass(frozen=True)
+class Preference:
+    """What a judge that saw both pictures says of two painters on one criterion.
+
+    Attributes:
+        wins: Share of captions on which the second's picture shows more of the good pole, of
+            those on which both orders say alike that one does; None without such.
+        ties: Pictures of which both orders see no difference.
+        contradictions: Pictures of which the two orders say different things.
+    """
+
+    wins: Interval | None
+    ties: int
+    contradictions: int
+
+
+def preferences(
+    said: Sequence[Compared | None], captions: Sequence[str], paths: Sequence[str]
+) -> dict[str, Preference]:
+    """Return who wins on each criterion of which something was said.
+
+    Args:
+        said: Of each prompt: which of the two painters' pictures shows more, in both orders;
+            None where there is no usable answer.
+        captions: Of each prompt; the units of the intervals.
+        paths: The criteria, in the order of the result.
+    """
+    found = {}
+    for path in paths:
+        hits, units, ties, contradictions = [], [], 0, 0
+        for one, caption in zip(said, captions, strict=True):
+            if one is None or path not in one.forth:
+                continue
+            choice = one.settled.get(path)
+            ties += choice == "neither"
+            contradictions += choice is None
+            if choice in ("first", "second"):
+                hits.append(choice == "second")
+                units.append(caption)
+        if hits or ties or contradictions:
+            wins = statistics.share(hits, units) if hits else None
+            found[path] = Preference(wins, ties, contradictions)
+    return found
 
 
 def clipped(images: Sequence[Pixels]) -> float:

@@ -63,14 +63,22 @@ def compare(painted: Mapping[str, Painted], captions: Sequence[str]) -> dict[str
         ]
         of = [caption_of[one] for one in pictures]
         agree = statistics.share([a == b for a, b in cells], of) if cells else None
-        found[path] = Judged(counts, agree, _kappa(counts, cells, of))
+        found[path] = Judged(counts, agree, kappa(counts, cells, of))
     return found
 
 
-def _kappa(
+def kappa(
     counts: Agreement, cells: Sequence[tuple[int, int]], captions: Sequence[str]
 ) -> Interval | None:
-    """Kappa; its interval is never narrower than that of independent pictures."""
+    """Return Cohen's kappa with its interval over captions; None where it is not defined.
+
+    The interval is never narrower than that of independent pictures.
+
+    Args:
+        counts: What both said.
+        cells: Row and column of the table of ``counts``, where both spoke.
+        captions: Of each cell; the units of the interval.
+    """
     if math.isnan(counts.kappa):
         return None
     _, slopes = agreement.kappa(counts.table + HALF)

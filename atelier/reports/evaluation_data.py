@@ -1,8 +1,10 @@
 """Data of the evaluation page: models, their results, and provenance."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from atelier.certificates.certificate import Certificate
+from atelier.certificates.correction import Corrected
 from atelier.criteria.tree import Tree
 from atelier.images import Pixels
 from atelier.metrics.about import Entry
@@ -124,6 +126,8 @@ class Page:
         data: The data sheet.
         provenance: What made this page: (name, value).
         params: The profile as text.
+        certificate: Of the annotator; None if it has none.
+        corrected: #A_neg corrected by the certificate, by painter.
     """
 
     painters: Mapping[str, Painter]
@@ -143,6 +147,8 @@ class Page:
     data: DataSheet
     provenance: Sequence[tuple[str, str]]
     params: str
+    certificate: Certificate | None = None
+    corrected: Mapping[str, Corrected] = field(default_factory=dict)
 
     @property
     def captions(self) -> int:

@@ -12,6 +12,7 @@ import jinja2
 from markupsafe import Markup, escape
 from PIL import Image
 
+from atelier.certificates import certificate as certificates
 from atelier.criteria.tree import Branch, Tree
 from atelier.images import Pixels
 from atelier.metrics import judges, negatives
@@ -199,6 +200,7 @@ def _shown(page: Page) -> dict[str, Any]:
         if page.second
         else {},
         "turned": _turned(page),
+        "marks": certificates.marks(page.certificate, list(page.tree.leaves())),
         **_charts(page),
     }
 

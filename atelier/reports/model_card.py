@@ -12,6 +12,7 @@ from typing import Any
 
 import jinja2
 
+from atelier.certificates import certificate as certificates
 from atelier.config.model import ModelParams, public_name
 from atelier.metrics.statistics import Interval
 from atelier.reports.evaluation_data import Page, Painter
@@ -75,6 +76,7 @@ def render(page: Page, subject: Subject) -> str:
         rows=_rows(page, painter, base),
         unavailable=[entry for entry in page.entries.values() if entry.unavailable],
         settings=_flat(subject.settings),
+        marks=certificates.marks(page.certificate, list(page.tree.leaves())),
     )
 
 
@@ -125,6 +127,7 @@ def _rows(page: Page, painter: Painter, base: Painter) -> list[tuple[str, str, s
     ]
     if ours.difference is not None:
         rows.append(("#A_neg less the base's, paired", _ends(ours.difference), "–"))
+    rows += _corrected(page, painter, base)
     if ours.second is not None and theirs.second is not None:
         rows.append(
             (f"#A_neg by {page.second}, independent", _ends(ours.second), _ends(theirs.second))
@@ -154,6 +157,17 @@ def _rows(page: Page, painter: Painter, base: Painter) -> list[tuple[str, str, s
             (about.label, _ends(score.mean, digits=digits), _ends(other, digits=digits))
         )
     return rows
+
+
+def _corrected(page: Page, painter: Painter, base: Painter) -> list[tuple[str, str, str]]:
+    """#A_neg corrected by the annotator's certificate, where there is one."""
+    names = {id(one): name for name, one in page.painters.items()}
+    mine, theirs = (page.corrected.get(names[id(one)]) for one in (painter, base))
+    if mine is None or theirs is None or mine.negatives is None or theirs.negatives is None:
+        return []
+    of = f"{len(mine.criteria)} of {len(page.tree.leaves())} criteria"
+    what = f"#A_neg corrected for the judge's errors, {of}"
+    return [(what, _ends(mine.negatives), _ends(theirs.negatives))]
 
 
 def _ends(value: Interval, times: float = 1, unit: str = "", digits: int = 2) -> str:

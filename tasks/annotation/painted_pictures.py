@@ -6,7 +6,9 @@ from pathlib import Path
 
 from atelier.annotators import choice
 from atelier.annotators.inspection import Limits
+from atelier.annotators.measured import Measured
 from atelier.annotators.protocol import Annotator, Picture
+from atelier.annotators.vlm.annotator import VLM
 from atelier.config.profile import Profile
 from atelier.criteria.annotations import Judgement
 from atelier.criteria.tree import Tree
@@ -18,7 +20,7 @@ from tasks.run import paths
 _ANY = Limits(smallest_side_pixels=1, largest_pixels=2**31, pixels=None)
 
 
-def annotator(profile: Profile, tree: Tree) -> Annotator:
+def annotator(profile: Profile, tree: Tree) -> Measured | VLM:
     """Return the annotator of pictures that were just painted.
 
     Raises:

@@ -27,13 +27,14 @@ from rich.markup import escape
 from rich.table import Table
 
 from atelier import atomic, images
+from atelier.certificates import certificate
 from atelier.config.profile import Profile, read_switch
 from atelier.criteria import tree
 from atelier.criteria.annotations import Record
 from atelier.criteria.tree import Tree
 from atelier.errors import ParamsError
 from atelier.metrics import comparison, negatives
-from atelier.metrics.comparison import Measured, Painted, Real, Result
+from atelier.metrics.comparison import Measured, Painted, Preference, Real, Result
 from atelier.metrics.fid import Distance
 from atelier.models import adapters, loading, sampling
 from atelier.models.files import weight_files
@@ -73,6 +74,7 @@ def run(
     promote: bool,
     slack: float,
     crown: bool = False,
+    pairwise: bool = False,
 ) -> None:
     """Paint, judge and compare; print and log the table; move the alias if the rule says so.
 
@@ -83,6 +85,8 @@ def run(
         promote: Move the alias ``serving`` to the second if the rule holds.
         slack: By which share the second's FID may be worse.
         crown: Move the alias ``champion`` to the second if the rule holds.
+        pairwise: Also let the annotator see both pictures of each caption, in both orders, and
+            say by each criterion which shows more of the good pole.
 
     Raises:
         ParamsError: A model is not in the registry, or cannot be promoted.
@@ -106,9 +110,16 @@ def run(
         reference="A",
     )
     verdict = judge(results["A"], results["B"], slack)
-    said = _said(sides, results, verdict)
+    preferred: dict[str, Preference] = {}
+    if pairwise:
+        preferred = _preferred(files, examined, criteria, profile)
+    said = _said(sides, results, verdict) | {
+        "preferences": {path: dataclasses.asdict(one) for path, one in preferred.items()}
+    }
     atomic.write(paths.COMPARISON, json.dumps(said, ensure_ascii=False, indent=2) + "\n")
     console().print(_table(sides, results))
+    if preferred:
+        console().print(_preferences(preferred, criteria, profile))
     console().print(escape(verdict.why))
     registry.log_comparison(profile_name, said, paths.COMPARISON)
     for alias, asked in ((SERVING, promote), (registry.CHAMPION, crown)):
@@ -237,6 +248,49 @@ def _judged(
             found = negatives.verdicts(said, hashes, judge.name)
             painted[letter] = Painted(images=pictures, found=found, second=None)
     return painted
+
+
+def _preferred(
+    files: Mapping[str, Sequence[Path]],
+    examined: Sequence[Record],
+    criteria: Tree,
+    profile: Profile,
+) -> dict[str, Preference]:
+    """Which of the two pictures of each caption shows more, criterion by criterion."""
+    judge = painted_pictures.annotator(profile, criteria)
+    paths_of = list(criteria.leaves())
+    pairs = list(zip(files["A"], files["B"], strict=True))
+    with progress.bar("compare", len(pairs), "pairs") as report:
+        said = judge.compare_many(pairs, paths_of, report)
+    captions_of = [record.caption for record in examined]
+    return comparison.preferences(said, captions_of, paths_of)
+
+
+def _preferences(
+    preferred: Mapping[str, Preference], criteria: Tree, profile: Profile
+) -> Table:
+    """The win rates, with a mark where the annotator's certificate has one."""
+    judge = painted_pictures.annotator(profile, criteria)
+    made = certificate.of(paths.CERTIFICATES, judge.name, criteria)
+    marks = certificate.marks(made, list(preferred))
+    title = "Both pictures seen by the annotator in both orders: how often B shows more"
+    table = Table(title=title)
+    table.add_column("criterion", no_wrap=True)
+    for heading in ("B wins", "of", "ties", "contradictions", "certificate"):
+        table.add_column(heading, justify="right")
+    for path, one in preferred.items():
+        wins = one.wins
+        table.add_row(
+            escape(path),
+            "–"
+            if wins is None
+            else escape(f"{wins.estimate:.0%} [{wins.low:.0%}, {wins.high:.0%}]"),
+            "0" if wins is None else str(wins.count),
+            str(one.ties),
+            str(one.contradictions),
+            escape(marks.get(path, "none" if made is None else made.version)),
+        )
+    return table
 
 
 def _measured(

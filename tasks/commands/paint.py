@@ -2,11 +2,14 @@
 
 Criteria steer through words, on which θ1 was trained: a promoted criterion adds its good pole
 to the prompt, a suppressed one adds its bad pole to the negative prompt of guidance. Both take
-a leaf or a branch of the tree.
+a leaf or a branch of the tree. With a number they turn a dial instead, a small LoRA of one root
+(``tasks.training.dials``): ``--promote light=0.5`` adds half of it to every model,
+``--suppress brushwork=1`` takes it off, which leads away from that root's good poles.
 """
 
 import dataclasses
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +24,7 @@ from atelier.criteria import captions, tree
 from atelier.criteria.tree import Tree
 from atelier.errors import ParamsError
 from atelier.models import adapters, loading, sampling
+from atelier.models.adapters import State
 from atelier.models.denoiser import Denoiser
 from atelier.models.files import weight_files
 from atelier.models.sampling import Sampling
@@ -28,6 +32,10 @@ from atelier.reports import image_grids
 from tasks.evaluation import candidates
 from tasks.run import paths, progress
 from tasks.tracking import registry
+from tasks.training import dials
+
+DIAL = "dial-"  # before the root, in an adapter's name
+MOST = 5.0  # whole turns of a dial
 
 
 @dataclass(frozen=True)
@@ -83,23 +91,24 @@ def run(profile: Profile, wish: Wish) -> Path:
     """
     criteria = tree.parse(_criteria(profile))
     chosen = [named(name, profile) for name in dict.fromkeys(wish.models)]
-    how = {model.name: _how(model, wish, profile) for model in chosen}
-    good, bad = _steered(wish, criteria, how)
+    sampled = {model.name: _how(model, wish, profile) for model in chosen}
+    good, bad = _steered(wish, criteria, sampled)
+    turned = turns(wish.promote, wish.suppress, criteria)
     prompts = [captions.join(prompt, good) for prompt in wish.prompts for _ in wish.seeds]
     against = [captions.join("", bad)] * len(prompts) if bad else None
     seeds = list(wish.seeds) * len(wish.prompts)
     rows: dict[str, list[images.Pixels]] = {}
     with progress.bar("paint", len(chosen) * len(prompts), "pictures") as report:
-        for model, painter, adapter in _ready(chosen):
+        for model, painter, adapter in _ready(chosen, turned):
             _check_room(painter, [*prompts, *(against or [])])
             done = len(rows) * len(prompts)
-            with adapters.use(painter.network, adapter):
+            with adapters.use(painter.network, state(adapter, turned)):
                 rows[model.name] = list(
                     sampling.paint(
                         painter,
                         prompts,
                         seeds,
-                        how[model.name],
+                        sampled[model.name],
                         pixels=model.base.pixels,
                         batch_images=profile.generate.batch_images,
                         against=against,
@@ -110,12 +119,21 @@ def run(profile: Profile, wish: Wish) -> Path:
         "prompts": prompts,
         "against": against,
         "seeds": seeds,
+        "dials": {
+            root: {"share": share, "lora": images.sha256(dials.folder(root) / adapters.FILE)}
+            for root, share in turned.items()
+        },
         "models": {
-            model.name: model.identity() | dataclasses.asdict(how[model.name])
+            model.name: model.identity() | dataclasses.asdict(sampled[model.name])
             for model in chosen
         },
     }
     return _write(wish, {model.name: rows[model.name] for model in chosen}, told)
+
+
+def how(model: Model, profile: Profile) -> Sampling:
+    """Return how a model is sampled in the stage generate."""
+    return candidates.how(profile).of(guided=model.guided)
 
 
 def _how(model: Model, wish: Wish, profile: Profile) -> Sampling:
@@ -138,8 +156,10 @@ def _steered(
     wish: Wish, criteria: Tree, how: Mapping[str, Sampling]
 ) -> tuple[list[str], list[str]]:
     """Phrases to ask for, and phrases to lead away from."""
-    promoted = [path for name in wish.promote for path in _leaves(name, criteria)]
-    suppressed = [path for name in wish.suppress for path in _leaves(name, criteria)]
+    promoted = [p for name in wish.promote if "=" not in name for p in _leaves(name, criteria)]
+    suppressed = [
+        p for name in wish.suppress if "=" not in name for p in _leaves(name, criteria)
+    ]
     off = [name for name, own in how.items() if own.guidance == 1]
     if suppressed and off:
         raise ParamsError(
@@ -150,6 +170,45 @@ def _steered(
     good = captions.winner(unique(promoted), criteria)
     bad = captions.loser(unique(suppressed), criteria)
     return good, bad
+
+
+def turns(promote: Sequence[str], suppress: Sequence[str], criteria: Tree) -> dict[str, float]:
+    """Return by which share each dial is turned: those named with a number, ``light=0.5``.
+
+    Raises:
+        ParamsError: A name is no root, a share is no number, or a root is named twice.
+    """
+    found: dict[str, float] = {}
+    for option, names, sign in (("--promote", promote, 1), ("--suppress", suppress, -1)):
+        for name in (one for one in names if "=" in one):
+            root, _, text = name.partition("=")
+            if root not in criteria.roots():
+                raise ParamsError(
+                    f"{option} {name!r}: a dial is of a root of the criteria, one of "
+                    f"{', '.join(criteria.roots())}; without a number any criterion or branch "
+                    "steers through words"
+                )
+            if root in found:
+                raise ParamsError(f"{option} {name!r}: the dial of {root} is turned twice")
+            try:
+                share = float(text)
+            except ValueError:
+                share = math.nan
+            if not 0 < share <= MOST:
+                raise ParamsError(
+                    f"{option} {name!r}: the share should be a number above 0, up to {MOST:g}; "
+                    "1 is a whole turn"
+                )
+            found[root] = sign * share
+    return found
+
+
+def state(adapter: str | None, turned: Mapping[str, float]) -> State:
+    """Return the state of the network with dials added to a model."""
+    if not turned:
+        return adapter
+    own = {} if adapter is None else {adapter: 1.0}
+    return own | {f"{DIAL}{root}": share for root, share in turned.items()}
 
 
 def _leaves(name: str, criteria: Tree) -> list[str]:
@@ -190,11 +249,15 @@ def named(name: str, profile: Profile) -> Model:
     )
 
 
-def _ready(chosen: Sequence[Model]) -> Iterator[tuple[Model, Denoiser, str | None]]:
+def _ready(
+    chosen: Sequence[Model], turned: Mapping[str, float]
+) -> Iterator[tuple[Model, Denoiser, str | None]]:
     """Each model with its painter and adapter; models on one base share it in memory."""
     bases = list(dict.fromkeys(model.base for model in chosen))
     for base in bases:
         painter = loading.load(base)
+        for root in turned:
+            adapters.attach(painter, f"{DIAL}{root}", dials.folder(root))
         for number, model in enumerate(model for model in chosen if model.base == base):
             if model.lora is None:
                 yield model, painter, None

@@ -9,6 +9,8 @@ from pathlib import Path
 import yaml
 
 from atelier import images
+from atelier.certificates import certificate as certificates
+from atelier.certificates import correction
 from atelier.config.model import public_name
 from atelier.config.profile import Profile, read_switch
 from atelier.criteria.annotations import Record
@@ -52,7 +54,11 @@ def of(
         learned: The training part.
         tree: The criteria.
         profile: In force.
+
+    Raises:
+        ArtifactError: A certificate cannot be read.
     """
+    certificate = certificates.of(paths.CERTIFICATES, found.annotator, tree)
     return Page(
         painters={
             one.name: Painter(
@@ -82,6 +88,15 @@ def of(
         ),
         data=data_sheet.of(tree),
         provenance=list(_provenance(found, profile)),
+        certificate=certificate,
+        corrected={}
+        if certificate is None or not certificate.references
+        else {
+            one.name: correction.correct(
+                painted[one.name].found, [record.caption for record in records], certificate
+            )
+            for one in compared
+        },
         params=_params(profile),
     )
 

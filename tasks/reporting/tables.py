@@ -5,6 +5,8 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from atelier.certificates.certificate import Certificate
+from atelier.certificates.correction import Corrected
 from atelier.metrics import fid, kid, memorization, vendi
 from atelier.metrics.about import Entry
 from atelier.metrics.comparison import Result, Score
@@ -19,8 +21,13 @@ def is_by_picture(metric: str) -> bool:
     return metric not in _BY_FEATURES
 
 
-def headline(result: Result) -> dict[str, float]:
-    """Return the numbers of one candidate that a table of all candidates shows."""
+def headline(result: Result, corrected: Corrected | None = None) -> dict[str, float]:
+    """Return the numbers of one candidate that a table of all candidates shows.
+
+    Args:
+        result: What was measured.
+        corrected: #A_neg corrected by the annotator's certificate; None if it has none.
+    """
     found = result.attributes
     row = {
         "negatives": found.negatives.estimate,
@@ -29,6 +36,13 @@ def headline(result: Result) -> dict[str, float]:
         "captions": result.captions,
         "positives": found.positives.estimate,
     }
+    if corrected is not None and corrected.negatives is not None:
+        row |= {
+            "negatives_corrected": corrected.negatives.estimate,
+            "negatives_corrected_low": corrected.negatives.low,
+            "negatives_corrected_high": corrected.negatives.high,
+            "criteria_corrected": len(corrected.criteria),
+        }
     if result.second is not None:
         row["negatives_independent"] = result.second.estimate
     if result.fid is not None:
@@ -63,6 +77,17 @@ def suite(entries: Mapping[str, Entry], extractor: str | None) -> dict[str, Any]
             "version": entry.about.version,
         }
         for name, entry in entries.items()
+    }
+
+
+def certified(certificate: Certificate | None) -> dict[str, Any]:
+    """Return what the registry says of the annotator's certificate."""
+    if certificate is None:
+        return {"version": None, "failing": {}}
+    return {
+        "version": certificate.version,
+        "annotator": certificate.annotator,
+        "failing": certificate.failing,
     }
 
 

@@ -5,6 +5,7 @@ metric suite is the model's metrics, the model card its description. What only t
 is in tags that MLflow's pages do not show.
 """
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,13 +24,13 @@ PARENT, CODE = "mlflow.atelier.parent", "mlflow.atelier.code"
 CAPTIONS = "mlflow.atelier.captions"  # see Measured.captions
 _SUITE, _CARD_MD5 = "mlflow.atelier.suite", "mlflow.atelier.card"
 _CARD = "README.md"
-_LONGEST = 5000  # characters of a description that every store of MLflow takes
+_LONGEST = 5000  # characters of a description or tag that every store of MLflow takes
 _FORMER = {
     "painter": OBJECTIVE, "dvc.md5": MD5, "dvc.path": PATH, "parent": PARENT, "code.md5": CODE,
     "evaluation.captions": CAPTIONS,
 }  # fmt: skip
 _SHOWN = {OBJECTIVE, HEADLINE, VERDICT, EXPERIMENT, "sampled_without_guidance"}
-_KEPT = ("mlflow.", "survey.", "serving.", "champion.")
+_KEPT = ("mlflow.", "survey.", "serving.", "champion.", "certificate")
 
 
 def bring_up_to_date(mlflow: "MlflowClient", profile: str) -> None:
@@ -62,6 +63,7 @@ def attach(
         HEADLINE: _headline(suite),
         VERDICT: _verdict(measured, painter),
         CAPTIONS: measured.captions,
+        **_certificate(),
     }
     for name, value in tags.items():
         if known.tags.get(name) != value:
@@ -73,6 +75,17 @@ def attach(
         for metric, number in suite.items():
             mlflow.log_metric(known.run_id, metric, number, model_id=model)
         mlflow.set_model_version_tag(registered, version, _SUITE, measured.md5)
+
+
+def _certificate() -> dict[str, str]:
+    """Tags: the certificate of the report's annotator, and the criteria that fail a control."""
+    if not paths.CERTIFIED.is_file():
+        return {}
+    said = json.loads(paths.CERTIFIED.read_text(encoding="utf-8"))
+    if said["version"] is None:
+        return {"certificate": "none"}
+    failing = ", ".join(sorted(said["failing"])) or "none"
+    return {"certificate": said["version"], "certificate.failing": failing[:_LONGEST]}
 
 
 def _headline(suite: Mapping[str, float]) -> str:

@@ -13,13 +13,14 @@ HEAVY = {
     "scipy", "torch", "transformers", "yaml",
 }  # fmt: skip
 ALONE = {
-    "agreement", "base", "compare", "conflicts", "deploy", "doctor", "down", "estimate",
-    "export", "features", "generate", "notify", "plan", "registry", "results", "run", "serve",
-    "study", "sweep", "up", "weights",
+    "agreement", "base", "compare", "conflicts", "deploy", "dials", "doctor", "down",
+    "estimate", "export", "features", "generate", "notify", "plan", "registry", "results",
+    "run", "serve", "study", "sweep", "up", "weights",
 }  # fmt: skip
 GROUPS = {
     "criteria": {"calibrate", "check", "document", "sheets", "show"},
     "data": {"check", "draw", "unpack"},
+    "judge": {"certify", "pairs"},
     "labels": {"compare", "count", "export", "read"},
     "survey": {
         "analyze", "delete", "export", "invite", "make", "revoke", "serve", "status",

@@ -29,7 +29,14 @@ PAINTINGS = 40
 STEPS = 12
 DONE = "undisturbed.json"
 _PACKAGES = ("atelier", "cli", "flows", "survey", "tasks")
-_CODE = (*_PACKAGES, "labels", "loras", "params/criteria", "base/starter")
+_CODE = (
+    *_PACKAGES,
+    "labels",
+    "certificates",
+    "loras",
+    "params/criteria",
+    "base/starter",
+)
 
 
 def build(folder, vlm=None):

@@ -12,6 +12,9 @@ import yaml
 from PIL import Image
 
 from atelier import images
+from atelier.certificates import certificate
+from atelier.certificates.certificate import Certificate
+from atelier.criteria import tree
 from atelier.errors import ArtifactError
 from atelier.metrics import about, suite
 from atelier.models import adapters, loading
@@ -302,3 +305,53 @@ def test_two_models_are_compared_on_the_same_captions_and_noise(
     (run,) = mlflow.search_runs([connection.experiment(mlflow, "toy")], "tags.better != ''")
     assert run.data.tags["comparison"] == "cpo-s against base"
     assert "B is " in " ".join(capsys.readouterr().out.split())
+
+
+def certificate_of(reference):
+    """A certificate of the gallery's annotator: light can be corrected, and fails a control."""
+
+    def part(share, low, high):
+        return {"estimate": share, "low": low, "high": high, "count": 60}
+
+    found = part(0.9, 0.8, 0.96)
+    against = {
+        "both": 60, "agree": found, "kappa": found, "sensitivity": found, "specificity": found,
+        "missed": None, "alone": 0,
+    }  # fmt: skip
+    light = {
+        "spoke": found, "overconfidence": None, "compared": {}, "against": {reference: against},
+        "controls": {"mirrored": {"kept": found, "opposed": 0.5, "verdict": "fails"}},
+    }  # fmt: skip
+    return Certificate.model_validate(
+        {
+            "format": 1, "annotator": "measured-1",
+            "criteria": tree.parse(paths.JUDGED_BY).identity, "settings": {}, "pictures": 60,
+            "unanswered": 0, "units": 60, "of": "pictures", "references": {reference: "it"},
+            "asked": {"mirrored": "m"},
+            "standings": {"light": light}, "roots": {"light": light},
+            "calibration": [], "cost": {}, "made": "2026-01-01",
+        }
+    )  # fmt: skip
+
+
+def test_with_a_certificate_the_count_is_corrected_and_what_fails_is_marked(gallery, reported):
+    reported(gallery)
+    before = metrics()
+    assert json.loads(paths.CERTIFIED.read_text())["version"] is None
+    made = certificate_of("the painter")
+    certificate.write(made, paths.CERTIFICATES / "measured.json")
+
+    reported(gallery)
+
+    for name, row in metrics().items():
+        assert row["negatives"] == before[name]["negatives"]  # never instead of it
+        low, high = row["negatives_corrected_low"], row["negatives_corrected_high"]
+        assert 0 <= low <= row["negatives_corrected"] <= high <= 1
+        assert row["criteria_corrected"] == 1
+    said = json.loads(paths.CERTIFIED.read_text())
+    assert said == {
+        "version": made.version, "annotator": "measured-1", "failing": {"light": ["mirrored"]}
+    }  # fmt: skip
+    assert made.version in paths.PAGE.read_text()
+    assert "fails the control mirrored" in paths.PAGE.read_text()
+    assert made.version in (paths.CARDS / "cpo-s" / "README.md").read_text()

@@ -13,8 +13,9 @@ import dataclasses
 import hashlib
 import inspect
 import json
+import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -22,6 +23,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from atelier import images, parallel
+from atelier.annotators.comparing import Choice, Compared
 from atelier.annotators.inspection import Inspector, Limits
 from atelier.annotators.measured import brushwork, color, composition, form, light, space
 from atelier.annotators.measured.view import View
@@ -32,6 +35,7 @@ from atelier.errors import CriteriaError
 from atelier.reporting import Report
 
 NAME = "measured-1"
+_TIE = 0.1  # of the gap between two thresholds: a smaller difference is none
 _FOLDER = Path(__file__).parent
 
 MEASURES: dict[str, Callable[[View], float]] = {
@@ -115,6 +119,11 @@ class Measured:
         """The version of the measures."""
         return NAME
 
+    @property
+    def asks(self) -> bool:
+        """It is asked nothing in words."""
+        return False
+
     @cached_property
     def inspector(self) -> Inspector:
         """Measures each picture; another source or another tree has another fingerprint."""
@@ -136,12 +145,53 @@ class Measured:
             ]
         )
 
+    def compare_many(
+        self, pairs: Sequence[tuple[Path, Path]], criteria: Sequence[str], report: Report
+    ) -> list[Compared | None]:
+        """Compare what the measures say; less than a tenth of the abstention gap is a tie.
+
+        The order of two pictures cannot matter to it.
+        """
+        files = list(dict.fromkeys(file for pair in pairs for file in pair))
+        wanted = {p: m for p, m in measured(self.tree).items() if p in criteria}
+        found: dict[Path, dict[str, float]] = {}
+        work = partial(_read_values, self.tree, self.limits)
+        with parallel.results(work, files, parallel.cores()) as results:
+            for file, said in zip(files, results, strict=True):
+                found[file] = said
+                report(len(found) * len(pairs) // len(files), {})
+        compared: list[Compared | None] = []
+        for first, second in pairs:
+            more = _more(found[first], found[second], wanted)
+            compared.append(Compared(more, more))
+        return compared
+
     def _within(self, given: Answer, caption: str | None) -> Answer:
         if caption is None:
             return given
         within = self.tree.conceivable(caption)
         kept = [one for one in given.judgements if one.criterion in within]
         return dataclasses.replace(given, judgements=kept)
+
+
+def _read_values(tree: Tree, limits: Limits, file: Path) -> dict[str, float]:
+    picture = images.read(file, limits.largest_pixels)
+    if limits.pixels is None:
+        return values(np.array(picture), tree)
+    return values(images.framed(picture, limits.pixels, limits.sizes), tree)
+
+
+def _more(
+    first: Mapping[str, float], second: Mapping[str, float], wanted: Mapping[str, Measure]
+) -> dict[str, Choice]:
+    """Which of two pictures lies nearer to each good pole, where both have a number."""
+    said: dict[str, Choice] = {}
+    for path, measure in wanted.items():
+        gap = measure.positive_at - measure.negative_at
+        lead = (first[path] - second[path]) / gap
+        if not math.isnan(lead):
+            said[path] = "neither" if abs(lead) < _TIE else "first" if lead > 0 else "second"
+    return said
 
 
 def _judgements(tree: Tree, image: str, pixels: NDArray[np.uint8]) -> list[Judgement]:

@@ -9,13 +9,13 @@ what the model answered.
 import asyncio
 import base64
 import dataclasses
-import hashlib
 import io
 import json
 import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import tenacity
@@ -35,7 +35,14 @@ from atelier.annotators.vlm.client import (
 from atelier.annotators.vlm.cost import Cost, Prices
 from atelier.annotators.vlm.prompts import Prompt, UnfitError
 from atelier.annotators.vlm.response_cache import Response, ResponseCache, digest
-from atelier.annotators.vlm.walk import Asking, VLMRequest, VLMResult, Walker
+from atelier.annotators.vlm.walk import (
+    Asking,
+    ComparisonRequest,
+    ComparisonResult,
+    VLMRequest,
+    VLMResult,
+    Walker,
+)
 from atelier.config.annotation import VLMParams
 from atelier.criteria.tree import Tree
 from atelier.errors import AnnotationError, DiskError, ImageError
@@ -47,6 +54,7 @@ _FIRST_WAIT = 0.5  # seconds, at most, before the second try; it doubles
 _SHOWN = 500  # characters of an unfit answer that the quarantine list repeats
 _HOPELESS = 8  # pictures in a row, at least, without a usable answer end the run
 _POLL = 0.05  # seconds between two looks at what is spent, near the cap
+Asked = VLMRequest | ComparisonRequest
 _READ_AHEAD = 4  # pictures, at least, that are ready while others wait for the server
 
 
@@ -86,11 +94,11 @@ class Agent:
         self._halt: AnnotationError | DiskError | None = None
         self._underway: list[float] = []  # likely prices of requests on their way
         self._fruitless = 0  # pictures in a row without a usable answer
-        self._away: list[VLMRequest] = []  # the server answered nothing while these were asked
+        self._away: list[Asked] = []  # the server answered nothing while these were asked
         self._by_others = 0  # answers of another model than was asked for
         self._answered_at = -math.inf  # time.monotonic() of the latest answer
 
-    def consult(self, requests: Sequence[VLMRequest], report: Report) -> dict[str, str]:
+    def consult(self, requests: Sequence[Asked], report: Report) -> dict[str, str]:
         """Ask about all pictures for which the cache lacks an answer; ``recall`` reads them.
 
         Args:
@@ -111,9 +119,20 @@ class Agent:
     def recall(self, request: VLMRequest) -> VLMResult | None:
         """Return what the cache holds of a picture; None if answers are missing."""
         retraced = self._retrace(request)
-        return None if retraced is None else retraced[0]
+        if retraced is None:
+            return None
+        assert isinstance(retraced[0], VLMResult)
+        return retraced[0]
 
-    def cost(self, request: VLMRequest) -> Cost | None:
+    def recall_comparison(self, request: ComparisonRequest) -> ComparisonResult | None:
+        """Return what the cache holds of two pictures; None if answers are missing."""
+        retraced = self._retrace(request)
+        if retraced is None:
+            return None
+        assert isinstance(retraced[0], ComparisonResult)
+        return retraced[0]
+
+    def cost(self, request: Asked) -> Cost | None:
         """Return about what all prompts about a picture cost; None if answers are missing."""
         retraced = self._retrace(request)
         return None if retraced is None else self._prices.of_prompts(retraced[1])
@@ -130,8 +149,10 @@ class Agent:
         """Return about how many tokens the schemas of ``most`` are, for servers that count."""
         return self._prices.schema_tokens(self.walker.all_prompts(caption=False))
 
-    def _retrace(self, request: VLMRequest) -> tuple[VLMResult, list[Prompt[Any]]] | None:
-        """Return what the cache holds of a picture, and the prompts that it answers."""
+    def _retrace(
+        self, request: Asked
+    ) -> tuple[VLMResult | ComparisonResult, list[Prompt[Any]]] | None:
+        """Return what the cache holds of a request, and the prompts that it answers."""
         walk, known = self.walker.walk(request), self.cache.of(request.image)
         asked: list[Prompt[Any]] = []
         answered_by: Counter[str] = Counter()
@@ -148,9 +169,9 @@ class Agent:
         except _MissingError:
             return None
 
-    async def _consult(self, requests: Sequence[VLMRequest], report: Report) -> dict[str, str]:
+    async def _consult(self, requests: Sequence[Asked], report: Report) -> dict[str, str]:
         self._halt, self._fruitless, self._away = None, 0, []
-        left = [request for request in requests if self.recall(request) is None]
+        left = [request for request in requests if self._retrace(request) is None]
         failed: dict[str, str] = {}
         done = len(requests) - len(left)
         report(done, self._values(failed))
@@ -174,7 +195,7 @@ class Agent:
 
     async def _work_off(
         self,
-        requests: Sequence[VLMRequest],
+        requests: Sequence[Asked],
         client: Client,
         failed: dict[str, str],
         settled: Callable[[], None],
@@ -193,7 +214,7 @@ class Agent:
 
     async def _work(
         self,
-        queue: Iterator[VLMRequest],
+        queue: Iterator[Asked],
         client: Client,
         failed: dict[str, str],
         settled: Callable[[], None],
@@ -216,10 +237,10 @@ class Agent:
                 self._count_fruitless(str(failure))
             settled()
 
-    async def _ask(self, request: VLMRequest, client: Client) -> None:
+    async def _ask(self, request: Asked, client: Client) -> None:
         """Walk with one picture, asking what the cache does not know."""
         known = self.cache.of(request.image)
-        picture = await asyncio.to_thread(self._picture, request)
+        shown = await asyncio.to_thread(self._shown, request)
         walk = self.walker.walk(request)
         try:
             asking = next(walk)
@@ -227,7 +248,7 @@ class Agent:
                 try:
                     value, _ = self._known(asking, known)
                 except _MissingError:
-                    value = await self._answer(asking, request, picture, client)
+                    value = await self._answer(asking, request, shown, client)
                 asking = walk.send(value)
         except StopIteration:
             return
@@ -244,7 +265,7 @@ class Agent:
             raise _MissingError from None
 
     async def _answer(
-        self, asking: Asking, request: VLMRequest, picture: str, client: Client
+        self, asking: Asking, request: Asked, shown: Sequence[str], client: Client
     ) -> Any:
         """Ask until there is a fit answer, ``tries`` times at most, with backoff."""
         prompt, _ = asking
@@ -256,7 +277,7 @@ class Agent:
             reraise=True,
         )
         try:
-            return await tries(self._try, asking, request, picture, client)
+            return await tries(self._try, asking, request, shown, client)
         except FailedError as failure:
             raise FailedError(
                 f"no usable answer to {prompt.topic!r} by {self.params.model}: {failure}",
@@ -266,11 +287,11 @@ class Agent:
             ) from None
 
     async def _try(
-        self, asking: Asking, request: VLMRequest, picture: str, client: Client
+        self, asking: Asking, request: Asked, shown: Sequence[str], client: Client
     ) -> Any:
         """Ask once, and once more for a repair if the answer is whole but does not fit."""
         prompt = asking[0]
-        messages = self._messages(prompt, picture)
+        messages = self._messages(prompt, shown)
         reply = await self._send(client.request(messages, prompt.schema), asking, client)
         try:
             return self._take(reply, asking, request)
@@ -308,7 +329,7 @@ class Agent:
         if self.spent().price + likely > cap:
             self._halt = self._halt or self._cap_reached()
 
-    def _take(self, reply: Reply, asking: Asking, request: VLMRequest) -> Any:
+    def _take(self, reply: Reply, asking: Asking, request: Asked) -> Any:
         """Cache an answer, then read it.
 
         Raises:
@@ -354,10 +375,10 @@ class Agent:
             *([] if self._sizes is None else [repr(self._sizes)]),
         )
 
-    def _messages(self, prompt: Prompt[Any], picture: str) -> list[Message]:
+    def _messages(self, prompt: Prompt[Any], shown: Sequence[str]) -> list[Message]:
         words = prompt.text + instruction(self.params, prompt.schema)
         content = [
-            {"type": "image_url", "image_url": {"url": picture}},
+            *({"type": "image_url", "image_url": {"url": one}} for one in shown),
             {"type": "text", "text": words},
         ]
         return [
@@ -365,9 +386,13 @@ class Agent:
             {"role": "user", "content": content},
         ]
 
-    def _picture(self, request: VLMRequest) -> str:
+    def _shown(self, request: Asked) -> list[str]:
+        """Return the pictures of a request as data URLs."""
+        return [self._picture(file) for file in request.files]
+
+    def _picture(self, path: Path) -> str:
         """Return the data URL of what is learned, the middle square or a bucket's crop."""
-        image = images.read(request.file, self._largest_pixels)
+        image = images.read(path, self._largest_pixels)
         file = io.BytesIO()
         seen = Image.fromarray(images.framed(image, self.params.pixels, self._sizes))
         seen.save(file, "JPEG", quality=_JPEG_QUALITY)
@@ -422,9 +447,8 @@ class Agent:
 
 
 def criteria_name(tree: Tree) -> str:
-    """Return domain, version and hash of a tree: the cache sums tokens by it."""
-    content = json.dumps(tree.model_dump()).encode()
-    return f"{tree.domain} {tree.version} {hashlib.sha256(content).hexdigest()[:16]}"
+    """Return the name of a tree by which the cache sums tokens."""
+    return tree.identity
 
 
 def _may_succeed(error: BaseException) -> bool:

@@ -2,19 +2,24 @@
 
 import contextlib
 import dataclasses
+import functools
+import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from atelier import images
+from atelier.annotators.comparing import Compared, turned
 from atelier.annotators.inspection import Inspector, Limits
 from atelier.annotators.protocol import Answer, Answers, Picture, answer
 from atelier.annotators.vlm import walk
 from atelier.annotators.vlm.agent import Agent, criteria_name
 from atelier.annotators.vlm.client import same_model
+from atelier.annotators.vlm.cost import Cost
 from atelier.annotators.vlm.response_cache import ResponseCache
-from atelier.annotators.vlm.walk import VLMRequest, VLMResult
+from atelier.annotators.vlm.walk import ComparisonRequest, VLMRequest, VLMResult
 from atelier.config.annotation import VLMParams
 from atelier.criteria.tree import Tree
 from atelier.reporting import Report
@@ -40,6 +45,11 @@ class VLM:
     def name(self) -> str:
         """The version of the prompts, and the model."""
         return walk.name(self.params)
+
+    @property
+    def asks(self) -> bool:
+        """It is asked in words."""
+        return True
 
     @property
     def inspector(self) -> Inspector:
@@ -81,7 +91,7 @@ class VLM:
                 list(requests.values()), lambda done, values: report(more + done, values)
             )
             results = {image: agent.recall(one) for image, one in requests.items()}
-            spent = agent.spent()
+            spent, each = agent.spent(), _average(map(agent.cost, requests.values()))
         answered_by = sum((one.answered_by for one in results.values() if one), Counter[str]())
         return Answers(
             [_answer(one, results, failed) for one in seen],
@@ -92,7 +102,29 @@ class VLM:
             },
             answered_by=answered_by,
             warnings=self._warnings(answered_by),
+            a_picture=each,
         )
+
+    def compare_many(
+        self, pairs: Sequence[tuple[Path, Path]], criteria: Sequence[str], report: Report
+    ) -> list[Compared | None]:
+        """Ask about each pair in both orders, where the cache does not know."""
+        asked = [
+            (_comparison(first, second, criteria), _comparison(second, first, criteria))
+            for first, second in pairs
+        ]
+        every = {one.image: one for both in asked for one in both}
+        with self.opened() as agent:
+            agent.consult(list(every.values()), lambda done, values: report(done // 2, values))
+            found = {image: agent.recall_comparison(one) for image, one in every.items()}
+        compared: list[Compared | None] = []
+        for forth, back in asked:
+            there, again = found[forth.image], found[back.image]
+            if there is None or again is None:
+                compared.append(None)
+            else:
+                compared.append(Compared(there.more, turned(again.more)))
+        return compared
 
     def _warnings(self, answered_by: Counter[str]) -> list[str]:
         """Say so where a server answered with another model than it was asked for."""
@@ -114,7 +146,7 @@ def _requests(pictures: Sequence[Picture], seen: Sequence[Answer]) -> dict[str, 
     requests: dict[str, VLMRequest] = {}
     for picture, one in zip(pictures, seen, strict=True):
         if one.image is not None and one.unanswered is None:
-            request = VLMRequest(one.image, picture.file, picture.title)
+            request = VLMRequest(one.image, picture.file, picture.title, picture.wording)
             requests.setdefault(one.image, request)
     return requests
 
@@ -133,3 +165,23 @@ def _answer(
         rationales=result.rationales,
         caption=result.caption,
     )
+
+
+def _comparison(first: Path, second: Path, criteria: Sequence[str]) -> ComparisonRequest:
+    both = f"{images.sha256(first)} {images.sha256(second)}"
+    image = hashlib.sha256(both.encode()).hexdigest()
+    return ComparisonRequest(image, first, second, criteria)
+
+
+def _average(costs: Iterable[Cost | None]) -> dict[str, float]:
+    """What a picture costs on average, of those that were answered."""
+    known = [one for one in costs if one is not None]
+    if not known:
+        return {}
+    total = functools.reduce(Cost.plus, known)
+    tokens = total.prompt_tokens + total.completion_tokens
+    return {
+        "calls": total.calls / len(known),
+        "tokens": tokens / len(known),
+        "cost": total.price / len(known),
+    }

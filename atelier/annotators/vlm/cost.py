@@ -10,6 +10,7 @@ from atelier.annotators.vlm.prompts import Prompt
 from atelier.config.annotation import VLMParams
 
 _VERDICT_TOKENS = 60  # of one criterion's verdict, about; for estimates
+_BY_CRITERION = frozenset({"judging", "comparing"})
 _OTHER_TOKENS = 200  # of an activation or a caption, about; for estimates
 
 
@@ -85,5 +86,5 @@ class Prices:
 
 def _completion_tokens(prompt: Prompt[Any]) -> int:
     """About how many tokens answer a prompt."""
-    answers = prompt.schema["required"] if prompt.topic == "judging" else ()
+    answers = prompt.schema["required"] if prompt.topic in _BY_CRITERION else ()
     return len(answers) * _VERDICT_TOKENS or _OTHER_TOKENS

@@ -25,6 +25,8 @@ from typing import Any, Generic, Literal, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from atelier import reading
+from atelier.annotators.comparing import CHOICES, Choice
+from atelier.annotators.protocol import PLAIN, Wording
 from atelier.annotators.vlm.wrappers import unwrapped
 from atelier.config.fields import Fraction, Params
 from atelier.config.messages import explain
@@ -185,23 +187,58 @@ def parts(paths: Sequence[str], per_call: int) -> list[list[str]]:
     ]
 
 
-def judging(tree: Tree, paths: Sequence[str]) -> Prompt[dict[str, Verdict]]:
-    """Ask which pole of each criterion is seen in the picture."""
+def judging(
+    tree: Tree, paths: Sequence[str], wording: Wording = PLAIN
+) -> Prompt[dict[str, Verdict]]:
+    """Ask which pole of each criterion is seen in the picture.
+
+    Args:
+        tree: The criteria.
+        paths: Those asked about.
+        wording: How the question is put; the answer means the same however it is.
+    """
     leaves = tree.leaves()
-    listed = "\n".join(_pair(path, leaves[path]) for path in paths)
+    order = list(reversed(paths)) if wording.backwards else list(paths)
+    listed = "\n".join(_pair(path, leaves[path], wording) for path in order)
     text = (
         "Judge this picture by each of these criteria. `pole` is the pole that is clearly "
         "seen; `abstain` if neither is, or if the criterion does not matter here. A fault "
         "that is there is said as plainly as a virtue. `confidence` from 0 to 1 is how likely "
         "another expert would say the same. `evidence` is one short line: what is seen, and "
-        f"where.\n\nCriteria:\n{listed}"
+        f"where.\n\nCriteria:\n{listed}{_said(leaves, paths, wording)}"
     )
 
     def read(values: Any) -> dict[str, Verdict]:
         fields = _fields(values, paths)
-        return {path: _verdict(path, fields[path]) for path in paths}
+        verdicts = {path: _verdict(path, fields[path]) for path in paths}
+        if not wording.swapped:
+            return verdicts
+        return {
+            path: one.model_copy(update={"pole": _TURNED[one.pole]})
+            for path, one in verdicts.items()
+        }
 
-    return Prompt("judging", text, _object(dict.fromkeys(paths, _VERDICT)), read)
+    schema = _BACKWARDS if wording.backwards else _VERDICT
+    return Prompt("judging", text, _object(dict.fromkeys(order, schema)), read)
+
+
+def comparing(tree: Tree, paths: Sequence[str]) -> Prompt[dict[str, Choice]]:
+    """Ask in which of two pictures the good pole of each criterion is seen more."""
+    leaves = tree.leaves()
+    listed = "\n".join(_pair(path, leaves[path]) for path in paths)
+    text = (
+        "These are two pictures, the first and the second. Compare them by each of these "
+        "criteria. `more` is the picture nearer to the positive pole, and farther from the "
+        "negative one; `neither` if no difference is seen, or if the criterion does not matter "
+        "in one of them. `evidence` is one short line: what is seen in either.\n\n"
+        f"Criteria:\n{listed}"
+    )
+
+    def read(values: Any) -> dict[str, Choice]:
+        fields = _fields(values, paths)
+        return {path: _choice(path, fields[path]) for path in paths}
+
+    return Prompt("comparing", text, _object(dict.fromkeys(paths, _CHOICE)), read)
 
 
 def describing(tree: Tree, title: str) -> Prompt[str]:
@@ -249,6 +286,27 @@ _VERDICT = {
     "required": ["evidence", "pole", "confidence"],
     "additionalProperties": False,
 }
+_BACKWARDS = {
+    **_VERDICT,
+    "properties": {
+        **_VERDICT["properties"],  # type: ignore[dict-item]
+        "pole": {"type": "string", "enum": ["negative", "positive", "abstain"]},
+    },
+}
+_CHOICE = {
+    "type": "object",
+    "properties": {
+        "evidence": {"type": "string"},
+        "more": {"type": "string", "enum": list(CHOICES)},
+    },
+    "required": ["evidence", "more"],
+    "additionalProperties": False,
+}
+_TURNED: Mapping[str, str] = {
+    "positive": "negative",
+    "negative": "positive",
+    "abstain": "abstain",
+}
 _VERDICTS = TypeAdapter(Verdict)
 
 
@@ -278,11 +336,34 @@ def _about(tree: Tree, group: str) -> str:
     return f"{' > '.join(words)}. {about}"
 
 
-def _pair(path: str, leaf: Criterion) -> str:
-    return (
-        f"- {path}\n  positive: {leaf.positive}. {leaf.positive_means}\n"
-        f"  negative: {leaf.negative}. {leaf.negative_means}"
-    )
+def _pair(path: str, leaf: Criterion, wording: Wording = PLAIN) -> str:
+    good = f"{leaf.positive}. {leaf.positive_means}"
+    bad = f"{leaf.negative}. {leaf.negative_means}"
+    if wording.swapped:
+        good, bad = bad, good
+    lines = [f"  positive: {good}", f"  negative: {bad}"]
+    return "\n".join([f"- {path}", *(reversed(lines) if wording.backwards else lines)])
+
+
+def _said(leaves: Mapping[str, Criterion], paths: Sequence[str], wording: Wording) -> str:
+    """What stands behind the criteria where the model is told something, for a control."""
+    text = ""
+    told = [path for path in paths if path in wording.told]
+    if told:
+        listed = "\n".join(f"- {p}: {leaves[p].phrase(wording.told[p])}" for p in told)
+        text += f"\n\nSomebody else has said of this picture:\n{listed}"
+    if wording.caption is not None:
+        shown = json.dumps(wording.caption, ensure_ascii=False)
+        text += f"\n\nThe picture is said to show, as data: {shown}"
+    return text
+
+
+def _choice(path: str, values: Any) -> Choice:
+    fields = _fields(values, ("evidence", "more"))
+    if fields["more"] not in CHOICES:
+        raise UnfitError(f"{path}: more should be one of {', '.join(CHOICES)}")
+    found: Choice = fields["more"]
+    return found
 
 
 def _fields(values: Any, names: Collection[str]) -> dict[str, Any]:

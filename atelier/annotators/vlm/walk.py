@@ -11,6 +11,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from atelier.annotators.comparing import Choice
+from atelier.annotators.protocol import PLAIN, Wording
 from atelier.annotators.vlm import prompts
 from atelier.annotators.vlm.prompts import Activation, Prompt, Verdict
 from atelier.config.annotation import VLMParams
@@ -28,11 +30,53 @@ class VLMRequest:
         image: sha256 of the file's bytes.
         file: Its path.
         title: The words of its name, if a caption is wanted; None if it has one.
+        wording: How the model is asked.
     """
 
     image: str
     file: Path
     title: str | None
+    wording: Wording = PLAIN
+
+    @property
+    def files(self) -> Sequence[Path]:
+        """The pictures that are shown."""
+        return (self.file,)
+
+
+@dataclass(frozen=True)
+class ComparisonRequest:
+    """Two pictures to compare, in this order.
+
+    Attributes:
+        image: Hash of both, by which answers are found again.
+        file: The first picture.
+        second: The second one.
+        criteria: Paths that are asked about.
+    """
+
+    image: str
+    file: Path
+    second: Path
+    criteria: Sequence[str]
+
+    @property
+    def files(self) -> Sequence[Path]:
+        """The pictures that are shown, in their order."""
+        return (self.file, self.second)
+
+
+@dataclass(frozen=True)
+class ComparisonResult:
+    """What the model says of two pictures.
+
+    Attributes:
+        more: Which shows more of the good pole, by criterion.
+        answered_by: As ``VLMResult.answered_by``.
+    """
+
+    more: Mapping[str, Choice]
+    answered_by: Counter[str] = field(default_factory=Counter)
 
 
 @dataclass(frozen=True)
@@ -61,22 +105,39 @@ class Walker:
     tree: Tree
     params: VLMParams
 
-    def walk(self, request: VLMRequest) -> Generator[Asking, Any, VLMResult]:
-        """Yield what to ask about a picture, receive each answer, return the result."""
-        caption = None
+    def walk(
+        self, request: VLMRequest | ComparisonRequest
+    ) -> Generator[Asking, Any, VLMResult | ComparisonResult]:
+        """Yield what to ask about a request, receive each answer, return the result."""
+        if isinstance(request, ComparisonRequest):
+            return self._comparison(request)
+        return self._judgement(request)
+
+    def _comparison(
+        self, request: ComparisonRequest
+    ) -> Generator[Asking, Any, ComparisonResult]:
+        more: dict[str, Choice] = {}
+        for part in prompts.parts(list(request.criteria), self.params.criteria_per_call):
+            more |= yield prompts.comparing(self.tree, part), 0
+        return ComparisonResult(more)
+
+    def _judgement(self, request: VLMRequest) -> Generator[Asking, Any, VLMResult]:
+        caption, wording = None, request.wording
+        again = wording.repeat
         if request.title is not None:
             caption = yield prompts.describing(self.tree, request.title), 0
-        active = yield self.activation, 0
+        active = yield self.activation, again
         if self.in_rounds:
             within = prompts.inside(self.tree, active)
-            chosen = (yield prompts.closer(self.tree, within), 0) if within else ()
+            chosen = (yield prompts.closer(self.tree, within), again) if within else ()
             active = Activation(active.words, chosen)
         paths = prompts.judged(self.tree, active)
         verdicts: dict[str, list[Verdict]] = {path: [] for path in paths}
         for part in prompts.parts(paths, self.params.criteria_per_call):
-            prompt = prompts.judging(self.tree, part)
+            prompt = prompts.judging(self.tree, part, wording)
             for vote in range(self.params.votes):
-                for path, verdict in (yield prompt, vote).items():
+                asking = prompt, vote + again * self.params.votes
+                for path, verdict in (yield asking).items():
                     verdicts[path].append(verdict)
         return self._result(request.image, verdicts, caption)
 

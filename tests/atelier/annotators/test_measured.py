@@ -7,9 +7,11 @@ from scipy import ndimage
 from skimage.color import lab2rgb
 
 from atelier.annotators import measured
+from atelier.annotators.inspection import Limits
 from atelier.annotators.measured import View, brushwork, color, composition, form, light, space
 from atelier.criteria import tree
 from atelier.errors import CriteriaError
+from atelier.reporting import silent
 from atelier.starter import drawings
 
 STARTER_TREE = Path(__file__).parents[3] / "params" / "criteria" / "starter.yaml"
@@ -190,3 +192,24 @@ def test_a_measure_that_does_not_exist_is_named_with_those_that_do(criteria):
 
     with pytest.raises(CriteriaError, match=r"light/contrast: measure.name .*value_range"):
         measured.judge(np.zeros((64, 64, 3), np.uint8), tree.Tree.model_validate(values))
+
+
+def test_two_pictures_are_compared_by_their_measures_whatever_the_order(criteria, tmp_path):
+    good, bad = (
+        drawings.study("landscape", "blue", bad=bad) for bad in ((), drawings.CRITERIA)
+    )
+    files = []
+    for name, drawing in (("good", good), ("bad", bad)):
+        files.append(tmp_path / f"{name}.png")
+        files[-1].write_bytes(drawings.png(drawing.pixels))
+    judge = measured.Measured(criteria, Limits(1, 10**6, None))
+
+    forth, back, same = judge.compare_many(
+        [(files[0], files[1]), (files[1], files[0]), (files[0], files[0])],
+        ["light/contrast", "brushwork/edges"],
+        silent,
+    )
+
+    assert forth.settled == {"light/contrast": "first", "brushwork/edges": "first"}
+    assert back.settled == {"light/contrast": "second", "brushwork/edges": "second"}
+    assert set(same.settled.values()) == {"neither"}

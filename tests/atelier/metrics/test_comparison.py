@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from atelier.annotators.comparing import Compared
 from atelier.criteria.tree import Tree
 from atelier.metrics import comparison
 from atelier.metrics.comparison import Painted, Real
@@ -103,3 +104,24 @@ def test_clipped_counts_pixels_that_are_black_or_white_in_all_channels():
     picture[1, 0] = (0, 0, 255)  # a pure blue is a colour
 
     assert comparison.clipped([picture, np.full((2, 2, 3), 128, np.uint8)]) == 0.25
+
+
+def test_preferences_by_hand():
+    said = [
+        Compared({"light": "second"}, {"light": "second"}),
+        Compared(
+            {"light": "second", "edges": "neither"}, {"light": "second", "edges": "neither"}
+        ),
+        Compared({"light": "first"}, {"light": "first"}),
+        Compared({"light": "first"}, {"light": "second"}),  # it prefers what it sees first
+        None,
+    ]
+
+    found = comparison.preferences(said, list("abcde"), ["light", "edges", "unheard"])
+
+    assert list(found) == ["light", "edges"]
+    assert found["light"].wins.estimate == pytest.approx(2 / 3)
+    assert found["light"].wins.count == 3
+    assert (found["light"].ties, found["light"].contradictions) == (0, 1)
+    assert found["edges"].wins is None
+    assert found["edges"].ties == 1

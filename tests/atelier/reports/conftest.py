@@ -1,8 +1,12 @@
 """A page with every section, small: what report and cards are rendered from."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
+from atelier.certificates import correction
+from atelier.certificates.certificate import Certificate
 from atelier.criteria.tree import Tree
 from atelier.metrics import about, comparison, suite
 from atelier.metrics.comparison import Painted, Real
@@ -117,3 +121,61 @@ def page(tmp_path):
         provenance=[("Command", f"evaluate {ATTACK}")],
         params=f"x: {ATTACK}",
     )
+
+
+def part(share, low, high, count=40):
+    return {"estimate": share, "low": low, "high": high, "count": count}
+
+
+def standing(verdict, found=None):
+    """A standing in which one control ends so, and of which faults are found so often."""
+    against = {
+        "both": 40, "agree": part(0.95, 0.8, 0.99), "kappa": part(0.8, 0.6, 0.9),
+        "sensitivity": found, "specificity": found, "missed": part(0.1, 0, 0.3), "alone": 2,
+    }  # fmt: skip
+    control = {"kept": part(0.5, 0.3, 0.7), "opposed": 0.4, "verdict": verdict}
+    return {
+        "spoke": part(0.9, 0.8, 0.95),
+        "controls": {"repeated": {**control, "verdict": "passes"}, "recompressed": control},
+        "against": {"<the painter>": against},
+        "overconfidence": part(-0.05, -0.1, 0.0),
+        "compared": {"settled": part(1.0, 0.9, 1.0), "<the painter>": part(0.9, 0.7, 0.97)},
+    }
+
+
+@pytest.fixture
+def certificate():
+    """A certificate: light fails a control, and colour/key alone can be corrected."""
+    standings = {
+        "colour/key": standing("passes", part(0.9, 0.75, 0.97)),
+        "light": standing("fails"),
+    }
+    return Certificate.model_validate(
+        {
+            "format": 1,
+            "annotator": "measured-1",
+            "criteria": TREE.identity,
+            "settings": {},
+            "pictures": 40,
+            "unanswered": 1,
+            "units": 40,
+            "of": "pictures <of> a test",
+            "references": {"<the painter>": "the <truth>"},
+            "asked": {"repeated": "again", "recompressed": "as a JPEG"},
+            "standings": standings,
+            "roots": {"colour": standings["colour/key"], "light": standings["light"]},
+            "calibration": [{"said": 0.7, "right": part(0.8, 0.7, 0.9)}],
+            "cost": {"calls": 5.0, "cost": 0.012},
+            "made": "2026-01-01",
+        }
+    )
+
+
+@pytest.fixture
+def certified(page, certificate):
+    """The page, of an annotator with a certificate."""
+    corrected = {
+        name: correction.correct(one.painted.found, page.prompts, certificate)
+        for name, one in page.painters.items()
+    }
+    return dataclasses.replace(page, certificate=certificate, corrected=corrected)

@@ -209,3 +209,23 @@ def test_a_page_without_anything_extra_has_no_empty_sections(page):
     assert 'id="metrics"' not in html
     assert 'id="copies"' not in html
     assert 'id="sweeps"' not in html
+
+
+def test_an_annotator_without_a_certificate_says_so(page):
+    html = evaluation_page.render(page)
+
+    assert "has no certificate" in html
+    assert "corrected" not in html
+
+
+def test_a_certificate_marks_what_fails_and_corrects_beside_the_count(certified):
+    html = evaluation_page.render(certified)
+
+    result = certified.painters["base"].result.attributes.negatives
+    corrected = certified.corrected["base"].negatives
+    for one in (result, corrected):  # both stand there
+        assert f"{one.estimate:.2f} <span" in html
+    assert result.estimate != corrected.estimate
+    assert certified.certificate.version in html
+    assert html.count("fails the control recompressed") >= 2
+    assert "for 1 of 2 criteria" in html

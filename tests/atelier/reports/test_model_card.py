@@ -84,6 +84,19 @@ def test_what_came_from_outside_stays_in_its_cell(page, subject):
         assert len(cells) in {4, 5, 6}, row
 
 
+def test_a_card_names_the_certificate_and_what_fails(page, certified, subject):
+    assert "has no certificate" in model_card.render(page, subject)
+
+    text = model_card.render(certified, subject)
+
+    assert certified.certificate.version in text
+    assert "light (fails the control recompressed)" in text
+    corrected = certified.corrected["cpo-s"].negatives
+    shown = f"{corrected.estimate:.2f} [{corrected.low:.2f}, {corrected.high:.2f}]"
+    assert "corrected for the judge's errors, 1 of 2 criteria" in text
+    assert shown in text
+
+
 @pytest.mark.parametrize(
     ("source", "published", "name"),
     [

@@ -184,3 +184,77 @@ def test_a_pickle_is_never_read(trained, wish, tmp_path):
 
     with pytest.raises(ArtifactError, match="is a pickle, which can run code"):
         paint.run(trained, wish(models=[str(tmp_path / "mine.pt")]))
+
+
+@pytest.fixture
+def dialled(trained):
+    """Dials of both roots of a tree, whose weights are not zero."""
+    paths.JUDGED_BY.write_text(
+        CRITERIA
+        + """  space:
+    name: Space
+    about: Space.
+    branches:
+      depth: {positive: deep space, negative: flat space, positive_means: "Deep.",
+              negative_means: "Flat.", applies: any, sources: []}
+"""
+    )
+    painter = loading.load(trained.model)
+    for number, root in enumerate(("light", "space"), start=1):
+        adapters.add(painter.network, root, trained.sft.lora, seed=10 + number)
+        for key, parameter in adapters.weights(painter.network, root).items():
+            if ".lora_B." in key:
+                parameter.data.fill_(0.03 * number)
+        adapters.save(painter, root, paths.DIALS / root)
+    return trained
+
+
+def test_dials_add_up_and_turn_to_both_sides(dialled, wish, tmp_path):
+    def painted(name, **changes):
+        paint.run(dialled, wish(out=tmp_path / name, models=["cpo-s"], **changes))
+        return picture(tmp_path / name / "cpo-s")
+
+    plain = painted("plain")
+    up = painted("up", promote=["light=0.5"])
+    down = painted("down", suppress=["light=0.5"])
+    both = painted("both", promote=["light=0.5"], suppress=["space=1"])
+
+    shown = [plain, up, down, both]
+    assert len(np.unique(np.stack(shown).reshape(4, -1), axis=0)) == 4
+    told = json.loads((tmp_path / "both" / "paint.json").read_text())["dials"]
+    assert {root: one["share"] for root, one in told.items()} == {"light": 0.5, "space": -1.0}
+    # By hand: the same sum of LoRAs, made by the switch itself.
+    painter = loading.load(dialled.model)
+    adapters.attach(painter, "own", paths.CPO / "cpo-s")
+    for root in ("light", "space"):
+        adapters.attach(painter, root, paths.DIALS / root)
+    with adapters.use(painter.network, {"own": 1.0, "light": 0.5, "space": -1.0}):
+        (expected,) = paint.sampling.paint(
+            painter, ["a sea"], [0], paint._how(paint.named("cpo-s", dialled), wish(), dialled),
+            pixels=dialled.model.pixels, batch_images=1, report=lambda done, values: None,
+        )  # fmt: skip
+    np.testing.assert_array_equal(both, expected)
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("light/key=1", "a dial is of a root of the criteria, one of light, space"),
+        ("light=much", "should be a number above 0, up to 5"),
+        ("light=0", "should be a number above 0"),
+        ("light=nan", "should be a number above 0"),
+        ("light=6", "up to 5"),
+    ],
+)
+def test_a_dial_that_cannot_be_turned_says_why(option, said, dialled, wish):
+    with pytest.raises(ParamsError, match=said):
+        paint.run(dialled, wish(promote=[option]))
+
+
+def test_a_dial_is_turned_once_and_has_to_be_there(dialled, trained, wish):
+    with pytest.raises(ParamsError, match="the dial of light is turned twice"):
+        paint.run(dialled, wish(promote=["light=1"], suppress=["light=1"]))
+
+    (paths.DIALS / "space" / adapters.FILE).unlink()
+    with pytest.raises(ParamsError, match="there is no dial for 'space' yet; `atelier dials`"):
+        paint.run(dialled, wish(promote=["space=1"]))

@@ -618,3 +618,21 @@ def test_the_run_of_the_champion_is_marked_and_no_other(workspace, mlflow_folder
     assert [
         (one.data.tags["atelier.pipeline"], one.data.tags["champion"]) for one in marked
     ] == [("prefect/two", "cpo-s v2")]
+
+
+def test_the_certificate_of_the_judge_is_a_tag_that_follows_it(trained):
+    report()
+    registry.run()
+    assert "certificate" not in connection.client().get_model_version(THETA, "2").tags
+
+    for said, tags in (
+        ({"version": None, "failing": {}}, {"certificate": "none"}),
+        (
+            {"version": "abc", "annotator": "a", "failing": {"light": ["looks"]}},
+            {"certificate": "abc", "certificate.failing": "light"},
+        ),
+    ):
+        paths.CERTIFIED.write_text(json.dumps(said))
+        registry.run()
+        found = connection.client().get_model_version(THETA, "2").tags
+        assert tags.items() <= found.items()
