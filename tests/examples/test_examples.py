@@ -28,6 +28,11 @@ def run(*words, folder, **variables):
     return done.stdout.splitlines()
 
 
+def size(file):
+    with Image.open(file) as picture:
+        return picture.size
+
+
 def numbers(line):
     return [float(number) for number in re.findall(r"-?\d+\.\d+", line)]
 
@@ -81,7 +86,7 @@ def test_theta_is_trained_in_memory_and_plain_diffusers_paints_with_it(tmp_path)
     (program,) = (b for b in BLOCK.findall(text("README.md")) if "load_lora_weights" in b)
     (tmp_path / "plain.py").write_text(program)
     run("-I", "plain.py", folder=tmp_path)
-    assert Image.open(tmp_path / "landscape.png").size == (128, 128)
+    assert size(tmp_path / "landscape.png") == (128, 128)
 
 
 def text(name):
@@ -123,4 +128,4 @@ def test_a_registered_model_paints(studio, notebook, mlflow_tables):
     )
 
     (line,) = [one for one in lines if one.startswith("a sea: ")]
-    assert Image.open(line.removeprefix("a sea: ")).size == (32, 32)
+    assert size(line.removeprefix("a sea: ")) == (32, 32)
