@@ -362,9 +362,13 @@ class Session:
         )
         number = {prompt: row for row, prompt in enumerate(distinct)}
         pixels = sampling.to_pixels(np.stack([one.pixels for one in pictures]))
+        starts = range(0, len(pixels), _IMAGES_AT_ONCE)
         return Corpus(
             latents=torch.cat(
-                [self.painter.encode_images(part) for part in pixels.split(_IMAGES_AT_ONCE)]
+                [
+                    self.painter.encode_images(pixels[start : start + _IMAGES_AT_ONCE])
+                    for start in starts
+                ]
             ).cpu(),
             prompts=self._conditions(distinct),
             rows={
