@@ -143,5 +143,5 @@ def test_the_annotator_is_examined_on_a_folder_without_anybody_to_compare(
 def test_the_command_takes_its_options(workspace):
     result = CliRunner().invoke(app, ["judge", "certify", "--judge", "absent.jsonl"])
 
-    assert result.exit_code == 1
-    assert re.search(r"absent|is not", result.output)
+    assert result.exit_code == 2
+    assert re.search(r"Error: .*images.jsonl is absent", result.output)

@@ -249,7 +249,7 @@ def test_a_picture_at_which_a_server_fails_is_set_aside_where_others_are_answere
     requests = look(3)
     complete = client.Client.complete
     agent = open_agent(tries=2, concurrency=1)
-    poison = agent._picture(requests[0]).encode()
+    poison = agent._shown(requests[0])[0].encode()
 
     async def fails_at_one(self, request):
         if poison in request.body:
