@@ -14,9 +14,9 @@ import yaml
 
 from atelier.criteria import tree as trees
 from atelier.reports import criteria_page
+from tests.browser import Browser
 from tests.conftest import small_profile
 from tests.faults import mutations, targets, workshop
-from tests.survey.conftest import Browser
 
 HOSTILE = "<script>window.hacked=1</script><img src=x onerror='window.hacked=2'>"
 TORN = 600

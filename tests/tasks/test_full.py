@@ -53,7 +53,7 @@ def test_a_full_theta1_teaches_a_lora_and_full_weights(studio, notebook, tmp_pat
     painter = loading.load(profile.model)
     weights = sum(p.numel() for p in painter.network.parameters())
     estimate.run("cpo", profile, check=False)
-    assert capsys.readouterr().out.count(f"{weights:,} weights") == 3  # base, θ1, θ
+    assert capsys.readouterr().out.count(f"{weights:,} weights") == 4  # base, θ1, θ; results
 
 
 def test_interrupted_it_goes_on_to_the_same_bytes(studio, notebook, monkeypatch):

@@ -102,7 +102,7 @@ def test_the_report_alone_loads_no_network_and_no_torch(gallery, reported):
     code = """
 import sys
 from atelier.config.profile import read_in_force
-from tasks import evaluate, report
+from tasks import report
 from tasks.run import paths
 from tasks.tracking import registry
 from tests.conftest import Notebook

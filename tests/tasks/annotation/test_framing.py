@@ -9,7 +9,6 @@ from PIL import Image
 
 from atelier import images
 from atelier.annotators.inspection import Inspector
-from atelier.annotators.vlm.walk import VLMRequest
 from atelier.config.model import Buckets
 from atelier.config.profile import Profile
 from atelier.criteria.tree import parse
@@ -71,7 +70,7 @@ def test_the_agent_is_sent_the_same_crop_at_its_own_size(profile_of, paint, tmp_
     tree = parse(paths.CRITERIA / profile.annotate.criteria)
 
     with annotator.of_data(profile, tree).opened() as agent:
-        sent = agent._picture(VLMRequest("0" * 64, file, None))
+        sent = agent._picture(file)
 
     content = base64.b64decode(sent.partition(",")[2])
     assert Image.open(io.BytesIO(content)).size == (96, 48)

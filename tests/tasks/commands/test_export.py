@@ -48,7 +48,7 @@ def test_the_header_says_what_the_lora_is(trained, tmp_path):
     assert file.read_bytes() == first
     assert said["ss_network_module"] == "networks.lora"
     assert (said["ss_network_dim"], said["ss_network_alpha"]) == ("4", "4")
-    assert said["ss_sd_model_name"] == "starter"
+    assert said["ss_sd_model_name"] == "base/starter"
     assert said["ss_training_comment"] == "theta1, made by atelier"
     assert said["modelspec.architecture"] == "stable-diffusion-xl-v1-base/lora"
     assert said["modelspec.prediction_type"] == "v"
