@@ -71,6 +71,7 @@ class StudyParams(Params):
 
     profile: Name
     data: str | None = None  # a folder of pictures that takes the place of data/
+    grid: bool = True  # the page shows pictures; false where they may not be published
     numbered: bool = False  # each caption ends with a number of its own: no two are alike
     seeds: Annotated[list[Seed], Field(min_length=1)]  # the first trains every method
     tuning_prompts: Count  # captions of the validation part, on which strengths are chosen
