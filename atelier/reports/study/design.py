@@ -191,7 +191,7 @@ def volume_kind(share: float) -> str:
 def _again(
     study: StudyParams, painters: list[str], sampled: Sampled, seed: int
 ) -> dict[str, Any]:
-    """Changes of a run that trains what was chosen, and keeps no milestones but a chosen one."""
+    """Changes of a run that trains what was chosen; it keeps no other milestones."""
     names = list(dict.fromkeys(training(one) for one in painters))
     changes = _changes(study, names, sampled, seed)
     for name, objective in changes["cpo.objectives"].items():

@@ -134,7 +134,7 @@ def _pictures(
     results: Results,
     kept: Path,
 ) -> None:
-    """Save a grid of the first captions' pictures: base, θ1, what was chosen, and L_CPO's ends."""
+    """Save a grid of the first captions' pictures: base, θ1, what was chosen, L_CPO's ends."""
     seed = study.seeds[0]
     known = [
         (way, painter, label if way == "alone" else f"{label}, guided")
