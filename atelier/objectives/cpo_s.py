@@ -22,17 +22,16 @@ LoserTarget = Literal["mirror-winner", "mirror-policy", "mirror-reference"]
 Omega = NonNegative | Annotated[dict[str, NonNegative], Field(min_length=1)]  # one, or by root
 
 
-class CPOS(ChosenTeacher):
+class Stabilised(ChosenTeacher):
     """L_stab: the losing term has a fixed target, by one of three readings."""
 
-    objective: Literal["cpo-s"]
     loser_target: LoserTarget
     omega: Omega  # how far past the winner; see loser_target
     k: NonNegative | None = None  # weight of the losing term; null: the reading's own
     dpo_beta: Positive | None = None  # inside Diffusion-DPO's logistic, with this beta
 
     @model_validator(mode="after")
-    def _has_a_fixed_point(self) -> CPOS:
+    def _has_a_fixed_point(self) -> Stabilised:
         if isinstance(self.omega, dict):
             if self.loser_target != "mirror-winner":
                 raise ValueError(
@@ -122,6 +121,12 @@ class CPOS(ChosenTeacher):
         if isinstance(self.omega, dict):
             return "by root (" + ", ".join(f"{k} {v:g}" for k, v in self.omega.items()) + ")"
         return f"{self.omega:g}"
+
+
+class CPOS(Stabilised):
+    """CPO-S on the pictures of the data set."""
+
+    objective: Literal["cpo-s"]
 
 
 def loser_target(

@@ -90,11 +90,11 @@ def _captions(results: Results) -> dict[str, int]:
 
 
 def strength(study: StudyParams, painter: str) -> str:
-    """Return the strength of a painter in signs, as ω 10, with its steps at a milestone."""
+    """Return the strength of a painter in signs, as ω 10, with its step at a milestone."""
     method, value = study.trainings[design.training(painter)]
     field = study.methods[method].strength
     steps = design.milestone(painter)
-    after = "" if steps is None else f", {steps} steps"
+    after = "" if steps is None else f", at step {steps}"
     return f"{_SIGNS.get(field, field)} {value}{after}"
 
 

@@ -77,22 +77,22 @@ def test_a_chosen_milestone_is_kept_by_the_runs_that_follow(study):
 
 
 @pytest.mark.parametrize(
-    ("first", "second", "best"),
+    ("first", "second", "halfway", "best"),
     [
-        ((2, 12), (1, 12.5), "inside-2-5"),
-        ((2, 12), (1, 12.6), "inside-0"),  # the second is beyond 1.25 times θ1's 10
-        ((1, 30), (2, 20), "inside-2-5"),  # none is sound: the lowest FID
-        ((1, 12), (1, 12), "inside-0"),
-        ((4, 12), (4, 12), "inside-0@2"),  # on the way it was better
+        ((2, 12), (1, 12.5), (1, 40), "inside-2-5"),
+        ((2, 12), (1, 12.6), (1, 40), "inside-0"),  # the second is beyond 1.25 times θ1's 10
+        ((1, 30), (2, 20), (1, 40), "inside-2-5"),  # none is sound: the lowest FID
+        ((1, 12), (1, 12), (1, 40), "inside-0"),
+        ((4, 12), (4, 12), (3, 12), "inside-0@2"),  # on the way it was better
     ],
 )
 def test_the_fewest_negatives_of_the_sound_points_are_chosen(
-    study, experiments, found, first, second, best
+    study, experiments, found, first, second, halfway, best
 ):
     tuned = found(experiments[0])
     measured = {"theta1": (4, 10), "inside-0": first, "inside-2-5": second}
-    on_the_way = {"inside-0@1": (5, 12), "inside-0@2": (3, 12), "inside-2-5@1": (1, 40)}
-    measured |= on_the_way | {"inside-2-5@2": (5, 12)}
+    measured |= {"inside-0@2": halfway}
+    measured |= dict.fromkeys(("inside-0@1", "inside-2-5@1", "inside-2-5@2"), (9, 50))
     rows = {name: {"negatives": n, "fid": f} for name, (n, f) in measured.items()}
     tuned = dataclasses.replace(tuned, metrics=rows)
 
