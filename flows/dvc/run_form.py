@@ -49,7 +49,7 @@ def fill(schema: dict[str, Any]) -> None:
 def _objectives(profile: Profile) -> Iterator[tuple[str, dict[str, Any]]]:
     for name, objective in profile.cpo.objectives.items():
         known = type(objective).model_json_schema()["properties"]
-        fields = {}
+        fields: dict[str, Any] = {}
         for setting, value in reversed(objective.model_dump().items()):  # its own come last
             field = _field(known[setting], value)
             if field is not None:

@@ -1,10 +1,13 @@
 """prefect.yaml against dvc.yaml and the flows that it names."""
 
+import contextlib
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
 from prefect.flows import load_flow_from_entrypoint
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from atelier.config.profile import read_in_force
 from flows.dvc import stages
@@ -117,6 +120,39 @@ def test_the_form_shows_the_values_in_force_and_has_fields_for_each_objective():
         assert rate["description"] == f"now **{one.learning_rate}**"
         assert "default" not in rate  # else a form would send what was in force once
         assert "objective" not in objectives[name]["properties"]
+
+
+def test_forms_are_renewed_once_when_the_profile_changed(tmp_path, monkeypatch):
+    renewed = []
+
+    class Server:
+        def read_deployments(self, limit):
+            old = {"name": "reproduce", "id": 1, "parameter_openapi_schema": "of yesterday"}
+            return [SimpleNamespace(**old)]
+
+        def update_deployment(self, ident, change):
+            renewed.append((ident, [*change.parameter_openapi_schema["definitions"]]))
+
+    (tmp_path / "params").mkdir()
+    (tmp_path / "params/profile.yaml").write_text("profile: a\n")
+    (tmp_path / "params/a.yaml").write_text("old: true\n")
+    (tmp_path / "prefect.yaml").write_text(
+        "deployments: [{name: reproduce, entrypoint: 'flows.reproduce:reproduce'},"
+        " {name: of-another-clone, entrypoint: 'flows.nightly:nightly'}]"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(
+        prefect_setup, "get_client", lambda **_: contextlib.nullcontext(Server())
+    )
+
+    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:1/api"}):
+        for _ in range(2):
+            prefect_setup.renew_forms()
+        assert renewed == [(1, ["Changes"])]
+        (tmp_path / "params/a.yaml").write_text("old: false\n")
+        prefect_setup.renew_forms()
+
+    assert len(renewed) == 2
 
 
 def test_a_profile_that_cannot_be_read_leaves_a_form_without_values(tmp_path, monkeypatch):
