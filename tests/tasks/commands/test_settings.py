@@ -11,7 +11,7 @@ def test_a_setting_is_explained_with_its_value(workspace):
     said = invoke("explain", "sft.training.steps").output.split()
 
     assert "Optimizer steps of the training." in " ".join(said)
-    assert " ".join(said).endswith("default none: it has to be given in starter 3")
+    assert " ".join(said).endswith("default none: it has to be given in starter 4")
 
 
 def test_a_section_lists_what_is_in_it(workspace):
