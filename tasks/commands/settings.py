@@ -4,6 +4,7 @@ import difflib
 import json
 from typing import Any
 
+from pydantic import BaseModel
 from rich.markup import escape
 from rich.table import Table
 
@@ -17,7 +18,7 @@ from atelier.errors import ParamsError
 from tasks.run import paths
 from tasks.run.console import console, say
 
-FILES = {
+FILES: dict[str, tuple[type[BaseModel], str]] = {
     "profile": (Profile, "A profile of atelier: params/<profile>.yaml"),
     "criteria": (Tree, "A criteria tree of atelier: params/criteria/<file>.yaml"),
     "study": (StudyParams, "A study of methods of atelier: params/<study>.yaml"),
@@ -61,7 +62,8 @@ def explain(name: str, profile: str | None) -> None:
     if name:
         out.print(_about(setting, None if inside else spelled(value), profile))
     if len(inside) == 1:
-        out.print(_table(*inside.values(), value, profile))
+        (one,) = inside.values()
+        out.print(_table(one, value, profile))
     elif kinds := inside or settings.below(f"{name}.<name>"):
         out.print(_kinds(kinds, value, profile))
 
