@@ -26,9 +26,15 @@ class Stabilised(ChosenTeacher):
     """L_stab: the losing term has a fixed target, by one of three readings."""
 
     loser_target: LoserTarget
-    omega: Omega  # how far past the winner; see loser_target
-    k: NonNegative | None = None  # weight of the losing term; null: the reading's own
-    dpo_beta: Positive | None = None  # inside Diffusion-DPO's logistic, with this beta
+    """Which of three readings gives the loser's target; docs/method.md."""
+    omega: Omega
+    """How far past the winner θ is led, away from the loser; one number, or one for each root
+    of the criteria. [number]"""
+    k: NonNegative | None = None
+    """Weight of the losing term; null: the reading's own. [number]"""
+    dpo_beta: Positive | None = None
+    """Puts the loss inside Diffusion-DPO's logistic with this β; null: it is a sum of squares.
+    [number]"""
 
     @model_validator(mode="after")
     def _has_a_fixed_point(self) -> Stabilised:
@@ -127,6 +133,7 @@ class CPOS(Stabilised):
     """CPO-S on the pictures of the data set."""
 
     objective: Literal["cpo-s"]
+    """CPO-S: the stabilized loss with a fixed target for the loser."""
 
 
 def loser_target(

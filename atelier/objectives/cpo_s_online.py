@@ -25,10 +25,15 @@ class CPOSOnline(Stabilised):
     needs_texts: ClassVar[bool] = True
 
     objective: Literal["cpo-s-online"]
-    captions: Count  # distinct ones that a round paints
-    group: Annotated[Integer, Field(ge=1)]  # pictures of each
-    sampling_steps: Count  # of the policy, without guidance
-    round_steps: Count  # optimizer steps on the pictures of a round
+    """CPO-S on pictures that the policy paints in rounds (online)."""
+    captions: Count
+    """Distinct captions that a round paints. [captions]"""
+    group: Annotated[Integer, Field(ge=1)]
+    """Pictures of each caption. [pictures]"""
+    sampling_steps: Count
+    """Sampling steps of the policy, without guidance. [sampling steps]"""
+    round_steps: Count
+    """Optimizer steps on the pictures of a round. [optimizer steps]"""
 
     @model_validator(mode="after")
     def _has_one_contrast(self) -> CPOSOnline:
