@@ -1,4 +1,4 @@
-"""Guides followed to the letter by a newcomer: docs/bring-your-own-domain.md, docs/tutorials/."""
+"""Guides followed to the letter: docs/bring-your-own-domain.md, docs/tutorials/."""
 
 import os
 import re

@@ -18,11 +18,17 @@ PAGES = {
     "ARCHITECTURE.md": "architecture.md",
     "CHANGELOG.md": "changelog.md",
     "CONTRIBUTING.md": "contributing.md",
+    "README.md": "index.md",
     "SECURITY.md": "security.md",
 }
 PICTURES = ("base/starter/samples.png",)
 _LINK = re.compile(r"(\]\()(?:\.\./)*([A-Za-z/-]+\.(?:md|png))(?=[)#])")
 _FENCE = re.compile(r"^(```yaml) (?:file|merge)=(\S+)$", re.MULTILINE)
+_COPIED = re.compile(r"<!-- README.md, (.+?) -->")
+_PARTS = {  # of README.md that pages copy: between which marks they stand
+    "result": ("\n## Result\n", "\n## "),
+    "table": ("<!-- table of the demo -->", "<!-- end of the table -->"),
+}
 _ITEM = re.compile(r"\s*(?:[-*+]|\d+\.) ")
 
 
@@ -43,6 +49,8 @@ def on_config(config: Any) -> Any:
 def on_files(files: Files, config: Any) -> Files:
     """Add the root's pages, and pictures of other folders that pages show."""
     for name, page in PAGES.items():
+        if page == "index.md":
+            continue
         text = (ROOT / name).read_text(encoding="utf-8").replace("](docs/", "](")
         files.append(File.generated(config, page, content=text))
     for name in PICTURES:
@@ -51,7 +59,9 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Lead links out of docs/ to the pages that were added; part lists from paragraphs."""
+    """Copy what a page takes from README.md, and mend links, titles of code and lists."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    markdown = _COPIED.sub(lambda mark: _copied(readme, mark[1]), markdown)
     up = "../" * page.file.src_uri.count("/")
 
     def added(link: re.Match[str]) -> str:
@@ -60,6 +70,14 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
         return link[0] if place is None else f"{link[1]}{up}{place}"
 
     return "\n".join(_parted(_FENCE.sub(r'\1 title="\2"', _LINK.sub(added, markdown))))
+
+
+def _copied(readme: str, part: str) -> str:
+    """Return a part of README.md."""
+    begin, end = _PARTS[part]
+    _, found, rest = readme.partition(begin)
+    assert found, f"README.md has no {begin.strip()}"
+    return rest.partition(end)[0].replace("](docs/", "](").strip()
 
 
 def _parted(markdown: str) -> Iterator[str]:
