@@ -114,7 +114,7 @@ def propose(
     ] = 3,
     seed: Annotated[int, typer.Option(min=0, help="Of the draw of held-out pictures.")] = 0,
 ) -> None:
-    """Let the profile's model propose criteria from 20 to 200 labelled pictures, or a text."""
+    """Let the profile's model propose criteria from 20 to 200 labeled pictures, or a text."""
     from tasks.commands import propose as proposing
     from tasks.commands.stage import checked_profile
 

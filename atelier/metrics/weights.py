@@ -83,10 +83,8 @@ def _read(manifest: Path) -> dict[str, Weights]:
             row["about"],
             row["license"],
             tuple(
-                File(
-                    f"{place['folder']}/{file}",
-                    f"{place['source']}/{file}",
-                    *known,
+                dataclasses.replace(
+                    File(f"{place['folder']}/{file}", f"{place['source']}/{file}", *known),
                     shards=place.get("shards", {}).get(file, 0.0),
                 )
                 for place in row["from"]

@@ -151,7 +151,7 @@ def test_the_command_takes_its_options(workspace):
 
 @pytest.fixture
 def real(tmp_path, monkeypatch):
-    """The profile of real paintings, in this repository, at a size at which brushwork is seen."""
+    """The profile of real paintings, at a size at which brushwork is seen."""
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(paths, "JUDGED_BY", tmp_path / "absent.yaml")
     monkeypatch.setattr(paths, "ANSWERS", tmp_path / "answers")
