@@ -17,7 +17,7 @@ SAMPLED: tuple[Sampled, ...] = ("alone", "guided")
 class Method(Params):
     """``methods.<name>:`` an objective over the values of one of its settings."""
 
-    objective: dict[str, Any]  # its settings, but for the one that is swept
+    objective: dict[str, Any]  # its settings, except the one that is swept
     strength: str  # the setting that is swept
     values: Annotated[list[Any], Field(min_length=1)]
     sampled: Annotated[list[Sampled], Field(min_length=1)]  # with the study's guidance, or not
