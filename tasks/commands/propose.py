@@ -1,6 +1,6 @@
-"""``atelier criteria propose``: criteria from labelled pictures, or from an expert's text.
+"""``atelier criteria propose``: criteria from labeled pictures, or from an expert's text.
 
-The labelled pictures are parted in three, by their hashes. The agent sees some of the first
+The labeled pictures are parted in three, by their hashes. The agent sees some of the first
 part in each round and proposes attribute pairs, or revises its former ones. It judges the
 second part by each proposal: how often a pair says of good pictures its good pole and of bad
 ones its bad pole goes into the next round's question, and decides which proposal is kept. What
@@ -34,7 +34,7 @@ from tasks.annotation import annotator as annotators
 from tasks.run import paths, progress
 from tasks.run.console import console, say
 
-FEWEST = 20  # labelled pictures
+FEWEST = 20  # labeled pictures
 _FEWEST_EACH = 6  # of either label
 _LABELS = ("good", "bad")
 _PARTS = (0.4, 0.3)  # shown, and judged between the rounds; the rest is held out
@@ -120,7 +120,7 @@ def run(profile: Profile, wish: Wish) -> Path:
     labelled = [] if wish.labels is None else read_labels(wish.labels, wish.folder)
     text = _text(wish.text)
     if not labelled and text is None:
-        raise ParamsError("name --labels, a table of labelled pictures, or --text, or both")
+        raise ParamsError("name --labels, a table of labeled pictures, or --text, or both")
     shown, between, held = parted(labelled, wish.seed)
     limits = annotators.of_settings(
         profile.annotate, profile.model.pixels, profile.model.buckets
@@ -170,7 +170,7 @@ def run(profile: Profile, wish: Wish) -> Path:
 
 
 def read_labels(table: Path, folder: Path | None) -> list[Labelled]:
-    """Return the labelled pictures of a table.
+    """Return the labeled pictures of a table.
 
     Raises:
         ArtifactError: The table or a picture is absent, or there are too few labels.
@@ -290,8 +290,8 @@ def as_yaml(criteria: Tree, told_: Told | None) -> str:
             f"  all together: {_share(told_.whole)}; no side in {told_.silent}",
         ]
     lines += [
-        "Edit it as you like; `atelier criteria check` reports mistakes, and `atelier criteria",
-        "propose` revises this file.",
+        "Edit it as you like. `atelier criteria check` reports mistakes;",
+        "`atelier criteria propose` revises this file.",
     ]
     values = criteria.model_dump(exclude_none=True, exclude_defaults=True)
     text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=96)
@@ -307,7 +307,7 @@ def _next(draft: Tree | None) -> str:
 
 
 def _origin(name: str, labelled: Sequence[Labelled], wish: Wish) -> str:
-    of = [f"{len(labelled)} labelled pictures"] * bool(labelled)
+    of = [f"{len(labelled)} labeled pictures"] * bool(labelled)
     of += ["an expert's text"] * (wish.text is not None)
     return f"Proposed by {name} from {' and '.join(of)}"
 
