@@ -83,7 +83,9 @@ def beside(params: ModelParams) -> Beside:
     tokens, width, pooled = prompt_shape(params, network)
     masks = _MASK_BYTES * tokens if params.family in MASKED else 0.0
     codec_dtype = torch.float32 if upcast else getattr(torch, params.dtype)
-    encoding, decoding = _codec_passes(params, codec.to(codec_dtype).eval())
+    with quiet():
+        codec.to(codec_dtype).eval()
+    encoding, decoding = _codec_passes(params, codec)
     return Beside(
         encoders=sum(_weights(one) for one in parts.values()),
         codec=_weights(codec),

@@ -3,7 +3,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from atelier.models import pass_cost
+from atelier.models import adapters, pass_cost
 from tests.atelier import plain
 from tests.atelier.conftest import NETWORKS, lora_params, network, toy_model
 
@@ -23,8 +23,10 @@ def test_flops_are_those_that_a_painter_with_weights_needs(painter, family, tmp_
     noisy = torch.zeros(1, *painter.latent_shape(params.pixels))
     # As many tokens as the encoder reads: Z-Image computes none of what a prompt lacks.
     condition = painter.encode_texts([" ".join(["sea"] * painter.token_budget)])
+    adapters.add(painter.network, "policy", lora_params(), seed=0)
 
     with (
+        adapters.use(painter.network, "policy"),
         sdpa_kernel(SDPBackend.MATH),  # torch cannot count the fused one of CPUs
         FlopCounterMode(display=False) as counter,
         torch.no_grad(),

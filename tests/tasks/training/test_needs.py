@@ -1,8 +1,10 @@
 import shutil
+from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
 
+from atelier.config.profile import read_profile
 from atelier.models import adapters, parameter_count
 from atelier.models.loading import load
 from atelier.objectives.objective import Passes
@@ -15,6 +17,11 @@ FAMILIES = pytest.mark.parametrize("family", ["flux", "sd3", "sdxl"])
 
 def of(stage, profile):
     return needs.Needs(stage, profile, split_parts.read("train", stage))
+
+
+def of_few(stage, profile):
+    """The needs on a few pictures, which say as much of the device."""
+    return needs.Needs(stage, profile, needs.imagined(profile)[:8])
 
 
 def by_name(found):
@@ -145,7 +152,7 @@ def test_before_there_are_pictures_the_papers_number_is_imagined(studio):
     needed = needs.Needs("sft", studio, imagined[:10])
 
     assert len(imagined) == round(10_277 * studio.split.train)
-    assert needed.prompts() == 1 + 10 * studio.sft.prompt_variants
+    assert 1 + 10 < needed.prompts() <= 1 + 10 * studio.sft.prompt_variants
 
 
 def test_every_figure_says_how_it_is_known(studio):
@@ -154,3 +161,21 @@ def test_every_figure_says_how_it_is_known(studio):
 
     assert all(one.how.startswith("computed: ") for one in every)
     assert {one.name.partition(":")[0] for one in every} >= {"device", "host", "disk"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["sft", "cpo"])
+@pytest.mark.parametrize(
+    "name",
+    ["sdxl", "flux", "sd3", "chroma", "z-image", "flux2-klein", "qwen-image"]
+    + [f"{name}-small" for name in ("sdxl", "flux", "sd3", "chroma", "z-image", "flux2-klein")],
+)
+def test_shipped_profiles_fit_the_device_that_they_name(name, stage):
+    profile = read_profile(Path("params") / f"{name}.yaml")
+    gigabytes = 24 if name.endswith("-small") else 80
+
+    needed = of_few(stage, profile)
+
+    assert f"one GPU of {gigabytes} GB" in (Path("params") / f"{name}.yaml").read_text()
+    most = max(needed.device(), key=lambda one: one.bytes)
+    assert most.bytes < 0.9 * gigabytes * 1e9, most
