@@ -35,7 +35,7 @@ def test_the_estimate_counts_the_weights_that_are_there(studio, capsys):
 
 
 @pytest.mark.parametrize("stage", ["sft", "cpo"])
-def test_a_check_measures_and_leaves_nothing_behind(studio, notebook, capsys, stage):
+def test_a_check_measures_and_leaves_nothing_behind(studio, notebook, capsys, caplog, stage):
     if stage == "cpo":
         sft.run(studio, notebook)
         capsys.readouterr()
@@ -47,6 +47,7 @@ def test_a_check_measures_and_leaves_nothing_behind(studio, notebook, capsys, st
     assert re.search(r"a step\s*│\s*[\d.e-]+ s │ measured over 3 steps", said)
     assert "memory, at most" in said
     assert "disk: cache" in said
+    assert "did not answer" not in said + caplog.text  # nothing is sent to MLflow
     assert files() == before
 
 
