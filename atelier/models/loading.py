@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from atelier.config.model import ModelParams
 from atelier.errors import ArtifactError
-from atelier.models import published
+from atelier.models.costs import published
 from atelier.models.denoiser import Denoiser, quiet
 
 if TYPE_CHECKING:

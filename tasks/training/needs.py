@@ -13,9 +13,9 @@ from atelier.config.profile import Profile
 from atelier.config.training import Learns, SFTParams
 from atelier.criteria import tree
 from atelier.criteria.annotations import Record
-from atelier.models import parameter_count, pass_cost
-from atelier.models.parameter_count import Beside, Outline
-from atelier.models.pass_cost import PassCost
+from atelier.models.costs import parameter_count, pass_cost
+from atelier.models.costs.parameter_count import Beside, Outline
+from atelier.models.costs.pass_cost import PassCost
 from atelier.objectives.objective import Passes
 from tasks.run import paths
 from tasks.training import materials

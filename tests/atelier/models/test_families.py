@@ -9,7 +9,8 @@ import torch
 
 from atelier.config.model import ModelParams
 from atelier.errors import ArtifactError, ParamsError
-from atelier.models import adapters, parameter_count, sampling
+from atelier.models import adapters, sampling
+from atelier.models.costs import parameter_count
 from atelier.models.denoiser import MASK, join, take
 from atelier.models.loading import load
 from atelier.models.pipelines import readers

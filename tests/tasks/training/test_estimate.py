@@ -107,7 +107,7 @@ def test_without_a_split_pictures_are_assumed_and_a_check_needs_them(studio, cap
 
 
 def test_checkpoints_take_what_the_estimate_says(studio, notebook, monkeypatch):
-    from atelier.models import parameter_count
+    from atelier.models.costs import parameter_count
 
     monkeypatch.setattr("tasks.run.resume.done", lambda work: None)
     sft.run(studio, notebook)

@@ -5,7 +5,8 @@ import pytest
 from safetensors.torch import load_file
 
 from atelier.config.profile import read_profile
-from atelier.models import adapters, parameter_count
+from atelier.models import adapters
+from atelier.models.costs import parameter_count
 from atelier.models.loading import load
 from atelier.objectives.objective import Passes
 from tasks import cpo, sft
@@ -170,6 +171,6 @@ def test_small_profiles_fit_the_device_that_they_name(name):
 
     needed = of_few("cpo", read_profile(file))
 
-    assert "one GPU of 24 GB" in file.read_text()
+    assert "for one GPU of 24 GB." in file.read_text()
     most = max(needed.device(), key=lambda one: one.bytes)
     assert most.bytes < 0.9 * 24e9, most

@@ -3,7 +3,7 @@ import torch
 from diffusers import AutoencoderKL, AutoencoderKLQwenImage
 from torch import nn
 
-from atelier.models.pass_memory import PassMemory, fused_attention
+from atelier.models.costs.pass_memory import PassMemory, fused_attention
 
 META = torch.device("meta")
 

@@ -15,9 +15,10 @@ from torch.utils.flop_counter import (
 
 from atelier.config.model import ModelParams
 from atelier.config.training import Learns
-from atelier.models import adapters, loading, parameter_count
+from atelier.models import adapters, loading
+from atelier.models.costs import parameter_count
+from atelier.models.costs.pass_memory import FUSED, PassMemory, fused_attention
 from atelier.models.denoiser import MASK, Condition, Denoiser, quiet
-from atelier.models.pass_memory import FUSED, PassMemory, fused_attention
 
 _META = torch.device("meta")
 _BACK = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward

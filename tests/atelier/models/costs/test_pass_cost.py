@@ -3,7 +3,8 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from atelier.models import adapters, pass_cost
+from atelier.models import adapters
+from atelier.models.costs import pass_cost
 from tests.atelier import plain
 from tests.atelier.conftest import NETWORKS, lora_params, network, toy_model
 

@@ -16,8 +16,8 @@ from torch import nn
 from atelier.config.model import ModelParams
 from atelier.config.training import Learns
 from atelier.models import adapters, loading
+from atelier.models.costs.pass_memory import PassMemory, fused_attention
 from atelier.models.denoiser import quiet
-from atelier.models.pass_memory import PassMemory, fused_attention
 
 _WIDTHS = ("joint_attention_dim", "cross_attention_dim", "cap_feat_dim")  # of text, by family
 _CLIP = 77  # tokens

@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves
 FUSED = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 
 
-class PassMemory(TorchDispatchMode):
+class PassMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Inside, counts the bytes of the tensors that are made and still alive.
 
     A convolution holds the larger of its input and output once more, in a layout of its own:
@@ -25,7 +25,7 @@ class PassMemory(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.peak = 0
         self._now = 0
         self._alive: set[int] = set()

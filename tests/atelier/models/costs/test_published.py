@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from atelier.config.profile import read_profile
-from atelier.models import published
+from atelier.models.costs import published
 
 # Of the network, of all text encoders, of the codec; as the publishers' files have them.
 WEIGHTS = {
