@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils.flop_counter import (
     FlopCounterMode,
     sdpa_backward_flop_count,
@@ -73,11 +74,16 @@ def count(
         with _counter() as frozen, torch.no_grad():
             painter.predict(noisy, time, condition)
         with _counter() as policy:
-            painter.predict(noisy, time, condition).mean().backward()
+            _learn(painter, noisy, time, condition)
         network.zero_grad(set_to_none=True)
         with PassMemory() as memory:  # alone: a counter holds what it was called with
-            painter.predict(noisy, time, condition).mean().backward()
+            _learn(painter, noisy, time, condition)
     return PassCost(frozen.get_total_flops(), policy.get_total_flops(), memory.peak)
+
+
+def _learn(painter: Denoiser, noisy: Tensor, time: Tensor, condition: Condition) -> None:
+    error: Any = painter.predict(noisy, time, condition).mean()
+    error.backward()
 
 
 def _painter(params: ModelParams) -> Denoiser:
@@ -115,9 +121,11 @@ def _condition(params: ModelParams, network: Mapping[str, Any]) -> Condition:
 
 def _counter() -> FlopCounterMode:
     def forward(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
-        return int(sdpa_flop_count(query, key, value))
+        count: Any = sdpa_flop_count
+        return int(count(query, key, value))
 
     def backward(grad: Any, query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
-        return int(sdpa_backward_flop_count(grad, query, key, value))
+        count: Any = sdpa_backward_flop_count
+        return int(count(grad, query, key, value))
 
     return FlopCounterMode(display=False, custom_mapping={FUSED: forward, _BACK: backward})
