@@ -12,6 +12,7 @@ import httpx
 import pytest
 import yaml
 
+from tasks.run import paths
 from tests.browser import browser, chromium, seen  # noqa: F401 -- fixtures among them
 from tests.conftest import small_profile
 
@@ -43,7 +44,7 @@ STAGE = {
     "desc": "Report",
     "cmd": f"{sys.executable} report.py",
     "params": [{"params/${profile}.yaml": ["cpo"]}],
-    "outs": ["artifacts/report/index.html"],
+    "outs": [paths.PAGE.as_posix()],
     "meta": {"gpu": 0, "memory": 0, "retries": 0, "timeout": 200, "silence": 200},
 }
 
@@ -123,11 +124,12 @@ def look_at_links(browser, prefect, mlflow, run):  # noqa: F811
     seen(browser, f"{prefect}/artifacts/artifact/{artifact['id']}", "this run", "its report")
     there = links(browser, mlflow)
     (run_page,) = (one for one in there if re.search(r"/runs/\w+$", one))
-    (report,) = (one for one in there if one.endswith("/artifacts/index.html"))
+    (report,) = (one for one in there if one.endswith(f"/artifacts/{paths.PAGE.name}"))
 
-    assert run["name"] in seen(browser, run_page, run["name"], "Prefect's run")
+    assert run["name"] in seen(browser, run_page, run["name"], "Prefect's run", "its report")
     assert links(browser, prefect) == [own]
-    assert "index.html" in seen(browser, report, "index.html")
+    assert report in links(browser, mlflow)
+    assert paths.PAGE.name in seen(browser, report, paths.PAGE.name)
     assert run["name"] in seen(browser, own, run["name"])
 
 

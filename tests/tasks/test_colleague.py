@@ -12,7 +12,7 @@ import yaml
 from tasks.run import paths
 from tasks.tracking import registry
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 ROOTS = "painter,root,negatives\nbase,colour,0.5\ncpo-s,colour,0.25\n"
 METRICS = """
 {"base": {"negatives": 3.4, "negatives_low": 3.1, "negatives_high": 3.7, "fid": 9.0},
