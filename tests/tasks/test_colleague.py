@@ -117,7 +117,9 @@ def test_a_clone_that_pulled_prints_the_same_table_and_registers_the_same_weight
 
     assert without_places(ours) == without_places(theirs)
     assert "1.50 [1.20, 1.80]" in ours
-    assert first.splitlines() == [
+    *said, runs, models = first.splitlines()  # one version: nothing to compare
+    assert (runs.split()[0], models.split()[0]) == ("runs", "models")
+    assert said == [
         "registry: theta1 is atelier-starter-theta1 version 1, new",
         "registry: cpo-s is atelier-starter-theta version 1, new",
         "registry: champion of atelier-starter-theta is version 1 (cpo-s)",
