@@ -127,7 +127,7 @@ def test_a_server_that_ends_at_once_is_said_although_another_answers(
     with pytest.raises(
         local_services.ParamsError, match=r"does not run.*[\s\S]*already in use"
     ):
-        local_services._start(server)
+        local_services._await(server, local_services._launch(server))
 
 
 def test_a_server_that_never_answers_is_stopped_so_that_up_may_be_tried_again(
@@ -141,7 +141,7 @@ def test_a_server_that_never_answers_is_stopped_so_that_up_may_be_tried_again(
     server = local_services.Server("1-prefect", words, address, {})
 
     with pytest.raises(local_services.ParamsError, match="does not run"):
-        local_services._start(server)
+        local_services._await(server, local_services._launch(server))
 
     assert local_services._process("1-prefect") is None
 
