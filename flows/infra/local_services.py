@@ -31,7 +31,7 @@ from tasks.run import paths
 POSTGRES = "ATELIER_POSTGRES"
 _FOLDER = paths.ARTIFACTS / "servers"
 _HOST = "127.0.0.1"
-_PATIENCE_SECONDS = 180.0
+_PATIENCE_SECONDS = 600.0  # of a machine with other work; a server that ends is seen at once
 _QUERY = "PREFECT_WORKER_QUERY_SECONDS"
 _WORKS = "started!"  # what a worker says when its server knows it
 _PREFECT = "1-prefect"  # the names' order is that of their start
@@ -157,13 +157,18 @@ def down() -> Iterator[str]:
     for file in found:
         process = _process(file.stem)
         if process is not None:
-            family = [process, *process.children(recursive=True)]
-            process.terminate()
-            _, alive = psutil.wait_procs(family, timeout=15)
-            for one in alive:
-                one.kill()
+            _stop(process)
         file.unlink()
         yield f"{file.stem} is stopped"
+
+
+def _stop(process: psutil.Process) -> None:
+    """End a process and what it started."""
+    family = [process, *process.children(recursive=True)]
+    process.terminate()
+    _, alive = psutil.wait_procs(family, timeout=15)
+    for one in alive:
+        one.kill()
 
 
 def _servers(
@@ -238,7 +243,11 @@ def _start(server: Server) -> None:
     (_FOLDER / f"{server.name}.pid").write_text(f"{process.pid} {started}", encoding="utf-8")
     end = time.monotonic() + _PATIENCE_SECONDS
     while not _ready(server, log):
-        if process.poll() is not None or time.monotonic() > end:
+        if process.poll() is not None:
+            raise _gone(server, log)
+        if time.monotonic() > end:
+            _stop(psutil.Process(process.pid))  # else the next `up` would take it for ready
+            process.wait()
             raise _gone(server, log)
         time.sleep(0.5)
     if process.poll() is not None:  # another program answered in its place
