@@ -24,7 +24,7 @@ def run(name: str) -> None:
     profile = checked_profile()
     from atelier import atomic
     from tasks import code
-    from tasks.run import launch, machine, paths
+    from tasks.run import launch, machine, passes, paths, run_record
     from tasks.tracking import main_repository, mlflow_runs
 
     code.check(name)
@@ -38,7 +38,12 @@ def run(name: str) -> None:
     if not machine.speaks():
         task.run(profile, mlflow_runs.StageRun())  # the first process keeps the record
         return
-    with mlflow_runs.stage(name, profile) as tracked:
+    run, process = mlflow_runs.pipeline()
+    run_record.begin(run, process, Path.cwd())
+    with (
+        run_record.stage(name, run, passes.of(name, profile)),
+        mlflow_runs.stage(name, profile) as tracked,
+    ):
         task.run(profile, tracked)
     _leave_receipt()
 
