@@ -59,7 +59,7 @@ def proceed(noted: Mapping[str, Any]) -> None:
     _LOG.parent.mkdir(parents=True, exist_ok=True)
     try:
         with _LOG.open("wb") as log:
-            subprocess.Popen(
+            process = subprocess.Popen(
                 noted["command"],
                 cwd=noted["folder"],
                 stdin=subprocess.DEVNULL,
@@ -71,6 +71,8 @@ def proceed(noted: Mapping[str, Any]) -> None:
     except OSError as error:
         command = " ".join(noted["command"])
         raise ArtifactError(f"`{command}` cannot be started: {error}") from None
+    # Somebody must ask how it ended: a zombie would count as a run that lives.
+    threading.Thread(target=process.wait, daemon=True).start()
 
 
 def output() -> str:

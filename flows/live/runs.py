@@ -273,7 +273,8 @@ def _last(record: Mapping[str, Any]) -> float:
         return float(record["ended"])
     if sync.lives(record["process"]):
         return time.time()
-    return max((bar["moved"] for bar in record.get("bars", ())), default=record["began"])
+    moved = [float(bar["moved"]) for bar in record.get("bars", ())]
+    return max([float(record["began"]), *moved])
 
 
 def _price(records: Mapping[str, Mapping[str, Any]], now: float) -> Price:

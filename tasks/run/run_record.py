@@ -61,7 +61,7 @@ def begin(run: str, process: psutil.Process, where: Path, **more: Any) -> None:
     )
 
 
-def note(run: str, **values: Any) -> None:
+def note(run: str, /, **values: Any) -> None:
     """Add to what is noted of a run; a dict adds to the dict of that name."""
     with _alone:
         known = read(folder(run) / RUN)
