@@ -5,7 +5,9 @@ PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 installed := .venv/installed
 
-.PHONY: demo repro test numerics check docs proofs realsize faults bench golden up down
+site := .venv/installed-docs
+
+.PHONY: demo repro test numerics check docs site proofs realsize faults bench golden up down
 
 demo: $(installed)  ## draw the starter paintings, run the whole pipeline, print the table
 	atelier data
@@ -31,6 +33,10 @@ check: $(installed)  ## style, types and the arrows between packages
 
 docs: $(installed)  ## the documents: links, generated pages, the tree in ARCHITECTURE.md
 	pytest -q tests/docs
+
+site: $(installed) $(site)  ## the documents as pages, into site/; no network; a warning is an error
+	NO_MKDOCS_2_WARNING=1 mkdocs build --strict
+	pytest -q tests/docs/pages.py
 
 proofs: $(installed)  ## the slow tests: whole flows, real servers, long runs
 	OMP_NUM_THREADS=1 pytest -m "slow and not faults and not realsize"
@@ -58,4 +64,8 @@ down: $(installed)  ## stop what `atelier up` started
 $(installed): pyproject.toml constraints.txt
 	test -x .venv/bin/python || $(PYTHON) -m venv .venv
 	.venv/bin/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+$(site): pyproject.toml constraints.txt
+	.venv/bin/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[docs]'
 	touch $@

@@ -130,7 +130,7 @@ def size_of(path: Path, largest_pixels: int) -> Size:
     """Return height and width of a picture, upright, from its header.
 
     Raises:
-        ImageError: As for ``read``, but for damage that only decoding shows.
+        ImageError: As for ``read``, except damage that only decoding shows.
     """
     return _looked_at(path, largest_pixels, _upright_size)
 

@@ -16,6 +16,7 @@ import yaml
 _DEEPEST = 40  # levels of a YAML file; our own have nine
 _MOST_NODES = 200_000  # of a YAML file, what its aliases stand for included
 _SHOWN = 200  # characters of a value that a message repeats
+_LONGEST_TEXT = 4_000  # characters of a text in a message
 _PLAIN = ("null", "bool", "int", "float", "str", "seq", "map", "merge")  # YAML 1.1's tags
 _TAG = "tag:yaml.org,2002:"
 _NOT_PLAIN = (f"{_TAG}timestamp", f"{_TAG}value")  # dates, and a bare "="
@@ -81,6 +82,12 @@ def writable(text: str) -> bool:
 def short(value: object) -> str:
     """Return ``value`` as Python writes it, but never more than a line or two."""
     return _SHORT.repr(value)
+
+
+def clipped(text: str) -> str:
+    """Return ``text`` with long words and a long rest cut out, for an error message."""
+    words = re.sub(r"\S{200,}", lambda word: f"{word[0][:80]}…{word[0][-20:]}", text)
+    return words if len(words) <= _LONGEST_TEXT else f"{words[:_LONGEST_TEXT]}…"
 
 
 class _Bounded(yaml.SafeLoader):

@@ -15,6 +15,7 @@ from cli import (
     models,
     pipeline,
     servers,
+    settings,
     survey,
 )
 from cli.commands import Group
@@ -42,6 +43,7 @@ for name, group in (
     ("data", data),
     ("judge", judge),
     ("labels", labels),
+    ("settings", settings),
     ("survey", survey),
 ):
     app.add_typer(group.app, name=name, rich_help_panel="Groups of commands")

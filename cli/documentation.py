@@ -1,4 +1,4 @@
-"""The page docs/commands.md, from the help of all commands: ``python -m cli.documentation``."""
+"""The pages docs/commands.md and docs/settings.md: ``python -m cli.documentation settings``."""
 
 import sys
 import textwrap
@@ -11,11 +11,31 @@ from typer.main import get_command
 from cli.app import app
 
 _WIDTH = 100
+_SHOWN = ("starter", "sdxl")  # profiles whose values the page of settings has
 _HEAD = """# Commands
 
 `atelier` works in any folder of a clone; paths that you type are relative to that folder.
 `atelier --install-completion` adds completion to your shell; `atelier COMMAND --help` prints
 the same as this page. It is written by `python -m cli.documentation > docs/commands.md`.
+"""
+_SETTINGS_HEAD = """# Settings
+
+Every setting of a profile, `params/<profile>.yaml`, with its unit in brackets. Settings without
+a default have to be given; a mistyped name or value is reported within the first second.
+`atelier settings explain NAME` prints the same of one setting, with its value in your profile.
+The last columns are the values of two shipped profiles.
+
+**In an editor.** `params/schema/` has JSON schemas of profiles, criteria and studies. The first
+line of a profile, `# yaml-language-server: $schema=schema/profile.json`, lets VS Code (with the
+YAML extension), Neovim, Helix, Emacs and other editors complete and check it. Criteria files
+carry no such line, since `annotate` would run again for it; VS Code's settings can name them:
+
+```json
+"yaml.schemas": {"params/schema/criteria.json": "params/criteria/*.yaml"}
+```
+
+`atelier settings schema` writes the schemas from the code; this page is written by
+`python -m cli.documentation settings > docs/settings.md`.
 """
 
 
@@ -27,6 +47,49 @@ def page() -> str:
         sections.append(f"## {panel}\n")
         sections += [text for one in members for text in _texts(one, "atelier")]
     return "\n".join(sections)
+
+
+def settings_page() -> str:
+    """Return the page of settings: a section for each table of a profile."""
+    from atelier.config.profile import Profile, read_profile
+    from atelier.config.schema import Settings, of
+    from tasks.commands.settings import at, meaning, spelled
+    from tasks.run import paths
+
+    values = [read_profile(paths.profile(name)).model_dump(mode="json") for name in _SHOWN]
+    texts = [_SETTINGS_HEAD]
+    for name, kind, inside in Settings(of(Profile, "")).sections():
+        title = f"`{name}`" if name else "Sections"
+        texts.append(f"## {title}{f': {kind}' if kind and name else ''}\n")
+        texts.append(_row("setting", "meaning", "type", "default", *_SHOWN))
+        texts.append("|---" * (4 + len(_SHOWN)) + "|")
+        sections = [_section(at, one, name, kind) for one in values]
+        for one in inside:
+            last = one.name.rpartition(".")[2]
+            shown = (_short(spelled(at(section, last))) for section in sections)
+            texts.append(_row(f"`{last}`", meaning(one), one.type, one.default or "", *shown))
+        texts.append("")
+    return "\n".join(texts)
+
+
+def _section(at: Any, values: Any, name: str, kind: str) -> Any:
+    """Return a section of a profile; of ``<name>``, the first of the kind; ``...``: none."""
+    above, named, _ = name.partition(".<name>")
+    found = at(values, above)
+    if not named:
+        there = isinstance(found, dict) and (not kind or kind in map(str, found.values()))
+        return found if there else ...
+    entries = found.values() if isinstance(found, dict) else ()
+    return next((one for one in entries if one.get("objective") == kind), ...)
+
+
+def _row(*cells: str) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def _short(value: str) -> str:
+    """Return a value for a cell: a section is shown in its own table."""
+    return "…" if value.startswith("{") else value
 
 
 def _texts(command: Any, above: str) -> Iterator[str]:
@@ -54,4 +117,4 @@ def _option(names: str, meaning: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(page())
+    sys.stdout.write(settings_page() if sys.argv[1:] == ["settings"] else page())

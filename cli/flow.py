@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from flows.dvc.overrides import Changes
     from flows.pipeline import Where
 
-_SECONDS_TO_STOP = 9.0  # from Ctrl-C until the process ends, whatever is still open
+_SECONDS_TO_STOP = 7.0  # from Ctrl-C until the process ends, whatever is still open
 
 
 def reproduce(

@@ -36,7 +36,7 @@ from flows.dvc import completion, overrides, plan, runner, workspace
 from flows.dvc.overrides import AS_WRITTEN, Changes
 from flows.dvc.plan import Prospect
 from flows.dvc.stages import Stage
-from flows.infra import gpus, remote_stage
+from flows.infra import gpus, prefect_setup, remote_stage
 from flows.live import plans
 from tasks.run import paths
 from tasks.tracking import connection, links, main_repository, mlflow_runs, run_names, sync
@@ -85,8 +85,16 @@ def bring_up(
         part: Tells runs of the pipeline apart that one flow run makes.
     """
     with runner.repository_alone(get_run_logger().info):
+        _renew_forms()
         asked = _asked(force, wanted, where, part)
         return _bring_up(order, asked)
+
+
+def _renew_forms() -> None:
+    try:
+        prefect_setup.renew_forms()
+    except Exception as error:  # an old form is no reason to fail
+        get_run_logger().warning(f"the run forms are not renewed: {connections.cause(error)}")
 
 
 def _asked(force: bool, wanted: Changes, where: Where, part: str) -> Order:

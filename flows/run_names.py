@@ -1,5 +1,6 @@
 """Names of flow runs: what differs and who asked; a name that a person typed is kept."""
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -12,12 +13,23 @@ from flows.dvc.overrides import AS_WRITTEN, Changes
 from tasks.run import paths
 from tasks.tracking import run_names
 
+# What the form of Prefect's pages proposes, as ``omega2`` or ``kappa5-bopak-void``; a person
+# may type such a name, too.
+_PROPOSED = re.compile(
+    "(alpha|beta|gamma|delta|epsilon|zeta|eta|theta|iota|kappa|lambda|mu|nu|xi|omicron|pi|rho"
+    r"|sigma|tau|upsilon|phi|chi|psi|omega)\d*(-[a-z-]+)?"
+)
+
 
 def of_run() -> str:
     """Return the name of the flow run that begins, for ``flow_run_name`` of a flow."""
-    given = runtime.flow_run.name
-    if given and not is_made_up(given):
-        return str(given)
+    given = str(runtime.flow_run.name or "")
+    if not given or is_made_up(given):
+        return _described()
+    return f"{_described()} · {given}" if _PROPOSED.fullmatch(given) else given
+
+
+def _described() -> str:
     parameters = runtime.flow_run.parameters
     changes = Changes.model_validate(parameters.get("changes") or AS_WRITTEN)
     flow = str(runtime.flow_run.flow_name)

@@ -64,7 +64,7 @@ def run(profile: Profile, tracked: StageRun) -> None:
 
 
 def _look(rows: Sequence[Image], profile: Profile) -> Labels | None:
-    """Groups of pictures that look alike, or None where nobody asks."""
+    """Groups of pictures that look alike, or None if the profile does not ask for them."""
     bits = profile.split.near_duplicate_bits
     if bits is None:
         return None

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import httpx
 import pytest
@@ -22,6 +23,8 @@ def chromium():
     return found
 
 
+PATIENCE_SECONDS = 120
+TEXT = "document.body.innerText"  # of a page, as a person sees it
 KEYS = {"ArrowLeft": 37, "ArrowRight": 39, " ": 32, "1": 49, "2": 50, "3": 51}  # their codes
 
 
@@ -114,15 +117,29 @@ class Browser:
         self._process.wait(30)
 
 
+def seen(browser, page, *words):
+    """Go to a page; its text once it shows these words. ATELIER_SHOTS keeps a picture of it."""
+    browser.screen(1600, 1200)
+    browser.go(page)
+    try:
+        for word in words:
+            browser.until(f"{TEXT}.includes({word!r})")
+    finally:
+        if folder := os.environ.get("ATELIER_SHOTS"):
+            name = os.environ["PYTEST_CURRENT_TEST"].rpartition("::")[2].split(" ")[0]
+            browser.picture(Path(folder) / f"{name}-{len(list(Path(folder).glob('*')))}.png")
+    return browser.value(TEXT)
+
+
 def eventually(ask):
-    end = time.monotonic() + 60
+    end = time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < end:
         with contextlib.suppress(OSError, IndexError, AssertionError):
             found = ask()
             if found is not None:
                 return found
         time.sleep(0.05)
-    raise AssertionError("it did not come to be in a minute")
+    raise AssertionError(f"it did not come to be in {PATIENCE_SECONDS} seconds")
 
 
 @pytest.fixture

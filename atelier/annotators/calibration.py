@@ -2,7 +2,7 @@
 
 A pole is spoken for where a picture stands out among its like: beyond the outermost share of
 the values on either side. Between the two the annotator abstains. Thresholds that a physical
-meaning fixes are kept by whoever writes the criteria file.
+meaning fixes are kept by the author of the criteria file.
 """
 
 import math

@@ -23,7 +23,7 @@ class Wording:
         backwards: Criteria, and the poles of each, stand in the reverse order.
         told: What somebody else is said to have found, by criterion.
         caption: What the picture is said to show.
-        repeat: How often the same was asked before; an answer is asked for anew.
+        repeat: How often the same was asked before; a new answer is requested each time.
     """
 
     swapped: bool = False

@@ -47,7 +47,7 @@ class Against(Params):
     kappa: Range | None  # Cohen's, of them
     sensitivity: Range | None  # share of the reference's negatives that the judge finds
     specificity: Range | None  # share of all other pictures where it names no negative
-    missed: Range | None  # share of what the reference speaks of that left it silent
+    missed: Range | None  # share of the reference's judgements on which the judge abstained
     alone: int  # answers where the judge alone spoke
 
 

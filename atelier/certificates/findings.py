@@ -66,7 +66,7 @@ class Examined:
     pairs: Pairs | None = None
 
     def standings(self) -> dict[str, Standing]:
-        """Return how the judge stands on each criterion that it or a reference speaks of."""
+        """Return how the judge stands on each criterion that it or a reference judges."""
         return {path: self._standing([path]) for path in self._paths()}
 
     def roots(self) -> dict[str, Standing]:
@@ -93,7 +93,7 @@ class Examined:
         return found
 
     def _paths(self) -> list[str]:
-        """The criteria that the judge or a reference speaks of, in the order of the tree."""
+        """The criteria that the judge or a reference judges, in the order of the tree."""
         spoken = {path for said in self._plain() for path in said or ()}
         for truth in self.references.values():
             spoken |= {path for said in truth for path in said}

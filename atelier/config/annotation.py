@@ -27,28 +27,52 @@ _URL = re.compile(r"https?://[^\s/?#@]+(/[^\s?#@]*)?")
 class VLMParams(Params):
     """``annotate.vlm:`` the agent: which model looks, where it is served, what it may cost."""
 
-    base_url: str  # of an OpenAI-compatible server, with its version: http://localhost:8000/v1
-    model: str  # as the server calls it
-    key_variable: str | None  # environment variable that holds the key; null: none is needed
-    answers: Literal[  # what the server can be held to, the strictest first
+    base_url: str
+    """Address of an OpenAI-compatible server with its version, as http://localhost:8000/v1."""
+    model: str
+    """Name of the model, as the server calls it."""
+    key_variable: str | None
+    """Environment variable that holds the server's key; null: the server needs none."""
+    answers: Literal[
         "json_schema", "json_schema_loose", "json_object_schema", "json_object", "plain"
     ]
-    activation: Literal["at_once", "in_rounds"]  # what matters: all groups, or branches first
-    concurrency: Count  # requests on their way at once
-    timeout_seconds: Positive  # of one request
-    tries: Count  # of one question, before its picture is set aside
-    longest_wait_seconds: Positive  # between two tries, whatever Retry-After asks for
-    pixels: Count  # side of the middle square that is sent
-    criteria_per_call: Count  # judged in one question, about
-    votes: Count  # times each judgement is asked for; confidence is then the share of votes
-    temperature: NonNegative | None  # null: the server's own
-    max_tokens: Count  # of one answer
-    max_tokens_name: Literal["max_tokens", "max_completion_tokens"]  # as the server calls it
-    write_captions: bool  # where the table has none, or there is no table
-    image_tokens: Whole  # what the model counts for one picture; for estimates alone
-    prompt_price: NonNegative  # of a million tokens sent, in your currency
-    completion_price: NonNegative  # of a million tokens answered
-    cost_cap: Positive | None  # of all answers by this model and these criteria; null: none
+    """Strictest format of answers to which the server can be held."""
+    activation: Literal["at_once", "in_rounds"]
+    """How the model finds the criteria that matter in a picture: all groups in one question, or
+    branches first and their criteria next."""
+    concurrency: Count
+    """Largest number of questions on their way at the same time. [requests]"""
+    timeout_seconds: Positive
+    """Time after which one question is given up. [seconds]"""
+    tries: Count
+    """Attempts at one question before its picture is set aside. [requests]"""
+    longest_wait_seconds: Positive
+    """Longest wait between two attempts, also where the server's Retry-After asks for more.
+    [seconds]"""
+    pixels: Count
+    """Side of the center square of each picture that is sent. [pixels]"""
+    criteria_per_call: Count
+    """Approximate number of criteria that one question asks about. [criteria]"""
+    votes: Count
+    """Times that each judgement is asked for; the confidence is the share of equal votes.
+    [votes]"""
+    temperature: NonNegative | None
+    """Sampling temperature of the model; null: the server's own. [number]"""
+    max_tokens: Count
+    """Longest answer to one question. [tokens]"""
+    max_tokens_name: Literal["max_tokens", "max_completion_tokens"]
+    """Name of the request's field that limits the answer's length."""
+    write_captions: bool
+    """Whether the model writes captions for pictures that have none."""
+    image_tokens: Whole
+    """Tokens that the model counts for one picture; only estimates of cost use it. [tokens]"""
+    prompt_price: NonNegative
+    """Price of the tokens that are sent. [currency per million tokens]"""
+    completion_price: NonNegative
+    """Price of the tokens that are answered. [currency per million tokens]"""
+    cost_cap: Positive | None
+    """Total cost of this model's answers to these criteria at which annotation stops; null: no
+    limit. [currency]"""
 
     @field_validator("key_variable")
     @classmethod
@@ -82,26 +106,33 @@ class Unanimous(Params):
     """A judgement counts only if all judging annotators agree on it."""
 
     rule: Literal["unanimous"]
+    """A judgement counts only if all annotators that judged agree."""
 
 
 class Majority(Params):
     """The pole counts that more than half of the judging annotators chose."""
 
     rule: Literal["majority"]
-    quorum: Count  # annotators that must judge, or nothing counts
+    """The pole counts that more than half of the annotators chose."""
+    quorum: Count
+    """Annotators that have to judge, or nothing counts. [annotators]"""
 
 
 class Weighted(Params):
     """The pole counts that has the larger sum of confidences."""
 
     rule: Literal["weighted"]
+    """The pole counts that has the larger sum of confidences."""
 
 
 class Trust(Params):
     """The judgement counts of the first annotator in ``order`` that did not abstain."""
 
     rule: Literal["trust"]
-    order: Annotated[list[str], Field(min_length=1)]  # annotators, `*` any letters; no others
+    """The judgement of the first annotator in `order` that did not abstain counts."""
+    order: Annotated[list[str], Field(min_length=1)]
+    """Names of annotators, most trusted first; `*` stands for any letters. Others are not read.
+    """
 
 
 Adjudication = Annotated[Unanimous | Majority | Weighted | Trust, Field(discriminator="rule")]
@@ -110,16 +141,24 @@ Adjudication = Annotated[Unanimous | Majority | Weighted | Trust, Field(discrimi
 class AnnotateParams(Params):
     """``annotate:`` who judges, by which criteria."""
 
-    criteria: Inside  # the tree, a file in params/criteria/
-    annotator: Literal["measured", "recorded", "vlm"]  # recorded: only the files below
-    recorded: list[str] | None  # JSONL of judgements in labels/, one or several; they count too
-    adjudication: Adjudication  # which judgement counts if several annotators judge
-    vlm: VLMParams | None  # the model that `vlm` asks; null if there is none
-    captions: (
-        str | None
-    )  # CSV or JSONL inside data/ with columns file, caption; null: file names
-    smallest_side_pixels: Count  # smaller pictures are set aside
-    largest_pixels: Count  # pictures of more pixels are set aside unread
+    criteria: Inside
+    """File of params/criteria/ with the tree of criteria."""
+    annotator: Literal["measured", "recorded", "vlm"]
+    """What judges the pictures: measures of pixels, a vision-language model, or only the
+    recorded files."""
+    recorded: list[str] | None
+    """JSONL files of judgements in labels/, which count as well; null: none."""
+    adjudication: Adjudication
+    """Rule that decides which judgement counts where several annotators judge."""
+    vlm: VLMParams | None
+    """The model that the annotator `vlm` asks; null: there is none."""
+    captions: str | None
+    """CSV or JSONL table inside data/ with the columns file and caption; null: file names are
+    captions."""
+    smallest_side_pixels: Count
+    """Shorter side below which a picture is set aside. [pixels]"""
+    largest_pixels: Count
+    """Area above which a picture is set aside without being decoded. [pixels]"""
 
     @field_validator("recorded", mode="before")
     @classmethod
@@ -149,12 +188,18 @@ class SplitParams(Params):
     """``split:`` shares of training, validation and test set."""
 
     train: Fraction
+    """Share of the artworks whose pictures train. [share]"""
     validation: Fraction
+    """Share of the artworks on which settings are chosen. [share]"""
     test: Fraction
-    # Distance of perceptual hashes (of 256 bits) up to which two pictures are copies; null: off
+    """Share of the artworks whose captions are painted for the results. [share]"""
     near_duplicate_bits: Annotated[Integer, Field(ge=0, le=64)] | None
-    train_share: Annotated[Real, Field(gt=0, le=1)]  # of the training part that is used
-    salt: str  # another word gives another split
+    """Largest distance of two pictures' perceptual hashes at which they count as copies and
+    stay in one part; null: off. [bits of 256]"""
+    train_share: Annotated[Real, Field(gt=0, le=1)]
+    """Share of the training part that is used. [share]"""
+    salt: str
+    """Word that enters the hash of the split; another word gives another split."""
 
     @model_validator(mode="after")
     def _adds_up(self) -> "SplitParams":

@@ -24,32 +24,47 @@ class ScoringParams(Params):
     """``evaluate.scoring:`` how the networks of metrics that score a picture are run."""
 
     batch_images: Count
-    device: Literal["auto", "cpu", "cuda"]  # auto: cuda where there is one
-    dtype: Literal["float32", "bfloat16", "float16"]  # part of a score's identity
+    """Pictures that a scoring network reads at once. [images]"""
+    device: Literal["auto", "cpu", "cuda"]
+    """Device of scoring networks; auto: CUDA where there is a GPU."""
+    dtype: Literal["float32", "bfloat16", "float16"]
+    """Precision of scoring networks; scores of another precision are other scores."""
 
 
 class GenerateParams(Params):
     """``generate:`` how every candidate paints the captions."""
 
-    part: Literal["test", "validation"]  # whose captions; choose settings on validation
-    prompts: Count  # captions painted, at most; each has its own seed
-    steps: Count  # sampling steps
-    guidance: Annotated[Real, Field(ge=1)]  # classifier-free guidance; 1 is off
-    # Input of a base that was distilled with guidance, as FLUX.1-dev (3.5); null: it has none.
+    part: Literal["test", "validation"]
+    """Part of the data set whose captions are painted; choose settings on validation."""
+    prompts: Count
+    """Largest number of captions that are painted; each has its own seed. [captions]"""
+    steps: Count
+    """Sampling steps. [sampling steps]"""
+    guidance: Annotated[Real, Field(ge=1)]
+    """Classifier-free guidance; 1: off. [number]"""
     distilled_guidance: Positive | None
+    """Guidance as an input of a network that was distilled with it, as FLUX.1-dev (3.5); null:
+    the network has no such input. [number]"""
     batch_images: Count
-    seed: Seed  # of the noise; also of KID's subsets
+    """Pictures that are painted at once. [images]"""
+    seed: Seed
+    """Seed of the noise, and of KID's subsets. [seed]"""
 
 
 class EvaluateParams(Params):
     """``evaluate:`` what is measured of the pictures."""
 
-    features: Literal["inception", "starter"]  # network whose features FID compares
-    second_judge: Literal["starter"] | None  # independent of the annotator; for its drawings
-    # Beside the negatives and positives, which are always counted. One whose weights are absent
-    # is reported as unavailable; `atelier weights` lists them.
+    features: Literal["inception", "starter"]
+    """Network whose features FID and KID compare."""
+    second_judge: Literal["starter"] | None
+    """A judge that is independent of the annotator; `starter` knows the drawings only; null:
+    none."""
     metrics: list[MetricName]
+    """Metrics besides the counts of negative and positive attributes, which are always
+    measured. A metric without its weights is reported as unavailable; `atelier weights` lists
+    them."""
     scoring: ScoringParams
+    """How networks that score single pictures are run."""
 
     @field_validator("metrics")
     @classmethod
@@ -79,6 +94,8 @@ ChampionGuard = Literal[
 class ReportParams(Params):
     """``report:`` how the candidates are shown, and which θ is the registry's champion."""
 
-    grid_prompts: Count  # columns of the sample grids
-    # The θ with the lowest #A_neg among those that are no worse than the base in this.
+    grid_prompts: Count
+    """Columns of the sample grids. [captions]"""
     champion: ChampionGuard = "fid"
+    """The champion is the θ with the fewest negative attributes among those that are not worse
+    than the base in this metric."""

@@ -50,5 +50,5 @@ def _reason(mistake: Any) -> str:
     text = mistake["msg"].removeprefix("Value error, ")
     text = text[0].lower() + text[1:]
     if mistake["type"] in {"missing", "value_error"}:
-        return str(text)
+        return reading.clipped(str(text))
     return f"{text}, got {reading.short(mistake['input'])}"

@@ -13,37 +13,57 @@ from atelier.errors import ArtifactError
 class Buckets(Params):
     """Sizes of about the area of the square, for pictures that are no squares."""
 
-    step_pixels: Count  # every side is a multiple of it; of 8 for sdxl, of 16 for the others
-    longest_ratio: Annotated[Real, Field(ge=1)]  # of the longer side to the shorter one
+    step_pixels: Count
+    """Every side is a multiple of it: of 8 for sdxl, of 16 for the others. [pixels]"""
+    longest_ratio: Annotated[Real, Field(ge=1)]
+    """Largest ratio of the longer side to the shorter side. [ratio]"""
 
 
 class Codec(Params):
     """How the codec (VAE) encodes and decodes pictures; for its memory."""
 
-    # Pictures are encoded and decoded together up to this area in all, else one by one, with
-    # the same latents. About 2.7 GB (encoding) and 5 GB (decoding) for 1024 x 1024 in float32.
-    pixels_at_once: Count | None  # null: all of a batch at once
-    tile_pixels: Count | None  # a picture in overlapping tiles of this side, almost the same
+    pixels_at_once: Count | None
+    """Area up to which pictures are encoded and decoded together, else one by one with the same
+    latents; null: a whole batch at once. In float32, 1024 × 1024 takes about 2.7 GB to encode
+    and 5 GB to decode. [pixels]"""
+    tile_pixels: Count | None
+    """Side of the overlapping tiles into which a picture is divided, with almost the same
+    result; null: no tiles. [pixels]"""
 
 
 class ModelParams(Params):
     """``model:`` which painter is taught."""
 
     family: Literal["chroma", "flux", "flux2_klein", "qwen_image", "sd3", "sdxl", "z_image"]
-    source: str  # a folder in diffusers' layout, or a hub id
-    revision: str | None  # commit of the hub id; null for a folder
-    published: str | None = None  # hub id of the base that a folder is a copy of, for cards
-    dtype: Literal["float32", "bfloat16", "float16"]  # of the frozen base; adapters are float32
-    quantise: Literal["int8", "nf4"] | None  # the base's linear layers; null: as dtype says
-    pixels: Count  # side of the square pictures
-    text_tokens: Count  # length to which T5 or Qwen pads prompts; ignored by sdxl
-    text_chunks: Count  # of 75 tokens that CLIP reads one by one; of sdxl, others read on
-    buckets: Buckets | None  # sizes that training cuts pictures to; null: the middle square
-    true_sizes: bool  # training tells a picture's own size and crop; families without ignore it
-    # Text conditions lie on disk, encoded once; false: the encoders stay in memory and encode a
-    # batch's prompts in each step, and nothing is stored. Of FLUX a prompt takes 4 MB.
+    """Model family: which network, noise process and text encoders."""
+    source: str
+    """A folder in diffusers' layout, or the id of a model on the hub."""
+    revision: str | None
+    """Commit of the model on the hub; null for a folder."""
+    published: str | None = None
+    """Hub id of the base of which a folder is a copy, for model cards; null: the folder's name.
+    """
+    dtype: Literal["float32", "bfloat16", "float16"]
+    """Precision of the frozen base; adapters are float32."""
+    quantise: Literal["int8", "nf4"] | None
+    """Quantization of the base's linear layers; null: none."""
+    pixels: Count
+    """Side of the square pictures that are painted and trained on. [pixels]"""
+    text_tokens: Count
+    """Length to which T5 or Qwen pads prompts; sdxl ignores it. [tokens]"""
+    text_chunks: Count
+    """Chunks of 75 tokens that CLIP reads one by one; only sdxl reads more than one. [chunks]
+    """
+    buckets: Buckets | None
+    """Sizes to which training cuts pictures that are not square; null: the center square."""
+    true_sizes: bool
+    """Whether training tells the network each picture's own size and crop; only sdxl can read
+    them."""
     store_texts: bool = True
+    """Whether each prompt's text condition is stored on disk. If false, the text encoders stay
+    in memory and encode a batch's prompts in each step. A prompt of FLUX takes 4 MB."""
     codec: Codec = Codec(pixels_at_once=1024 * 1024, tile_pixels=None)
+    """How much the codec (VAE) encodes and decodes at once, which decides its memory."""
 
 
 def public_name(model: ModelParams) -> str:

@@ -39,12 +39,21 @@ class CPOParams(Params):
     """``cpo:`` the base learns, from captions alone, what θ1 tells apart; a θ an objective."""
 
     objectives: Annotated[dict[Name, Objective], Field(min_length=1)]
-    featured: Name  # the objective whose θ the report compares with the base
-    caption_dropout: Fraction  # share of steps' captions that the policy reads as empty
-    attribute_draws: Count  # prompts drawn for an image where confidence weighs
-    pairs: PairParams | None  # what objectives on pairs learn from; null: there are none
+    """The objectives that are trained, one θ each. The key is a name of your choice;
+    `objective` in it names the method."""
+    featured: Name
+    """Name of the objective whose θ the report compares with the base."""
+    caption_dropout: Fraction
+    """Share of the captions that θ reads as empty while the targets keep them; guidance needs
+    some. [share]"""
+    attribute_draws: Count
+    """Prompts drawn for an image where confidence weighs. [prompts]"""
+    pairs: PairParams | None
+    """Pairs of pictures for objectives that learn from pairs; null: there are none."""
     lora: Learns
+    """What learns: a LoRA of this shape, or all weights (full)."""
     training: Training
+    """How every θ is trained."""
 
     @model_validator(mode="after")
     def _featured_is_trained(self) -> "CPOParams":

@@ -29,15 +29,26 @@ class Profile(Params):
     """One file of ``params/``: everything that a run can change."""
 
     model: ModelParams
-    base: BaseParams | None  # null where the base is downloaded, not trained here
+    """The base model, its precision and the size of pictures."""
+    base: BaseParams | None
+    """How `atelier base` trains a small base from random weights; null: the base is downloaded.
+    """
     annotate: AnnotateParams
+    """Which pictures are used, who judges them, and by which criteria."""
     split: SplitParams
+    """How the artworks are divided into training, validation and test."""
     sft: SFTParams
+    """Training of θ1, which learns what the attributes look like."""
     cpo: CPOParams
+    """Training of each θ, which learns from the targets that θ1 gives."""
     generate: GenerateParams
+    """How each candidate paints the captions."""
     evaluate: EvaluateParams
+    """What is measured of the painted pictures."""
     report: ReportParams
+    """How results are shown, and which θ becomes champion."""
     survey: SurveyParams
+    """The user study: how people compare painters."""
 
     @model_validator(mode="after")
     def _base_is_of_the_family(self) -> "Profile":
@@ -111,6 +122,7 @@ class Switch(Params):
     """``params/profile.yaml``: which profile is in force."""
 
     profile: Name
+    """Name of the profile in force, a file of params/ without its ending."""
 
 
 def read_profile(path: Path) -> Profile:

@@ -17,10 +17,14 @@ SAMPLED: tuple[Sampled, ...] = ("alone", "guided")
 class Method(Params):
     """``methods.<name>:`` an objective over the values of one of its settings."""
 
-    objective: dict[str, Any]  # its settings, but for the one that is swept
-    strength: str  # the setting that is swept
+    objective: dict[str, Any]
+    """Settings of the objective, without the swept one."""
+    strength: str
+    """Name of the setting that is swept."""
     values: Annotated[list[Any], Field(min_length=1)]
-    sampled: Annotated[list[Sampled], Field(min_length=1)]  # with the study's guidance, or not
+    """Values of the swept setting; each is one training."""
+    sampled: Annotated[list[Sampled], Field(min_length=1)]
+    """How its models are sampled: alone, or with the study's guidance."""
 
     def at(self, value: object) -> dict[str, Any]:
         """Return the objective's settings at one strength."""
@@ -53,36 +57,56 @@ class Method(Params):
 class Box(Params):
     """``box:`` within which fronts are measured, in shares of what θ1, sampled alone, has."""
 
-    negatives: Positive  # at most so many times its #A_neg
-    fid: Positive  # at most so many times its FID
-    diversity: Annotated[Real, Field(gt=0, lt=1)]  # at least so many times its Vendi score
+    negatives: Positive
+    """Largest #A_neg, in shares of θ1's. [ratio]"""
+    fid: Positive
+    """Largest FID, in shares of θ1's. [ratio]"""
+    diversity: Annotated[Real, Field(gt=0, lt=1)]
+    """Least Vendi score, in shares of θ1's. [ratio]"""
 
 
 class Goal(Params):
     """``goal:`` what the proposed methods are to reach with one pass a step."""
 
-    negatives: Positive  # by the annotator that trained
-    independent: Positive  # by the judge that did not
+    negatives: Positive
+    """#A_neg to reach by the annotator that trained. [attributes per picture]"""
+    independent: Positive
+    """#A_neg to reach by the independent judge. [attributes per picture]"""
     fid: Positive
+    """FID to reach. [FID]"""
 
 
 class StudyParams(Params):
     """``params/study.yaml``: what ``atelier study`` runs."""
 
     profile: Name
-    data: str | None = None  # a folder of pictures that takes the place of data/
-    numbered: bool = False  # each caption ends with a number of its own: no two are alike
-    seeds: Annotated[list[Seed], Field(min_length=1)]  # the first trains every method
-    tuning_prompts: Count  # captions of the validation part, on which strengths are chosen
-    settings: dict[str, Any]  # changes of the profile for all runs, by dotted names
-    guidance: Annotated[Real, Field(gt=1)]  # of what is sampled guided
-    sound: Positive  # a choice has at most so many times the FID of θ1, sampled alone
+    """Name of the profile that all runs change."""
+    data: str | None = None
+    """Folder of pictures instead of data/; null: data/."""
+    numbered: bool = False
+    """Whether each caption gets a number, so that no two are equal."""
+    seeds: Annotated[list[Seed], Field(min_length=1)]
+    """Seeds; the first trains every method. [seed]"""
+    tuning_prompts: Count
+    """Captions of the validation part on which strengths are chosen. [captions]"""
+    settings: dict[str, Any]
+    """Changes of the profile for all runs, by dotted names."""
+    guidance: Annotated[Real, Field(gt=1)]
+    """Classifier-free guidance of models that are sampled guided. [number]"""
+    sound: Positive
+    """Largest FID of a chosen strength, in shares of the FID of θ1 without guidance. [ratio]"""
     box: Box
+    """Region within which fronts are measured, in shares of what θ1 has without guidance."""
     goal: Goal | None = None
-    proposed: Annotated[list[Name], Field(min_length=1)]  # methods whose claims are checked
-    repeated: list[Name]  # methods whose choice is trained with every seed
+    """What the proposed methods should reach with one pass a step; null: nothing is checked."""
+    proposed: Annotated[list[Name], Field(min_length=1)]
+    """Names of the methods whose claims are checked."""
+    repeated: list[Name]
+    """Names of the methods whose choice is trained with every seed."""
     methods: Annotated[dict[Name, Method], Field(min_length=1)]
-    volumes: list[Annotated[Real, Field(gt=0, lt=1)]]  # split.train_share, in equal epochs
+    """The methods, by name."""
+    volumes: list[Annotated[Real, Field(gt=0, lt=1)]]
+    """Values of split.train_share that are tried, in equal epochs. [share]"""
 
     @cached_property
     def trainings(self) -> dict[str, tuple[str, Any]]:

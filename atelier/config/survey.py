@@ -13,17 +13,29 @@ _ORIGIN = re.compile(r"https?://[A-Za-z0-9.-]+(:[0-9]+)?")
 class SurveyParams(Params):
     """``survey:`` how people compare painters, pair by pair; no stage, see docs/survey.md."""
 
-    painters: Annotated[list[str], Field(min_length=2)]  # as evaluate calls them, or models:/…
-    groups: Annotated[list[Name], Field(min_length=1)]  # of people, reported apart: experts, …
-    pairs: Count  # captions on which each two painters are compared
-    raters: Count  # people of each group who see each pair
-    pairs_each: Count  # pairs that one person sees, at most, along every dimension
-    checks: Whole  # questions with a ruined picture that each person meets
-    checks_passed: Fraction  # share of them to be answered rightly, or the person is left out
-    repeats: Whole  # questions that each person is asked again, sides swapped
-    address: str  # how people reach the server; https://… where they are not on its machine
-    contact: str | None  # who runs the study, as its pages say; null: who sent the link
+    painters: Annotated[list[str], Field(min_length=2)]
+    """Models that people compare, as the evaluation calls them, or models:/…."""
+    groups: Annotated[list[Name], Field(min_length=1)]
+    """Groups of people that are reported separately."""
+    pairs: Count
+    """Captions on which each two painters are compared. [captions]"""
+    raters: Count
+    """People of each group who see each pair. [people]"""
+    pairs_each: Count
+    """Largest number of pairs that one person sees; each is asked along every dimension.
+    [pairs]"""
+    checks: Whole
+    """Questions with a spoiled picture that each person gets. [questions]"""
+    checks_passed: Fraction
+    """Least share of them that a person has to answer correctly to be counted. [share]"""
+    repeats: Whole
+    """Questions that each person is asked again with the sides swapped. [questions]"""
+    address: str
+    """Address at which people reach the server; https://… if they use other machines."""
+    contact: str | None
+    """Who runs the study, as its pages say; null: who sent the link."""
     seed: Seed
+    """Seed of the design. [seed]"""
 
     @field_validator("painters", "groups")
     @classmethod

@@ -20,57 +20,98 @@ from atelier.config.fields import (
 class Times(Params):
     """How training times in [0, 1] are drawn: a mixture of uniform and logit-normal."""
 
-    uniform_share: Fraction  # this share is uniform, the rest sigmoid(N(mean, std^2))
+    uniform_share: Fraction
+    """Share of the times that is drawn uniformly; the rest is sigmoid(N(mean, std²)). [share]
+    """
     logit_mean: Real
+    """Mean of the logit-normal times; above 0: noisier. [number]"""
     logit_std: Positive
-    shift: Positive  # then t becomes shift t / (1 + (shift - 1) t); above 1: noisier; 1: as is
+    """Standard deviation of the logit-normal times. [number]"""
+    shift: Positive
+    """Shift s of the times, t' = s t / (1 + (s − 1) t); above 1: noisier, 1: none. [number]"""
 
 
 class Grids(Params):
     """Pictures that a training paints of captions of the validation set, on its way."""
 
     every_steps: Count
-    prompts: Count  # distinct captions of the validation set, evenly chosen
-    steps: Count  # of sampling
+    """Optimizer steps between two grids. [optimizer steps]"""
+    prompts: Count
+    """Captions of the validation part that are painted. [captions]"""
+    steps: Count
+    """Sampling steps. [sampling steps]"""
     guidance: Annotated[Real, Field(ge=1)]
-    distilled_guidance: Positive | None = None  # as evaluate's
+    """Classifier-free guidance; 1: off. [number]"""
+    distilled_guidance: Positive | None = None
+    """As in `generate`. [number]"""
 
 
 class Training(Params):
     """How one network is trained; the same block in ``base``, ``sft`` and ``cpo``."""
 
-    steps: Count  # optimizer steps
-    batch_images: Count  # images in one optimizer step, over all processes
-    images_at_once: Count | None  # of them through a network at once; fewer need less memory
+    steps: Count
+    """Optimizer steps of the training. [optimizer steps]"""
+    batch_images: Count
+    """Images of one optimizer step, over all processes. [images]"""
+    images_at_once: Count | None
+    """Images that pass through the network together (micro-batch); fewer need less memory;
+    null: all. [images]"""
     warmup_steps: Whole
-    schedule: Literal["constant", "cosine", "linear"]  # after the warm-up; down to 2%
-    optimizer: Literal["adamw", "adamw-8bit", "adafactor"]  # 8-bit: CUDA and bitsandbytes
+    """Steps during which the learning rate rises from 0. [optimizer steps]"""
+    schedule: Literal["constant", "cosine", "linear"]
+    """Course of the learning rate after the warm-up; cosine and linear fall to 2% of the peak.
+    """
+    optimizer: Literal["adamw", "adamw-8bit", "adafactor"]
+    """The optimizer; adamw-8bit needs CUDA and bitsandbytes."""
     weight_decay: NonNegative
-    clip_norm: Positive  # largest gradient norm that is let through
-    ema_decay: Fraction | None  # of the exponential moving average that is kept; null: none
-    precision: Literal["fp32", "bf16", "fp16"]  # of the passes; fp32: as model.dtype says
-    gradient_checkpointing: bool  # passes are made again for the gradient: slower, smaller
-    compile: bool  # the network's repeated blocks, by torch.compile
+    """Decoupled weight decay. [number]"""
+    clip_norm: Positive
+    """Largest norm of the gradient; longer gradients are scaled to it. [number]"""
+    ema_decay: Fraction | None
+    """Decay of the exponential moving average whose weights are kept; null: the last weights
+    are kept. [share]"""
+    precision: Literal["fp32", "bf16", "fp16"]
+    """Precision of the passes; fp32: that of model.dtype."""
+    gradient_checkpointing: bool
+    """Whether activations are computed again for the gradient: slower, with less memory."""
+    compile: bool
+    """Whether torch.compile compiles the repeated blocks of the network."""
     times: Times
-    offset_noise: NonNegative  # additional noise, one number per channel; 0: none
+    """How the times (noise levels) of training are drawn."""
+    offset_noise: NonNegative
+    """Strength of additional noise that shifts whole channels; 0: none. [number]"""
     seed: Seed
-    checkpoint_steps: Count  # a checkpoint is written every so many steps
-    checkpoints_kept: Count  # of which the last so many stay
-    report_steps: Count  # values are reported every so many steps
-    grids: Grids | None  # pictures painted on the way, for MLflow; null: none
-    explosion: Annotated[Real, Field(gt=1)] | None  # stop at a loss so many times its mean
-    drift_stop: bool  # stop a run that drifts instead of learning; false: warn
+    """Seed of everything that the training draws. [seed]"""
+    checkpoint_steps: Count
+    """Optimizer steps between two checkpoints. [optimizer steps]"""
+    checkpoints_kept: Count
+    """Number of the latest checkpoints that are kept. [checkpoints]"""
+    report_steps: Count
+    """Optimizer steps between two reports of loss, speed and drift. [optimizer steps]"""
+    grids: Grids | None
+    """Pictures that are painted during the training, for MLflow; null: none."""
+    explosion: Annotated[Real, Field(gt=1)] | None
+    """The training stops at a loss this many times its running mean; null: never. [ratio]"""
+    drift_stop: bool
+    """Whether a training that drifts instead of learning is stopped; false: it is only
+    reported."""
 
 
 class LoRA(Params):
     """Shape of a low-rank adapter, in peft's terms."""
 
     rank: Count
+    """Rank of the adapter. [number]"""
     alpha: Positive
-    rslora: bool  # scale by alpha / sqrt(rank) instead of alpha / rank
-    dora: bool  # learn directions and lengths of weights apart
-    dropout: Annotated[Real, Field(ge=0, lt=1)]  # of what the adapters read, while training
+    """Numerator of the adapter's scale, alpha / rank. [number]"""
+    rslora: bool
+    """Whether the scale is alpha / √rank instead."""
+    dora: bool
+    """Whether direction and length of the weights learn separately (DoRA)."""
+    dropout: Annotated[Real, Field(ge=0, lt=1)]
+    """Share of the adapters' inputs that is dropped while training. [share]"""
     targets: Annotated[list[str], Field(min_length=1)] | Literal["all-linear"]
+    """Names of the layers that get an adapter, or all-linear."""
 
 
 def _lora_or_full(value: object) -> object:
@@ -87,7 +128,8 @@ Learns = Annotated[LoRA | Literal["full"], BeforeValidator(_lora_or_full)]
 class MinSNR(Params):
     """``weighting: {min_snr_gamma: 5}``: see objectives.min_snr."""
 
-    min_snr_gamma: Positive  # largest weight of an error in the clean latents
+    min_snr_gamma: Positive
+    """Largest weight γ of an error in the clean latents. [number]"""
 
 
 Weighting = Literal["constant", "snr"] | MinSNR  # omega(lambda_t)
@@ -97,13 +139,21 @@ class SFTParams(Params):
     """``sft:`` the base learns what the attributes mean; the result is θ1."""
 
     lora: Learns
-    init: Origin = "base"  # where θ1 begins: as the base, or as a LoRA in loras/
+    """What learns: a LoRA of this shape, or all weights (full)."""
+    init: Origin = "base"
+    """Where θ1 begins: as the base, or as a LoRA in loras/."""
     learning_rate: Positive
-    prompt_variants: Count  # prompts drawn for an image, of which each step picks one
-    attribute_dropout: Fraction  # share of active attributes left out of a variant
-    caption_dropout: Fraction  # share of prompts replaced by the empty one
-    weighting: Weighting  # of the denoising loss over times
+    """Peak learning rate. [number]"""
+    prompt_variants: Count
+    """Prompts that are written for each image, of which each step draws one. [prompts]"""
+    attribute_dropout: Fraction
+    """Share of an image's attributes that a prompt leaves out. [share]"""
+    caption_dropout: Fraction
+    """Share of prompts that are replaced by the empty prompt; guidance needs some. [share]"""
+    weighting: Weighting
+    """Weight of the denoising loss over the times."""
     training: Training
+    """How θ1 is trained."""
 
     @field_validator("init")
     @classmethod

@@ -1,9 +1,11 @@
 """Caption sources of a folder: a table, caption files, or the names of the files.
 
 A table is CSV, JSON Lines or JSON (``tables``). Its columns are ours, ``file`` and ``caption``,
-or Hugging Face's, ``file_name`` and ``text``. ``artwork`` is optional, other columns are
-ignored. Paths in ``file`` are relative to ``data/``, those in ``file_name`` to the table. A
-caption file is a text next to a picture, such as ``a.txt`` or ``a.caption`` for ``a.png``.
+or Hugging Face's, ``file_name`` and ``text``; or one JSON object has an object for each file,
+as kohya's ``meta_cap.json``. A file may be named without its suffix. ``artwork`` is optional,
+other columns are ignored. Paths in ``file`` are relative to ``data/``, those in ``file_name``
+to the table. A caption file is a text next to a picture, such as ``a.txt`` or ``a.caption``
+for ``a.png``.
 """
 
 import os.path
@@ -18,7 +20,14 @@ from atelier.criteria import tables
 from atelier.errors import ArtifactError
 
 SUFFIXES = (".txt", ".caption")  # of caption files; the first counts where there are both
-USUAL = ("metadata.jsonl", "metadata.csv", "captions.csv", "captions.jsonl")  # tables
+KOHYA = ("meta_lat.json", "meta_cap.json")  # the first also has the sizes of its buckets
+USUAL = (
+    "metadata.jsonl",
+    "metadata.csv",
+    "captions.csv",
+    "captions.jsonl",
+    *KOHYA,
+)  # tables
 FILE = ("file", "file_name")
 CAPTION = ("caption", "text")
 _LONGEST = 1 << 20  # bytes of a caption file
@@ -126,6 +135,7 @@ def table(data: Path, found: Sequence[str], name: str) -> Source:
     for one in files:
         _add_rows(data, one, rows, beside=tables.key(one) != tables.key(name))
     there = {tables.key(file): file for file in found}
+    rows = _by_picture(rows, there)
     said = {
         file: Said(" ".join(row.caption.split()), row.artwork)
         for file in found
@@ -166,6 +176,19 @@ class _Row:
     file: str
     caption: str
     artwork: str
+
+
+def _by_picture(rows: Mapping[str, _Row], there: Mapping[str, str]) -> dict[str, _Row]:
+    """Rows by the key of their picture, where they name it without its suffix too."""
+    stems: dict[str, list[str]] = {}
+    for key, file in there.items():
+        if not is_text(file):
+            stems.setdefault(tables.key(stem(file)), []).append(key)
+    found = {}
+    for key, row in rows.items():
+        own = [] if key in there else stems.get(key, [])
+        found[own[0] if len(own) == 1 and own[0] not in rows else key] = row
+    return found
 
 
 def _suffix(file: str) -> str:
@@ -219,6 +242,14 @@ def _tables(data: Path, found: Sequence[str], name: str) -> list[str]:
     return here or below
 
 
+def _below(folder: Path, file: str) -> str:
+    """A file's path as it is named; an absolute one inside the folder begins there."""
+    if not file.startswith("/"):
+        return file
+    own = os.path.relpath(file, os.path.abspath(folder))  # noqa: PTH100 - links stay links
+    return file if own.startswith("..") else own
+
+
 def _add_rows(data: Path, name: str, rows: dict[str, _Row], *, beside: bool) -> None:
     """Add a table's rows by the key of their file.
 
@@ -242,6 +273,7 @@ def _add_rows(data: Path, name: str, rows: dict[str, _Row], *, beside: bool) -> 
     for row in found.rows:
         file, caption = row.get(*FILE), row.get(*CAPTION)
         where = f"{name}, line {row.line}"
+        file = _below(path.parent, file)
         inside = posixpath.join(folder, file)
         place = inside if beside or not row.cells["file"] else file
         if not file:

@@ -24,6 +24,7 @@ _CURE = (
 )
 PACKED = (".parquet", ".arrow")  # data sets of Hugging Face; their pictures are inside
 _PACKED = "a packed dataset; `atelier data unpack` takes the pictures out of it into a folder"
+_PARQUET = "a table in the format of parquet, which is not read; write it as metadata.jsonl"
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,8 @@ def _files(data: Path) -> tuple[list[str], list[Quarantined]]:
         if stat.S_ISFIFO(mode := _mode(data / file)) or stat.S_ISCHR(mode):
             unusable.append(Quarantined(file=file, reason="it is no ordinary file"))
         elif PurePosixPath(file).suffix.lower() in PACKED:
-            unusable.append(Quarantined(file=file, reason=_PACKED))
+            table = PurePosixPath(file).name.lower() == "metadata.parquet"
+            unusable.append(Quarantined(file=file, reason=_PARQUET if table else _PACKED))
         else:
             found.append(file)
     return sorted(found), unusable

@@ -44,9 +44,28 @@ def of(data: Path) -> list[Layout]:
     return layouts
 
 
+def unread(data: Path) -> dict[str, str]:
+    """Return why the files that look like tables are none of captions."""
+    names = [file for file in dataset.files(data) if _suffix(file) in _SUFFIXES]
+    return {name: why for name in names if (why := _why(data / name))}
+
+
+def _why(path: Path) -> str:
+    try:
+        found = caption_sources.read_table(path)
+    except (OSError, reading.UnreadableError) as error:
+        return str(error)
+    named = caption_sources.names_captions(found)
+    return "" if named else f"it has no columns file and caption; {found.says()}"
+
+
+def _suffix(file: str) -> str:
+    return PurePosixPath(file).suffix.lower()
+
+
 def _tables(data: Path, found: Sequence[str]) -> list[str]:
     """Tables of captions: of the top folder; else by the name that they have further down."""
-    names = [file for file in found if PurePosixPath(file).suffix.lower() in _SUFFIXES]
+    names = [file for file in found if _suffix(file) in _SUFFIXES]
     usual = {name: place for place, name in enumerate(caption_sources.USUAL)}
     top = [name for name in names if "/" not in name and _table(data / name)]
     if top:
@@ -60,10 +79,10 @@ def _of_table(data: Path, name: str) -> Layout:
     table = _table(data / name)
     if table is None:
         return Layout(f"Hugging Face ImageFolder, {name} in the folders", name)
-    theirs = not table.columns.intersection(
-        (caption_sources.FILE[0], caption_sources.CAPTION[0])
-    )
-    return Layout(f"{'Hugging Face ImageFolder' if theirs else 'table'}, {name}", name)
+    ours = table.columns.intersection((caption_sources.FILE[0], caption_sources.CAPTION[0]))
+    if ours and name.lower() in caption_sources.KOHYA:
+        return Layout(f"kohya's metadata, {name}", name)
+    return Layout(f"{'table' if ours else 'Hugging Face ImageFolder'}, {name}", name)
 
 
 def _table(path: Path) -> tables.Table | None:

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+from atelier import reading
 from atelier.criteria.caption_sources import CAPTION
 from atelier.errors import ArtifactError
 from atelier.images import FORMATS
@@ -85,7 +86,7 @@ def columns(file: Path, image: str | None, caption: str | None) -> Columns:
     schema = _schema(file)
     images = [field.name for field in schema if _holds_pictures(field)]
     texts = [field.name for field in schema if _holds_texts(field)]
-    there = f"{file} has the columns {', '.join(schema.names)}"
+    there = f"{file} has the columns {reading.clipped(', '.join(schema.names))}"
     if image not in {None, *images}:
         raise ArtifactError(f"{there}; {image!r} is none of pictures")
     if caption not in {None, *texts}:
@@ -147,9 +148,10 @@ def split_of(file: Path) -> str:
 
 def _schema(file: Path) -> Any:
     with _whole(file):
-        if file.suffix.lower() == ".parquet":
-            return pq.read_schema(file)
-        return _arrow(file).schema
+        parquet = file.suffix.lower() == ".parquet"
+        schema = pq.read_schema(file) if parquet else _arrow(file).schema
+        len(schema.names)  # decodes them: those of a damaged file need not be UTF-8
+        return schema
 
 
 @contextlib.contextmanager

@@ -1,8 +1,9 @@
 """Tables written by people (CSV, TSV, JSON Lines, JSON), read as rows of text by column.
 
-The content decides what a table is, before the suffix does. Column names are compared without
-case and surrounding blanks. Every cell is a text: a number is its digits; blank, ``null`` and
-absent are the same. Empty rows are skipped.
+The content decides what a table is, before the suffix does. A JSON object of objects, as
+kohya's trainer writes it, is a table too: its names are the files. Column names are compared
+without case and surrounding blanks. Every cell is a text: a number is its digits; blank,
+``null`` and absent are the same. Empty rows are skipped.
 """
 
 import csv
@@ -118,6 +119,8 @@ def read(content: bytes, name: str, wanted: Collection[str]) -> Table:
     suffix = PurePosixPath(name).suffix.lower()
     if found.lstrip().startswith("["):
         _read_json(found, table)
+    elif (by_file := _by_file(found, wanted)) is not None:
+        _read_by_file(by_file, table)
     elif found.lstrip().startswith("{") or suffix in _JSON:
         _read_json_lines(found, table)
     else:
@@ -170,6 +173,40 @@ def _read_json_lines(found: str, table: Table) -> None:
             table.mistakes.append(f"line {line}: {error}")
         else:
             _take(table, line, f"line {line}", values)
+
+
+def _by_file(found: str, wanted: Collection[str]) -> dict[str, dict[str, Any]] | None:
+    """One JSON object of objects, by their names, which are no columns; else None."""
+    if not found.lstrip().startswith("{"):
+        return None
+    try:
+        values = reading.json_values(found, _as_written)
+    except UnreadableError:
+        return None
+    rows = isinstance(values, dict) and all(isinstance(one, dict) for one in values.values())
+    return values if rows and values and not {*map(_name, values)} & {*wanted} else None
+
+
+def _read_by_file(rows: Mapping[str, Mapping[str, Any]], table: Table) -> None:
+    """Rows named by their files; tags are the caption of a row that has none."""
+    for number, (file, cells) in enumerate(rows.items(), start=1):
+        row = {_name(name): value for name, value in cells.items()}
+        caption = row.get("caption") or row.get("tags")
+        _take(table, number, f"row {number}", {**row, "file": file, "caption": caption})
+
+
+def _as_written(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object by its names.
+
+    Raises:
+        ValueError: A name stands twice, and one of its values would be lost.
+    """
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise ValueError(f"{reading.short(name)} stands twice")
+        found[name] = value
+    return found
 
 
 def _read_json(found: str, table: Table) -> None:

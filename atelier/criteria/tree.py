@@ -67,9 +67,13 @@ class Measure(Params):
     The order tells the direction: with ``positive_at < negative_at`` low is good.
     """
 
-    name: str  # a function of annotators/measured/
+    name: str
+    """Name of a measure in `atelier/annotators/measured/`; docs/measures.md lists them."""
     positive_at: Real
+    """Value from which on the picture is at the good pole. [unit of the measure]"""
     negative_at: Real
+    """Value from which on the picture is at the bad pole; between both thresholds, neither.
+    [unit of the measure]"""
 
     def pole(self, value: float) -> Pole | None:
         """Return the pole of ``value``, or None between the two thresholds."""
@@ -85,13 +89,21 @@ class Criterion(Params):
     """A leaf: one attribute pair."""
 
     positive: Phrase
+    """Words of the good pole, as they stand in a prompt."""
     negative: Phrase
+    """Words of the bad pole, as they stand in a prompt."""
     positive_means: str
+    """One sentence for the judge: when a picture is at the good pole."""
     negative_means: str
-    applies: Literal["any"] | Annotated[list[str], Field(min_length=1)]  # see the vocabulary
-    sources: list[str]  # keys of the file's literature
-    aliases: list[str] = Field(default_factory=list)  # former paths
+    """One sentence for the judge: when a picture is at the bad pole."""
+    applies: Literal["any"] | Annotated[list[str], Field(min_length=1)]
+    """Words of the vocabulary that a picture must have to be judged, or any."""
+    sources: list[str]
+    """Keys of the file's literature."""
+    aliases: list[str] = Field(default_factory=list)
+    """Former paths of the criterion, whose judgements stay valid."""
     measure: Measure | None = None
+    """Measure of pixels that judges it; null: a model or people do."""
 
     def phrase(self, pole: Pole) -> str:
         """Return the words of ``pole``, as they stand in a prompt."""
@@ -102,18 +114,26 @@ class Branch(Params):
     """An inner node: what its criteria have in common."""
 
     name: str
+    """Title of the branch."""
     about: str
+    """One sentence: what its criteria have in common."""
     branches: "Annotated[dict[str, Branch | Criterion], Field(min_length=1)]"
+    """Criteria and branches below it, by key."""
 
 
 class Tree(Params):
     """One domain's criteria. Iterate with ``leaves``; look up with ``criterion``."""
 
     domain: Annotated[str, AfterValidator(_printable)]
+    """What the pictures are, as painting or photography."""
     version: Annotated[str, AfterValidator(_printable)]
+    """Version of the file, which reports name."""
     literature: dict[str, str]
-    vocabulary: dict[str, list[str]] = Field(default_factory=dict)  # facet → words of applies
+    """Books that the criteria cite, by key."""
+    vocabulary: dict[str, list[str]] = Field(default_factory=dict)
+    """Facets of pictures and their words, of which `applies` speaks; may be left out."""
     criteria: Annotated[dict[str, Branch | Criterion], Field(min_length=1)]
+    """The roots of the tree, by key: the dimensions that are reported."""
 
     def leaves(self) -> dict[str, Criterion]:
         """Return every criterion by its path, in the order of the file."""

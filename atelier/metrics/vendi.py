@@ -45,7 +45,7 @@ def vendi(features: Features) -> float:
     if not len(features):
         raise ValueError("no pictures have no diversity")
     rows = features / np.linalg.norm(features, axis=1, keepdims=True)
-    # X Xᵀ and Xᵀ X have the same eigenvalues but for zeros; the smaller one is cheaper.
+    # X Xᵀ and Xᵀ X have the same eigenvalues except zeros; the smaller one is cheaper.
     gram = rows.T @ rows if rows.shape[1] < len(rows) else rows @ rows.T
     values = np.linalg.eigvalsh(gram / len(rows))
     positive = values[values > 0]

@@ -25,7 +25,7 @@ _READERS = [
 
 
 class PipelineDenoiser:
-    """A diffusers pipeline behind the ``Denoiser`` protocol, but for texts and prediction.
+    """A diffusers pipeline behind the ``Denoiser`` protocol, except texts and prediction.
 
     A family names its ``component`` and ``process``, and implements ``encode_texts``,
     ``count_tokens``, ``predict`` and ``latent_shape``.

@@ -24,7 +24,10 @@ class CPO(ChosenTeacher):
     """L_CPO, not stabilised: the logistic loss in the Diffusion-DPO frame."""
 
     objective: Literal["cpo"]
-    beta: Positive  # pull towards the reference; see cpo
+    """L_CPO of the paper, in the frame of Diffusion-DPO."""
+    beta: Positive
+    """Strength β of the logistic on mean errors; larger values keep θ nearer to the reference.
+    [number]"""
 
     def title(self) -> str:
         """Return its name and strength."""

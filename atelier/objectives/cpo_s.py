@@ -26,10 +26,17 @@ class CPOS(ChosenTeacher):
     """L_stab: the losing term has a fixed target, by one of three readings."""
 
     objective: Literal["cpo-s"]
+    """CPO-S: the stabilized loss with a fixed target for the loser."""
     loser_target: LoserTarget
-    omega: Omega  # how far past the winner; see loser_target
-    k: NonNegative | None = None  # weight of the losing term; null: the reading's own
-    dpo_beta: Positive | None = None  # inside Diffusion-DPO's logistic, with this beta
+    """Which of three readings gives the loser's target; docs/method.md."""
+    omega: Omega
+    """How far past the winner θ is led, away from the loser; one number, or one for each root
+    of the criteria. [number]"""
+    k: NonNegative | None = None
+    """Weight of the losing term; null: the reading's own. [number]"""
+    dpo_beta: Positive | None = None
+    """Puts the loss inside Diffusion-DPO's logistic with this β; null: it is a sum of squares.
+    [number]"""
 
     @model_validator(mode="after")
     def _has_a_fixed_point(self) -> CPOS:

@@ -17,7 +17,9 @@ class DDSPO(TeacherTargets):
     """DDSPO on our prompts: the base is the teacher."""
 
     objective: Literal["ddspo"]
+    """DDSPO: step-wise targets from the base."""
     beta: Positive
+    """Strength β of the logistic on mean errors. [number]"""
 
     def taught_by(self) -> Teacher:
         """Return the base."""

@@ -16,7 +16,10 @@ class DPO(Pairwise):
     """Diffusion-DPO on pairs of pictures."""
 
     objective: Literal["dpo"]
-    beta: Positive  # on a mean error, with the factor 1/2; see with_half
+    """Diffusion-DPO on pairs of pictures."""
+    beta: Positive
+    """Strength β of the logistic on mean errors, with the factor ½; docs/method.md converts
+    other conventions. [number]"""
 
     def title(self) -> str:
         """Return its name and strength."""

@@ -19,8 +19,11 @@ class MaPO(Pairwise):
     """MaPO: a margin without a reference, added to the winner's denoising loss."""
 
     objective: Literal["mapo"]
-    beta: Positive  # of the margin's term against the winner's error; 0.1 in the source
-    scale: Positive  # of the errors inside x / expm1(x); 0.5 in the source
+    """MaPO on pairs of pictures, without a reference."""
+    beta: Positive
+    """Weight of the margin's term against the winner's error; 0.1 in the source. [number]"""
+    scale: Positive
+    """Scale of the errors inside x / expm1(x); 0.5 in the source. [number]"""
 
     def title(self) -> str:
         """Return its name and strength."""

@@ -23,9 +23,12 @@ _LEAST_ERROR = 1e-5  # of the clean latents, by whose error L+ and L- are divide
 class Contrasting(ObjectiveParams):
     """What DiffusionNFT asks for, offline and online."""
 
-    beta: Positive  # how far the implicit policies reach to both sides; 1 or 0.1 in the source
-    clip: Positive  # A_max, of advantages in deviations; 5 in the source
-    anchor: NonNegative  # kappa, of the distance to the reference; 0.0001 in the source
+    beta: Positive
+    """How far the implicit policies reach to both sides; 1 or 0.1 in the source. [number]"""
+    clip: Positive
+    """Largest advantage A_max; 5 in the source. [standard deviations]"""
+    anchor: NonNegative
+    """Weight κ of the distance to the reference; 0.0001 in the source. [number]"""
 
     def sampled_without_guidance(self) -> bool:
         """Return True, as published: the learned direction takes the place of guidance."""
@@ -36,7 +39,9 @@ class NFT(Contrasting):
     """DiffusionNFT, offline: pictures are the training paintings, the old policy stays."""
 
     objective: Literal["nft"]
-    old: Reference  # the old policy, with which the new one is contrasted
+    """DiffusionNFT on the training pictures (offline)."""
+    old: Reference
+    """The old policy with which the new one is contrasted: the base, or θ1 (sft)."""
 
     def title(self) -> str:
         """Return its name and strength."""

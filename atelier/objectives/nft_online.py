@@ -24,12 +24,20 @@ class NFTOnline(Contrasting):
     needs_judge: ClassVar[bool] = True
 
     objective: Literal["nft-online"]
-    captions: Count  # distinct ones that a round paints; 48 in the source
-    group: Annotated[Integer, Field(ge=2)]  # pictures of each, which are compared; 24
-    sampling_steps: Count  # of the old policy, without guidance; 10
-    round_steps: Count  # optimizer steps on the pictures of a round
-    decay_growth: NonNegative  # after round n the old policy keeps min(growth n, most) of
-    decay_most: Fraction  # itself: 0.001 and 0.5 in the source, or more, later
+    """DiffusionNFT on pictures that the old policy paints in rounds (online)."""
+    captions: Count
+    """Distinct captions that a round paints; 48 in the source. [captions]"""
+    group: Annotated[Integer, Field(ge=2)]
+    """Pictures of each caption, which are compared; 24 in the source. [pictures]"""
+    sampling_steps: Count
+    """Sampling steps of the old policy, without guidance; 10 in the source. [sampling steps]"""
+    round_steps: Count
+    """Optimizer steps on the pictures of a round. [optimizer steps]"""
+    decay_growth: NonNegative
+    """After round n the old policy keeps the share min(growth · n, most) of itself; 0.001 in
+    the source. [share per round]"""
+    decay_most: Fraction
+    """Largest share that the old policy keeps; 0.5 in the source, later more. [share]"""
 
     def title(self) -> str:
         """Return its name and strength."""

@@ -20,9 +20,14 @@ class NPO(Pairwise):
     towards_loser: ClassVar[bool] = True
 
     objective: Literal["npo"]
+    """Diffusion-NPO: learns what is bad, for the negative branch of guidance."""
     beta: Positive
-    w: Fraction  # theta_neg = base + (1 - w) delta_pos + delta_npo
-    beside: Annotated[list[str], Field(min_length=1)]  # base, theta1, or other objectives
+    """Strength β of the logistic on mean errors. [number]"""
+    w: Fraction
+    """θ_neg = base + (1 − w) δ_pos + δ_npo. [share]"""
+    beside: Annotated[list[str], Field(min_length=1)]
+    """Models of whose guidance it becomes the negative branch: base, theta1, or other
+    objectives."""
 
     def title(self) -> str:
         """Return its name and strength."""

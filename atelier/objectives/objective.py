@@ -129,9 +129,14 @@ class ObjectiveParams(Params, ABC):
     needs_judge: ClassVar[bool] = False  # of what the policy is about to paint
 
     learning_rate: Positive
-    init: Origin = "base"  # where θ begins; sft: as a copy of θ1; or as a LoRA in loras/
-    reference: Reference = "base"  # what the loss and the drift monitor compare θ with
-    milestones: tuple[Count, ...] = ()  # steps after which its weights are a candidate, too
+    """Peak learning rate. [number]"""
+    init: Origin = "base"
+    """Where θ begins: as the base, as a copy of θ1 (sft), or as a LoRA in loras/."""
+    reference: Reference = "base"
+    """What the loss and the drift monitor compare θ with: the base, or θ1 (sft)."""
+    milestones: tuple[Count, ...] = ()
+    """Steps after which the weights of that moment become a candidate, too. [optimizer steps]
+    """
 
     @abstractmethod
     def step(self, setup: Setup) -> Step:
@@ -189,10 +194,16 @@ class TeacherTargets(ObjectiveParams):
     """
 
     winner: Winner
+    """Prompt of the winner's target: the attributes that are labeled good, or every active pair
+    at its good pole (flipped)."""
     weighting: Weighting
-    # g: targets are f(empty) + g (f(y and attributes) - f(empty)); 1: f(y and attributes)
+    """Weight ω(λ) of the loss over the times."""
     teacher_guidance: Annotated[Real, Field(ge=1)] = 1.0
+    """Guidance g inside the targets, f(∅) + g (f(y, attributes) − f(∅)); the trained θ is then
+    sampled in one pass. 1: off. [number]"""
     empty_positive: EmptyPositive = "winner-only"
+    """What an image without good attributes does: it trains the winner alone, or its caption
+    wins against its bad attributes."""
 
     @abstractmethod
     def taught_by(self) -> Teacher:
@@ -251,7 +262,9 @@ class ChosenTeacher(TeacherTargets):
     """Objectives of CPO: the teacher is θ1, the base or θ itself, by setting."""
 
     teacher: Teacher
+    """Who predicts the targets: θ1 (sft), the base, or θ itself."""
     confidence: Confidence
+    """Whether an unsure judgement enters the targets' prompts less often."""
 
     def taught_by(self) -> Teacher:
         """Return who predicts the targets."""

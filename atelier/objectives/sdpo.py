@@ -17,8 +17,11 @@ class SDPO(Pairwise):
     """Diffusion-SDPO: DPO whose losing gradient never raises the winner's error."""
 
     objective: Literal["sdpo"]
+    """Diffusion-SDPO: Diffusion-DPO with a safeguarded losing gradient."""
     beta: Positive
-    slack: Fraction  # this share of the largest safe losing gradient is not used
+    """Strength β of the logistic on mean errors. [number]"""
+    slack: Fraction
+    """Share of the largest safe losing gradient that is not used. [share]"""
 
     def title(self) -> str:
         """Return its name and strength."""

@@ -21,7 +21,10 @@ class Slider(ChosenTeacher):
     """A dial: what the teacher tells apart is added to the reference, and nothing else."""
 
     objective: Literal["slider"]
-    eta: Positive  # how many times what the teacher tells apart is one whole turn
+    """A concept slider: the LoRA of a dial."""
+    eta: Positive
+    """How many times the difference between the teacher's two poles a full turn of the dial
+    adds. [number]"""
 
     def title(self) -> str:
         """Return its name and strength."""

@@ -25,12 +25,19 @@ class SPO(ObjectiveParams):
     needs_judge: ClassVar[bool] = True
 
     objective: Literal["spo-measured"]
-    beta: Positive  # of the clipped log ratio
-    clip: Annotated[Real, Field(gt=0, lt=1)]  # half-width of the ratio's trust region
-    steps: Annotated[Integer, Field(ge=3)]  # of the sampler whose single steps are judged
-    untrained: Whole  # of them, the noisiest ones, that are not
-    churn: Annotated[Real, Field(gt=0, le=1)]  # DDIM's eta: how much noise a step adds
-    gap: Count  # negatives between two candidates that make a pair of them
+    """SPO with the measured annotator as its step-wise judge."""
+    beta: Positive
+    """Strength β of the clipped log ratio. [number]"""
+    clip: Annotated[Real, Field(gt=0, lt=1)]
+    """Half-width of the ratio's trust region. [number]"""
+    steps: Annotated[Integer, Field(ge=3)]
+    """Steps of the sampler, each of which is judged. [sampling steps]"""
+    untrained: Whole
+    """The noisiest of them, which are not trained. [sampling steps]"""
+    churn: Annotated[Real, Field(gt=0, le=1)]
+    """DDIM's η: how much noise a step adds. [share]"""
+    gap: Count
+    """Difference of negative attributes that makes two candidates a pair. [attributes]"""
 
     @model_validator(mode="after")
     def _trains_some_steps(self) -> SPO:

@@ -23,7 +23,7 @@ def strike_out_the_dead() -> None:
 
     if not _LIST.is_file():
         return
-    # DVC's own guard: while it is held nobody writes the list.
+    # DVC's own guard: while it is held no process writes the list.
     with make_lock(f"{_LIST}.lock", tmp_dir=str(_LIST.parent)):
         try:
             noted = json.loads(_LIST.read_text(encoding="utf-8"))

@@ -11,36 +11,41 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.json_schema import SkipJsonSchema
 
 from atelier import atomic
-from atelier.config.fields import Count, NonNegative, Positive, Seed
+from atelier.config.fields import Count, Positive, Seed
 from atelier.config.messages import MOVED, explain
 from atelier.config.profile import Profile, read_profile, read_switch
 from atelier.errors import ParamsError
-from flows.dvc import workspace
+from flows.dvc import run_form, workspace
 from tasks.run import paths
 from tasks.tracking import main_repository, run_names
+
+_OBJECTIVES = "cpo.objectives."
+_Kept = SkipJsonSchema[None]  # as the profile has it: an empty field of the form
+Guidance = Annotated[float, Field(ge=1)]
 
 
 class Changes(BaseModel):
     """What this run does differently from the profile; empty fields are as written there."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, json_schema_extra=run_form.fill)
 
-    seed: Seed | None = Field(None, description="of sft, of cpo and of what is painted")
-    sft_steps: Count | None = Field(None, description="optimizer steps of θ1")
-    sft_learning_rate: Positive | None = Field(None, description="of θ1")
-    cpo_steps: Count | None = Field(None, description="optimizer steps of each θ")
-    cpo_learning_rate: Positive | None = Field(None, description="of each objective")
-    omega: NonNegative | None = Field(None, description="ω of each objective that has one")
-    beta: Positive | None = Field(None, description="β of each objective that has one")
-    prompts: Count | None = Field(None, description="test captions that are painted")
-    sampling_steps: Count | None = Field(None, description="sampling steps of what is painted")
-    guidance: float | None = Field(None, ge=1, description="classifier-free guidance; 1 is off")
+    seed: Seed | _Kept = Field(None, description="of sft, of cpo and of what is painted")
+    sft_steps: Count | _Kept = Field(None, description="optimizer steps of θ1")
+    sft_learning_rate: Positive | _Kept = Field(None, description="of θ1")
+    cpo_steps: Count | _Kept = Field(None, description="optimizer steps of each θ")
+    prompts: Count | _Kept = Field(None, description="test captions that are painted")
+    sampling_steps: Count | _Kept = Field(None, description="sampling steps of each picture")
+    guidance: Guidance | _Kept = Field(None, description="classifier-free; 1 is off")
+    objectives: dict[str, dict[str, Any]] = Field(
+        {}, description='settings of one objective each, as {"cpo-s": {"omega": 2}}'
+    )
     others: dict[str, Any] = Field(
         {}, description='any other setting by its name, as {"split.salt": "again"}'
     )
@@ -51,32 +56,29 @@ class Changes(BaseModel):
         Raises:
             ParamsError: A name in ``others`` is not a setting of the profile.
         """
-        return changed(values, self._by_name(values), "--set (changes.others)")
+        return changed(values, self._by_name(), "--set (changes.others)")
 
-    def _by_name(self, values: dict[str, Any]) -> dict[str, Any]:
-        objectives: dict[str, dict[str, Any]] = values["cpo"]["objectives"]
-        wanted: dict[str, Any] = {
-            "sft.training.seed": self.seed,
-            "cpo.training.seed": self.seed,
-            "generate.seed": self.seed,
-            "sft.training.steps": self.sft_steps,
-            "sft.learning_rate": self.sft_learning_rate,
-            "cpo.training.steps": self.cpo_steps,
-            "generate.prompts": self.prompts,
-            "generate.steps": self.sampling_steps,
-            "generate.guidance": self.guidance,
+    def _by_name(self) -> dict[str, Any]:
+        wanted = {
+            name: value
+            for field, names in run_form.SETTINGS.items()
+            if (value := getattr(self, field)) is not None
+            for name in names
         }
-        for name, objective in objectives.items():
-            where = f"cpo.objectives.{name}"
-            wanted[f"{where}.learning_rate"] = self.cpo_learning_rate
-            wanted |= {
-                f"{where}.{key}": getattr(self, key)
-                for key in ("omega", "beta")
-                if key in objective
-            }
+        return wanted | self._of_objectives() | self.others
+
+    def _of_objectives(self) -> dict[str, Any]:
         return {
-            name: value for name, value in wanted.items() if value is not None
-        } | self.others
+            f"{_OBJECTIVES}{objective}.{key}": value
+            for objective, settings in self.objectives.items()
+            for key, value in settings.items()
+            if value is not None
+        }
+
+    def said(self) -> dict[str, Any]:
+        """Return what a person wrote, by its name."""
+        typed = self.model_dump(exclude_none=True, exclude={"objectives", "others"})
+        return typed | self._of_objectives() | self.others
 
 
 AS_WRITTEN = Changes()
@@ -131,19 +133,15 @@ def parse(settings: Iterable[str]) -> Changes:
 
 
 def named(changes: Changes) -> str:
-    """Return what an experiment with these changes is called, as ``omega-2-seed-7``."""
-    text = ", ".join(f"{name} {value}" for name, value in _typed(changes).items())
+    """Return what an experiment with these changes is called, as ``cpo-s-omega-2-seed-7``."""
+    said = changes.said().items()
+    text = ", ".join(f"{name.removeprefix(_OBJECTIVES)} {value}" for name, value in said)
     return re.sub(r"[^A-Za-z0-9_]+", "-", text).strip("-")[:60]
 
 
 def described(changes: Changes) -> str:
     """Return what the changes are, as a person would say it: ``ω=2, cpo.training.steps=40``."""
-    return run_names.said(_typed(changes))
-
-
-def _typed(changes: Changes) -> dict[str, Any]:
-    typed = changes.model_dump(exclude_none=True, exclude={"others"})
-    return typed | changes.others
+    return run_names.said(changes.said())
 
 
 def check(changes: Changes) -> None:

@@ -1,5 +1,6 @@
 """Prefect set-up: pools, limits, the automation for dead runs, deployments."""
 
+import hashlib
 import importlib
 import os
 import subprocess
@@ -13,7 +14,7 @@ import yaml
 from prefect import serve as serve_all
 from prefect.automations import Automation
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.client.schemas.actions import DeploymentUpdate, WorkPoolCreate
 from prefect.client.schemas.objects import StateType
 from prefect.deployments.runner import RunnerDeployment
 from prefect.events.actions import ChangeFlowRunState
@@ -21,11 +22,16 @@ from prefect.events.schemas.automations import EventTrigger, Posture
 from prefect.events.schemas.events import ResourceSpecification
 from prefect.exceptions import ObjectNotFound
 from prefect.schedules import Schedule
+from prefect.settings import PREFECT_API_URL
 
+from atelier import atomic
+from atelier.config.profile import read_switch
 from atelier.errors import ParamsError
 from flows.infra import clone, gpus
+from tasks.run import paths
 
 PREFECT_YAML = Path("prefect.yaml")
+_FORMS = Path(".dvc/tmp/atelier/forms")  # the profile that the forms show
 # Deployments run in the clone that deployed them, by its own pool. On several machines, stages
 # go to these pools by their meta.gpu; from one pool a run could get its own stage, and wait for
 # itself.
@@ -93,6 +99,26 @@ def _remove_former() -> int:
     return len(former)
 
 
+def renew_forms() -> None:
+    """Let the run forms show the profile in force, if it changed since a run looked last."""
+    if not PREFECT_API_URL.value() or not PREFECT_YAML.is_file():
+        return
+    seen = hashlib.sha256(str(PREFECT_API_URL.value()).encode())
+    for file in (paths.SWITCH, paths.profile(read_switch(paths.SWITCH))):
+        seen.update(file.read_bytes())
+    if _FORMS.is_file() and _FORMS.read_text(encoding="utf-8") == seen.hexdigest():
+        return
+    with get_client(sync_client=True) as client:
+        known = {one.name: one for one in client.read_deployments(limit=200)}
+        for content in deployments():
+            form = _flow(content).parameters.model_dump()
+            there = known.get(content["name"])
+            if there is not None and there.parameter_openapi_schema != form:
+                form_alone = DeploymentUpdate(parameter_openapi_schema=form)
+                client.update_deployment(there.id, form_alone)
+    atomic.write(_FORMS, seen.hexdigest())
+
+
 def missing() -> list[str]:
     """Return what ``setup`` would create."""
     with get_client(sync_client=True) as client:
@@ -117,10 +143,13 @@ def deployments() -> list[dict[str, Any]]:
     return list(content["deployments"])
 
 
-def _deployment(content: dict[str, Any]) -> RunnerDeployment:
+def _flow(content: dict[str, Any]) -> Any:
     module, _, name = content["entrypoint"].partition(":")
-    found = getattr(importlib.import_module(module), name)
-    made: RunnerDeployment = found.to_deployment(
+    return getattr(importlib.import_module(module), name)
+
+
+def _deployment(content: dict[str, Any]) -> RunnerDeployment:
+    made: RunnerDeployment = _flow(content).to_deployment(
         content["name"],
         description=content["description"],
         tags=content["tags"],

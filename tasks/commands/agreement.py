@@ -31,7 +31,7 @@ def run() -> None:
     """Print the agreement per criterion, on drawings as they are and after the codec.
 
     *Abstains* is the share of painted poles about which the annotator says nothing, *unasked*
-    the number of drawings on which it speaks although the criterion does not apply.
+    the number of drawings on which it judges although the criterion does not apply.
     """
     drawings = list(starter.paintings(DRAWINGS, SEED))
     pixels = [drawing.pixels for drawing in drawings]

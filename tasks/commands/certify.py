@@ -1,6 +1,6 @@
 """``atelier judge certify``: examine a judge, write its certificate and the page of it.
 
-The starter's judge is examined on drawings of which the painter knows the poles, made anew from
+The starter's judge is examined on drawings whose true poles are known, drawn again from
 a seed of their own and passed through the starter's codec, as painted pictures are. Any other
 judge is examined on pictures of ``data/``, or of a folder, against what people or other judges
 said of them in files.

@@ -52,6 +52,7 @@ def run(folder: Path, params: AnnotateParams, captions: str | None) -> None:
         f"  artworks   {len({entry.artwork for entry in usable})}",
         f"  set aside  {len(aside)}",
         *_reasons(aside),
+        *(f"  no table   {name}: {why}" for name, why in layouts.unread(folder).items()),
         *(f"  hidden     {count} files begin with a dot, ignored" for count in _hidden(folder)),
         *(f"  note       {note}" for note in corpus.notes),
         "  examples" if usable else "  nothing here can be used",

@@ -137,7 +137,7 @@ def how(model: Model, profile: Profile) -> Sampling:
 
 
 def _how(model: Model, wish: Wish, profile: Profile) -> Sampling:
-    """How a model is sampled: as the stage generate does, but for what was wished for."""
+    """Sampling settings: those of the stage generate, with the options of the command."""
     usual = candidates.how(profile).of(guided=model.guided or wish.guidance is not None)
     return dataclasses.replace(
         usual,

@@ -73,7 +73,7 @@ class Candidate:
 
 
 def how(profile: Profile) -> Sampling:
-    """Return how a profile samples, but for candidates that are not guided."""
+    """Return how a profile samples candidates that are guided."""
     sampled = profile.generate
     return Sampling(sampled.steps, sampled.guidance, sampled.distilled_guidance)
 

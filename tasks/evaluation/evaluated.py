@@ -1,4 +1,4 @@
-"""What ``evaluate`` leaves for ``report``: judgements and scores by candidate, and measures."""
+"""Results of ``evaluate``, read by ``report``: judgements, scores and measures by candidate."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""Keys of what ``evaluate`` finds: hashes of pictures, judges, networks, and their code.
+"""Keys of ``evaluate``'s results: hashes of pictures, judges, networks, and their code.
 
 The code of a part is that of what makes it: a new metric measures nothing else again.
 """

@@ -1,4 +1,4 @@
-"""The generation job of a profile: who paints which captions."""
+"""The generation job of a profile: which candidate paints which captions."""
 
 from atelier.config.profile import Profile
 from atelier.criteria import tree

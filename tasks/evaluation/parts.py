@@ -1,4 +1,4 @@
-"""The parts of what ``evaluate`` finds: kept from a former run, or made now."""
+"""Parts of the results of ``evaluate``: reused from an earlier run, or computed."""
 
 import shutil
 from collections.abc import Mapping, Sequence

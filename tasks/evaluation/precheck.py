@@ -1,4 +1,4 @@
-"""What ``evaluate`` could not do is said before ``generate`` paints for hours."""
+"""Checks of ``evaluate``'s inputs, made before ``generate`` paints for hours."""
 
 from atelier.config.profile import Profile
 from atelier.criteria.tree import Tree

@@ -1,4 +1,4 @@
-"""The networks that ``evaluate`` measures with: which are here, and what they say of pictures.
+"""Networks of metrics: which of them are installed, and their scores of pictures.
 
 A metric whose weights are absent is unavailable, with the command that cures it, and no error.
 """

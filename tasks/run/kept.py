@@ -52,7 +52,7 @@ def take(out: Path, keys: Mapping[str, str], spare: Path | None = None) -> set[s
 
 
 def _clear(folder: Path, parts: set[Path]) -> None:
-    """Remove what is below a folder, but for some folders."""
+    """Remove everything below a folder except some folders."""
     for path in list(folder.iterdir()) if folder.is_dir() else []:
         if path in parts:
             continue

@@ -259,7 +259,7 @@ def sole(mlflow: "MlflowClient", at: str, key: tuple[str, str]) -> str | None:
 def log_params(
     mlflow: "MlflowClient", run: str, params: Mapping[str, str], known: Sequence[str] = ()
 ) -> None:
-    """Log the params of a run, but for those known there, in as few requests as it takes."""
+    """Log the params of a run that the server does not have, in as few requests as possible."""
     from mlflow.entities import Param
 
     rows = [Param(name, value) for name, value in params.items() if name not in known]
@@ -302,7 +302,7 @@ def main() -> None:
     while not select.select([sys.stdin], [], [], _SECONDS)[0]:
         with contextlib.suppress(Exception):
             deliver()
-    signal.alarm(int(_LONGEST_SECONDS))  # if nobody waits for it any more
+    signal.alarm(int(_LONGEST_SECONDS))  # if no process waits for it any more
     here = connection.client(here=True)
     every = [one.experiment_id for one in here.search_experiments()]
     bury_the_dead(here, every)  # the stage, if it was killed

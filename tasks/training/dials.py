@@ -139,7 +139,7 @@ def folder(root: str) -> Path:
 
 
 def _training(profile: Profile, steps: int) -> Training:
-    """As the stage cpo trains, but for fewer steps."""
+    """The settings of the stage cpo, with fewer steps."""
     changed = {"steps": steps, "grids": None, "ema_decay": None, "report_steps": 5}
     return profile.cpo.training.model_copy(update=changed)
 

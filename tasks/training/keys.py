@@ -1,4 +1,4 @@
-"""Keys of what a training begins from: the base, and a LoRA of another trainer."""
+"""Keys of a training's start: the base, and a LoRA of another trainer."""
 
 from pathlib import Path
 

@@ -93,3 +93,11 @@ def test_a_value_in_a_message_is_short_however_large_it_is():
     assert time.process_time() - began < 5
     assert reading.writable("ü")
     assert not reading.writable("\udc80")
+
+
+def test_a_long_word_is_cut_in_the_middle_and_a_long_text_at_its_end():
+    assert reading.clipped("no method named 'a'") == "no method named 'a'"
+    assert (
+        reading.clipped(f"none named {'a' * 100_000}z") == f"none named {'a' * 80}…{'a' * 19}z"
+    )
+    assert len(reading.clipped("many words " * 10_000)) < 5_000

@@ -36,12 +36,13 @@ def _tables(document):
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "sections",
     [
         ["training", "sampling", "annotation", "caching"],
-        pytest.param(["starting"], marks=pytest.mark.slow),  # whole commands, and DVC
-        pytest.param(["scaling"], marks=pytest.mark.slow),
+        ["starting"],  # whole commands, and DVC
+        ["scaling"],
     ],
 )
 def test_each_line_is_measured_printed_and_written_at_a_tiny_size(tmp_path, sections):

@@ -22,6 +22,7 @@ GROUPS = {
     "data": {"check", "draw", "unpack"},
     "judge": {"certify", "pairs"},
     "labels": {"compare", "count", "export", "read"},
+    "settings": {"explain", "schema"},
     "survey": {
         "analyze", "delete", "export", "invite", "make", "revoke", "serve", "status",
     },

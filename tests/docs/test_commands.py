@@ -38,6 +38,15 @@ def test_the_page_of_commands_is_what_the_help_says():
     )
 
 
+def test_the_page_of_settings_is_what_the_schema_says(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    page = Path("docs/settings.md").read_text(encoding="utf-8")
+
+    assert page == documentation.settings_page(), (
+        "run `python -m cli.documentation settings > docs/settings.md`"
+    )
+
+
 def mistakes(text):
     """Every command or option in ``text`` that the command line does not have."""
     blocks = "\n".join(BLOCK.findall(text))

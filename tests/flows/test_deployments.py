@@ -1,13 +1,19 @@
 """prefect.yaml against dvc.yaml and the flows that it names."""
 
+import contextlib
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
 from prefect.flows import load_flow_from_entrypoint
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
+from atelier.config.profile import read_in_force
 from flows.dvc import stages
+from flows.dvc.overrides import Changes
 from flows.infra import clone, prefect_setup, remote_stage
+from tasks.run import paths
 
 ROOT = Path(__file__).parents[2]
 DEPLOYMENTS = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
@@ -96,9 +102,63 @@ def test_the_form_knows_the_stages_of_dvc_yaml_and_the_types_of_the_settings():
     schema = load_flow_from_entrypoint("flows.reproduce:reproduce").parameters.model_dump()
 
     (listed, _) = schema["properties"]["targets"]["anyOf"]
-    omega = schema["definitions"]["Changes"]["properties"]["omega"]
+    guidance = schema["definitions"]["Changes"]["properties"]["guidance"]
     assert listed["items"]["enum"] == stages.names()
-    assert {"minimum": 0, "type": "number"} in omega["anyOf"]
+    assert (guidance["minimum"], guidance["type"]) == (1, "number")
+
+
+def test_the_form_shows_the_values_in_force_and_has_fields_for_each_objective():
+    profile = read_in_force(paths.PARAMS)
+    fields = Changes.model_json_schema()["properties"]
+    objectives = fields["objectives"]["properties"]
+
+    assert fields["cpo_steps"]["description"].endswith(f"now **{profile.cpo.training.steps}**")
+    assert fields["cpo_steps"]["title"] == "cpo.training.steps"
+    assert list(objectives) == list(profile.cpo.objectives)
+    for name, one in profile.cpo.objectives.items():
+        rate = objectives[name]["properties"]["learning_rate"]
+        assert rate["description"] == f"now **{one.learning_rate}**"
+        assert "default" not in rate  # else a form would send what was in force once
+        assert "objective" not in objectives[name]["properties"]
+
+
+def test_forms_are_renewed_once_when_the_profile_changed(tmp_path, monkeypatch):
+    renewed = []
+
+    class Server:
+        def read_deployments(self, limit):
+            old = {"name": "reproduce", "id": 1, "parameter_openapi_schema": "of yesterday"}
+            return [SimpleNamespace(**old)]
+
+        def update_deployment(self, ident, change):
+            renewed.append((ident, [*change.parameter_openapi_schema["definitions"]]))
+
+    (tmp_path / "params").mkdir()
+    (tmp_path / "params/profile.yaml").write_text("profile: a\n")
+    (tmp_path / "params/a.yaml").write_text("old: true\n")
+    (tmp_path / "prefect.yaml").write_text(
+        "deployments: [{name: reproduce, entrypoint: 'flows.reproduce:reproduce'},"
+        " {name: of-another-clone, entrypoint: 'flows.nightly:nightly'}]"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(
+        prefect_setup, "get_client", lambda **_: contextlib.nullcontext(Server())
+    )
+
+    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:1/api"}):
+        for _ in range(2):
+            prefect_setup.renew_forms()
+        assert renewed == [(1, ["Changes"])]
+        (tmp_path / "params/a.yaml").write_text("old: false\n")
+        prefect_setup.renew_forms()
+
+    assert len(renewed) == 2
+
+
+def test_a_profile_that_cannot_be_read_leaves_a_form_without_values(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    assert "now" not in Changes.model_json_schema()["properties"]["prompts"]["description"]
 
 
 def test_a_stage_that_dvc_yaml_does_not_have_has_no_flow():

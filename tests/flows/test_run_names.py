@@ -42,8 +42,9 @@ def by(auto, who=None):
 
 def test_a_run_is_called_after_what_was_asked_and_by_whom(asked):
     assert asked("reproduce") == "starter: all stages · by ana"
-    assert asked("reproduce", targets=["sft"], changes={"omega": 2, "prompts": 24}) == (
-        "starter: sft, ω=2.0, prompts=24 · by ana"
+    changes = {"objectives": {"cpo-s": {"omega": 2, "k": None}}, "prompts": 24}
+    assert asked("reproduce", targets=["sft"], changes=changes) == (
+        "starter: sft, prompts=24, cpo-s ω=2 · by ana"
     )
     assert asked("cpo", run=by(False)) == "starter: cpo · by the pages"
     assert asked("nightly", run=by(True)) == "starter: nightly · by the schedule"
@@ -51,6 +52,11 @@ def test_a_run_is_called_after_what_was_asked_and_by_whom(asked):
         "starter: champion against serving · by ana"
     )
     assert asked("reproduce", name="monday's try") == "monday's try"
+
+
+def test_a_name_that_the_form_proposes_says_nothing_and_one_like_it_may_be_a_persons(asked):
+    assert asked("sft", name="kappa5-bopak") == "starter: sft · by ana · kappa5-bopak"
+    assert asked("sft", name="lambda") == "starter: sft · by ana · lambda"
 
 
 def test_what_differs_from_the_last_commit_is_told_in_short(asked, tmp_path):

@@ -4,6 +4,7 @@ import pytest
 import yaml
 
 from atelier.config.profile import Profile, read_profile, read_study
+from atelier.errors import ParamsError
 from atelier.reports.study import design
 from flows.dvc.overrides import changed
 
@@ -35,3 +36,14 @@ def test_every_study_fits_its_profile(file):
     steps = {f"{stage}.training.steps": 60 for stage in ("sft", "cpo")}
     for one in [*design.first_runs(study), *design.later_runs(study, chosen, steps)]:
         Profile.model_validate(changed(values, one.changes, "changes"))
+
+
+def test_a_name_of_any_length_gives_a_short_message(tmp_path):
+    file = tmp_path / "study.yaml"
+    text = (PARAMS / "study.yaml").read_text()
+    file.write_text(text.replace("proposed: [", f"proposed: [{'a' * 100_000}, ", 1))
+
+    with pytest.raises(ParamsError, match=r"a{80}.*…") as refusal:
+        read_study(file)
+
+    assert len(str(refusal.value)) < 1_000

@@ -25,16 +25,21 @@ criteria:
 @pytest.fixture
 def workspace(tmp_path, monkeypatch, profile):
     """A folder with the switch, a valid profile and its criteria: the working directory."""
-    monkeypatch.chdir(tmp_path)
+    return enter_workspace(tmp_path, monkeypatch, profile)
+
+
+def enter_workspace(folder, patch, profile):
+    """Make a folder the workspace; for fixtures that several tests share."""
+    patch.chdir(folder)
     for variable in ("MLFLOW_TRACKING_URI", "ATELIER_PIPELINE"):
-        monkeypatch.setenv(variable, "")  # absent again afterwards: MLflow sets one
-        monkeypatch.delenv(variable)
-    (tmp_path / "params/criteria").mkdir(parents=True)
-    (tmp_path / "dvc.yaml").write_text("stages: {}\n")
-    (tmp_path / "params/profile.yaml").write_text("profile: starter\n")
-    (tmp_path / "params/starter.yaml").write_text(yaml.safe_dump(profile))
-    (tmp_path / "params/criteria/starter.yaml").write_text(CRITERIA)
-    return tmp_path
+        patch.setenv(variable, "")  # absent again afterwards: MLflow sets one
+        patch.delenv(variable)
+    (folder / "params/criteria").mkdir(parents=True)
+    (folder / "dvc.yaml").write_text("stages: {}\n")
+    (folder / "params/profile.yaml").write_text("profile: starter\n")
+    (folder / "params/starter.yaml").write_text(yaml.safe_dump(profile))
+    (folder / "params/criteria/starter.yaml").write_text(CRITERIA)
+    return folder
 
 
 @pytest.fixture

@@ -358,7 +358,7 @@ def _until(date: str) -> float:
 
 
 def same_model(asked: str, answered: str) -> bool:
-    """Say whether two names are of one model, but for folders, a file's suffix or a date.
+    """Return whether two names are of one model, ignoring folders, a file's suffix and a date.
 
     Servers answer as ``/models/NAME`` or ``NAME.gguf``, and as ``NAME-2024-08-06`` where the
     name stands for the latest version.

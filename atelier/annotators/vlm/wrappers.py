@@ -27,7 +27,7 @@ def unwrapped(answer: str) -> str:
 
     An answer that is JSON as a whole is returned as it is. Of any other, the one object in it
     is: after the thinking, with prose and fences before and behind. The text that is returned
-    need not be JSON; whoever reads it says what is wrong with it.
+    need not be JSON; the parser reports what is wrong with it.
 
     Raises:
         UnreadableError: The answer ends in the thinking, or holds several different objects.

@@ -101,8 +101,8 @@ class Flux2Klein(PipelineDenoiser):
         return self.network.config.in_channels, side, side
 
     def release_encoders(self, *, texts: bool = True) -> None:
-        """Drop the codec but for its statistics, which sampling reads, and the text encoder."""
-        codec = copy.copy(self._pipeline.vae)  # whoever keeps the codec keeps it whole
+        """Drop the text encoder, and the codec except its statistics, which sampling reads."""
+        codec = copy.copy(self._pipeline.vae)  # other references to the codec stay whole
         codec._modules = {name: codec._modules[name] for name in _KEPT}
         super().release_encoders(texts=texts)
         self._pipeline.register_modules(vae=codec)

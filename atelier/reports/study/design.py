@@ -106,7 +106,7 @@ def choose(study: StudyParams, entrant: Entrant, found: Mapping[str, Found]) -> 
     seed = study.seeds[0]
     runs = {way: found.get(f"{VALIDATION}-{way}-{seed}") for way in SAMPLED}
     own, alone = runs[entrant.sampled], runs["alone"] or runs["guided"]
-    assert own is not None  # whoever chooses has run these
+    assert own is not None  # a choice is made after these have run
     assert alone is not None
     rows, most = own.metrics, study.sound * alone.metrics["theta1"]["fid"]
     names = list(trainings(study, entrant))

@@ -104,7 +104,8 @@ def test_two_processes_learn_what_one_does(tmp_path, family):
     assert len(list((tmp_path / "two").glob("step-*"))) == 2
 
 
-@pytest.mark.parametrize("family", ["flux", pytest.param("sdxl-v", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["flux", "sdxl-v"])
 def test_two_processes_with_half_of_the_base_each_learn_what_one_does(tmp_path, family):
     with two_processes(tmp_path / "two", family, images=6, sharded=True) as ended:
         alone = one_process(tmp_path / "one", family, images=6)

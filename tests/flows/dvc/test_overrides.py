@@ -11,6 +11,7 @@ from flows.dvc import overrides
 from flows.dvc.overrides import Changes
 
 FILE = "params/starter.yaml"
+OMEGA = {"cpo-s": {"omega": 2, "learning_rate": None}}  # as a form sends it
 
 
 @pytest.fixture
@@ -34,7 +35,7 @@ def dvc(*words):
 
 def test_a_run_sees_the_changes_and_the_users_file_is_never_another(written, tmp_path):
     before = (tmp_path / FILE).stat().st_mtime_ns
-    with overrides.in_force(Changes(omega=2, seed=7, cpo_steps=9)):
+    with overrides.in_force(Changes(objectives=OMEGA, seed=7, cpo_steps=9)):
         seen = read_profile(Path(FILE))
         assert (tmp_path / FILE).read_text() == written
 
@@ -47,7 +48,7 @@ def test_a_run_sees_the_changes_and_the_users_file_is_never_another(written, tmp
 
 
 def test_what_the_user_writes_during_a_changed_run_stays(written, tmp_path):
-    with overrides.in_force(Changes(omega=2)):
+    with overrides.in_force(Changes(objectives=OMEGA)):
         (tmp_path / FILE).write_text(written + "# an afterthought\n")
         (tmp_path / "notes.md").write_text("ω 2 looks good\n")
         assert "afterthought" not in Path(FILE).read_text()
@@ -60,7 +61,7 @@ def test_the_comments_of_a_changed_file_stay_where_no_anchor_forbids_it(written,
     plain = yaml.safe_dump(json.loads(json.dumps(yaml.safe_load(written))), sort_keys=False)
     (tmp_path / FILE).write_text(f"# by hand\n{plain}")
 
-    with overrides.in_force(Changes(omega=2)):
+    with overrides.in_force(Changes(objectives=OMEGA)):
         said = Path(FILE).read_text()
 
     assert said.startswith("# by hand\n")
@@ -74,10 +75,10 @@ def test_without_changes_nothing_is_copied(written, tmp_path):
 
 
 def test_an_experiment_is_named_after_its_changes():
-    changes = Changes(omega=2, others={"cpo.objectives.cpo.beta": 9})
+    changes = Changes(objectives=OMEGA, others={"cpo.objectives.cpo.beta": 9})
 
-    assert overrides.named(changes) == "omega-2-0-cpo-objectives-cpo-beta-9"
-    assert overrides.described(changes) == "ω=2.0, cpo β=9"
+    assert overrides.named(changes) == "cpo-s-omega-2-cpo-beta-9"
+    assert overrides.described(changes) == "cpo-s ω=2, cpo β=9"
 
 
 def test_any_other_setting_by_its_name(written, tmp_path):
@@ -102,7 +103,7 @@ def test_a_mistake_is_named_and_nothing_is_changed(written, tmp_path, others, wo
     assert (tmp_path / FILE).read_text() == written
 
 
-@pytest.mark.parametrize("mistake", [{"omega": -1}, {"seed": 0.5}, {"steps": 3}])
+@pytest.mark.parametrize("mistake", [{"guidance": 0.5}, {"seed": 0.5}, {"steps": 3}])
 def test_the_form_refuses_what_params_would(mistake):
     with pytest.raises(ValidationError):
         Changes(**mistake)

@@ -1,6 +1,9 @@
+import json
+
 import pytest
 
 from atelier.config.profile import Profile
+from atelier.criteria import dataset
 from atelier.errors import ArtifactError
 from tasks.commands import data_check
 
@@ -70,3 +73,55 @@ def test_captions_that_a_model_will_write_are_counted(tmp_path, paint, profile, 
     paint(tmp_path / "a.png")
 
     assert "captions   0, 0 different; a model writes 1\n" in check()
+
+
+def test_a_table_that_cannot_be_read_is_named_with_the_reason(tmp_path, paint, check):
+    paint(tmp_path / "a.png")
+    (tmp_path / "captions.csv").write_text("file;caption\na.png;a calm sea\n")
+    (tmp_path / "excel.csv").write_text("file,caption\na.png,a calm sea\n", "utf-16")
+
+    said = check()
+
+    assert (
+        "no table   captions.csv: it has no columns file and caption; its first line is" in said
+    )
+    assert "'file;caption', with a semicolon in it\n" in said
+    assert "no table   excel.csv: line 1 is not UTF-8 (byte 0xff); open it" in said
+
+
+def test_kohyas_metadata_name_pictures_with_and_without_suffix(tmp_path, paint, check):
+    for number, name in enumerate(("a.png", "b.jpg", "c.png", "5/d.png")):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        paint(tmp_path / name, number)
+    rows = {
+        "a": {"caption": "a calm sea", "train_resolution": [64, 64]},
+        "b.jpg": {"caption": "a city", "tags": "night, lamps"},
+        str(tmp_path / "c.png"): {"tags": "boat, reeds"},
+        "5/d": {"caption": "a hill"},
+        "gone": {"caption": "nothing"},
+    }
+    (tmp_path / "meta_cap.json").write_text(json.dumps(rows, indent=2))
+
+    said = check()
+
+    assert "kohya's metadata, meta_cap.json\n" in said
+    assert "captions   4, 4 different\n" in said
+    assert [line for line in said.splitlines() if line.startswith("    ") and "'" in line] == [
+        "    5/d.png: 'a hill'", "    a.png: 'a calm sea'", "    b.jpg: 'a city'"
+    ]  # fmt: skip
+    corpus = dataset.find(tmp_path, "meta_cap.json", captionless=False)
+    assert {one.file: one.caption for one in corpus.entries}["c.png"] == "boat, reeds"
+    assert (
+        "set aside  1\n         1 gone: meta_cap.json, line 5 names it; it is not there" in said
+    )
+
+
+def test_two_pictures_of_one_stem_are_not_guessed_between(tmp_path, paint, check):
+    paint(tmp_path / "a.png", 1)
+    paint(tmp_path / "a.jpg", 2)
+    (tmp_path / "meta_cap.json").write_text('{"a": {"caption": "which?"}}')
+
+    said = check()
+
+    assert "pictures   0\n" in said
+    assert "1 a: meta_cap.json, line 1 names it; it is not there" in said

@@ -41,6 +41,7 @@ def stage(gallery, notebook):
     return run
 
 
+@pytest.mark.slow
 def test_the_stage_makes_of_shards_what_it_makes_alone(stage, monkeypatch):
     alone = stage()
     for count in (1, 3, 50):

@@ -158,7 +158,9 @@ class Frail:
         return answer
 
 
-@pytest.mark.parametrize("does", [False, True], ids=["request", "answer"])
+@pytest.mark.parametrize(
+    "does", [pytest.param(False, marks=pytest.mark.slow), True], ids=["request", "answer"]
+)
 def test_wherever_a_copy_is_cut_it_goes_on_and_all_is_there_once(
     server, checked, workspace, monkeypatch, does
 ):
