@@ -185,16 +185,8 @@ def _servers(
         prefect[_OWN_DATABASE] = f"sqlite+aiosqlite:///{_FOLDER.resolve()}/prefect.db"
     paths.MLFLOW.mkdir(parents=True, exist_ok=True)
     files = (paths.MLFLOW / "artifacts").resolve()
-    server = [
-        "-m",
-        "prefect",
-        "server",
-        "start",
-        "--host",
-        _HOST,
-        "--port",
-        str(ports[_PREFECT]),
-    ]
+    server = ["-m", "prefect", "server", "start", "--host", _HOST]
+    server += ["--port", str(ports[_PREFECT])]
     mlflow = ["-m", "mlflow", "server", "--host", _HOST, "--port", str(ports[_MLFLOW])]
     mlflow += ["--artifacts-destination", files.as_uri(), "--workers", "1"]
     worker = ["-m", "prefect", "worker", "start", "--pool", clone.pool()]

@@ -115,7 +115,8 @@ def application(hour_price: float) -> FastAPI:
     pages = _Pages(hour_price)
     _add_pages(app, pages)
     _add_buttons(app, pages)
-    for name, kind in (("live.css", "text/css"), ("live.js", "text/javascript")):
+    kinds = {"live.css": "text/css", "live.js": "text/javascript", "icon.svg": "image/svg+xml"}
+    for name, kind in kinds.items():
         app.get(f"/{name}", name=name)(functools.partial(_asset, name, kind))
     return app
 
@@ -251,7 +252,7 @@ def _charts(known: tracked.Tracked) -> Iterator[tuple[str, Markup]]:
     order = [*_FIRST, *sorted(set(known.curves) - {*_FIRST, *_LAST}), *_LAST]
     for value in order:
         if value in known.curves:
-            title = value.replace("_", " ")
+            title = value.replace("_", " ").replace(" gb", " (GB)")
             yield title, charts.lines(known.curves[value], title=title, across="step")
 
 
