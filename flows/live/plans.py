@@ -15,8 +15,8 @@ import psutil
 from flows.dvc import plan, stages
 from flows.dvc.plan import Prospect
 from flows.dvc.stages import Stage
-from tasks.run import paths, run_record
-from tasks.tracking import main_repository, sync
+from tasks.run import paths
+from tasks.tracking import main_repository, run_record, sync
 
 ADDRESS = paths.LIVE / "address"  # of the server, while it runs
 USUAL_PORT = 4300

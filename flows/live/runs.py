@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from tasks.run import paths, run_record
-from tasks.tracking import sync
+from tasks.run import paths
+from tasks.tracking import run_record, sync
 
 State = Literal["running", "finished", "failed", "stopped"]
 _OUTCOMES = {"UpToDate": "unchanged", "RunCached": "restored"}  # others: it is done

@@ -30,8 +30,8 @@ from atelier.reports import charts
 from flows.live import control, graph, plans, runs, tracked
 from flows.live.runs import Run
 from survey.app import middleware
-from tasks.run import paths, run_record
-from tasks.tracking import connection
+from tasks.run import paths
+from tasks.tracking import connection, run_record
 
 HOST = "127.0.0.1"
 _NAMES = ["127.0.0.1", "localhost"]

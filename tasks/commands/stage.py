@@ -24,8 +24,9 @@ def run(name: str) -> None:
     profile = checked_profile()
     from atelier import atomic
     from tasks import code
-    from tasks.run import launch, machine, passes, paths, run_record
-    from tasks.tracking import main_repository, mlflow_runs
+    from tasks.run import launch, machine, paths
+    from tasks.tracking import main_repository, mlflow_runs, run_record
+    from tasks.training import passes
 
     code.check(name)
     main_repository.share()

@@ -14,7 +14,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
 from atelier.reporting import Report, silent
-from tasks.run import machine, run_record
+from tasks.run import machine
+from tasks.tracking import run_record
 
 _SECONDS_BETWEEN_LINES = 5.0
 _VALUES_SHOWN = 3  # MLflow has them all

@@ -2,7 +2,7 @@ import psutil
 import pytest
 
 from flows.live import plans
-from tasks.run import run_record
+from tasks.tracking import run_record
 
 RUN = "host/7/1764"
 

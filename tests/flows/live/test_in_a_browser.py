@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from flows.live import runs
-from tasks.run import paths, run_record
+from tasks.run import paths
+from tasks.tracking import run_record
 from tests.browser import browser, chromium, eventually  # noqa: F401 -- fixtures
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]

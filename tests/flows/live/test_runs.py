@@ -6,7 +6,8 @@ import psutil
 import pytest
 
 from flows.live import graph, plans, runs
-from tasks.run import progress, run_record
+from tasks.run import progress
+from tasks.tracking import run_record
 
 KEY = "host-7-1764"
 

@@ -10,7 +10,8 @@ import pytest
 from fastapi.testclient import TestClient
 
 from flows.live import control, server, tracked
-from tasks.run import progress, run_record
+from tasks.run import progress
+from tasks.tracking import run_record
 
 KEY = "host-7-1764"
 PAGE = f"/runs/{KEY}"

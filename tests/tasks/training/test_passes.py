@@ -1,7 +1,7 @@
 import pytest
 
 from atelier.config.profile import Profile
-from tasks.run import passes
+from tasks.training import passes
 
 
 @pytest.fixture

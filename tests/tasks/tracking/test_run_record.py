@@ -7,8 +7,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tasks.run import paths, progress, run_record
-from tasks.tracking import sync
+from tasks.run import paths, progress
+from tasks.tracking import run_record, sync
 
 RUN = "host/7/1764"
 
