@@ -82,6 +82,47 @@ def calibrate(
 
 
 @command()
+def propose(
+    out: Annotated[
+        Path,
+        typer.Argument(
+            parser=clone.path, help="Criteria file to write; one that is there is revised."
+        ),
+    ],
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            parser=clone.path, help="Table of pictures, with the columns file and label."
+        ),
+    ] = None,
+    folder: Annotated[
+        Path | None,
+        typer.Option(
+            parser=clone.path, help="Where its pictures lie.", show_default="next to the table"
+        ),
+    ] = None,
+    text: Annotated[
+        Path | None,
+        typer.Option(parser=clone.path, help="What an expert has written, as a text file."),
+    ] = None,
+    domain: Annotated[
+        str | None, typer.Option(help="What the pictures are.", show_default="as in OUT")
+    ] = None,
+    pairs: Annotated[int, typer.Option(min=1, help="Attribute pairs, at most.")] = 8,
+    rounds: Annotated[
+        int, typer.Option(min=1, help="How often the model proposes or revises.")
+    ] = 3,
+    seed: Annotated[int, typer.Option(min=0, help="Of the draw of held-out pictures.")] = 0,
+) -> None:
+    """Let the profile's model propose criteria from 20 to 200 labeled pictures, or a text."""
+    from tasks.commands import propose as proposing
+    from tasks.commands.stage import checked_profile
+
+    wish = proposing.Wish(out, labels, folder, text, domain, pairs, rounds, seed)
+    typer.echo(proposing.run(checked_profile(), wish))
+
+
+@command()
 def sheets(
     folder: Folder,
     out: Annotated[

@@ -193,12 +193,19 @@ def dials(
             show_default="artifacts/dials-measured",
         ),
     ] = None,
+    document: Annotated[
+        Path | None,
+        typer.Option(
+            parser=clone.path,
+            help="Markdown file with marks, to write the matrix into as well.",
+        ),
+    ] = None,
 ) -> None:
     """Train a dial for each root, and measure what each moves and what it disturbs."""
     from tasks.commands import dials as turning
     from tasks.commands.stage import checked_profile
 
-    wish = turning.Wish(model, root or [], steps, share, pictures, out)
+    wish = turning.Wish(model, root or [], steps, share, pictures, out, document)
     typer.echo(turning.run(checked_profile(), wish))
 
 

@@ -39,7 +39,7 @@ from flows.dvc.stages import Stage
 from flows.infra import gpus, prefect_setup, remote_stage
 from flows.live import plans
 from tasks.run import paths
-from tasks.tracking import connection, links, main_repository, mlflow_runs, run_names, sync
+from tasks.tracking import connection, main_repository, mlflow_runs, run_names, sync
 
 Where = Literal["here", "workers"]
 _SECONDS_WITHOUT_BARS = 30.0  # after Prefect's server did not answer
@@ -360,7 +360,6 @@ def pages_of(pipeline: str) -> dict[str, str]:
         if not connection.has_runs():
             return {"report": f"`{paths.PAGE.resolve()}`"}
         pages = mlflow_runs.pipeline_pages(profile, pipeline)
-        pages |= links.of_profile(profile)
     except Exception as error:  # a server that is away costs the links alone
         get_run_logger().warning(f"MLflow did not answer: {connections.cause(error)}")
         pages = {}

@@ -32,6 +32,7 @@ SCRIPT = {
     "status": 200,
     "error": {},
     "headers": {},  # of an error
+    "recorded": [],  # pairs of words in a question and the answer, each given once, in turn
 }
 
 
@@ -95,6 +96,11 @@ class Model:
 
     def _answer(self, body):
         schema, behaviour = schema_of(body), self.script["behaviour"]
+        asked = json.dumps(body["messages"], ensure_ascii=False)
+        for place, (words, answer) in enumerate(self.script["recorded"]):
+            if words in asked:
+                del self.script["recorded"][place]
+                return answer
         if behaviour in JUDGES:
             return json.dumps(JUDGES[behaviour](body, schema))
         if behaviour == "echo":

@@ -1,4 +1,4 @@
-"""docs/bring-your-own-domain.md, followed to the letter by somebody who has never been here."""
+"""Guides followed to the letter: docs/bring-your-own-domain.md, docs/tutorials/."""
 
 import os
 import re
@@ -11,6 +11,7 @@ import yaml
 
 ROOT = Path(__file__).parents[1]
 GUIDE = ROOT / "docs/bring-your-own-domain.md"
+TUTORIALS = ("pictures", "criteria", "compare", "people")  # each continues the one before
 _BLOCK = re.compile(r"^```(console|yaml)(?: (file|merge)=(\S+))?\n(.*?)^```$", re.M | re.S)
 
 
@@ -74,13 +75,9 @@ def newcomer(tmp_path, model_server):
     return take
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(3600)
-def test_a_newcomer_gets_from_pictures_to_a_report(newcomer, tmp_path, capsys):
-    taken = list(steps(GUIDE.read_text(encoding="utf-8")))
-    installed = next(n for n, step in enumerate(taken) if step[1].startswith("pip install"))
-
-    for verb, target, body in taken[installed + 1 :]:
+def follow(taken, newcomer, capsys):
+    """Take the steps; what a page shows below a command has to be printed by it."""
+    for verb, target, body in taken:
         printed = newcomer(verb, target, body)
         if verb == "run":
             with capsys.disabled():
@@ -89,4 +86,23 @@ def test_a_newcomer_gets_from_pictures_to_a_report(newcomer, tmp_path, capsys):
             for line in filter(None, body.splitlines()):
                 assert " ".join(line.split()) in seen, f"$ {target}\n{printed}"
 
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_a_newcomer_gets_from_pictures_to_a_report(newcomer, tmp_path, capsys):
+    taken = list(steps(GUIDE.read_text(encoding="utf-8")))
+    installed = next(n for n, step in enumerate(taken) if step[1].startswith("pip install"))
+
+    follow(taken[installed + 1 :], newcomer, capsys)
+
     assert (tmp_path / "atelier/artifacts/report/report.html").stat().st_size > 10_000
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_the_tutorials_are_typed_one_after_the_other(newcomer, tmp_path, capsys):
+    for name in TUTORIALS:
+        page = (ROOT / "docs/tutorials" / f"{name}.md").read_text(encoding="utf-8")
+        follow(steps(page), newcomer, capsys)
+
+    assert (tmp_path / "atelier/artifacts/survey/spring/key.json").is_file()

@@ -17,6 +17,9 @@ MetricName = Literal[
     "hpsv2.1",
     "imagereward",
     "aesthetic",
+    "hpsv3",
+    "unifiedreward",
+    "artimuse",
 ]
 
 
@@ -88,6 +91,9 @@ ChampionGuard = Literal[
     "hpsv2.1",
     "imagereward",
     "aesthetic",
+    "hpsv3",
+    "unifiedreward",
+    "artimuse",
 ]
 
 

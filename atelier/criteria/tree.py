@@ -220,9 +220,22 @@ def parse(path: Path) -> Tree:
         raise CriteriaError(f"{path} is not YAML: {error}") from None
     except reading.UnreadableError as error:
         raise CriteriaError(f"{path} is {error}") from None
+    return of(values, str(path))
+
+
+def of(values: Any, name: str) -> Tree:
+    """Return the tree that a criteria file's content describes.
+
+    Args:
+        values: The content.
+        name: Of the file, for messages.
+
+    Raises:
+        CriteriaError: It contradicts itself; every mistake with its path.
+    """
     mistakes = list(_mistakes(values))
     if mistakes:
-        raise CriteriaError(f"{path} does not fit:\n" + "\n".join(f"  {m}" for m in mistakes))
+        raise CriteriaError(f"{name} does not fit:\n" + "\n".join(f"  {m}" for m in mistakes))
     return Tree.model_validate(values)
 
 

@@ -7,7 +7,16 @@ from pathlib import Path
 from atelier.metrics import fid, kid, memorization, vendi, weights
 from atelier.metrics.about import About, Entry
 from atelier.metrics.scorer import Compute, Scorer
-from atelier.metrics.scorers import aesthetic, clipscore, hpsv2, imagereward, pickscore
+from atelier.metrics.scorers import (
+    aesthetic,
+    artimuse,
+    clipscore,
+    hpsv2,
+    hpsv3,
+    imagereward,
+    pickscore,
+    unifiedreward,
+)
 
 # Of sets of pictures, by one network's features.
 _BY_FEATURES = (fid.ABOUT, kid.ABOUT, vendi.ABOUT, memorization.ABOUT)
@@ -19,6 +28,9 @@ _LOADERS: dict[About, Callable[[Path, Compute], Scorer]] = {
     hpsv2.V21: partial(hpsv2.load, name=hpsv2.V21.name),
     imagereward.ABOUT: imagereward.load,
     aesthetic.ABOUT: aesthetic.load,
+    hpsv3.ABOUT: hpsv3.load,
+    unifiedreward.ABOUT: unifiedreward.load,
+    artimuse.ABOUT: artimuse.load,
 }
 BY_PICTURE = {about.name: about for about in _LOADERS}
 ALL = {about.name: about for about in _BY_FEATURES} | BY_PICTURE

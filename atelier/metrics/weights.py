@@ -3,12 +3,14 @@
 Weights are downloaded only on request: a metric whose weights are absent is *unavailable*, and
 its reason names the command that fetches them. Files without a checksum in the manifest are
 trusted on first use: the checksum of the first download is written to ``weights.json`` in the
-folder of weights, and must not change.
+folder of weights, and must not change. Networks in several files come with an index that names
+them (``model.safetensors.index.json``); it is fetched first, and the files that it names next.
 """
 
+import dataclasses
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +18,7 @@ from urllib.parse import quote
 
 import yaml
 
-from atelier import atomic, checksums, connections
+from atelier import atomic, checksums, connections, reading
 from atelier.errors import ArtifactError
 from atelier.reporting import Report
 
@@ -33,12 +35,14 @@ class File:
         source: An address; or ``id@commit/name`` of a repository of the Hugging Face hub.
         megabytes: About how large it is.
         sha256: As the manifest has it; None: trusted on first sight.
+        shards: About how large the files are, together, that this one names: it is an index.
     """
 
     path: str
     source: str
     megabytes: float
     sha256: str | None = None
+    shards: float = 0.0
 
     @property
     def url(self) -> str:
@@ -69,7 +73,7 @@ class Weights:
     @property
     def megabytes(self) -> float:
         """Return about how large all files are together."""
-        return sum(file.megabytes for file in self.files)
+        return sum(file.megabytes + file.shards for file in self.files)
 
 
 def _read(manifest: Path) -> dict[str, Weights]:
@@ -79,7 +83,10 @@ def _read(manifest: Path) -> dict[str, Weights]:
             row["about"],
             row["license"],
             tuple(
-                File(f"{place['folder']}/{file}", f"{place['source']}/{file}", *known)
+                dataclasses.replace(
+                    File(f"{place['folder']}/{file}", f"{place['source']}/{file}", *known),
+                    shards=place.get("shards", {}).get(file, 0.0),
+                )
                 for place in row["from"]
                 for file, known in place["files"].items()
             ),
@@ -113,7 +120,8 @@ class Status:
 def glance(names: Sequence[str], folder: Path) -> list[Status]:
     """Return the state of the files by presence and size alone: at once, however large."""
     known = _record(folder)
-    return [_glance(file, folder / file.path, known.get(file.path)) for file in _files(names)]
+    files = _files(names, folder)
+    return [_glance(file, folder / file.path, known.get(file.path)) for file in files]
 
 
 def check(names: Sequence[str], folder: Path, report: Report) -> list[Status]:
@@ -125,7 +133,7 @@ def check(names: Sequence[str], folder: Path, report: Report) -> list[Status]:
         report: Receives how many files were read.
     """
     found = []
-    for done, file in enumerate(_files(names), start=1):
+    for done, file in enumerate(_files(names, folder), start=1):
         found.append(_checked(file, folder, "found in place"))
         report(done, {})
     return found
@@ -151,6 +159,8 @@ def fetch(names: Sequence[str], folder: Path, report: Report) -> None:
             _accept(file, folder, file.url)
         before += file.megabytes
         report(round(before), {})
+    if any(file.shards for file in wanted):
+        fetch(names, folder, report)
 
 
 def bring(names: Sequence[str], folder: Path, source: Path, report: Report) -> list[File]:
@@ -173,7 +183,8 @@ def bring(names: Sequence[str], folder: Path, source: Path, report: Report) -> l
             "weights` lists, with the same paths"
         )
     missing = []
-    for done, file in enumerate(_files(names), start=1):
+    before = [one.file for one in glance(names, folder) if one.state != "whole"]
+    for done, file in enumerate(_files(names, folder), start=1):
         target = folder / file.path
         places = (source / file.path, source / target.name)
         found = next((place for place in places if place.is_file()), None)
@@ -184,6 +195,8 @@ def bring(names: Sequence[str], folder: Path, source: Path, report: Report) -> l
                 shutil.copyfileobj(content, copy)
             _accept(file, folder, str(found))
         report(done, {})
+    if any(file.shards and file not in missing for file in before):
+        return bring(names, folder, source, report)
     return missing
 
 
@@ -210,15 +223,46 @@ def absent(names: Sequence[str], folder: Path) -> str | None:
 def recorded(names: Sequence[str], folder: Path) -> dict[str, str]:
     """Return the recorded sha256 of each file, by its path."""
     known = _record(folder)
-    return {file.path: known[file.path]["sha256"] for file in _files(names)}
+    return {file.path: known[file.path]["sha256"] for file in _files(names, folder)}
 
 
 def _size(megabytes: float) -> str:
     return f"{megabytes / 1000:.1f} GB" if megabytes >= 1000 else f"{megabytes:.0f} MB"
 
 
-def _files(names: Sequence[str]) -> list[File]:
-    return list({file.path: file for name in names for file in MANIFEST[name].files}.values())
+def _files(names: Sequence[str], folder: Path) -> list[File]:
+    """The files of the manifest, and those that an index in the folder names."""
+    found: dict[str, File] = {}
+    for file in (file for name in names for file in MANIFEST[name].files):
+        named = list(_named(file, folder))
+        # An index that is absent counts as large as what it names, for estimates.
+        size = file.megabytes + (0 if named else file.shards)
+        shards = 0 if named else file.shards
+        found[file.path] = dataclasses.replace(file, megabytes=size, shards=shards)
+        found |= {one.path: one for one in named}
+    return list(found.values())
+
+
+def _named(index: File, folder: Path) -> Iterator[File]:
+    """The files that an index names."""
+    path = folder / index.path
+    if not index.shards or not path.is_file():
+        return
+    try:
+        content = reading.json_values(path.read_text(encoding="utf-8"))
+        names = sorted(set(content["weight_map"].values()))
+        fit = names and all(Path(name).name == name for name in names)
+    except (OSError, UnicodeDecodeError, reading.UnreadableError, LookupError, TypeError,
+            AttributeError):  # fmt: skip
+        fit = False
+    if not fit:
+        raise ArtifactError(
+            f"{path} is no index of weights; delete it, and `atelier weights --fetch` brings "
+            "it again"
+        )
+    place, source = index.path.rpartition("/")[0], index.source.rpartition("/")[0]
+    for name in names:
+        yield File(f"{place}/{name}", f"{source}/{name}", index.shards / len(names))
 
 
 def _glance(file: File, path: Path, entry: dict[str, str] | None) -> Status:

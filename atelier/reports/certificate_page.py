@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import jinja2
 
 from atelier.certificates import controls
-from atelier.certificates.certificate import Certificate, Range, Standing
+from atelier.certificates.certificate import Certificate, Standing
 from atelier.criteria.tree import Branch, Tree
 
 _WORDS = {"passes": "passes", "fails": "fails", "open": "too seldom seen to tell"}
@@ -29,7 +29,8 @@ def render(certificate: Certificate, tree: Tree) -> str:
         finding=finding(certificate),
         rows=_rows(certificate, tree),
         names={path: f"{leaf.positive} / {leaf.negative}" for path, leaf in leaves.items()},
-        compared=[name for name in _compared(certificate) if name != "settled"],
+        settled=any("settled" in one.compared for one in certificate.standings.values()),
+        compared=_compared(certificate),
         words=_WORDS,
         kept=controls.KEPT,
         apart=controls.APART,
@@ -49,16 +50,15 @@ def finding(certificate: Certificate) -> str:
             f"{verdicts.count('fails') or 'none'} fail{'s' * (verdicts.count('fails') < 2)} "
             f"one, and {verdicts.count('open') or 'none'} had too few verdicts to tell. "
         )
-    for name, (agree, count) in _agreement(certificate).items():
+    for name, (alike, count) in _agreement(certificate).items():
         said += (
-            f"Where both speak, it says what {name} says in {100 * agree:.0f}% of {count} "
-            "answers. "
+            f"Where both speak, it says what {name} says in {alike:,} of {count:,} answers. "
         )
     return said.strip()
 
 
-def _agreement(certificate: Certificate) -> dict[str, tuple[float, int]]:
-    """The share of all answers that are alike, and their number, by reference."""
+def _agreement(certificate: Certificate) -> dict[str, tuple[int, int]]:
+    """How many answers are alike, and how many there are, by reference."""
     found = {}
     for name in certificate.references:
         known = [
@@ -69,7 +69,7 @@ def _agreement(certificate: Certificate) -> dict[str, tuple[float, int]]:
         count = sum(one.count for one in known if one is not None)
         if count:
             alike = sum(one.estimate * one.count for one in known if one is not None)
-            found[name] = (alike / count, count)
+            found[name] = (round(alike), count)
     return found
 
 
@@ -91,7 +91,6 @@ def _rows(
 
 
 def _compared(certificate: Certificate) -> list[str]:
-    names: dict[str, Range] = {}
-    for one in certificate.standings.values():
-        names |= one.compared
-    return sorted(names)
+    """The references by which a comparison is right or wrong, in their order."""
+    told = {name for one in certificate.standings.values() for name in one.compared}
+    return [name for name in certificate.references if name in told]

@@ -33,7 +33,7 @@ from tasks.run import paths
 POSTGRES = "ATELIER_POSTGRES"
 _FOLDER = paths.ARTIFACTS / "servers"
 _HOST = "127.0.0.1"
-_PATIENCE_SECONDS = 180.0
+_PATIENCE_SECONDS = 600.0  # of a machine with other work; a server that ends is seen at once
 _QUERY = "PREFECT_WORKER_QUERY_SECONDS"
 _WORKS = "started!"  # what a worker says when its server knows it
 _PREFECT = "1-prefect"  # the names' order is that of their start
@@ -88,15 +88,20 @@ def up(prefect_port: int | None, mlflow_port: int | None) -> Iterator[str]:
         "PREFECT_API_URL": f"http://{_HOST}:{prefect_port}/api",
         "MLFLOW_TRACKING_URI": f"http://{_HOST}:{mlflow_port}",
     }
-    for server in _servers(ports, database, addresses):
-        if _process(server.name) is not None:
+    *servers, worker = _servers(ports, database, addresses)
+    # All servers at once; the worker needs Prefect's.
+    new = {one.name: _launch(one) for one in servers if _process(one.name) is None}
+    for server in (*servers, worker):
+        if server is worker and _process(worker.name) is None:
+            new[worker.name] = _launch(worker)
+        if server.name not in new:
             yield f"{server.name} runs already{_at(server)}"
             continue
-        _start(server)
+        _await(server, new[server.name])
         if server.name == _PREFECT:
             _deploy(addresses)
             yield "work pools, limits and the deployments of prefect.yaml are there"
-        yield f"{server.name} runs{_at(server)}; its log is {_FOLDER / server.name}.log"
+        yield f"{server.name} runs{_at(server)}; its log is {_log(server)}"
     yield "In each shell that should use them:"
     yield from (f"  export {name}={value}" for name, value in addresses.items())
 
@@ -162,13 +167,18 @@ def down() -> Iterator[str]:
     for file in found:
         process = _process(file.stem)
         if process is not None:
-            family = [process, *process.children(recursive=True)]
-            process.terminate()
-            _, alive = psutil.wait_procs(family, timeout=15)
-            for one in alive:
-                one.kill()
+            _stop(process)
         file.unlink()
         yield f"{file.stem} is stopped"
+
+
+def _stop(process: psutil.Process) -> None:
+    """End a process and what it started."""
+    family = [process, *process.children(recursive=True)]
+    process.terminate()
+    _, alive = psutil.wait_procs(family, timeout=15)
+    for one in alive:
+        one.kill()
 
 
 def _servers(
@@ -209,8 +219,8 @@ def _servers(
                 "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
             },
         ),
-        Server(_WORKER, worker, None, here),
         Server(_LIVE, live, f"http://{_HOST}:{ports[_LIVE]}/health", {**addresses, **quiet}),
+        Server(_WORKER, worker, None, here),
     ]
 
 
@@ -227,8 +237,8 @@ def _deploy(addresses: Mapping[str, str]) -> None:
         raise ParamsError(f"`atelier deploy` failed:\n{(done.stdout + done.stderr)[-1500:]}")
 
 
-def _start(server: Server) -> None:
-    log = _FOLDER / f"{server.name}.log"
+def _launch(server: Server) -> "subprocess.Popen[bytes]":
+    log = _log(server)
     log.unlink(missing_ok=True)  # what an earlier one said is not what this one says
     environment = {**os.environ, **server.variables}
     if server.name == _PREFECT:
@@ -244,13 +254,31 @@ def _start(server: Server) -> None:
         )
     started = psutil.Process(process.pid).create_time()
     (_FOLDER / f"{server.name}.pid").write_text(f"{process.pid} {started}", encoding="utf-8")
+    return process
+
+
+def _await(server: Server, process: "subprocess.Popen[bytes]") -> None:
+    """Wait until a server answers.
+
+    Raises:
+        ParamsError: It ended, or did not answer in time.
+    """
+    log = _log(server)
     end = time.monotonic() + _PATIENCE_SECONDS
     while not _ready(server, log):
-        if process.poll() is not None or time.monotonic() > end:
+        if process.poll() is not None:
+            raise _gone(server, log)
+        if time.monotonic() > end:
+            _stop(psutil.Process(process.pid))  # else the next `up` would take it for ready
+            process.wait()
             raise _gone(server, log)
         time.sleep(0.5)
     if process.poll() is not None:  # another program answered in its place
         raise _gone(server, log)
+
+
+def _log(server: Server) -> Path:
+    return _FOLDER / f"{server.name}.log"
 
 
 def _ready(server: Server, log: Path) -> bool:

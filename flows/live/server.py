@@ -7,6 +7,7 @@ buttons are forms with a token that only the page has.
 import contextlib
 import functools
 import hashlib
+import importlib
 import importlib.resources
 import secrets
 import threading
@@ -93,7 +94,7 @@ def check_free(port: int) -> None:
 
 def _watch() -> None:
     """Note the plans of runs that DVC started alone, as soon as they are seen."""
-    tracked.of("")  # MLflow is imported before the first page is asked for
+    importlib.import_module("mlflow")  # takes seconds: not while somebody waits for a page
     while True:
         for run in runs.waiting_for_a_plan():
             try:

@@ -127,7 +127,8 @@ def run(profile: Profile, wish: Wish) -> Path:
 
 
 def _sitting(profile: Profile, wish: Wish, criteria: Tree, scratch: Path) -> Sitting:
-    if wish.folder is None and wish.judge is None and profile.evaluate.second_judge:
+    own = wish.folder is None and wish.judge is None and not wish.against
+    if own and profile.evaluate.second_judge:
         return _drawings(wish, criteria, scratch)
     limits = annotators.of_settings(
         profile.annotate, profile.model.pixels, profile.model.buckets

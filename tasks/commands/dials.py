@@ -9,6 +9,7 @@ what it disturbs.
 
 import dataclasses
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from atelier import atomic, images
-from atelier.config.profile import Profile
+from atelier.config.profile import Profile, read_switch
 from atelier.criteria import tree
 from atelier.criteria.tree import Tree
 from atelier.errors import ParamsError
@@ -28,7 +29,7 @@ from atelier.metrics import negatives, statistics
 from atelier.metrics.negatives import Verdicts
 from atelier.metrics.statistics import Interval
 from atelier.models import adapters, loading, sampling
-from atelier.reports import dials_page
+from atelier.reports import dials_page, image_grids
 from atelier.reports.dials_page import Measured, Turned
 from atelier.starter import feature_network
 from tasks.annotation import painted_pictures
@@ -55,6 +56,7 @@ class Wish:
         share: Of a whole turn, to either side.
         pictures: Captions, at most.
         out: Folder for the matrix and the page; None: ``paths.DIALS_MEASURED``.
+        document: Markdown file that gets the matrix, between marks with the profile's name.
     """
 
     model: str
@@ -63,6 +65,7 @@ class Wish:
     share: float
     pictures: int
     out: Path | None
+    document: Path | None = None
 
 
 def run(profile: Profile, wish: Wish) -> Path:
@@ -70,10 +73,13 @@ def run(profile: Profile, wish: Wish) -> Path:
 
     Raises:
         ArtifactError: θ1, the split or a model's weights are absent.
-        ParamsError: A root or the model is unknown.
+        ParamsError: A root or the model is unknown, or the document has no place for them.
     """
     criteria = tree.parse(paths.JUDGED_BY)
     roots = _roots(wish, criteria)
+    name = read_switch(paths.PARAMS / "profile.yaml")
+    if wish.document is not None:
+        documented(wish.document, name, "")
     dials.train(profile, roots, wish.steps)
     painted, prompts = _paint(profile, wish, roots, criteria)
     out = wish.out or paths.DIALS_MEASURED
@@ -97,6 +103,12 @@ def run(profile: Profile, wish: Wish) -> Path:
     }
     atomic.write(out / "dials.json", json.dumps(told, indent=1, ensure_ascii=False) + "\n")
     names = {root: _title(criteria, root) for root in criteria.roots()}
+    atomic.write(out / "dials.png", images.png(_grid(shown, names)))
+    if wish.document is not None:
+        picture = wish.document.with_name(f"{wish.document.stem}-{name}.png")
+        atomic.write(picture, (out / "dials.png").read_bytes())
+        text = f"{markdown(told)}\n\n![Each dial, turned]({picture.name})"
+        atomic.write(wish.document, documented(wish.document, name, text))
     page = out / "dials.html"
     atomic.write(
         page,
@@ -253,6 +265,66 @@ def _moved(
         for said in (found, base)
     )
     return statistics.difference(now, before, prompts)
+
+
+def documented(file: Path, profile: str, text: str) -> str:
+    """Return a Markdown file with ``text`` between ``<!-- dials: profile -->`` and its end.
+
+    Raises:
+        ParamsError: The file is absent, or has no such place.
+    """
+    block = re.compile(
+        rf"(<!-- dials: {re.escape(profile)} -->\n).*?(<!-- end of dials -->)", re.DOTALL
+    )
+    content = file.read_text(encoding="utf-8") if file.is_file() else ""
+    if not block.search(content):
+        raise ParamsError(
+            f"{file} has no place for the dials of {profile}; write `<!-- dials: {profile} "
+            "-->` and, on a later line, `<!-- end of dials -->`"
+        )
+    return block.sub(lambda found: f"{found[1]}\n{text}\n\n{found[2]}", content)
+
+
+def markdown(told: Mapping[str, Any]) -> str:
+    """Return the matrices of ``dials.json`` as Markdown."""
+    lines = [
+        f"Added to {told['model']}; each dial was trained for {told['steps']} steps and turned "
+        f"by {told['share']:g} to either side; {told['pictures']} pictures of "
+        f"{told['captions']} captions for each. An entry is the change of A_pos − A_neg, "
+        "attributes per image, with its 95% interval over captions; the dial's own root is "
+        "bold."
+    ]
+    for judge, turns in told["judges"].items():
+        roots = list(turns[0]["moved"])
+        lines += ["", f"| by {judge} | {' | '.join(roots)} |", f"|---|{'---|' * len(roots)}"]
+        for turned in turns:
+            cells = [_cell(turned["moved"][root], root == turned["root"]) for root in roots]
+            lines.append(
+                f"| {turned['root']} {_signed(turned['share'], 'g')} | {' | '.join(cells)} |"
+            )
+    return "\n".join(lines)
+
+
+def _cell(moved: Mapping[str, float], own: bool) -> str:
+    said = _signed(moved["estimate"], ".2f")
+    said = f"**{said}**" if own else said
+    return f"{said} [{_signed(moved['low'], '.2f')}, {_signed(moved['high'], '.2f')}]"
+
+
+def _signed(value: float, form: str) -> str:
+    return f"{value:+{form}}".replace("-", "−")
+
+
+def _grid(
+    shown: Mapping[str, Mapping[float, Sequence[Pixels]]], names: Mapping[str, str]
+) -> Pixels:
+    """The first caption with each dial at each share."""
+    shares = list(next(iter(shown.values())))
+    rows = {
+        names[root]: [turned[share][0] for share in shares] for root, turned in shown.items()
+    }
+    headings = [_signed(share, "g") if share else "without" for share in shares]
+    return np.array(image_grids.labelled(rows, headings))
 
 
 def _title(criteria: Tree, root: str) -> str:

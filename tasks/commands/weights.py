@@ -69,14 +69,20 @@ def _wanted(profile: Profile, names: Sequence[str]) -> list[str]:
 
 def _show(wanted: Sequence[str], found: Sequence[Status], folder: Path) -> None:
     of = {status.file.path: status for status in found}
+    own = {name: [file.path for file in weights.MANIFEST[name].files] for name in wanted}
+    known = {path for paths_ in own.values() for path in paths_}
     say(f"Weights in {folder}/; ATELIER_WEIGHTS names another folder")
     for name in wanted:
         one = weights.MANIFEST[name]
         say(f"\n{name}  {one.about} · {one.megabytes:,.1f} MB\n  license  {one.license}")
         for source in dict.fromkeys(file.source.rpartition("/")[0] for file in one.files):
             say(f"  from     {source}")
-        for file in one.files:
-            say(_line(of[file.path]))
+        for path in own[name]:
+            say(_line(of[path]))
+        folders = {path.rpartition("/")[0] for path in own[name]}
+        for path in of.keys() - known:  # named by an index
+            if path.rpartition("/")[0] in folders:
+                say(_line(of[path]))
     say("\n✓ whole   – absent   ? there, checksum not taken yet   ✗ damaged")
 
 

@@ -45,14 +45,14 @@ def model(registered: str, version: str | None = None) -> str:
     return f"{page}/versions/{version}" if version else page
 
 
-def comparison(registered: str, versions: dict[str, str]) -> str:
+def comparison(registered: str, sources: dict[str, str]) -> str:
     """Return the page that compares versions of a model, by their source runs.
 
     Args:
         registered: The model's name.
-        versions: Their numbers, by the ids of the runs that they come from.
+        sources: Ids of the runs that the versions come from, by the versions' numbers.
     """
-    name, pairs = json.dumps(quote(registered, safe="")), json.dumps(versions)
+    name, pairs = json.dumps(quote(registered, safe="")), json.dumps(sources)
     return f"{base()}/#/compare-model-versions?name={quote(name)}&runs={quote(pairs)}"
 
 
@@ -96,7 +96,7 @@ def of_profile(profile: str) -> dict[str, str]:
             pages["runs"] = runs(str(found.experiment_id))
         registered = f"atelier-{profile}-theta"
         versions = {
-            str(one.run_id): str(one.version)
+            str(one.version): str(one.run_id)
             for one in mlflow.search_model_versions(f"name = '{registered}'", max_results=5)
         }
     if versions:

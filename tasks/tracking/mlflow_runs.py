@@ -66,6 +66,7 @@ _SECONDS_BETWEEN_LOOKS = 10
 _RESULT = " → "  # before the results in the name of a pipeline's run
 _TAG = 5000  # characters of a tag that MLflow takes anywhere
 _SOURCE = "mlflow.source.name"
+_NOTE = "mlflow.note.content"  # the description of a run
 _SHARED = {
     sync.PROCESS,
     "profile",
@@ -383,7 +384,7 @@ def _parent(
     tags = {**common, sync.PIPELINE: key, _SOURCE: command, "changed": changed or "nothing"}
     name = os.environ.get(run_names.NAME) or run_names.of(common["profile"], changed)
     if page := os.environ.get(FLOW_PAGE):
-        tags |= {"prefect": page, "mlflow.note.content": f"[Prefect's run]({page})"}
+        tags |= {"prefect": page, _NOTE: f"[Prefect's run]({page})"}
     if study_key:
         name = key.rpartition("/")[2]
         tags[sync.PARENT] = _known_study(mlflow, at, study_key, {})
@@ -392,24 +393,32 @@ def _parent(
 
 
 def pipeline_pages(profile: str, key: str) -> dict[str, str]:
-    """Return the pages of a pipeline's run in MLflow, and of its report, by what they show."""
+    """Return the pages of a pipeline's run, its report, and the profile's runs and models.
+
+    The run's description has links to them, too, and to its flow run.
+    """
+    others = links.of_profile(profile)
     with connection.alone():
         mlflow = connection.client()
         found = mlflow.get_experiment_by_name(f"atelier-{profile}")
-        run = (
-            None
-            if found is None
-            else sync.sole(mlflow, found.experiment_id, (sync.PIPELINE, key))
-        )
-        if found is None or run is None:
-            return {}
-        pages = {"this run": links.run(str(found.experiment_id), run)}
+        if found is None:
+            return others
+        at = str(found.experiment_id)
+        run = sync.sole(mlflow, at, (sync.PIPELINE, key))
+        if run is None:
+            return others
+        own = {}
         below = f"tags.`{sync.PARENT}` = '{run}' and tags.stage = 'report'"
-        for report in mlflow.search_runs([found.experiment_id], below, max_results=1):
-            file = paths.PAGE.name
-            page = links.run(str(found.experiment_id), str(report.info.run_id), file)
-            pages["its report"] = page
-    return pages
+        for report in mlflow.search_runs([at], below, max_results=1):
+            own["its report"] = links.run(at, str(report.info.run_id), paths.PAGE.name)
+        linked = {
+            "Prefect's run": mlflow.get_run(run).data.tags.get("prefect"),
+            **own,
+            **others,
+        }
+        said = [f"[{what}]({page})" for what, page in linked.items() if page]
+        mlflow.set_tag(run, _NOTE, " · ".join(said))
+    return {"this run": links.run(at, run), **own, **others}
 
 
 def _whole_study(mlflow: "MlflowClient", key: str, settings: Mapping[str, Any]) -> _Place:

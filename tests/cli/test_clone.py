@@ -7,19 +7,19 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from cli import clone
 from cli.app import app
 
 ROOT = Path(__file__).parents[2]
+META = {"gpu": 0, "memory": 0, "retries": 0, "timeout": 60, "silence": 30}
 
 
 @pytest.fixture
 def below(tmp_path, monkeypatch, profile):
     """A clone's folder ``notes/``: the working directory."""
-    import yaml
-
     (tmp_path / "params/criteria").mkdir(parents=True)
     shutil.copy(ROOT / "params/criteria/starter.yaml", tmp_path / "params/criteria")
     (tmp_path / "params/profile.yaml").write_text("profile: toy\n")
@@ -39,6 +39,30 @@ def test_a_command_works_in_a_subfolder(below):
 
     assert result.exit_code == 0, result.stderr
     assert result.output.startswith("params/criteria/starter.yaml fits: ")
+
+
+@pytest.mark.parametrize(
+    ("setting", "says"),
+    [
+        ("cpo.omegaa=1", "'cpo.omegaa' is not a setting of the profile"),
+        ("cpo.training.steps=-4", "cpo.training.steps: input should be greater than 0, got -4"),
+        ("cpo", "give name=value"),
+    ],
+)
+def test_a_mistyped_setting_is_refused_before_a_server_starts(
+    below, monkeypatch, setting, says
+):
+    monkeypatch.setattr("cli.flow._to_end", lambda run: pytest.fail("a server was started"))
+    stage = {"desc": "Split", "cmd": "true", "meta": META}
+    (below / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"split": stage}}))
+    subprocess.run(
+        [sys.executable, "-m", "dvc", "init", "-q", "--no-scm"], cwd=below, check=True
+    )
+
+    result = invoke("run", "--set", setting)
+
+    assert result.exit_code == 2, result.output
+    assert says in result.stderr
 
 
 def test_in_a_subfolder_it_is_said_where_printed_paths_and_commands_are_meant(

@@ -18,7 +18,7 @@ ALONE = {
     "run", "serve", "study", "sweep", "up", "weights",
 }  # fmt: skip
 GROUPS = {
-    "criteria": {"calibrate", "check", "document", "sheets", "show"},
+    "criteria": {"calibrate", "check", "document", "propose", "sheets", "show"},
     "data": {"check", "draw", "unpack"},
     "judge": {"certify", "pairs"},
     "labels": {"compare", "count", "export", "read"},

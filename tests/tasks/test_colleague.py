@@ -12,7 +12,7 @@ import yaml
 from tasks.run import paths
 from tasks.tracking import registry
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 ROOTS = "painter,root,negatives\nbase,colour,0.5\ncpo-s,colour,0.25\n"
 METRICS = """
 {"base": {"negatives": 3.4, "negatives_low": 3.1, "negatives_high": 3.7, "fid": 9.0},
@@ -117,7 +117,9 @@ def test_a_clone_that_pulled_prints_the_same_table_and_registers_the_same_weight
 
     assert without_places(ours) == without_places(theirs)
     assert "1.50 [1.20, 1.80]" in ours
-    assert first.splitlines() == [
+    *said, runs, models = first.splitlines()  # one version: nothing to compare
+    assert (runs.split()[0], models.split()[0]) == ("runs", "models")
+    assert said == [
         "registry: theta1 is atelier-starter-theta1 version 1, new",
         "registry: cpo-s is atelier-starter-theta version 1, new",
         "registry: champion of atelier-starter-theta is version 1 (cpo-s)",

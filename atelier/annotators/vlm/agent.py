@@ -36,9 +36,13 @@ from atelier.annotators.vlm.cost import Cost, Prices
 from atelier.annotators.vlm.prompts import Prompt, UnfitError
 from atelier.annotators.vlm.response_cache import Response, ResponseCache, digest
 from atelier.annotators.vlm.walk import (
+    Asked,
     Asking,
     ComparisonRequest,
     ComparisonResult,
+    ProposalRequest,
+    ProposalResult,
+    Result,
     VLMRequest,
     VLMResult,
     Walker,
@@ -54,7 +58,6 @@ _FIRST_WAIT = 0.5  # seconds, at most, before the second try; it doubles
 _SHOWN = 500  # characters of an unfit answer that the quarantine list repeats
 _HOPELESS = 8  # pictures in a row, at least, without a usable answer end the run
 _POLL = 0.05  # seconds between two looks at what is spent, near the cap
-Asked = VLMRequest | ComparisonRequest
 _READ_AHEAD = 4  # pictures, at least, that are ready while others wait for the server
 
 
@@ -132,6 +135,14 @@ class Agent:
         assert isinstance(retraced[0], ComparisonResult)
         return retraced[0]
 
+    def recall_proposal(self, request: ProposalRequest) -> Tree | None:
+        """Return the criteria that the cache holds; None if the answer is missing."""
+        retraced = self._retrace(request)
+        if retraced is None:
+            return None
+        assert isinstance(retraced[0], ProposalResult)
+        return retraced[0].proposed
+
     def cost(self, request: Asked) -> Cost | None:
         """Return about what all prompts about a picture cost; None if answers are missing."""
         retraced = self._retrace(request)
@@ -149,9 +160,7 @@ class Agent:
         """Return about how many tokens the schemas of ``most`` are, for servers that count."""
         return self._prices.schema_tokens(self.walker.all_prompts(caption=False))
 
-    def _retrace(
-        self, request: Asked
-    ) -> tuple[VLMResult | ComparisonResult, list[Prompt[Any]]] | None:
+    def _retrace(self, request: Asked) -> tuple[Result, list[Prompt[Any]]] | None:
         """Return what the cache holds of a request, and the prompts that it answers."""
         walk, known = self.walker.walk(request), self.cache.of(request.image)
         asked: list[Prompt[Any]] = []

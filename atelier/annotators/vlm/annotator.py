@@ -18,11 +18,18 @@ from atelier.annotators.vlm import walk
 from atelier.annotators.vlm.agent import Agent, criteria_name
 from atelier.annotators.vlm.client import same_model
 from atelier.annotators.vlm.cost import Cost
+from atelier.annotators.vlm.prompts import Prompt
 from atelier.annotators.vlm.response_cache import ResponseCache
-from atelier.annotators.vlm.walk import ComparisonRequest, VLMRequest, VLMResult
+from atelier.annotators.vlm.walk import (
+    ComparisonRequest,
+    ProposalRequest,
+    VLMRequest,
+    VLMResult,
+)
 from atelier.config.annotation import VLMParams
 from atelier.criteria.tree import Tree
-from atelier.reporting import Report
+from atelier.errors import AnnotationError
+from atelier.reporting import Report, silent
 
 
 @dataclass(frozen=True)
@@ -125,6 +132,22 @@ class VLM:
             else:
                 compared.append(Compared(there.more, turned(again.more)))
         return compared
+
+    def propose(self, prompt: Prompt[Tree], files: Sequence[Path]) -> Tree:
+        """Ask for criteria, and show some pictures.
+
+        Raises:
+            AnnotationError: There is no answer that describes criteria.
+        """
+        shown = " ".join(images.sha256(file) for file in files)
+        request = ProposalRequest(hashlib.sha256(shown.encode()).hexdigest(), files, prompt)
+        with self.opened() as agent:
+            failed = agent.consult([request], silent)
+            proposed = agent.recall_proposal(request)
+        if proposed is None:
+            reason = failed.get(request.image, "no answer")
+            raise AnnotationError(f"{self.params.model} proposed no criteria: {reason}")
+        return proposed
 
     def _warnings(self, answered_by: Counter[str]) -> list[str]:
         """Say so where a server answered with another model than it was asked for."""

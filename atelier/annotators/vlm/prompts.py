@@ -129,9 +129,9 @@ def closer(tree: Tree, names: Sequence[str]) -> Prompt[tuple[str, ...]]:
     text = f"Now look closer, at what matters in this picture.\n{_matters(tree, names)}"
 
     def read(values: Any) -> tuple[str, ...]:
-        return tuple(_chosen(_fields(values, ("matters",))["matters"], names, "matters"))
+        return tuple(_chosen(strict_fields(values, ("matters",))["matters"], names, "matters"))
 
-    return Prompt("closer", text, _object({"matters": _several(names)}), read)
+    return Prompt("closer", text, object_schema({"matters": several_of(names)}), read)
 
 
 def _matters(tree: Tree, names: Sequence[str]) -> str:
@@ -151,7 +151,7 @@ def activation(tree: Tree, names: Sequence[str]) -> Prompt[Activation]:
         tree: The criteria.
         names: ``groups``, or ``branches`` in the first of two rounds.
     """
-    kind = _object({facet: _several(words) for facet, words in tree.vocabulary.items()})
+    kind = object_schema({facet: several_of(words) for facet, words in tree.vocabulary.items()})
     text = (
         "First, decide what matters.\n"
         "`kind`: for each facet, the words that are true of this picture; none if none is.\n"
@@ -159,8 +159,8 @@ def activation(tree: Tree, names: Sequence[str]) -> Prompt[Activation]:
     )
 
     def read(values: Any) -> Activation:
-        fields = _fields(values, ("kind", "matters"))
-        facets = _fields(fields["kind"], tuple(tree.vocabulary))
+        fields = strict_fields(values, ("kind", "matters"))
+        facets = strict_fields(fields["kind"], tuple(tree.vocabulary))
         words = [
             word
             for facet, known in tree.vocabulary.items()
@@ -168,7 +168,9 @@ def activation(tree: Tree, names: Sequence[str]) -> Prompt[Activation]:
         ]
         return Activation(tuple(words), tuple(_chosen(fields["matters"], names, "matters")))
 
-    return Prompt("activation", text, _object({"kind": kind, "matters": _several(names)}), read)
+    return Prompt(
+        "activation", text, object_schema({"kind": kind, "matters": several_of(names)}), read
+    )
 
 
 def judged(tree: Tree, active: Activation) -> list[str]:
@@ -209,7 +211,7 @@ def judging(
     )
 
     def read(values: Any) -> dict[str, Verdict]:
-        fields = _fields(values, paths)
+        fields = strict_fields(values, paths)
         verdicts = {path: _verdict(path, fields[path]) for path in paths}
         if not wording.swapped:
             return verdicts
@@ -219,7 +221,7 @@ def judging(
         }
 
     schema = _BACKWARDS if wording.backwards else _VERDICT
-    return Prompt("judging", text, _object(dict.fromkeys(order, schema)), read)
+    return Prompt("judging", text, object_schema(dict.fromkeys(order, schema)), read)
 
 
 def comparing(tree: Tree, paths: Sequence[str]) -> Prompt[dict[str, Choice]]:
@@ -235,10 +237,10 @@ def comparing(tree: Tree, paths: Sequence[str]) -> Prompt[dict[str, Choice]]:
     )
 
     def read(values: Any) -> dict[str, Choice]:
-        fields = _fields(values, paths)
+        fields = strict_fields(values, paths)
         return {path: _choice(path, fields[path]) for path in paths}
 
-    return Prompt("comparing", text, _object(dict.fromkeys(paths, _CHOICE)), read)
+    return Prompt("comparing", text, object_schema(dict.fromkeys(paths, _CHOICE)), read)
 
 
 def describing(tree: Tree, title: str) -> Prompt[str]:
@@ -252,14 +254,14 @@ def describing(tree: Tree, title: str) -> Prompt[str]:
     )
 
     def read(values: Any) -> str:
-        caption = _fields(values, ("caption",))["caption"]
+        caption = strict_fields(values, ("caption",))["caption"]
         if not isinstance(caption, str) or not caption.strip():
             raise UnfitError(f"caption: should be a sentence, is {_short(caption)}")
         if reading.CONTROL.search(" ".join(caption.split())):
             raise UnfitError("caption: should be a sentence, has control characters")
         return _plain(" ".join(caption.split()), forbidden)
 
-    return Prompt("caption", text, _object({"caption": {"type": "string"}}), read)
+    return Prompt("caption", text, object_schema({"caption": {"type": "string"}}), read)
 
 
 def read(prompt: Prompt[Value], answer: str) -> Value:
@@ -310,7 +312,8 @@ _TURNED: Mapping[str, str] = {
 _VERDICTS = TypeAdapter(Verdict)
 
 
-def _object(properties: Mapping[str, Any]) -> dict[str, Any]:
+def object_schema(properties: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the schema of an object with all of these, and nothing else."""
     return {
         "type": "object",
         "properties": dict(properties),
@@ -319,7 +322,8 @@ def _object(properties: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _several(words: Sequence[str]) -> dict[str, Any]:
+def several_of(words: Sequence[str]) -> dict[str, Any]:
+    """Return the schema of a list of some of these words."""
     return {"type": "array", "items": {"type": "string", "enum": list(words)}}
 
 
@@ -359,14 +363,19 @@ def _said(leaves: Mapping[str, Criterion], paths: Sequence[str], wording: Wordin
 
 
 def _choice(path: str, values: Any) -> Choice:
-    fields = _fields(values, ("evidence", "more"))
+    fields = strict_fields(values, ("evidence", "more"))
     if fields["more"] not in CHOICES:
         raise UnfitError(f"{path}: more should be one of {', '.join(CHOICES)}")
     found: Choice = fields["more"]
     return found
 
 
-def _fields(values: Any, names: Collection[str]) -> dict[str, Any]:
+def strict_fields(values: Any, names: Collection[str]) -> dict[str, Any]:
+    """Return an object that has these fields and no others.
+
+    Raises:
+        UnfitError: It is another thing, or lacks one, or has more.
+    """
     if not isinstance(values, dict):
         raise UnfitError(f"should be a JSON object, is {_short(values)}")
     missing = [name for name in names if name not in values]

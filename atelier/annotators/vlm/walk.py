@@ -67,6 +67,39 @@ class ComparisonRequest:
 
 
 @dataclass(frozen=True)
+class ProposalRequest:
+    """Some pictures, of which criteria are asked for.
+
+    Attributes:
+        image: Hash of the pictures, by which answers are found again.
+        files: The pictures that are shown, in their order; none, if an expert's text is read.
+        prompt: What is asked.
+    """
+
+    image: str
+    files: Sequence[Path]
+    prompt: Prompt[Tree]
+
+    @property
+    def file(self) -> str:
+        """What is named in messages."""
+        return f"{len(self.files)} labelled pictures"
+
+
+@dataclass(frozen=True)
+class ProposalResult:
+    """The criteria that the model proposes.
+
+    Attributes:
+        proposed: Them.
+        answered_by: As ``VLMResult.answered_by``.
+    """
+
+    proposed: Tree
+    answered_by: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass(frozen=True)
 class ComparisonResult:
     """What the model says of two pictures.
 
@@ -98,6 +131,10 @@ class VLMResult:
     answered_by: Counter[str] = field(default_factory=Counter)
 
 
+Asked = VLMRequest | ComparisonRequest | ProposalRequest
+Result = VLMResult | ComparisonResult | ProposalResult
+
+
 @dataclass(frozen=True)
 class Walker:
     """The prompts that one tree and one section of settings lead to."""
@@ -105,13 +142,17 @@ class Walker:
     tree: Tree
     params: VLMParams
 
-    def walk(
-        self, request: VLMRequest | ComparisonRequest
-    ) -> Generator[Asking, Any, VLMResult | ComparisonResult]:
+    def walk(self, request: Asked) -> Generator[Asking, Any, Result]:
         """Yield what to ask about a request, receive each answer, return the result."""
         if isinstance(request, ComparisonRequest):
             return self._comparison(request)
+        if isinstance(request, ProposalRequest):
+            return self._proposal(request)
         return self._judgement(request)
+
+    def _proposal(self, request: ProposalRequest) -> Generator[Asking, Any, ProposalResult]:
+        proposed = yield request.prompt, 0
+        return ProposalResult(proposed)
 
     def _comparison(
         self, request: ComparisonRequest

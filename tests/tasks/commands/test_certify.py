@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from atelier import images
 from atelier.certificates import certificate
+from atelier.config.annotation import VLMParams
 from atelier.config.profile import read_profile
 from atelier.criteria import annotations, tree
 from atelier.criteria.annotations import Judgement
@@ -21,6 +22,7 @@ from tasks.run import paths
 from tests.conftest import GALLERY_CRITERIA
 
 ROOT = Path(__file__).parents[3]
+PAINTINGS = ROOT.parent / "shared/paintings"
 
 
 def wish(out, **changes):
@@ -145,3 +147,52 @@ def test_the_command_takes_its_options(workspace):
 
     assert result.exit_code == 2
     assert re.search(r"Error: .*images.jsonl is absent", result.output)
+
+
+@pytest.fixture
+def real(tmp_path, monkeypatch):
+    """The profile of real paintings, at a size at which brushwork is seen."""
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(paths, "JUDGED_BY", tmp_path / "absent.yaml")
+    monkeypatch.setattr(paths, "ANSWERS", tmp_path / "answers")
+    profile = read_profile(paths.profile("paintings"))
+    model = profile.model.model_copy(update={"pixels": 384})
+    return profile.model_copy(update={"model": model})
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not PAINTINGS.is_dir(), reason="no paintings beside the repository")
+def test_on_real_paintings_the_measured_annotator_repeats_itself(real, tmp_path):
+    few = {"folder": PAINTINGS, "pictures": 24, "pairs": 6}
+
+    page = certify.run(real, wish(tmp_path / "certificates", **few))
+
+    (file,) = (tmp_path / "certificates").glob("*.json")
+    found = certificate.read(file)
+    assert found.references == {}
+    assert found.pictures == 24
+    for path, one in found.standings.items():
+        assert one.controls["repeated"].kept.estimate == 1, path
+        assert one.controls["looks"].kept.estimate > 0, path
+        assert one.compared["settled"].estimate == 1, path
+    assert "Settled" in page.read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not PAINTINGS.is_dir(), reason="no paintings beside the repository")
+def test_on_real_paintings_an_agent_that_answers_by_chance_is_found_out(
+    real, vlm, model_server, tmp_path
+):
+    annotate = real.annotate.model_copy(
+        update={"annotator": "vlm", "vlm": VLMParams.model_validate(vlm)}
+    )
+    profile = real.model_copy(update={"annotate": annotate})
+
+    certify.run(
+        profile, wish(tmp_path / "certificates", folder=PAINTINGS, pictures=60, pairs=0)
+    )
+
+    (file,) = (tmp_path / "certificates").glob("*.json")
+    found = certificate.read(file)
+    for path in found.standings:
+        assert {"mirrored", "recompressed", "resized"} <= set(found.failing[path])

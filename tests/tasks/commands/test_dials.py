@@ -16,6 +16,8 @@ from tasks.commands.dials import Wish
 from tasks.run import paths
 from tasks.training import dials as training
 
+END = "<!-- end of dials -->"
+
 
 @pytest.fixture
 def taught(gallery, notebook, monkeypatch):
@@ -31,7 +33,10 @@ def wish(out, **changes):
 
 
 def test_dials_are_trained_once_and_their_matrix_is_measured(taught, tmp_path, capsys):
-    page = dials.run(taught, wish(tmp_path / "m"))
+    document = tmp_path / "guide.md"
+    document.write_text(f"<!-- dials: toy -->\nold\n{END}\ndials of another\n")
+
+    page = dials.run(taught, wish(tmp_path / "m", document=document))
 
     assert sorted(one.name for one in paths.DIALS.iterdir()) == ["edges", "light"]
     first = {
@@ -49,6 +54,11 @@ def test_dials_are_trained_once_and_their_matrix_is_measured(taught, tmp_path, c
     assert set(said["judges"]) == {"measured-1", "starter-features-1"}
     shown = page.read_text()
     assert shown.count("<img") == 2 * 5 * 3  # roots, shares, captions
+    text = document.read_text()
+    assert "| edges +1 | **" in text
+    assert "dials of another" in text
+    assert f"(guide-toy.png)\n\n{END}\n" in text
+    assert (tmp_path / "guide-toy.png").read_bytes() == (tmp_path / "m/dials.png").read_bytes()
     assert "<script" not in shown
     capsys.readouterr()
 
@@ -76,9 +86,25 @@ def test_what_cannot_be_trained_says_why(taught, tmp_path, monkeypatch):
     with pytest.raises(ParamsError, match="--root 'sound' is no root of the criteria"):
         dials.run(taught, wish(tmp_path, roots=["sound"]))
 
+    with pytest.raises(ParamsError, match="has no place for the dials of toy"):
+        dials.run(taught, wish(tmp_path, document=tmp_path / "absent.md"))
+
     monkeypatch.setattr(training, "FEWEST", 1000)
     with pytest.raises(ArtifactError, match="training pictures show anything of 'edges'"):
         dials.run(taught, wish(tmp_path))
+
+
+def test_a_matrix_as_markdown_by_hand():
+    moved = {"light": {"estimate": 0.5, "low": 0.25, "high": 0.75},
+             "space": {"estimate": -0.125, "low": -0.5, "high": 0.25}}  # fmt: skip
+    told = {"model": "base", "steps": 9, "share": 1.0, "pictures": 4, "captions": 3,
+            "judges": {"a": [{"root": "light", "share": -1.0, "moved": moved}]}}  # fmt: skip
+
+    assert dials.markdown(told).splitlines()[-3:] == [
+        "| by a | light | space |",
+        "|---|---|---|",
+        "| light −1 | **+0.50** [+0.25, +0.75] | −0.12 [−0.50, +0.25] |",
+    ]
 
 
 def test_the_summary_of_a_matrix_by_hand():
