@@ -42,7 +42,8 @@ class Browser:
             stderr=subprocess.DEVNULL,
         )
         port = eventually(lambda: (profile / "DevToolsActivePort").read_text().split()[0])
-        pages = httpx.get(f"http://127.0.0.1:{port}/json/list", trust_env=False).json()
+        listed = f"http://127.0.0.1:{port}/json/list"
+        pages = httpx.get(listed, trust_env=False, timeout=PATIENCE_SECONDS).json()
         page = next(one for one in pages if one["type"] == "page")
         self._socket = connect(page["webSocketDebuggerUrl"], max_size=None, proxy=None)
         self._sent = 0
@@ -54,7 +55,7 @@ class Browser:
         self._sent += 1
         self._socket.send(json.dumps({"id": self._sent, "method": method, "params": params}))
         while True:
-            said = json.loads(self._socket.recv(timeout=60))
+            said = json.loads(self._socket.recv(timeout=PATIENCE_SECONDS))
             if said.get("id") == self._sent:
                 assert "error" not in said, said
                 return said["result"]

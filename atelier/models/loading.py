@@ -1,11 +1,12 @@
 """Load the base model that ``model:`` names, by its family; or its outline without weights."""
 
-from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from atelier.config.model import ModelParams
 from atelier.errors import ArtifactError
+from atelier.models.costs import published
 from atelier.models.denoiser import Denoiser, quiet
 
 if TYPE_CHECKING:
@@ -19,6 +20,13 @@ def load(params: ModelParams) -> Denoiser:
         ParamsError: Its tokenizer files are missing.
         ArtifactError: The folder is absent or is no model of that family.
     """
+    painter: Denoiser = family(params.family).load(params)
+    painter.codec_pixels = params.codec.pixels_at_once
+    return painter
+
+
+def family(name: str) -> ModuleType:
+    """Return the module of a model family."""
     from atelier.models.families import (
         chroma,
         flux,
@@ -29,18 +37,8 @@ def load(params: ModelParams) -> Denoiser:
         z_image,
     )
 
-    loaders: dict[str, Callable[[ModelParams], Denoiser]] = {
-        "chroma": chroma.load,
-        "flux": flux.load,
-        "flux2_klein": flux2_klein.load,
-        "qwen_image": qwen_image.load,
-        "sd3": sd3.load,
-        "sdxl": sdxl.load,
-        "z_image": z_image.load,
-    }
-    painter = loaders[params.family](params)
-    painter.codec_pixels = params.codec.pixels_at_once
-    return painter
+    every = (chroma, flux, flux2_klein, qwen_image, sd3, sdxl, z_image)
+    return {one.__name__.rpartition(".")[2]: one for one in every}[name]
 
 
 def skeleton(params: ModelParams) -> "Target":
@@ -79,12 +77,26 @@ def skeleton(params: ModelParams) -> "Target":
     return Target(component, network.requires_grad_(False), pipeline)
 
 
-def outlines(params: ModelParams) -> dict[str, Any]:
-    """Return codec and text encoders of the base without weights, by their names in it.
+def network(params: ModelParams) -> Any:
+    """Return the network as ``skeleton`` has it; of a base in params/, without the hub.
 
     Raises:
         ArtifactError: The folder is absent or is no pipeline.
     """
+    known = published.network(params.source)
+    return skeleton(params).network if known is None else known
+
+
+def outlines(params: ModelParams) -> dict[str, Any]:
+    """Return codec and text encoders of the base without weights, by their names in it.
+
+    Those of a base in params/ are known without the hub.
+
+    Raises:
+        ArtifactError: The folder is absent or is no pipeline.
+    """
+    if known := published.beside(params.source):
+        return known
     import diffusers
     import torch
     import transformers

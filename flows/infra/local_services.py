@@ -83,15 +83,20 @@ def up(prefect_port: int | None, mlflow_port: int | None) -> Iterator[str]:
         "PREFECT_API_URL": f"http://{_HOST}:{prefect_port}/api",
         "MLFLOW_TRACKING_URI": f"http://{_HOST}:{mlflow_port}",
     }
-    for server in _servers(prefect_port, mlflow_port, database, addresses):
-        if _process(server.name) is not None:
+    *servers, worker = _servers(prefect_port, mlflow_port, database, addresses)
+    # Both servers at once; the worker needs Prefect's.
+    new = {one.name: _launch(one) for one in servers if _process(one.name) is None}
+    for server in (*servers, worker):
+        if server is worker and _process(worker.name) is None:
+            new[worker.name] = _launch(worker)
+        if server.name not in new:
             yield f"{server.name} runs already{_at(server)}"
             continue
-        _start(server)
+        _await(server, new[server.name])
         if server.name == _PREFECT:
             _deploy(addresses)
             yield "work pools, limits and the deployments of prefect.yaml are there"
-        yield f"{server.name} runs{_at(server)}; its log is {_FOLDER / server.name}.log"
+        yield f"{server.name} runs{_at(server)}; its log is {_log(server)}"
     yield "In each shell that should use them:"
     yield from (f"  export {name}={value}" for name, value in addresses.items())
 
@@ -224,8 +229,8 @@ def _deploy(addresses: Mapping[str, str]) -> None:
         raise ParamsError(f"`atelier deploy` failed:\n{(done.stdout + done.stderr)[-1500:]}")
 
 
-def _start(server: Server) -> None:
-    log = _FOLDER / f"{server.name}.log"
+def _launch(server: Server) -> "subprocess.Popen[bytes]":
+    log = _log(server)
     log.unlink(missing_ok=True)  # what an earlier one said is not what this one says
     environment = {**os.environ, **server.variables}
     if server.name == _PREFECT:
@@ -241,6 +246,16 @@ def _start(server: Server) -> None:
         )
     started = psutil.Process(process.pid).create_time()
     (_FOLDER / f"{server.name}.pid").write_text(f"{process.pid} {started}", encoding="utf-8")
+    return process
+
+
+def _await(server: Server, process: "subprocess.Popen[bytes]") -> None:
+    """Wait until a server answers.
+
+    Raises:
+        ParamsError: It ended, or did not answer in time.
+    """
+    log = _log(server)
     end = time.monotonic() + _PATIENCE_SECONDS
     while not _ready(server, log):
         if process.poll() is not None:
@@ -248,10 +263,14 @@ def _start(server: Server) -> None:
         if time.monotonic() > end:
             _stop(psutil.Process(process.pid))  # else the next `up` would take it for ready
             process.wait()
-            raise _gone(server, log)
+            raise _gone(server, log, f"did not answer in {_PATIENCE_SECONDS:g} seconds")
         time.sleep(0.5)
     if process.poll() is not None:  # another program answered in its place
         raise _gone(server, log)
+
+
+def _log(server: Server) -> Path:
+    return _FOLDER / f"{server.name}.log"
 
 
 def _ready(server: Server, log: Path) -> bool:
@@ -261,10 +280,10 @@ def _ready(server: Server, log: Path) -> bool:
     return _WORKS in log.read_text(encoding="utf-8", errors="replace")
 
 
-def _gone(server: Server, log: Path) -> ParamsError:
+def _gone(server: Server, log: Path, what: str = "does not run") -> ParamsError:
     said = log.read_text(encoding="utf-8", errors="replace").split("\n")[-12:]
     where = f" at {server.health}" if server.health else ""
-    return ParamsError("\n".join([f"{server.name} does not run{where}; it said last:", *said]))
+    return ParamsError("\n".join([f"{server.name} {what}{where}; it said last:", *said]))
 
 
 def _process(name: str) -> psutil.Process | None:

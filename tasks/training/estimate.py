@@ -1,9 +1,9 @@
 """``atelier estimate sft|cpo``: memory, time and disk of a training.
 
-Parameter counts follow from configurations, and the size of weights, gradients and optimizer
-state from those, as the sizes of what is encoded: they are *computed* (``needs``). The memory
-of a pass and the time of a step cannot be computed well: ``--check`` makes six real steps on
-some of the pictures, in a temporary folder, and prints what was *measured*.
+Parameter counts follow from configurations, and from those the size of weights, gradients and
+optimizer state, of passes and of what is encoded: they are *computed* (``needs``). How fast a
+device is cannot be computed: ``--check`` makes six real steps on some of the pictures, in a
+temporary folder, and prints what was *measured*.
 """
 
 import contextlib
@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -31,7 +32,8 @@ from tasks.training.needs import Stage, size
 
 _STEPS = 6  # of a check: two reports of three steps, the second of which is timed
 _APART = 3
-_CORPORA = (10_277, 1_000_000)  # pictures: the paper's corpus, and a hundred of them
+_CORPORA = (needs.PAPER, 1_000_000)  # pictures: the paper's corpus, and a hundred of them
+_H100 = 989e12 * 0.45  # FLOP/s: what its data sheet says of bfloat16, and a usual share of it
 _DEVICES = (1, 8, 64)
 
 
@@ -57,26 +59,32 @@ class _Measured(StageRun):
 def run(stage: Stage, profile: Profile, *, check: bool) -> None:
     """Print the estimate of a stage; with ``check``, after six real steps.
 
+    Before pictures were divided, it is that of as many as the paper's corpus has.
+
     Raises:
         ArtifactError: The stage's inputs are not there.
         RoomError: A step does not fit into the memory.
     """
-    records = split_parts.read("train", stage)
+    divided = check or (paths.SPLIT / "train.jsonl").is_file()
+    records = split_parts.read("train", stage) if divided else needs.imagined(profile)
     needed = needs.Needs(stage, profile, records)
     base = escape(public_name(profile.model))
-    table = Table(title=f"{stage}: {base}, {len(records)} pictures")
+    table = Table(title=f"{stage}: {base}, {len(records):,} pictures")
+    if not divided:
+        table.caption = (
+            f"assumed: {len(records):,} pictures as of the paper's corpus, each with a caption "
+            f"of its own and {needs.ATTRIBUTES} attributes; `dvc repro split` has yours"
+        )
     table.add_column("")
     table.add_column("needs", justify="right")
     table.add_column("how known")
     for one in (*needed.weights(), *needed.device(), needed.host(), *needed.disk()):
         table.add_row(one.name, size(one.bytes), escape(one.how))
-    _schedule(table, needed.section, len(records))
+    _schedule(table, needed, len(records))
     room = machine.room(paths.ARTIFACTS)
     an_image = None
     if check:
         an_image = _measured(table, stage, profile, records, room)
-    else:
-        table.add_row("hours of an epoch", "–", "--check measures them, and passes' memory")
     out = console()
     out.print(table)
     out.print(
@@ -87,13 +95,7 @@ def run(stage: Stage, profile: Profile, *, check: bool) -> None:
     )
     if an_image is not None:
         out.print(planned(stage, an_image))
-    least = needed.base + needed.teacher + needed.learning
-    if least > room.memory:
-        out.print(
-            f"It will not fit: {size(least)} before any pass. Set model.quantise or a smaller "
-            "model.dtype, or take a larger device.",
-            highlight=False,
-        )
+    _memory(out, needed, room.memory)
     disk = sum(one.bytes for one in needed.disk())
     if disk > room.disk:
         out.print(
@@ -102,14 +104,40 @@ def run(stage: Stage, profile: Profile, *, check: bool) -> None:
             highlight=False,
         )
     if not check:
-        out.print(f"Hours and the memory of passes: `atelier estimate {stage} --check`.")
+        out.print(f"Hours and memory on this device: `atelier estimate {stage} --check`.")
+
+
+def _memory(out: Console, needed: needs.Needs, memory: int) -> None:
+    """Say which phases do not fit, and what helps there."""
+    least = needed.base + needed.teacher + needed.learning
+    if least > memory:
+        out.print(
+            f"It will not fit: {size(least)} before any pass. Set model.quantise or a smaller "
+            "model.dtype, or take a larger device.",
+            highlight=False,
+        )
+        return
+    cures = {
+        "encoding": "model.quantise or a smaller model.dtype",
+        "training": "the training's images_at_once: 1, gradient_checkpointing: true",
+        "painting": "model.codec.tile_pixels: 512, a smaller generate.batch_images",
+    }
+    for one in needed.device():
+        if one.bytes > memory:
+            phase = one.name.removeprefix("device: ")
+            out.print(
+                f"{phase.capitalize()} will not fit: {size(one.bytes)}. Set {cures[phase]}, "
+                "or take a larger device.",
+                highlight=False,
+            )
 
 
 def _section(stage: Stage, profile: Profile) -> SFTParams | CPOParams:
     return profile.sft if stage == "sft" else profile.cpo
 
 
-def _schedule(table: Table, section: SFTParams | CPOParams, images: int) -> None:
+def _schedule(table: Table, needed: needs.Needs, images: int) -> None:
+    section = needed.section
     training = section.training
     objectives = len(section.objectives) if isinstance(section, CPOParams) else 1
     epochs = training.steps * training.batch_images / max(images, 1)
@@ -119,6 +147,16 @@ def _schedule(table: Table, section: SFTParams | CPOParams, images: int) -> None
         f"{training.steps * objectives:,}",
         f"set: {training.batch_images} images a step, {epochs:.3g} epochs{each}",
     )
+    flops = needed.flops()
+    epoch = flops * images / _H100 / 3600
+    table.add_row(
+        "hours of an epoch, H100",
+        f"{epoch:.3g}",
+        f"computed: {float(f'{flops / 1e12:.3g}'):,g} TFLOP an image"
+        + (f" of {objectives} objectives" if objectives > 1 else "")
+        + f", at {_H100 / 1e12:.0f} TFLOP/s (45% of the data sheet's)",
+    )
+    table.add_row("hours, H100", f"{epoch * epochs:.3g}", "computed: all steps")
 
 
 def _measured(

@@ -1,11 +1,11 @@
-"""Needs of a training, computed from configurations: memory by phase, and disk by kind.
+"""Needs of a training, computed from configurations: memory by phase, disk by kind, FLOPs.
 
-Everything here is *computed*: nothing is loaded. The memory of passes is not here; a check
-measures it (``estimate``).
+Everything here is *computed*: nothing is loaded. A check measures (``estimate``).
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 from atelier.config.objectives import CPOParams
@@ -13,18 +13,20 @@ from atelier.config.profile import Profile
 from atelier.config.training import Learns, SFTParams
 from atelier.criteria import tree
 from atelier.criteria.annotations import Record
-from atelier.models import parameter_count
-from atelier.models.parameter_count import Beside, Outline
+from atelier.models.costs import parameter_count, pass_cost
+from atelier.models.costs.parameter_count import Beside, Outline
+from atelier.models.costs.pass_cost import PassCost
+from atelier.objectives.objective import Passes
 from tasks.run import paths
 from tasks.training import materials
 from tasks.training.prompts import Prompts
 
 Stage = Literal["sft", "cpo"]
 RUNTIME = 0.8e9  # bytes of Python with torch, diffusers and transformers
-# Bytes a pixel of the codec's passes in float32, measured at 1024 pixels (2.7 and 5 GB).
-ENCODING, DECODING = 2700.0, 5000.0
-_SMALL_CODEC = 1_000_000  # weights, of our own; its passes take next to nothing
-_IMAGES_AT_ONCE = 16  # that are given to the codec together
+_ENCODED_TOGETHER = 16  # pictures that are given to the codec at once
+_PAINTED_TOGETHER = 4  # validation images
+PAPER = 10_277  # pictures of the paper's corpus
+ATTRIBUTES = 12  # active ones of an imagined picture, half of them good
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,31 @@ class Needs:
             learns.append(profile.sft.lora)
         self.counted: Outline = parameter_count.outline(profile.model, learns)
         self.beside: Beside = parameter_count.beside(profile.model)
+
+    @cached_property
+    def costs(self) -> PassCost:
+        """Return what an image costs in the network."""
+        training = self.section.training
+        return pass_cost.count(
+            self._profile.model,
+            self.section.lora,
+            half=training.precision != "fp32",
+            gradient_checkpointing=training.gradient_checkpointing,
+        )
+
+    def flops(self) -> float:
+        """Return the FLOPs of an image in a step of the stage's trainings, all together."""
+        return sum(
+            one.policy * self.costs.policy + one.frozen * self.costs.frozen
+            for one in self._passes()
+        )
+
+    def _passes(self) -> list[Passes]:
+        """The passes of an image in each training."""
+        if isinstance(self.section, SFTParams):
+            return [Passes(policy=1, frozen=0)]
+        images = self.section.training.batch_images
+        return [one.passes(images) for one in self.section.objectives.values()]
 
     @property
     def base(self) -> float:
@@ -122,10 +149,10 @@ class Needs:
         )
 
     def device(self) -> Iterator[Need]:
-        """Yield what each phase holds on the device before its passes."""
-        model, grids = self._profile.model, self.section.training.grids
+        """Yield what each phase holds on the device, its largest passes included."""
+        model, training = self._profile.model, self.section.training
         whole = self.base + self.encoders + self.codec
-        pass_ = self._codec_pass(ENCODING)
+        pass_ = self.beside.encoding_bytes * self._at_once(_ENCODED_TOGETHER)
         yield Need(
             "device: encoding",
             whole + self.teacher + pass_,
@@ -137,11 +164,20 @@ class Needs:
         words = "base, " + ("θ1, " if self.teacher else "") + "what learns"
         if not model.store_texts:
             held, words = held + self.encoders, f"{words}, encoders"
-        if grids is not None:
+        images = training.images_at_once or training.batch_images
+        pass_ = self.costs.held * images * max(one.policy for one in self._passes())
+        if training.grids is not None:
             held, words = held + self.codec, f"{words}, codec"
-        yield Need("device: training", held, f"computed: {words}; passes come on top")
+            decoding = self.beside.decoding_bytes * self._at_once(_PAINTED_TOGETHER)
+            pass_ = max(pass_, decoding)
+        yield Need(
+            "device: training",
+            held + pass_,
+            f"computed: {words} and {size(pass_)} of passes, {images} images at once",
+        )
         loras = 4.0 * (len(self._profile.cpo.objectives) * self.counted.adapters[0])
-        pass_ = self._codec_pass(DECODING)
+        together = self._at_once(self._profile.generate.batch_images)
+        pass_ = self.beside.decoding_bytes * together
         yield Need(
             "device: painting",
             whole + loras + (self.teacher or 4.0 * self.counted.adapters[0]) + pass_,
@@ -193,7 +229,9 @@ class Needs:
     def prompts(self) -> int:
         """Return how many distinct prompts the stage encodes, if the encoders cut none."""
         profile, records = self._profile, self._records
-        writer = Prompts(_Endless(), tree.parse(paths.JUDGED_BY), self.section.training.seed)
+        judged = paths.JUDGED_BY  # by which tree; the profile's, where nothing was judged yet
+        file = judged if judged.is_file() else paths.CRITERIA / profile.annotate.criteria
+        writer = Prompts(_Endless(), tree.parse(file), self.section.training.seed)
         if isinstance(self.section, SFTParams):
             variants, dropout = self.section.prompt_variants, self.section.attribute_dropout
             roles = {"": [writer.labelled(one, variants, dropout) for one in records]}
@@ -204,16 +242,28 @@ class Needs:
         every = {prompt for role in roles.values() for row in role for prompt in row}
         return len(every | {""})
 
-    def _codec_pass(self, bytes_a_pixel: float) -> float:
-        """Bytes of the codec's largest pass: of one picture, or of as many as go at once."""
-        if self.beside.codec < _SMALL_CODEC:
-            return 0.0
+    def _at_once(self, pictures: int) -> int:
+        """How many of so many pictures the codec takes in one pass."""
         model = self._profile.model
-        area, limit = model.pixels**2, model.codec.pixels_at_once
-        pictures = _IMAGES_AT_ONCE if limit is None else max(limit // area, 1)
-        side = min(model.codec.tile_pixels or model.pixels, model.pixels)
-        at_once = min(pictures, _IMAGES_AT_ONCE) * side**2
-        return bytes_a_pixel * at_once * self.beside.codec_bytes / 4
+        limit = model.codec.pixels_at_once
+        return pictures if limit is None else min(max(limit // model.pixels**2, 1), pictures)
+
+
+def imagined(profile: Profile) -> list[Record]:
+    """Return records of as many pictures as the paper trains on, before there are any."""
+    every = list(tree.parse(paths.CRITERIA / profile.annotate.criteria).leaves())
+    active = every[:ATTRIBUTES]
+    half = len(active) // 2
+    return [
+        Record(
+            image=f"{number:064x}",
+            file=f"{number}.png",
+            caption=f"picture {number}",
+            positive=active[:half],
+            negative=active[half:],
+        )
+        for number in range(round(PAPER * profile.split.train))
+    ]
 
 
 class _Endless:

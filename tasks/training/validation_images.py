@@ -15,8 +15,10 @@ from torch import Tensor
 
 from atelier import out_of_memory
 from atelier.config.training import Grids as GridParams
+from atelier.errors import ParamsError
 from atelier.models import adapters
 from atelier.models.denoiser import Denoiser
+from atelier.models.pipelines import check_distilled
 from atelier.models.sampling import starting_noise, to_bytes
 from atelier.training.corpus import Corpus
 from tasks.run import split_parts
@@ -38,10 +40,15 @@ class Grids:
 
         Raises:
             ArtifactError: There is no validation set.
+            ParamsError: The network's guidance input and ``distilled_guidance`` do not fit.
         """
         if self._params is None:
             return {}
         records = split_parts.read("validation", "training.grids")
+        try:
+            check_distilled(self._painter.network, self._params.distilled_guidance)
+        except ParamsError as error:
+            raise ParamsError(f"training.grids.{error}") from None
         distinct = sorted({record.caption for record in records})
         count = min(self._params.prompts, len(distinct))
         chosen = [distinct[n * len(distinct) // count] for n in range(count)]

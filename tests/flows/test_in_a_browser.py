@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from tasks.run import paths
-from tests.browser import browser, chromium, seen  # noqa: F401 -- fixtures among them
+from tests.browser import PATIENCE_SECONDS, browser, chromium, seen  # noqa: F401 -- fixtures among them
 from tests.conftest import small_profile
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
@@ -91,7 +91,8 @@ def atelier(*words):
 
 
 def listed(prefect, what):
-    return httpx.post(f"{prefect}/api/{what}/filter", json={}, trust_env=False).json()
+    address = f"{prefect}/api/{what}/filter"
+    return httpx.post(address, json={}, trust_env=False, timeout=PATIENCE_SECONDS).json()
 
 
 def test_a_form_starts_a_run_whose_name_and_links_are_on_the_pages(servers, browser):  # noqa: F811

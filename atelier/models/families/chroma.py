@@ -103,6 +103,11 @@ def load(params: ModelParams) -> Chroma:
         ArtifactError: The folder is absent or is no Chroma pipeline.
     """
     pipeline = pipelines.read(ChromaPipeline, "a Chroma", params)
+    return around(pipeline, params)
+
+
+def around(pipeline: ChromaPipeline, params: ModelParams) -> Chroma:
+    """Return the painter of a pipeline that was loaded."""
     return Chroma(pipeline, text_tokens=params.text_tokens)
 
 

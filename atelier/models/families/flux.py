@@ -104,4 +104,9 @@ def load(params: ModelParams) -> Flux:
         ArtifactError: The folder is absent or is no FLUX pipeline.
     """
     pipeline = pipelines.read(FluxPipeline, "a FLUX", params)
+    return around(pipeline, params)
+
+
+def around(pipeline: FluxPipeline, params: ModelParams) -> Flux:
+    """Return the painter of a pipeline that was loaded."""
     return Flux(pipeline, text_tokens=params.text_tokens)

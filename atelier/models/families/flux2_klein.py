@@ -143,4 +143,9 @@ def load(params: ModelParams) -> Flux2Klein:
         ArtifactError: The folder is absent or is no FLUX.2-klein pipeline.
     """
     pipeline = pipelines.read(Flux2KleinPipeline, "a FLUX.2 klein", params)
+    return around(pipeline, params)
+
+
+def around(pipeline: Flux2KleinPipeline, params: ModelParams) -> Flux2Klein:
+    """Return the painter of a pipeline that was loaded."""
     return Flux2Klein(pipeline, text_tokens=params.text_tokens)

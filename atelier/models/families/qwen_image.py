@@ -119,4 +119,9 @@ def load(params: ModelParams) -> QwenImage:
         ArtifactError: The folder is absent or is no Qwen-Image pipeline.
     """
     pipeline = pipelines.read(QwenImagePipeline, "a Qwen-Image", params)
+    return around(pipeline, params)
+
+
+def around(pipeline: QwenImagePipeline, params: ModelParams) -> QwenImage:
+    """Return the painter of a pipeline that was loaded."""
     return QwenImage(pipeline, text_tokens=params.text_tokens)

@@ -87,4 +87,9 @@ def load(params: ModelParams) -> SD3:
         ArtifactError: The folder is absent or is no SD3 pipeline.
     """
     pipeline = pipelines.read(StableDiffusion3Pipeline, "an SD3", params)
+    return around(pipeline, params)
+
+
+def around(pipeline: StableDiffusion3Pipeline, params: ModelParams) -> SD3:
+    """Return the painter of a pipeline that was loaded."""
     return SD3(pipeline, text_tokens=params.text_tokens)

@@ -129,6 +129,11 @@ def load(params: ModelParams) -> SDXL:
     )
     if not pipeline.vae.config.force_upcast:
         pipeline.vae.to(getattr(torch, params.dtype))
+    return around(pipeline, params)
+
+
+def around(pipeline: StableDiffusionXLPipeline, params: ModelParams) -> SDXL:
+    """Return the painter of a pipeline that was loaded."""
     return SDXL(pipeline, text_chunks=params.text_chunks)
 
 

@@ -93,6 +93,11 @@ def load(params: ModelParams) -> ZImage:
         ArtifactError: The folder is absent or is no Z-Image pipeline.
     """
     pipeline = pipelines.read(ZImagePipeline, "a Z-Image", params)
+    return around(pipeline, params)
+
+
+def around(pipeline: ZImagePipeline, params: ModelParams) -> ZImage:
+    """Return the painter of a pipeline that was loaded."""
     return ZImage(pipeline, text_tokens=params.text_tokens)
 
 

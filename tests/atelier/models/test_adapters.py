@@ -174,6 +174,22 @@ def test_a_saved_adapter_comes_back_whole(taught, tmp_path, lora):
     assert not any(p.requires_grad for p in adapters.weights(taught.network, "again").values())
 
 
+def test_a_lora_that_is_attached_to_a_bfloat16_base_keeps_every_bit(taught, lora, tmp_path):
+    painter = taught
+    before = {
+        key: one.clone() for key, one in adapters.weights(painter.network, "theta1").items()
+    }
+    adapters.save(painter, "theta1", tmp_path)
+    painter.network.to(torch.bfloat16)
+
+    adapters.attach(painter, "again", tmp_path)
+
+    found = adapters.weights(painter.network, "again")
+    assert {one.dtype for one in found.values()} == {torch.float32}
+    for key, one in found.items():
+        assert torch.equal(one, before[key.replace(".again.", ".theta1.")])
+
+
 def test_alpha_other_than_rank_survives_saving(painter, lora, tmp_path):
     adapters.add(painter.network, "theta", lora.model_copy(update={"alpha": 7.0}), seed=0)
     for parameter in adapters.weights(painter.network, "theta").values():

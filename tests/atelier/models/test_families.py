@@ -9,7 +9,8 @@ import torch
 
 from atelier.config.model import ModelParams
 from atelier.errors import ArtifactError, ParamsError
-from atelier.models import adapters, parameter_count, sampling
+from atelier.models import adapters, sampling
+from atelier.models.costs import parameter_count
 from atelier.models.denoiser import MASK, join, take
 from atelier.models.loading import load
 from atelier.models.pipelines import readers
@@ -272,7 +273,8 @@ def test_what_is_encoded_is_as_large_as_it_is_estimated(painter, family, tmp_pat
 
     found = parameter_count.beside(model(tmp_path, family))
 
-    assert found.prompt_bytes - header == 4 * numbers
+    masks = condition.get(MASK, torch.empty(0)).numel()  # 0 and 1: kept in half precision
+    assert found.prompt_bytes - header == 4 * numbers + 2 * masks
     assert found.latent_bytes - header == 4 * math.prod(painter.latent_shape(32))
     encoders = [encoder for _, encoder in readers(pipeline)]
     assert found.encoders == sum(p.numel() for one in encoders for p in one.parameters())

@@ -120,14 +120,16 @@ def test_a_server_that_ends_at_once_is_said_although_another_answers(
 ):
     monkeypatch.chdir(tmp_path)
     local_services._FOLDER.mkdir(parents=True)
-    monkeypatch.setattr(local_services, "failure", lambda url: time.sleep(1))
+    monkeypatch.setattr(local_services, "failure", lambda url: None)
     words = ["-c", "print('Address already in use'); raise SystemExit(1)"]
     server = local_services.Server("1-prefect", words, "http://127.0.0.1:1/api/health", {})
+    process = local_services._launch(server)
+    process.wait()
 
     with pytest.raises(
         local_services.ParamsError, match=r"does not run.*[\s\S]*already in use"
     ):
-        local_services._start(server)
+        local_services._await(server, process)
 
 
 def test_a_server_that_never_answers_is_stopped_so_that_up_may_be_tried_again(
@@ -140,8 +142,8 @@ def test_a_server_that_never_answers_is_stopped_so_that_up_may_be_tried_again(
     address = f"http://127.0.0.1:{free_port()}/api/health"
     server = local_services.Server("1-prefect", words, address, {})
 
-    with pytest.raises(local_services.ParamsError, match="does not run"):
-        local_services._start(server)
+    with pytest.raises(local_services.ParamsError, match=r"did not answer in 0.5 seconds"):
+        local_services._await(server, local_services._launch(server))
 
     assert local_services._process("1-prefect") is None
 

@@ -3,8 +3,8 @@
 import json
 from urllib.parse import parse_qs, urlsplit
 
-from tasks.tracking import links, registry
-from tests.tasks.tracking.test_registry import THETA, report, track_with_dvc, train
+from tasks.tracking import connection, links
+from tests.tasks.tracking.test_registry import THETA
 
 
 def test_the_comparison_names_a_model_and_the_source_run_of_each_version(monkeypatch):
@@ -19,19 +19,19 @@ def test_the_comparison_names_a_model_and_the_source_run_of_each_version(monkeyp
     assert json.loads(asked["runs"][0]) == {"1": "aa", "2": "bb"}
 
 
-def test_the_command_registry_prints_runs_models_and_comparison(workspace, mlflow_folder):
-    assert [line.split()[0] for line in links.lines()] == []
-    track_with_dvc()
-    train(cpo="a", cpo_s="b")
-    report()
-    registry.run()
+def test_the_pages_of_a_profile_are_printed(workspace, mlflow_folder):
+    assert links.lines() == []
+    mlflow = connection.client()
+    experiment = mlflow.create_experiment("atelier-starter")
+    mlflow.create_registered_model(THETA)
+    sources = [mlflow.create_run(experiment).info.run_id for _ in range(2)]
+    for run in sources:
+        mlflow.create_model_version(THETA, f"runs:/{run}/lora", run)
 
     said = dict(line.split() for line in links.lines())
 
     assert said.keys() == {"runs", "models", "comparison"}
     assert said["models"] == f"http://127.0.0.1:5000/#/models/{THETA}"
-    assert "/#/experiments/" in said["runs"]
-    runs = json.loads(
-        parse_qs(urlsplit(said["comparison"]).fragment.partition("?")[2])["runs"][0]
-    )
-    assert sorted(runs) == ["1", "2"]
+    assert f"/#/experiments/{experiment}/runs" in said["runs"]
+    compared = parse_qs(urlsplit(said["comparison"]).fragment.partition("?")[2])["runs"][0]
+    assert json.loads(compared) == {"1": sources[0], "2": sources[1]}

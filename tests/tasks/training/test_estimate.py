@@ -29,12 +29,13 @@ def test_the_estimate_counts_the_weights_that_are_there(studio, capsys):
     assert f"{learning:,} weights with gradient, adamw" in said
     assert f"{base * 4 / 1e6:.3g} MB" in said
     assert "epochs × 2 objectives" in said
+    assert re.search(r"hours of an epoch, H100\s*│\s*[\d.e-]+ │ computed: ", said)
     assert "measured" not in said
     assert "atelier estimate cpo --check" in said
 
 
 @pytest.mark.parametrize("stage", ["sft", "cpo"])
-def test_a_check_measures_and_leaves_nothing_behind(studio, notebook, capsys, stage):
+def test_a_check_measures_and_leaves_nothing_behind(studio, notebook, capsys, caplog, stage):
     if stage == "cpo":
         sft.run(studio, notebook)
         capsys.readouterr()
@@ -46,6 +47,7 @@ def test_a_check_measures_and_leaves_nothing_behind(studio, notebook, capsys, st
     assert re.search(r"a step\s*│\s*[\d.e-]+ s │ measured over 3 steps", said)
     assert "memory, at most" in said
     assert "disk: cache" in said
+    assert "did not answer" not in said + caplog.text  # nothing is sent to MLflow
     assert files() == before
 
 
@@ -73,18 +75,39 @@ def test_a_base_that_cannot_fit_is_said_before_it_is_loaded(studio, monkeypatch,
     assert "It will not fit" in capsys.readouterr().out
 
 
-def test_an_absent_split_and_an_absent_base_are_named(studio):
+def test_a_phase_that_cannot_fit_is_named_with_what_helps_there(studio, monkeypatch, capsys):
+    needed = estimate.needs.Needs("sft", studio, estimate.split_parts.read("train", "sft"))
+    most = max(one.bytes for one in needed.device())
+    room = estimate.machine.Room("a device", int(most) - 1, int(most) - 1, 10**12)
+    monkeypatch.setattr(estimate.machine, "room", lambda folder: room)
+
+    estimate.run("sft", studio, check=False)
+
+    (largest,) = (one.name for one in needed.device() if one.bytes == most)
+    phase = largest.removeprefix("device: ").capitalize()
+    assert f"{phase} will not fit: " in capsys.readouterr().out
+
+
+def test_an_absent_base_is_named(studio):
     model = studio.model.model_copy(update={"source": "base/nowhere"})
     with pytest.raises(ArtifactError, match="base/nowhere' is no folder here"):
         estimate.run("sft", studio.model_copy(update={"model": model}), check=False)
 
+
+def test_without_a_split_pictures_are_assumed_and_a_check_needs_them(studio, capsys):
     (paths.SPLIT / "train.jsonl").unlink()
+
+    estimate.run("sft", studio, check=False)
+
+    assert (
+        f"assumed: {round(10_277 * studio.split.train):,} pictures" in capsys.readouterr().out
+    )
     with pytest.raises(ArtifactError, match="run `dvc repro split`"):
-        estimate.run("sft", studio, check=False)
+        estimate.run("sft", studio, check=True)
 
 
 def test_checkpoints_take_what_the_estimate_says(studio, notebook, monkeypatch):
-    from atelier.models import parameter_count
+    from atelier.models.costs import parameter_count
 
     monkeypatch.setattr("tasks.run.resume.done", lambda work: None)
     sft.run(studio, notebook)

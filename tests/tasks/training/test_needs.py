@@ -1,8 +1,14 @@
+import shutil
+from pathlib import Path
+
 import pytest
 from safetensors.torch import load_file
 
-from atelier.models import adapters, parameter_count
+from atelier.config.profile import read_profile
+from atelier.models import adapters
+from atelier.models.costs import parameter_count
 from atelier.models.loading import load
+from atelier.objectives.objective import Passes
 from tasks import cpo, sft
 from tasks.run import paths, split_parts
 from tasks.training import needs
@@ -12,6 +18,11 @@ FAMILIES = pytest.mark.parametrize("family", ["flux", "sd3", "sdxl"])
 
 def of(stage, profile):
     return needs.Needs(stage, profile, split_parts.read("train", stage))
+
+
+def of_few(stage, profile):
+    """The needs on a few pictures, which say as much of the device."""
+    return needs.Needs(stage, profile, needs.imagined(profile)[:8])
 
 
 def by_name(found):
@@ -81,7 +92,9 @@ def test_encoders_stay_beside_a_training_that_encodes_on_demand(studio):
     )
     needed = of("cpo", studio)
 
-    assert stored["device: training"].bytes == needed.base + needed.teacher + needed.learning
+    held = needed.base + needed.teacher + needed.learning
+    images = studio.cpo.training.batch_images
+    assert stored["device: training"].bytes == held + images * needed.costs.held
     more = on_demand["device: training"].bytes - stored["device: training"].bytes
     assert more == needed.encoders > 0
 
@@ -100,17 +113,47 @@ def test_theta1_is_counted_in_the_precision_that_it_is_loaded_in(studio, noteboo
     assert of("cpo", half).teacher == held
 
 
-def test_a_large_codec_needs_its_passes_of_what_it_takes_at_once(studio, monkeypatch):
-    monkeypatch.setattr(needs, "_SMALL_CODEC", 0)
-    area = studio.model.pixels**2
-    for limit, pictures in ((area, 1), (3 * area + 1, 3), (1, 1), (None, 16)):
-        codec = studio.model.codec.model_copy(update={"pixels_at_once": limit})
-        needed = of("sft", with_model(studio, codec=codec))
+@pytest.mark.parametrize(("limit", "pictures"), [(1, 1), (3.5, 3), (0.1, 1), (None, 16)])
+def test_the_codec_takes_as_much_as_the_pictures_that_it_takes_at_once(studio, limit, pictures):
+    area = None if limit is None else int(limit * studio.model.pixels**2)
+    codec = studio.model.codec.model_copy(update={"pixels_at_once": area})
+    needed = of("sft", with_model(studio, codec=codec))
 
-        held = by_name(needed.device())["device: encoding"].bytes
+    held = by_name(needed.device())["device: encoding"].bytes
 
-        passes = held - needed.base - needed.encoders - needed.codec
-        assert passes == pytest.approx(needs.ENCODING * pictures * area)
+    passes = held - needed.base - needed.encoders - needed.codec
+    assert passes == pytest.approx(needed.beside.encoding_bytes * pictures)
+
+
+def test_a_pair_of_passes_takes_the_memory_of_two(studio, monkeypatch):
+    one, two = (Passes(policy=n, frozen=0) for n in (1, 2))
+    needed = of("cpo", studio)
+    found = []
+    for passes in (one, two):
+        monkeypatch.setattr(needed, "_passes", lambda passes=passes: [passes])
+        found.append(by_name(needed.device())["device: training"].bytes)
+
+    images = studio.cpo.training.batch_images
+    assert found[1] - found[0] == images * needed.costs.held > 0
+
+
+def test_flops_are_those_of_all_objectives(studio):
+    needed = of("cpo", studio)
+    each = [one.passes(1) for one in studio.cpo.objectives.values()]
+    policy, frozen = (sum(getattr(one, kind) for one in each) for kind in ("policy", "frozen"))
+
+    assert needed.flops() == policy * needed.costs.policy + frozen * needed.costs.frozen
+    assert of("sft", studio).flops() == needed.costs.policy
+
+
+def test_before_there_are_pictures_the_papers_number_is_imagined(studio):
+    shutil.copy(paths.JUDGED_BY, paths.CRITERIA / studio.annotate.criteria)
+    imagined = needs.imagined(studio)
+
+    needed = needs.Needs("sft", studio, imagined[:10])
+
+    assert len(imagined) == round(10_277 * studio.split.train)
+    assert 1 + 10 < needed.prompts() <= 1 + 10 * studio.sft.prompt_variants
 
 
 def test_every_figure_says_how_it_is_known(studio):
@@ -119,3 +162,15 @@ def test_every_figure_says_how_it_is_known(studio):
 
     assert all(one.how.startswith("computed: ") for one in every)
     assert {one.name.partition(":")[0] for one in every} >= {"device", "host", "disk"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["sdxl", "flux", "sd3", "chroma", "z-image", "flux2-klein"])
+def test_small_profiles_fit_the_device_that_they_name(name):
+    file = Path("params") / f"{name}-small.yaml"
+
+    needed = of_few("cpo", read_profile(file))
+
+    assert "for one GPU of 24 GB." in file.read_text()
+    most = max(needed.device(), key=lambda one: one.bytes)
+    assert most.bytes < 0.9 * 24e9, most

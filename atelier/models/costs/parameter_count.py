@@ -1,8 +1,11 @@
 """Parameter counts of a profile's networks, on the meta device, without loading weights.
 
-The sizes of what is encoded follow from the same configurations.
+The sizes of what is encoded, and the codec's passes, follow from the same configurations.
+Those of the bases in params/ are known here (``published``), those of others are read from the
+folder or from the hub.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,10 +16,13 @@ from torch import nn
 from atelier.config.model import ModelParams
 from atelier.config.training import Learns
 from atelier.models import adapters, loading
+from atelier.models.costs.pass_memory import PassMemory, fused_attention
 from atelier.models.denoiser import quiet
 
 _WIDTHS = ("joint_attention_dim", "cross_attention_dim", "cap_feat_dim")  # of text, by family
 _CLIP = 77  # tokens
+MASKED = ("chroma", "qwen_image", "z_image")  # families whose conditions have a mask of tokens
+_MASK_BYTES = 2.0  # of a token's 0 or 1, which half precision holds
 _HEADER = 500  # bytes of a cache's entry: names, digests
 BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0}
 _QUANTISED = {"int8": 1.0, "nf4": 0.53}  # with the scales of nf4's blocks of 64
@@ -48,6 +54,8 @@ class Beside:
         codec_bytes: Of a weight of the codec, and of a number in its passes.
         prompt_bytes: Of the condition of one prompt on disk.
         latent_bytes: Of the latents of one picture on disk.
+        encoding_bytes: Of the codec's pass that encodes one picture, or one tile.
+        decoding_bytes: Of the pass that decodes one.
     """
 
     encoders: int
@@ -55,27 +63,37 @@ class Beside:
     codec_bytes: float
     prompt_bytes: float
     latent_bytes: float
+    encoding_bytes: float
+    decoding_bytes: float
 
 
 def beside(params: ModelParams) -> Beside:
     """Count text encoders and codec, and what they make of a prompt and of a picture.
 
-    Only configurations are read (of a hub id, fetched: some kilobytes).
+    Only configurations are read (of an unknown hub id, fetched: some kilobytes).
 
     Raises:
         ArtifactError: The folder is absent or is no pipeline.
     """
     with quiet():
+        network = loading.network(params).config
         parts = loading.outlines(params)
-        network = loading.skeleton(params).network.config
     codec = parts.pop("vae")
     upcast = params.family == "sdxl" and codec.config.get("force_upcast", False)
+    tokens, width, pooled = prompt_shape(params, network)
+    masks = _MASK_BYTES * tokens if params.family in MASKED else 0.0
+    codec_dtype = torch.float32 if upcast else getattr(torch, params.dtype)
+    with quiet():
+        codec.to(codec_dtype).eval()
+    encoding, decoding = _codec_passes(params, codec)
     return Beside(
         encoders=sum(_weights(one) for one in parts.values()),
         codec=_weights(codec),
-        codec_bytes=4.0 if upcast else BYTES[params.dtype],
-        prompt_bytes=_numbers_of_a_prompt(params, network) * BYTES[params.dtype] + _HEADER,
-        latent_bytes=4.0 * _numbers_of_a_picture(params, codec.config) + _HEADER,
+        codec_bytes=float(codec_dtype.itemsize),
+        prompt_bytes=(tokens * width + pooled) * BYTES[params.dtype] + masks + _HEADER,
+        latent_bytes=4.0 * math.prod(_latents(codec.config, params.pixels)) + _HEADER,
+        encoding_bytes=encoding,
+        decoding_bytes=decoding,
     )
 
 
@@ -83,35 +101,58 @@ def _weights(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def _numbers_of_a_prompt(params: ModelParams, network: Mapping[str, Any]) -> int:
-    """Tokens times width, and the pooled embedding where there is one."""
+def prompt_shape(params: ModelParams, network: Mapping[str, Any]) -> tuple[int, int, int]:
+    """Return tokens, their width, and the width of the pooled embedding, 0 if there is none."""
     width = next(network[name] for name in _WIDTHS if network.get(name) is not None)
     tokens = {"sdxl": _CLIP * params.text_chunks, "sd3": _CLIP + params.text_tokens}
     pooled = network.get("pooled_projection_dim")
     if pooled is None and "projection_class_embeddings_input_dim" in network:
         sizes = 6 * (network["addition_time_embed_dim"] or 0)  # SDXL's six numbers of sizes
         pooled = (network["projection_class_embeddings_input_dim"] or sizes) - sizes
-    return int(tokens.get(params.family, params.text_tokens) * width + (pooled or 0))
+    return tokens.get(params.family, params.text_tokens), width, pooled or 0
 
 
-def _numbers_of_a_picture(params: ModelParams, codec: Mapping[str, Any]) -> int:
-    channels = codec.get("latent_channels") or codec.get("z_dim") or 16
-    if "block_out_channels" in codec:
-        halvings = len(codec["block_out_channels"]) - 1
-    else:  # Qwen-Image's counts them so
-        halvings = len(codec.get("temperal_downsample") or (False, True, True))
-    return int(channels * (params.pixels // 2**halvings) ** 2)
+def codec_step(codec: Mapping[str, Any]) -> int:
+    """Return how many pixels a side of one cell of the codec's latents covers."""
+    # Qwen-Image's lists what its blocks multiply the channels by.
+    blocks = codec.get("block_out_channels") or codec.get("dim_mult") or (1, 1, 1, 1)
+    return int(2 ** (len(blocks) - 1))
+
+
+def _latents(codec: Mapping[str, Any], pixels: int) -> tuple[int, int, int]:
+    """Channels, height and width of a picture's latents, as the codec has them."""
+    side = pixels // codec_step(codec)
+    return codec.get("latent_channels") or codec.get("z_dim") or 16, side, side
+
+
+@torch.no_grad()
+def _codec_passes(params: ModelParams, codec: Any) -> tuple[float, float]:
+    """Bytes that encoding and decoding one picture take, or one tile of it."""
+    side = min(params.codec.tile_pixels or params.pixels, params.pixels)
+    frames = () if "dim_mult" not in codec.config else (1,)  # Qwen-Image's is one of videos
+    channels, *sides = _latents(codec.config, side)
+    dtype = next(codec.parameters()).dtype
+    passes = (
+        (codec.encode, torch.empty(1, 3, *frames, side, side, dtype=dtype, device="meta")),
+        (codec.decode, torch.empty(1, channels, *frames, *sides, dtype=dtype, device="meta")),
+    )
+    found = []
+    for one, given in passes:
+        with fused_attention(), PassMemory() as memory:
+            one(given)
+        found.append(float(memory.peak))
+    return found[0], found[1]
 
 
 def outline(params: ModelParams, loras: list[Learns]) -> Outline:
     """Count the network that ``params`` names and what learns by each of ``loras``.
 
-    Only configurations are read (of a hub id, fetched: some kilobytes).
+    Only configurations are read (of an unknown hub id, fetched: some kilobytes).
 
     Raises:
         ArtifactError: The folder is absent or is no pipeline.
     """
-    network = loading.skeleton(params).network
+    network = loading.network(params)
     frozen = sum(parameter.numel() for parameter in network.parameters())
     linear = sum(
         module.weight.numel() for module in network.modules() if isinstance(module, nn.Linear)

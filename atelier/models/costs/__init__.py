@@ -1,0 +1,1 @@
+"""Sizes and costs of networks, computed without weights."""
