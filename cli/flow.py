@@ -34,13 +34,19 @@ def reproduce(
     _to_end(run)
 
 
-def sharded(stage: str, shards: int, workers: int, scheduler: str | None) -> NoReturn:
+def sharded(
+    stage: str, shards: int, workers: int, scheduler: str | None, slurm: bool
+) -> NoReturn:
     """Run the flow ``annotate_sharded`` or ``generate_sharded`` and exit as it ended."""
     from flows import sharded as module
 
-    module.runner(workers, scheduler)  # what is absent is reported before Prefect starts
+    # What is absent is reported before Prefect starts.
+    if slurm:
+        module.slurm_runner(workers, 0)
+    else:
+        module.runner(workers, scheduler)
     run = {"annotate": module.annotate_sharded, "generate": module.generate_sharded}[stage]
-    _to_end(lambda: run(shards, workers, scheduler, return_state=True))
+    _to_end(lambda: run(shards, workers, scheduler, slurm, return_state=True))
 
 
 def sweep(settings: list[str], trials: int | None, minutes: float | None) -> NoReturn:
