@@ -1,4 +1,4 @@
-"""Turn one setting at a time and paint the same prompts: ω, β, teacher guidance, steps.
+"""Turn one setting at a time and paint the same prompts: ω, β, guidance in targets, sampling.
 
 python examples/turn_parameters.py               # a few steps: shows only that it works
 python examples/turn_parameters.py --theta1 artifacts/sft --pictures 300 --steps 40
@@ -43,7 +43,9 @@ asked.add_argument("--pictures", type=int, default=16, help="drawings to train o
 asked.add_argument("--steps", type=int, default=2, help="steps of the training of each θ")
 asked.add_argument("--batch", type=int, default=8, help="pictures of one step")
 asked.add_argument("--sampling", type=int, default=4, help="sampling steps")
-asked.add_argument("--turn", choices=TURNS, nargs="*", default=list(TURNS))
+asked.add_argument(
+    "--turn", nargs="*", default=list(TURNS), help="omega, teacher-guidance, beta; or none"
+)
 asked.add_argument("--out", type=Path, default=ROOT / "artifacts" / "examples")
 args = asked.parse_args()
 
@@ -92,9 +94,10 @@ for turn in args.turn:
         session.align(pictures, state, steps=args.steps, batch_images=args.batch)
         rows[f"{setting} {value}"] = row(state, args.sampling, guidance)
     save(turn, rows)
-best = f"omega-{TURNS['omega'][2][1]}"
-if "omega" in args.turn:
-    counts = sorted({2, 4, 8, args.sampling * 2})
-    save("sampling-steps", {f"{steps} sampling steps": row(best, steps, 2) for steps in counts})
-    shares = (1, 1.5, 2, 4)
-    save("guidance", {f"guidance {share}": row(best, args.sampling, share) for share in shares})
+counts = sorted({2, 4, 8, args.sampling})
+save("steps", {f"θ1, {steps} sampling steps": row("theta1", steps, 2) for steps in counts})
+shares = (1, 1.5, 2, 4)
+save(
+    "guidance",
+    {f"θ1, guidance {share}": row("theta1", args.sampling, share) for share in shares},
+)

@@ -1,5 +1,6 @@
 """Stage ``cpo``: Complex Preference Optimization; each objective's result is a θ."""
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -53,7 +54,8 @@ def run(profile: Profile, tracked: StageRun) -> None:
     roles = materials.roles(records, prompts, profile, paired) | grids.roles()
     judge = materials.judge(profile, criteria)
     codec = painter.pipeline().vae if judge is not None else None
-    encoded = encoded_dataset.encode(painter, records, roles, profile)
+    texts = any(one.needs_texts for one in params.objectives.values())
+    encoded = encoded_dataset.encode(painter, records, roles, profile, keep_texts=texts)
     if judge is not None:
         painter.pipeline().register_modules(vae=codec)
     for name, objective in params.objectives.items():
@@ -69,9 +71,15 @@ def run(profile: Profile, tracked: StageRun) -> None:
             adapters.copy(painter.network, _TEACHER, name)
         elif objective.init != "base":
             progress.say(lora_start.begin(painter, name, Path(objective.init), "cpo"))
+        describe = None
+        if contrasts is not None and objective.needs_texts:
+            own_tally = dataclasses.replace(prompts)
+            describe = materials.describe(
+                criteria, records, encoded, own_tally, contrasts.winner
+            )
         setup = Setup(
             painter, corpus, params.training, _TEACHER, name, params.caption_dropout,
-            pairs=pairs, judge=judge,
+            pairs=pairs, judge=judge, describe=describe,
             negatives=materials.negatives(records),
         )  # fmt: skip
         with tracked.part(name, registry.trained_by(name, profile), paths.CPO / name) as own:

@@ -14,6 +14,7 @@ from atelier.config.pairs import PairParams
 from atelier.config.training import Learns, Training
 from atelier.objectives.cpo import CPO
 from atelier.objectives.cpo_s import CPOS
+from atelier.objectives.cpo_s_online import CPOSOnline
 from atelier.objectives.ddspo import DDSPO
 from atelier.objectives.dpo import DPO
 from atelier.objectives.mapo import MaPO
@@ -25,7 +26,7 @@ from atelier.objectives.slider import Slider
 from atelier.objectives.spo_measured import SPO
 
 Objective = Annotated[
-    CPO | CPOS | DDSPO | DPO | NPO | NFT | NFTOnline | MaPO | SDPO | Slider | SPO,
+    CPO | CPOS | CPOSOnline | DDSPO | DPO | NPO | NFT | NFTOnline | MaPO | SDPO | Slider | SPO,
     Field(discriminator="objective"),
 ]
 

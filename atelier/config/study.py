@@ -83,6 +83,8 @@ class StudyParams(Params):
     """Name of the profile that all runs change."""
     data: str | None = None
     """Folder of pictures instead of data/; null: data/."""
+    grid: bool = True
+    """Whether the page shows pictures; false where they may not be published."""
     numbered: bool = False
     """Whether each caption gets a number, so that no two are equal."""
     seeds: Annotated[list[Seed], Field(min_length=1)]

@@ -22,11 +22,9 @@ LoserTarget = Literal["mirror-winner", "mirror-policy", "mirror-reference"]
 Omega = NonNegative | Annotated[dict[str, NonNegative], Field(min_length=1)]  # one, or by root
 
 
-class CPOS(ChosenTeacher):
+class Stabilised(ChosenTeacher):
     """L_stab: the losing term has a fixed target, by one of three readings."""
 
-    objective: Literal["cpo-s"]
-    """CPO-S: the stabilized loss with a fixed target for the loser."""
     loser_target: LoserTarget
     """Which of three readings gives the loser's target; docs/method.md."""
     omega: Omega
@@ -39,7 +37,7 @@ class CPOS(ChosenTeacher):
     [number]"""
 
     @model_validator(mode="after")
-    def _has_a_fixed_point(self) -> CPOS:
+    def _has_a_fixed_point(self) -> Stabilised:
         if isinstance(self.omega, dict):
             if self.loser_target != "mirror-winner":
                 raise ValueError(
@@ -129,6 +127,13 @@ class CPOS(ChosenTeacher):
         if isinstance(self.omega, dict):
             return "by root (" + ", ".join(f"{k} {v:g}" for k, v in self.omega.items()) + ")"
         return f"{self.omega:g}"
+
+
+class CPOS(Stabilised):
+    """CPO-S on the pictures of the data set."""
+
+    objective: Literal["cpo-s"]
+    """CPO-S: the stabilized loss with a fixed target for the loser."""
 
 
 def loser_target(

@@ -143,45 +143,19 @@ def _painted(objective: NFTOnline, setup: Setup, number: int) -> _Round:
     """Let the old policy paint a round, and the judge count what is wrong with it."""
     import torch
 
-    from atelier.models import adapters
-    from atelier.models.sampling import starting_noise
-    from atelier.training.loop import generator
+    from atelier.objectives import rounds
 
-    painter, corpus, judge = setup.painter, setup.corpus, setup.judge
+    judge = setup.judge
     assert judge is not None  # the stage sees to it
-    source = generator(setup.params.seed, number, "round")
-    distinct = torch.unique(corpus.rows["caption"])
-    chosen = distinct[torch.randperm(len(distinct), generator=source)[: objective.captions]]
-    prompts = chosen.repeat_interleave(objective.group)
-    seeds = torch.randint(2**31, (len(prompts),), generator=source).tolist()
-    shape = corpus.latents[torch.tensor([0])].shape[1:]
-    device = next(painter.network.parameters()).device
-    reads_guidance = getattr(painter.network.config, "guidance_embeds", False)
-    latents, wrong = [], []
-    policy = adapters.weights(painter.network, setup.policy)
-    at_once = setup.params.images_at_once or setup.params.batch_images
-    with (
-        torch.no_grad(),
-        adapters.resting(painter.network),
-        adapters.standing_in(policy, setup.state),
-    ):
-        for first in range(0, len(prompts), at_once):
-            some = slice(first, first + at_once)
-            condition, empty = (
-                {name: column[which].to(device) for name, column in corpus.prompts.items()}
-                for which in (prompts[some], torch.tensor([corpus.empty]))
-            )
-            made = painter.sample(
-                starting_noise((shape[0], shape[1], shape[2]), seeds[some]).to(device),
-                condition,
-                empty,
-                steps=objective.sampling_steps,
-                guidance=1.0,
-                distilled_guidance=1.0 if reads_guidance else None,
-            )
-            wrong.append(judge(painter.decode_latents(made)).cpu())
-            latents.append(made.cpu())
+    wrong: list[Tensor] = []
+    latents, prompts = rounds.painted(
+        setup,
+        setup.state,
+        number,
+        rounds.Size(objective.captions, objective.group, objective.sampling_steps),
+        lambda pixels, rows: wrong.append(judge(pixels).cpu()),
+    )
     negatives = torch.cat(wrong).float()
-    group = torch.arange(len(chosen)).repeat_interleave(objective.group)
+    group = torch.arange(len(prompts)) // objective.group
     good = optimality(advantages(-negatives, group), clip=objective.clip)
-    return _Round(number, torch.cat(latents), prompts, good, negatives.mean().item())
+    return _Round(number, latents, prompts, good, negatives.mean().item())

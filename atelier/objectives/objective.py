@@ -38,6 +38,27 @@ Judge = Callable[["Tensor"], "Tensor"]
 
 
 @dataclass(frozen=True)
+class Described:
+    """What the annotator found on painted pictures, as prompts; each list has one a picture.
+
+    Attributes:
+        caption: The caption alone.
+        winner: The winner's prompt.
+        loser: The loser's prompt.
+        negatives: How many bad poles each picture has, ``[B]``.
+    """
+
+    caption: Sequence[str]
+    winner: Sequence[str]
+    loser: Sequence[str]
+    negatives: Tensor
+
+
+# Pixels in [-1, 1], [B, 3, H, W], and the rows of their captions, [B].
+Describe = Callable[["Tensor", "Tensor"], Described]
+
+
+@dataclass(frozen=True)
 class Setup:
     """What a step is built from.
 
@@ -55,6 +76,8 @@ class Setup:
         pairs: Which image wins against which, for objectives that need pairs.
         judge: What counts the faults of a picture, for objectives that need a judge; the
             codec is in memory then.
+        describe: What writes prompts of the poles that it finds on a picture, for objectives
+            that need it; codec and text encoders are in memory then.
         negatives: How many bad poles each image was judged to have, ``[N]``.
         state: Tensors beside the weights that a step changes in place, by name; checkpoints
             hold them, too.
@@ -68,6 +91,7 @@ class Setup:
     caption_dropout: float
     pairs: Pairs | None = None
     judge: Judge | None = None
+    describe: Describe | None = None
     negatives: Tensor | None = None
     state: dict[str, Tensor] = field(default_factory=dict)
 
@@ -127,6 +151,7 @@ class ObjectiveParams(Params, ABC):
 
     needs_pairs: ClassVar[bool] = False  # of pictures
     needs_judge: ClassVar[bool] = False  # of what the policy is about to paint
+    needs_texts: ClassVar[bool] = False  # encoders of prompts that its judge's words make
 
     learning_rate: Positive
     """Peak learning rate. [number]"""

@@ -271,7 +271,7 @@ def _await(server: Server, process: "subprocess.Popen[bytes]") -> None:
         if time.monotonic() > end:
             _stop(psutil.Process(process.pid))  # else the next `up` would take it for ready
             process.wait()
-            raise _gone(server, log)
+            raise _gone(server, log, f"did not answer in {_PATIENCE_SECONDS:g} seconds")
         time.sleep(0.5)
     if process.poll() is not None:  # another program answered in its place
         raise _gone(server, log)
@@ -288,10 +288,10 @@ def _ready(server: Server, log: Path) -> bool:
     return _WORKS in log.read_text(encoding="utf-8", errors="replace")
 
 
-def _gone(server: Server, log: Path) -> ParamsError:
+def _gone(server: Server, log: Path, what: str = "does not run") -> ParamsError:
     said = log.read_text(encoding="utf-8", errors="replace").split("\n")[-12:]
     where = f" at {server.health}" if server.health else ""
-    return ParamsError("\n".join([f"{server.name} does not run{where}; it said last:", *said]))
+    return ParamsError("\n".join([f"{server.name} {what}{where}; it said last:", *said]))
 
 
 def _process(name: str) -> psutil.Process | None:

@@ -306,6 +306,8 @@ def markdown(told: Mapping[str, Any]) -> str:
 
 
 def _cell(moved: Mapping[str, float], own: bool) -> str:
+    if moved["low"] == moved["high"] == 0:  # every difference is 0
+        return "none changed"
     said = _signed(moved["estimate"], ".2f")
     said = f"**{said}**" if own else said
     return f"{said} [{_signed(moved['low'], '.2f')}, {_signed(moved['high'], '.2f')}]"

@@ -196,7 +196,8 @@ class StageRun:
     @_guarded
     def tags(self, values: Mapping[str, str]) -> None:
         """Log what is no number, such as why one is absent; also on the parent."""
-        for name, value in values.items():
+        for said, value in values.items():
+            name = _allowed(said)
             self._mlflow.set_tag(self._at.run, name, value[:_TAG])
             if self._at.parent:
                 self._mlflow.set_tag(self._at.parent, f"{self._at.prefix}{name}", value[:_TAG])

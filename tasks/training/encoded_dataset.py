@@ -34,6 +34,8 @@ def encode(
     records: Sequence[Record],
     prompts: Mapping[str, Sequence[Sequence[str]]],
     profile: Profile,
+    *,
+    keep_texts: bool = False,
 ) -> Corpus:
     """Return the corpus of ``records``; afterwards the painter has no codec in memory.
 
@@ -46,6 +48,7 @@ def encode(
         records: The images, in order.
         prompts: For each role, the prompts of each image.
         profile: Its model's sizes, and how large a picture may be read.
+        keep_texts: Whether the text encoders stay, for prompts that are not known yet.
 
     Raises:
         ParamsError: The buckets are of sizes that the painter does not paint.
@@ -57,7 +60,7 @@ def encode(
     conditions = _texts(painter, distinct) if stored else latents.OnDemand(painter, distinct)
     sizes = _sizes(painter, records, profile)
     encoded = _latents(painter, records, sizes, profile)
-    painter.release_encoders(texts=stored)
+    painter.release_encoders(texts=stored and not keep_texts)
     number = {prompt: row for row, prompt in enumerate(distinct)}
     return Corpus(
         latents=encoded.latents,

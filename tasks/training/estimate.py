@@ -152,7 +152,7 @@ def _schedule(table: Table, needed: needs.Needs, images: int) -> None:
     table.add_row(
         "hours of an epoch, H100",
         f"{epoch:.3g}",
-        f"computed: {flops / 1e12:.3g} TFLOP an image"
+        f"computed: {float(f'{flops / 1e12:.3g}'):,g} TFLOP an image"
         + (f" of {objectives} objectives" if objectives > 1 else "")
         + f", at {_H100 / 1e12:.0f} TFLOP/s (45% of the data sheet's)",
     )

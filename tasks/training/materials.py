@@ -1,6 +1,7 @@
 """Inputs of objectives: contrasts of prompts, pairs of pictures, a judge."""
 
 import dataclasses
+import hashlib
 from collections.abc import Sequence
 
 import torch
@@ -15,7 +16,7 @@ from atelier.criteria.pairs import Paired
 from atelier.criteria.tree import Tree
 from atelier.errors import ArtifactError, ParamsError
 from atelier.models import sampling
-from atelier.objectives.objective import Contrasts, Judge
+from atelier.objectives.objective import Contrasts, Describe, Described, Judge, Winner
 from atelier.training.corpus import Corpus, Pairs
 from tasks.run import paths
 from tasks.training.prompts import Prompts
@@ -66,6 +67,39 @@ def judge(profile: Profile, criteria: Tree) -> Judge | None:
         return torch.tensor([sum(pole == "negative" for _, pole, _ in row) for row in said])
 
     return negatives
+
+
+def describe(
+    criteria: Tree,
+    records: Sequence[Record],
+    encoded: Corpus,
+    prompts: Prompts,
+    winner: Winner,
+) -> Describe:
+    """Return what writes the prompts of a painted picture, by its measured poles."""
+    captions = {
+        int(row): record.caption
+        for row, record in zip(encoded.rows["caption"][:, 0], records, strict=True)
+    }
+
+    def described(pixels: torch.Tensor, rows: torch.Tensor) -> Described:
+        found = []
+        pictures = sampling.to_bytes(pixels)
+        for picture, row in zip(pictures, rows.tolist(), strict=True):
+            poles: dict[str, list[str]] = {"positive": [], "negative": []}
+            for path, pole, _ in measured.judge(picture, criteria):
+                poles[pole].append(path)
+            image = hashlib.sha256(picture.tobytes()).hexdigest()
+            found.append(Record(image=image, file="", caption=captions[row], **poles))
+        good = prompts.good if winner == "labelled" else prompts.flipped
+        return Described(
+            caption=[prompts.write(record, ()) for record in found],
+            winner=[good(record) for record in found],
+            loser=[prompts.bad(record) for record in found],
+            negatives=negatives(found),
+        )
+
+    return described
 
 
 def paired(records: Sequence[Record], profile: Profile) -> Paired | None:

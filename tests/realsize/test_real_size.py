@@ -77,7 +77,7 @@ from atelier.config.profile import read_profile
 from tasks.commands import export
 export.run(read_profile(Path("params/real.yaml")), "cpo-s", Path("x.safetensors"))
 """
-pytestmark = [pytest.mark.slow, pytest.mark.realsize, pytest.mark.timeout(3600)]
+pytestmark = [pytest.mark.slow, pytest.mark.realsize, pytest.mark.timeout(10800)]
 
 
 @dataclass

@@ -175,6 +175,10 @@ EXTRA = {
                    "captions": 2, "group": 2, "sampling_steps": 2, "round_steps": 2,
                    "decay_growth": 0.001, "decay_most": 0.5, "learning_rate": 0.001,
                    "init": "sft"},
+    "cpo-s-online": {"objective": "cpo-s-online", "loser_target": "mirror-winner",
+                     "winner": "flipped", "teacher": "sft", "confidence": "ignored", "omega": 1,
+                     "weighting": "constant", "captions": 2, "group": 2, "sampling_steps": 2,
+                     "round_steps": 2, "learning_rate": 0.001, "init": "sft"},
     "ddspo": {"objective": "ddspo", "winner": "flipped", "beta": 100, "weighting": "snr",
               "learning_rate": 0.001},
     "spo": {"objective": "spo-measured", "beta": 10, "clip": 0.1, "steps": 10, "untrained": 2,
@@ -201,6 +205,7 @@ def test_every_kind_of_objective_is_trained_from_one_encoding(taught, notebook):
     names = [
         "by-root",
         "cpo-s",
+        "cpo-s-online",
         "ddspo",
         "dpo",
         "guided",

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from atelier.config.study import StudyParams
+from atelier.config.study import Sampled, StudyParams
 from atelier.metrics import vendi
 from atelier.metrics.statistics import Interval
 from atelier.reports.study import design, numbers
@@ -41,6 +41,7 @@ def every(
         *(one for entrant in own for one in _front(entrant, study, fronts)),
         *_goal(study, chosen, results),
         *_speed(study, fronts),
+        *_collapse(study, fronts),
         *(_diversity(one, chosen[one], study, results) for one in own),
         *_data(study, chosen, results),
     ]
@@ -159,6 +160,28 @@ def _speed(study: StudyParams, fronts: Fronts) -> Iterator[Claim]:
         )
 
 
+def unstable(study: StudyParams) -> list[tuple[Sampled, str]]:
+    """Return how L_CPO's trainings, which are not stabilised, are sampled, and their names."""
+    return [
+        (study.methods[method].sampled[0], name)
+        for name, (method, _) in study.trainings.items()
+        if study.methods[method].objective["objective"] == "cpo"
+    ]
+
+
+def _collapse(study: StudyParams, fronts: Fronts) -> Iterator[Claim]:
+    """L_CPO without stabilisation ends worse than the base, by FID, at one of its strengths."""
+    ends = {name: fronts.at(way, name, "fid") for way, name in unstable(study)}
+    if ends:
+        known = fronts.at(fronts.known, "base", "fid")
+        figures = ", ".join(f"{name} {value:.1f}" for name, value in ends.items())
+        yield Claim(
+            "L_CPO collapses at one of its strengths: it ends with a higher FID than the base",
+            HOLDS if max(ends.values()) > known else NOT,
+            f"base {known:.1f}, {figures}",
+        )
+
+
 def _diversity(entrant: Entrant, training: str, study: StudyParams, results: Results) -> Claim:
     """Against test paintings without negatives, as many of both."""
     run = results.runs[entrant.sampled][study.seeds[0]]
@@ -190,7 +213,11 @@ def _data(
     own = design.proposed(study)[0]
     least = min(kinds)
     apart = {
-        judge: results.difference((kinds[1.0], chosen[own]), (kinds[least], chosen[own]), judge)
+        judge: results.difference(
+            (kinds[1.0], chosen[own]),
+            (kinds[least], design.at_share(chosen[own], least)),
+            judge,
+        )
         for judge in results.judges()
     }
     yield Claim(

@@ -1,7 +1,8 @@
 """Design of a study: its experiments, its entrants, and the choice of each one's strength.
 
 An *entrant* is a method in one way of sampling, alone (without guidance) or guided. Its points
-are the strengths at which it was trained, and the milestones on the way there.
+are the strengths at which it was trained, and the milestones on the way there. Each is a
+painter: ``<method>-<strength>``, or with the steps of a milestone, ``<method>-<strength>@12``.
 """
 
 from collections.abc import Iterator, Mapping
@@ -73,6 +74,17 @@ def front(study: StudyParams, entrant: Entrant) -> list[str]:
     ]
 
 
+def training(painter: str) -> str:
+    """Return the training of a painter, which may be one of its milestones."""
+    return painter.partition("@")[0]
+
+
+def milestone(painter: str) -> int | None:
+    """Return after how many steps a painter's weights were kept; None: after all."""
+    steps = painter.partition("@")[2]
+    return int(steps) if steps else None
+
+
 def first_runs(study: StudyParams) -> list[Experiment]:
     """Return the runs of every strength with the first seed: validation, then test.
 
@@ -98,7 +110,7 @@ def _first_runs(study: StudyParams) -> Iterator[Experiment]:
 
 
 def choose(study: StudyParams, entrant: Entrant, found: Mapping[str, Found]) -> str:
-    """Return the training of an entrant that did best on validation.
+    """Return the point of an entrant's front that did best on validation.
 
     The fewest negatives by the annotator among those whose FID is at most ``sound`` times that
     of θ1, sampled alone; where there is none, the lowest FID. Of equals, the first.
@@ -109,7 +121,7 @@ def choose(study: StudyParams, entrant: Entrant, found: Mapping[str, Found]) -> 
     assert own is not None  # a choice is made after these have run
     assert alone is not None
     rows, most = own.metrics, study.sound * alone.metrics["theta1"]["fid"]
-    names = list(trainings(study, entrant))
+    names = front(study, entrant)
     sound = [name for name in names if rows[name]["fid"] <= most]
     if sound:
         return min(sound, key=lambda name: rows[name]["negatives"])
@@ -123,7 +135,7 @@ def later_runs(
 
     Args:
         study: What params/NAME.yaml holds.
-        chosen: The training of each entrant.
+        chosen: The painter of each entrant.
         steps: Of θ1 and of θ, by the settings' dotted names. With a share of the data they are
             the same share: each picture is seen as often.
     """
@@ -139,19 +151,27 @@ def _repeats(study: StudyParams, chosen: Mapping[Entrant, str]) -> Iterator[Expe
                 if one.sampled == sampled and one.method in study.repeated
             ]
             if names:
-                changes = _changes(study, names, sampled, seed, milestones=False)
-                yield Experiment(f"{sampled}-{seed}", changes)
+                yield Experiment(f"{sampled}-{seed}", _again(study, names, sampled, seed))
 
 
 def _volumes(
     study: StudyParams, chosen: Mapping[Entrant, str], steps: Mapping[str, int]
 ) -> Iterator[Experiment]:
     own, seed = proposed(study)[0], study.seeds[0]
-    changes = _changes(study, [chosen[own]], own.sampled, seed, milestones=False)
     for share in study.volumes:
+        painter = at_share(chosen[own], share)
         fewer = {name: max(1, round(share * count)) for name, count in steps.items()}
         more = {"split.train_share": share, **fewer}
+        changes = _again(study, [painter], own.sampled, seed)
         yield Experiment(f"{volume_kind(share)}-{seed}", changes | more)
+
+
+def at_share(painter: str, share: float) -> str:
+    """Return a painter's name in a run with a share of the steps, of its milestone as well."""
+    steps = milestone(painter)
+    if steps is None:
+        return painter
+    return f"{training(painter)}@{max(1, round(share * steps))}"
 
 
 def proposed(study: StudyParams) -> list[Entrant]:
@@ -168,21 +188,28 @@ def volume_kind(share: float) -> str:
     return f"volume{round(100 * share)}"
 
 
+def _again(
+    study: StudyParams, painters: list[str], sampled: Sampled, seed: int
+) -> dict[str, Any]:
+    """Changes of a run that trains what was chosen; it keeps no other milestones."""
+    names = list(dict.fromkeys(training(one) for one in painters))
+    changes = _changes(study, names, sampled, seed)
+    for name, objective in changes["cpo.objectives"].items():
+        objective.pop("milestones", None)
+        kept = [milestone(one) for one in painters if training(one) == name]
+        if kept != [None]:
+            objective["milestones"] = [steps for steps in kept if steps is not None]
+    return changes
+
+
 def _changes(
-    study: StudyParams,
-    names: list[str],
-    sampled: Sampled,
-    seed: int,
-    *,
-    milestones: bool = True,
+    study: StudyParams, names: list[str], sampled: Sampled, seed: int
 ) -> dict[str, Any]:
     """Objectives, guidance and seed of a run; θ1, who teaches all, keeps its own seed."""
     objectives = {}
     for name in names:
         method, value = study.trainings[name]
         objectives[name] = study.methods[method].at(value)
-        if not milestones:
-            objectives[name].pop("milestones", None)
     return {
         "cpo.objectives": objectives,
         "cpo.featured": names[0],

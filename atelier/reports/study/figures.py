@@ -11,6 +11,7 @@ from PIL import Image
 from atelier import atomic
 from atelier.config.study import StudyParams
 from atelier.reports import image_grids
+from atelier.reports.study import claims, design
 from atelier.reports.study.design import Entrant
 from atelier.reports.study.fronts import Against, Fronts, undominated
 from atelier.reports.study.results import Results
@@ -34,13 +35,13 @@ def write(
     Args:
         folder: Of the document's figures.
         study: What params/NAME.yaml holds.
-        chosen: The training of each entrant.
+        chosen: The painter of each entrant.
         results: What was run.
         kept: Where each experiment's first pictures lie, by experiment and painter.
     """
     _fronts(folder / "fronts.png", Fronts(study, results), list(chosen))
     _training(folder / "training.png", chosen, results)
-    _pictures(folder / "pictures.png", study, chosen, results, kept)
+    _pictures((folder if study.grid else kept) / "pictures.png", study, chosen, results, kept)
 
 
 def _fronts(file: Path, fronts: Fronts, entrants: Sequence[Entrant]) -> None:
@@ -111,8 +112,9 @@ def _training(file: Path, chosen: Mapping[Entrant, str], results: Results) -> No
     """Save a figure of gradient norms and drift over the steps, a line for each seed."""
     figure, both = _drawing(10, 4.2, columns=2)
     for axes, (name, title) in zip(both, _CURVES.items(), strict=True):
-        for place, (one, training) in enumerate(chosen.items()):
-            for number, run in enumerate(results.trained(one.sampled, training)):
+        for place, (one, painter) in enumerate(chosen.items()):
+            runs = results.trained(one.sampled, design.training(painter))
+            for number, run in enumerate(runs):
                 curve = run["curve"]
                 label = one.name if number == 0 else None
                 steps = curve["step"][: len(curve[name])]
@@ -132,7 +134,7 @@ def _pictures(
     results: Results,
     kept: Path,
 ) -> None:
-    """Save a grid of the first captions' pictures by base, θ1 and what was chosen."""
+    """Save a grid of the first captions' pictures: base, θ1, what was chosen, L_CPO's ends."""
     seed = study.seeds[0]
     known = [
         (way, painter, label if way == "alone" else f"{label}, guided")
@@ -140,7 +142,12 @@ def _pictures(
         for painter, label in {"base": "base", **_FIXED}.items()
         if way in results.runs
     ]
-    own = [(one.sampled, training, one.name) for one, training in chosen.items()]
+    own = [(one.sampled, painter, one.name) for one, painter in chosen.items()]
+    own += [
+        (way, name, f"{name}, last step")
+        for way, name in claims.unstable(study)
+        if name not in chosen.values()
+    ]
     rows = {}
     for way, painter, label in [*known, *own]:
         files = sorted((kept / f"{way}-{seed}" / painter).glob("*.png"))[:COLUMNS]

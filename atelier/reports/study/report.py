@@ -39,7 +39,7 @@ def render(
     Args:
         name: Of params/NAME.yaml.
         study: What it holds.
-        chosen: The training of each entrant.
+        chosen: The painter of each entrant.
         results: What was run.
         profile: In which it was run.
         commit: At which the page was written.
@@ -89,11 +89,13 @@ def _captions(results: Results) -> dict[str, int]:
     return {"prompts": len(captions), "different": len(set(captions))}
 
 
-def strength(study: StudyParams, training: str) -> str:
-    """Return the strength of a training in signs, as ω 10."""
-    method, value = study.trainings[training]
+def strength(study: StudyParams, painter: str) -> str:
+    """Return the strength of a painter in signs, as ω 10, with its step at a milestone."""
+    method, value = study.trainings[design.training(painter)]
     field = study.methods[method].strength
-    return f"{_SIGNS.get(field, field)} {value}"
+    steps = design.milestone(painter)
+    after = "" if steps is None else f", at step {steps}"
+    return f"{_SIGNS.get(field, field)} {value}{after}"
 
 
 def _front_heading(judged: list[str]) -> list[str]:
@@ -161,7 +163,7 @@ def _along(study: StudyParams, fronts: Fronts) -> Iterator[Row]:
         for steps, painter in claims.along(study, fronts, method, value).items():
             yield [
                 method,
-                strength(study, painter.partition("@")[0]),
+                strength(study, design.training(painter)),
                 steps,
                 *(f"{fronts.at(way, painter, judge):.2f}" for judge in fronts.results.judges()),
                 f"{fronts.at(way, painter, 'fid'):.1f}",
@@ -173,7 +175,7 @@ def _tuning(
     entrant: Entrant, study: StudyParams, chosen: Mapping[Entrant, str], results: Results
 ) -> Iterator[Row]:
     kind = f"{design.VALIDATION}-{entrant.sampled}"
-    for training in design.trainings(study, entrant):
+    for training in design.front(study, entrant):
         row = results.first(kind).metrics[training]
         yield [
             entrant.name,
@@ -197,7 +199,7 @@ def _by_root(chosen: Mapping[Entrant, str], results: Results) -> Iterator[Row]:
 
 
 def _trained(entrant: Entrant, chosen: Mapping[Entrant, str], results: Results) -> Row:
-    runs = results.trained(entrant.sampled, chosen[entrant])
+    runs = results.trained(entrant.sampled, design.training(chosen[entrant]))
     norms = [norm for run in runs for norm in run["curve"]["gradient_norm"]]
     drift = spread([run["drift"] for run in runs], 3)
     return [entrant.name, f"{statistics.median(norms):.3g}", f"{max(norms):.3g}", drift]
@@ -211,7 +213,7 @@ def _volumes(study: StudyParams, chosen: Mapping[Entrant, str], results: Results
         [
             f"{share:.0%}",
             results.mean(kind, "theta1", judge),
-            *_measured(kind, chosen[own], results)[:-1],
+            *_measured(kind, design.at_share(chosen[own], share), results)[:-1],
         ]
         for share, kind in kinds.items()
         if len(kinds) > 1

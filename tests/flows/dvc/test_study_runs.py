@@ -247,7 +247,7 @@ def test_mlflow_has_the_study_with_what_was_found_and_stages_log_under_it(
 
     assert tracked.settings["methods"]["dpo"]["values"] == [500]
     assert tracked.said == {
-        "chosen.cpo-s.guided": "cpo-s-10", "chosen.cpo.alone": "cpo-100",
+        "chosen.cpo-s.guided": "cpo-s-10", "chosen.cpo.alone": "cpo-100@2",
         "chosen.dpo.alone": "dpo-500",
         "chosen.dpo.guided": "dpo-500",
     }  # fmt: skip

@@ -163,14 +163,14 @@ def real(tmp_path, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.skipif(not PAINTINGS.is_dir(), reason="no paintings beside the repository")
 def test_on_real_paintings_the_measured_annotator_repeats_itself(real, tmp_path):
-    few = {"folder": PAINTINGS, "pictures": 24, "pairs": 6}
+    few = {"folder": PAINTINGS, "pictures": 10, "pairs": 2}
 
     page = certify.run(real, wish(tmp_path / "certificates", **few))
 
     (file,) = (tmp_path / "certificates").glob("*.json")
     found = certificate.read(file)
     assert found.references == {}
-    assert found.pictures == 24
+    assert found.pictures == 10
     for path, one in found.standings.items():
         assert one.controls["repeated"].kept.estimate == 1, path
         assert one.controls["looks"].kept.estimate > 0, path
@@ -189,7 +189,7 @@ def test_on_real_paintings_an_agent_that_answers_by_chance_is_found_out(
     profile = real.model_copy(update={"annotate": annotate})
 
     certify.run(
-        profile, wish(tmp_path / "certificates", folder=PAINTINGS, pictures=60, pairs=0)
+        profile, wish(tmp_path / "certificates", folder=PAINTINGS, pictures=24, pairs=0)
     )
 
     (file,) = (tmp_path / "certificates").glob("*.json")

@@ -61,20 +61,38 @@ def test_what_was_chosen_is_trained_with_other_seeds_and_with_less_data(study):
     assert volume["cpo.training.steps"] == 30
 
 
+def test_a_chosen_milestone_is_kept_by_the_runs_that_follow(study):
+    chosen = {one: next(iter(design.trainings(study, one))) for one in design.entrants(study)}
+    chosen[Entrant("inside", "alone")] = "inside-2-5@2"
+
+    runs = {one.name: one.changes for one in design.later_runs(study, chosen, STEPS)}
+
+    assert list(runs["alone-1"]["cpo.objectives"]) == ["inside-2-5"]
+    assert runs["alone-1"]["cpo.objectives"]["inside-2-5"]["milestones"] == [2]
+    assert runs["alone-1"]["cpo.featured"] == "inside-2-5"
+    # With half of the steps its place is at half of them.
+    assert runs["volume50-0"]["cpo.objectives"]["inside-2-5"]["milestones"] == [1]
+    assert design.at_share("inside-2-5@2", 0.5) == "inside-2-5@1"
+    assert design.at_share("inside-2-5", 0.5) == "inside-2-5"
+
+
 @pytest.mark.parametrize(
-    ("first", "second", "best"),
+    ("first", "second", "halfway", "best"),
     [
-        ((2, 12), (1, 12.5), "inside-2-5"),
-        ((2, 12), (1, 12.6), "inside-0"),  # the second is beyond 1.25 times θ1's 10
-        ((1, 30), (2, 20), "inside-2-5"),  # none is sound: the lowest FID
-        ((1, 12), (1, 12), "inside-0"),
+        ((2, 12), (1, 12.5), (1, 40), "inside-2-5"),
+        ((2, 12), (1, 12.6), (1, 40), "inside-0"),  # the second is beyond 1.25 times θ1's 10
+        ((1, 30), (2, 20), (1, 40), "inside-2-5"),  # none is sound: the lowest FID
+        ((1, 12), (1, 12), (1, 40), "inside-0"),
+        ((4, 12), (4, 12), (3, 12), "inside-0@2"),  # on the way it was better
     ],
 )
-def test_the_fewest_negatives_of_the_sound_strengths_are_chosen(
-    study, experiments, found, first, second, best
+def test_the_fewest_negatives_of_the_sound_points_are_chosen(
+    study, experiments, found, first, second, halfway, best
 ):
     tuned = found(experiments[0])
     measured = {"theta1": (4, 10), "inside-0": first, "inside-2-5": second}
+    measured |= {"inside-0@2": halfway}
+    measured |= dict.fromkeys(("inside-0@1", "inside-2-5@1", "inside-2-5@2"), (9, 50))
     rows = {name: {"negatives": n, "fid": f} for name, (n, f) in measured.items()}
     tuned = dataclasses.replace(tuned, metrics=rows)
 

@@ -7,6 +7,7 @@ import pytest
 from atelier import images
 from atelier.config.profile import Profile
 from atelier.reports.study import claims, figures, report
+from atelier.reports.study.fronts import Fronts
 from atelier.reports.study.results import Results
 
 GOLDEN = Path(__file__).parents[3] / "golden"
@@ -56,3 +57,34 @@ def test_figures_are_drawn_and_the_grid_shows_what_was_painted(
     drawn = {file.name: file.stat().st_size for file in (tmp_path / "drawn").iterdir()}
     assert drawn.keys() == {"fronts.png", "training.png", "pictures.png"}
     assert min(drawn.values()) > 500
+
+
+def test_pictures_that_may_not_be_published_are_kept_out_of_the_page(
+    study, chosen, results, profile, tmp_path
+):
+    study = study.model_copy(update={"grid": False})
+    file = tmp_path / "kept/alone-0/base/000.png"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(images.png(np.zeros((32, 32, 3), np.uint8)))
+
+    figures.write(tmp_path / "drawn", study, chosen, results(BOTH), tmp_path / "kept")
+    page = report.render(
+        "study", study, chosen, results(BOTH), Profile.model_validate(profile),
+        commit="abc1234", reading="",
+    )  # fmt: skip
+
+    assert not (tmp_path / "drawn/pictures.png").exists()
+    assert (tmp_path / "kept/pictures.png").is_file()
+    assert "pictures.png" not in page
+
+
+def test_unstabilised_cpo_collapses_where_it_ends_worse_than_the_base(study, results):
+    done = results(BOTH)
+    ends = claims.unstable(study)
+
+    (said,) = claims._collapse(study, Fronts(study, done))
+
+    base, end = (Fronts(study, done).at("alone", name, "fid") for name in ("base", "cpo-100"))
+    assert ends == [("alone", "cpo-100")]
+    assert said.verdict == (claims.HOLDS if end > base else claims.NOT)
+    assert said.figures == f"base {base:.1f}, cpo-100 {end:.1f}"
