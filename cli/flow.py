@@ -34,13 +34,19 @@ def reproduce(
     _to_end(run)
 
 
-def sharded(stage: str, shards: int, workers: int, scheduler: str | None) -> NoReturn:
+def sharded(
+    stage: str, shards: int, workers: int, scheduler: str | None, slurm: bool
+) -> NoReturn:
     """Run the flow ``annotate_sharded`` or ``generate_sharded`` and exit as it ended."""
     from flows import sharded as module
 
-    module.runner(workers, scheduler)  # what is absent is reported before Prefect starts
+    # What is absent is reported before Prefect starts.
+    if slurm:
+        module.slurm_runner(workers, 0)
+    else:
+        module.runner(workers, scheduler)
     run = {"annotate": module.annotate_sharded, "generate": module.generate_sharded}[stage]
-    _to_end(lambda: run(shards, workers, scheduler, return_state=True))
+    _to_end(lambda: run(shards, workers, scheduler, slurm, return_state=True))
 
 
 def sweep(settings: list[str], trials: int | None, minutes: float | None) -> NoReturn:
@@ -102,6 +108,17 @@ def _start_server() -> None:
     started.result()
 
 
+def _leave() -> NoReturn:
+    """End at once, and with us the temporary server, which would outlive this process."""
+    import psutil
+
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.Error):
+            if "uvicorn" in child.cmdline():
+                child.terminate()
+    os._exit(130)
+
+
 @contextlib.contextmanager
 def _stopped_by_ctrl_c() -> Iterator[None]:
     """On Ctrl-C print one line and exit with 130, after ``_SECONDS_TO_STOP`` at the latest."""
@@ -113,7 +130,7 @@ def _stopped_by_ctrl_c() -> Iterator[None]:
         sys.stderr.write("Stopped; the same command goes on from the last checkpoint.\n")
         sys.stderr.flush()
         # Stages end with this process in any case: their supervisors watch it.
-        deadline = threading.Timer(_SECONDS_TO_STOP, os._exit, [130])
+        deadline = threading.Timer(_SECONDS_TO_STOP, _leave)
         deadline.daemon = True
         deadline.start()
         raise KeyboardInterrupt

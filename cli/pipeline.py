@@ -49,6 +49,10 @@ Scheduler = Annotated[
     ),
 ]
 
+Slurm = Annotated[
+    bool, typer.Option("--slurm", help="With --shards: start the workers as jobs of SLURM.")
+]
+
 
 @command()
 def run(
@@ -61,6 +65,7 @@ def run(
     shards: Shards = None,
     workers: Workers = 1,
     scheduler: Scheduler = None,
+    slurm: Slurm = False,
 ) -> None:
     """Bring the stages of dvc.yaml up to date, as a Prefect flow."""
     from cli import flow
@@ -68,9 +73,11 @@ def run(
 
     stages.read(targets or ())  # a mistyped name is reported before Prefect starts
     changes = _changes(setting or ())
+    if slurm:
+        _refuse_slurm(shards, scheduler)
     if shards is not None:
         _refuse_beside_shards(targets, changes, force=force, on_workers=on_workers)
-        flow.sharded((targets or [""])[0], shards, workers, scheduler)
+        flow.sharded((targets or [""])[0], shards, workers, scheduler, slurm)
     flow.reproduce(targets, force, changes, "workers" if on_workers else "here")
 
 
@@ -193,3 +200,15 @@ def _refuse_beside_shards(
         )
     if force or on_workers or changes != AS_WRITTEN:
         raise ParamsError("--shards does not go with --set, --force or --on-workers")
+
+
+def _refuse_slurm(shards: int | None, scheduler: str | None) -> None:
+    from atelier.errors import ParamsError
+
+    if shards is None:
+        raise ParamsError(
+            "--slurm starts the workers of --shards; to run whole stages as a job, `sbatch "
+            "slurm/train.sbatch` (docs/slurm.md)"
+        )
+    if scheduler is not None:
+        raise ParamsError("--slurm starts its own scheduler and workers; leave --scheduler out")

@@ -36,7 +36,7 @@ def up(
         ),
     ] = None,
 ) -> None:
-    """Start Prefect's and MLflow's servers and a worker, reachable from this machine only."""
+    """Start Prefect's and MLflow's servers, a worker and live pages, for this machine only."""
     from flows.infra import local_services
 
     _show(local_services.up(prefect_port, mlflow_port))
@@ -48,6 +48,31 @@ def down() -> None:
     from flows.infra import local_services
 
     _show(local_services.down())
+
+
+@command()
+def live(
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 4300,
+    hour_price: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            envvar="ATELIER_HOUR_PRICE",
+            help="Price of an hour of a GPU, or of a core where there is none.",
+        ),
+    ] = 0.0,
+) -> None:
+    """Serve a live page for each run, on this machine only: reasons, curves, pictures, price.
+
+    Its buttons stop a run at its last checkpoint, and continue it. It shows runs of
+    `dvc repro`, `atelier run` and Prefect's deployments.
+    """
+    from flows.live import server
+
+    server.check_free(port)
+    sys.stdout.write(f"live pages are on http://{server.HOST}:{port}\n")
+    sys.stdout.flush()
+    server.serve(port, hour_price)
 
 
 @command()

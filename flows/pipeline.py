@@ -37,6 +37,7 @@ from flows.dvc.overrides import AS_WRITTEN, Changes
 from flows.dvc.plan import Prospect
 from flows.dvc.stages import Stage
 from flows.infra import gpus, prefect_setup, remote_stage
+from flows.live import plans
 from tasks.run import paths
 from tasks.tracking import connection, main_repository, mlflow_runs, run_names, sync
 
@@ -109,6 +110,8 @@ def _asked(force: bool, wanted: Changes, where: Where, part: str) -> Order:
 def _bring_up(order: Sequence[Stage], asked: Order) -> State[Any]:
     with overrides.in_force(asked.wanted):
         prospects = plan.look(order, pull=asked.commit is not None)
+        plans.begin(asked.pipeline, order, prospects)
+        create_markdown_artifact(markdown=plans.link(asked.pipeline), key="live-page")
         runs: dict[str, PrefectFuture[Any]] = {}
         try:
             for stage in order:
@@ -116,9 +119,11 @@ def _bring_up(order: Sequence[Stage], asked: Order) -> State[Any]:
             wait(list(runs.values()))
         except BaseException:  # cancelled: Prefect unwinds us, and knows nothing of processes
             runner.stop_all()
+            plans.end(asked.pipeline, "stopped")
             remote_stage.cancel_all()
             raise
         state = _summary(order, {name: run.state for name, run in runs.items()})
+        plans.end(asked.pipeline, "finished" if state.is_completed() else "failed")
         reconcile_registry()
         show_where_to_look(asked.pipeline)
         if asked.wanted != AS_WRITTEN and state.is_completed():
@@ -144,6 +149,7 @@ def run_stage(stage: Stage, order: Order, prospect: Prospect) -> State[Any]:
     """Bring one stage up to date; its state is named after what DVC did."""
     started = time.monotonic()
     outcome = _outcome(stage, order, prospect)
+    plans.outcome(order.pipeline, stage.name, outcome)
     seconds = round(time.monotonic() - started, 1)
     return Completed(name=outcome, message=f"DVC: {outcome}", data=seconds)
 
@@ -155,6 +161,7 @@ def _outcome(stage: Stage, order: Order, prospect: Prospect) -> runner.Outcome:
         if prospect.verdict != "up to date":
             # What comes before has run by now: what was unsure is known.
             prospect = plan.look([stage], pull=order.commit is not None)[stage.name]
+            plans.replan(order.pipeline, prospect)
         if prospect.verdict == "up to date":
             return "UpToDate"
         for reason in prospect.reasons:

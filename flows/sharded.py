@@ -6,15 +6,18 @@ generated pictures). Then the stage runs through DVC and finds all of them done.
 """
 
 import contextlib
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from prefect import Flow, flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.futures import PrefectFuture, as_completed
+from prefect.settings import PREFECT_API_URL
 from prefect.states import Completed, Failed
 from prefect.tasks import Task
 from pydantic import Field
@@ -38,6 +41,8 @@ Scheduler = Annotated[
     str | None,
     Field(description="of Dask, as tcp://127.0.0.1:8786; its workers, and none started here"),
 ]
+Slurm = Annotated[bool, Field(description="start the workers as jobs of SLURM, none here")]
+_JOBS = Path(".dvc/tmp/atelier/slurm")  # certificates of a run, which the workers' jobs read
 _Shard = TypeVar("_Shard", "shards.Shard", "batches.Shard")
 
 
@@ -70,6 +75,52 @@ def runner(
         alike = here | {"n_workers": workers, "threads_per_worker": 1}
         return DaskTaskRunner(cluster_kwargs=alike)
     return _each_its_own(variables)
+
+
+def slurm_runner(workers: int, gpu: int) -> "DaskTaskRunner":
+    """Return what hands Prefect's tasks to Dask workers, each of them a job of SLURM.
+
+    What a job asks for (partition, account, time, memory, cores) is dask-jobqueue's own
+    configuration. Scheduler and workers speak TLS with certificates made for this run, because
+    a Dask scheduler executes code from anyone who can reach it.
+
+    Args:
+        workers: Jobs to submit.
+        gpu: Whether each needs a GPU.
+
+    Raises:
+        ParamsError: dask-jobqueue is not installed, SLURM is absent, or no Prefect server is
+            set, which the workers could reach.
+    """
+    try:
+        import dask
+        import dask_jobqueue  # it adds its keys to Dask's configuration
+        from prefect_dask import DaskTaskRunner
+    except ImportError:
+        raise ParamsError(
+            "--slurm needs dask-jobqueue, which is not installed here; run "
+            "`pip install -c constraints.txt -e '.[scale]'`"
+        ) from None
+    if shutil.which("sbatch") is None:
+        raise ParamsError("--slurm: there is no sbatch on this machine; run it on a login node")
+    if not PREFECT_API_URL.value():
+        raise ParamsError(
+            "--slurm needs a Prefect server that the workers' nodes can reach: set "
+            "PREFECT_API_URL (docs/slurm.md)"
+        )
+    _JOBS.mkdir(parents=True, exist_ok=True)
+    extra = list(dask.config.get("jobqueue.slurm.job-extra-directives") or [])
+    asked: dict[str, Any] = {
+        "n_workers": workers,
+        "cores": 1,  # threads of Dask; jobqueue.slurm.job-cpu says what the job gets
+        "processes": 1,
+        "memory": dask.config.get("jobqueue.slurm.memory") or "8GiB",
+        "job_extra_directives": [*extra, "--gres=gpu:1"] if gpu else extra,
+        "security": True,
+        "shared_temp_directory": str(_JOBS.resolve()),
+        "scheduler_options": {"dashboard": False},
+    }
+    return DaskTaskRunner(cluster_class=dask_jobqueue.SLURMCluster, cluster_kwargs=asked)
 
 
 def _each_its_own(variables: Sequence[Mapping[str, str]]) -> "DaskTaskRunner":
@@ -108,7 +159,7 @@ def _refuse_silent(scheduler: str) -> None:
 
 @flow(persist_result=False)
 def annotate_sharded(
-    count: Count, workers: Workers = 1, scheduler: Scheduler = None
+    count: Count, workers: Workers = 1, scheduler: Scheduler = None, slurm: Slurm = False
 ) -> State[Any]:
     """Let workers judge the pictures that are new, then run the stage annotate.
 
@@ -116,13 +167,14 @@ def annotate_sharded(
         count: Shards; some times the number of workers, so that none is idle at the end.
         workers: Processes to start on this machine.
         scheduler: Address of a Dask scheduler that has workers; then none is started here.
+        slurm: Start the workers as jobs of SLURM.
     """
-    return _in_shards("annotate", judge_shards, count, workers, scheduler)
+    return _in_shards("annotate", judge_shards, count, workers, scheduler, slurm=slurm)
 
 
 @flow(persist_result=False)
 def generate_sharded(
-    count: Count, workers: Workers = 1, scheduler: Scheduler = None
+    count: Count, workers: Workers = 1, scheduler: Scheduler = None, slurm: Slurm = False
 ) -> State[Any]:
     """Let workers paint the pictures that are compared, then run the stage generate.
 
@@ -130,12 +182,19 @@ def generate_sharded(
         count: Shards; some times the number of workers, so that none is idle at the end.
         workers: Processes to start on this machine, each with a GPU of its own if it has any.
         scheduler: Address of a Dask scheduler that has workers; then none is started here.
+        slurm: Start the workers as jobs of SLURM.
     """
-    return _in_shards("generate", paint_shards, count, workers, scheduler)
+    return _in_shards("generate", paint_shards, count, workers, scheduler, slurm=slurm)
 
 
 def _in_shards(
-    name: str, spread: Flow[..., State[Any]], count: int, workers: int, scheduler: str | None
+    name: str,
+    spread: Flow[..., State[Any]],
+    count: int,
+    workers: int,
+    scheduler: str | None,
+    *,
+    slurm: bool,
 ) -> State[Any]:
     """Fill what a stage goes on from, if it would run at all; then run it, here."""
     order = stages.alone(name)
@@ -143,8 +202,12 @@ def _in_shards(
     with running.repository_alone(get_run_logger().info):
         if plan.look(order)[name].verdict == "run":
             try:
-                with _devices(stage, workers, scheduler) as variables:
-                    runs_on = runner(workers, scheduler, variables)
+                with contextlib.ExitStack() as held:
+                    if slurm:
+                        runs_on = slurm_runner(workers, stage.meta.gpu)
+                    else:
+                        own = held.enter_context(_devices(stage, workers, scheduler))
+                        runs_on = runner(workers, scheduler, own)
                     state = spread.with_options(task_runner=runs_on)(count, return_state=True)
             except ParamsError as error:
                 return Failed(message=str(error))

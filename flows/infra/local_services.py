@@ -1,9 +1,10 @@
 """``atelier up`` and ``down``: the servers of docker-compose.yaml, without Docker.
 
-It starts a Prefect server, an MLflow server and a worker of this clone, on localhost only. Both
-servers store their data in files of this clone, or in PostgreSQL if ``ATELIER_POSTGRES`` names
-one (``postgresql://user:password@host:5432``). Two clones of one machine have servers of their
-own: each remembers its ports, and takes others than those that are in use.
+It starts a Prefect server, an MLflow server, a worker of this clone and its live pages, on
+localhost only. The first two store their data in files of this clone, or in PostgreSQL if
+``ATELIER_POSTGRES`` names one (``postgresql://user:password@host:5432``). Two clones of one
+machine have servers of their own: each remembers its ports, and takes others than those that
+are in use.
 """
 
 import http.client
@@ -26,6 +27,7 @@ import psutil
 from atelier import atomic, connections
 from atelier.errors import ParamsError
 from flows.infra import clone
+from flows.live import plans
 from tasks.run import paths
 
 POSTGRES = "ATELIER_POSTGRES"
@@ -37,9 +39,10 @@ _WORKS = "started!"  # what a worker says when its server knows it
 _PREFECT = "1-prefect"  # the names' order is that of their start
 _MLFLOW = "2-mlflow"
 _WORKER = "3-worker"
+_LIVE = "4-live"
 _DATABASES = ("prefect", "mlflow")
 _PORTS = _FOLDER / "ports.json"  # those that this clone's servers had last
-_USUAL = {_PREFECT: 4200, _MLFLOW: 5000}
+_USUAL = {_PREFECT: 4200, _MLFLOW: 5000, _LIVE: plans.USUAL_PORT}
 _NEXT = 100  # ports that are tried after the usual one
 _OWN_DATABASE = "PREFECT_API_DATABASE_CONNECTION_URL"
 
@@ -74,7 +77,9 @@ def up(prefect_port: int | None, mlflow_port: int | None) -> Iterator[str]:
     _FOLDER.mkdir(parents=True, exist_ok=True)
     prefect_port = _port(_PREFECT, prefect_port)
     mlflow_port = _port(_MLFLOW, mlflow_port)
-    atomic.write(_PORTS, json.dumps({_PREFECT: prefect_port, _MLFLOW: mlflow_port}))
+    live_port = _port(_LIVE, None)
+    ports = {_PREFECT: prefect_port, _MLFLOW: mlflow_port, _LIVE: live_port}
+    atomic.write(_PORTS, json.dumps(ports))
     database = os.environ.get(POSTGRES)
     if database:
         _ensure_databases(database)
@@ -83,8 +88,8 @@ def up(prefect_port: int | None, mlflow_port: int | None) -> Iterator[str]:
         "PREFECT_API_URL": f"http://{_HOST}:{prefect_port}/api",
         "MLFLOW_TRACKING_URI": f"http://{_HOST}:{mlflow_port}",
     }
-    *servers, worker = _servers(prefect_port, mlflow_port, database, addresses)
-    # Both servers at once; the worker needs Prefect's.
+    *servers, worker = _servers(ports, database, addresses)
+    # All servers at once; the worker needs Prefect's.
     new = {one.name: _launch(one) for one in servers if _process(one.name) is None}
     for server in (*servers, worker):
         if server is worker and _process(worker.name) is None:
@@ -177,7 +182,7 @@ def _stop(process: psutil.Process) -> None:
 
 
 def _servers(
-    prefect_port: int, mlflow_port: int, database: str | None, addresses: Mapping[str, str]
+    ports: Mapping[str, int], database: str | None, addresses: Mapping[str, str]
 ) -> list[Server]:
     quiet = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
     prefect = quiet | {"PREFECT_SERVER_UI_API_URL": addresses["PREFECT_API_URL"]}
@@ -190,11 +195,13 @@ def _servers(
         prefect[_OWN_DATABASE] = f"sqlite+aiosqlite:///{_FOLDER.resolve()}/prefect.db"
     paths.MLFLOW.mkdir(parents=True, exist_ok=True)
     files = (paths.MLFLOW / "artifacts").resolve()
-    server = ["-m", "prefect", "server", "start", "--host", _HOST, "--port", str(prefect_port)]
-    mlflow = ["-m", "mlflow", "server", "--host", _HOST, "--port", str(mlflow_port)]
+    server = ["-m", "prefect", "server", "start", "--host", _HOST]
+    server += ["--port", str(ports[_PREFECT])]
+    mlflow = ["-m", "mlflow", "server", "--host", _HOST, "--port", str(ports[_MLFLOW])]
     mlflow += ["--artifacts-destination", files.as_uri(), "--workers", "1"]
     worker = ["-m", "prefect", "worker", "start", "--pool", clone.pool()]
     worker += ["--name", clone.pool()]
+    live = ["-m", "cli", "live", "--port", str(ports[_LIVE])]
     # A run started from the pages would otherwise wait for up to ten seconds to be seen.
     often = {_QUERY: os.environ.get(_QUERY, "2")}
     here = {**addresses, **quiet, **often, "PWD": str(Path.cwd())}
@@ -212,6 +219,7 @@ def _servers(
                 "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
             },
         ),
+        Server(_LIVE, live, f"http://{_HOST}:{ports[_LIVE]}/health", {**addresses, **quiet}),
         Server(_WORKER, worker, None, here),
     ]
 

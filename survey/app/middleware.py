@@ -10,8 +10,9 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _LARGEST_BODY = 16_384  # bytes; the largest honest form has some 200
+_POLICY = "Content-Security-Policy"
 _HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; img-src 'self'; style-src 'self'; "
+    _POLICY: "default-src 'none'; img-src 'self'; style-src 'self'; "
     "script-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -27,8 +28,11 @@ _PRIVATE = "no-store"  # unless a page sets its own
 class Guard:
     """Middleware that refuses large bodies and foreign forms, and adds security headers."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, *, more_policy: str = "") -> None:
+        """Guard ``app``; ``more_policy`` is added to the content security policy."""
         self._app = app
+        policy = _HEADERS[_POLICY]
+        self._headers = _HEADERS | {_POLICY: "; ".join(filter(None, [policy, more_policy]))}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -39,7 +43,7 @@ class Guard:
         async def sealed(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
-                headers.update(_HEADERS)
+                headers.update(self._headers)
                 headers.setdefault("Cache-Control", _PRIVATE)
             await send(message)
 

@@ -25,7 +25,8 @@ def run(name: str) -> None:
     from atelier import atomic
     from tasks import code
     from tasks.run import launch, machine, paths
-    from tasks.tracking import main_repository, mlflow_runs
+    from tasks.tracking import main_repository, mlflow_runs, run_record
+    from tasks.training import passes
 
     code.check(name)
     main_repository.share()
@@ -38,7 +39,12 @@ def run(name: str) -> None:
     if not machine.speaks():
         task.run(profile, mlflow_runs.StageRun())  # the first process keeps the record
         return
-    with mlflow_runs.stage(name, profile) as tracked:
+    run, process = mlflow_runs.pipeline()
+    run_record.begin(run, process, Path.cwd())
+    with (
+        run_record.stage(name, run, passes.of(name, profile)),
+        mlflow_runs.stage(name, profile) as tracked,
+    ):
         task.run(profile, tracked)
     _leave_receipt()
 

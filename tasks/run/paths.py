@@ -37,6 +37,7 @@ CACHE = ARTIFACTS / "cache"  # latents and text embeddings, keyed by content; no
 CHECKSUMS = CACHE / "checksums.json"  # of large files, by size and time of change
 ANSWERS = CACHE / "answers"  # what models were paid for: keep it, or pay again
 SURVEY = ARTIFACTS / "survey"  # studies with people's votes; no run deletes them
+LIVE = ARTIFACTS / "live"  # where runs are, for their live pages; no stage's output
 MLFLOW = ARTIFACTS / "mlflow"  # runs and models, unless MLFLOW_TRACKING_URI says otherwise
 RECEIPT = "ATELIER_RECEIPT"  # variable: the file that a stage makes once it has finished
 RESUME = ARTIFACTS / "resume"  # what an interrupted stage goes on from; no stage's output

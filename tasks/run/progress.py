@@ -15,6 +15,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
 from atelier.reporting import Report, silent
 from tasks.run import machine
+from tasks.tracking import run_record
 
 _SECONDS_BETWEEN_LINES = 5.0
 _VALUES_SHOWN = 3  # MLflow has them all
@@ -38,8 +39,15 @@ def bar(title: str, total: int, unit: str, *, each: int | None = None) -> Iterat
     pace = _Pace(total, unit, each)
     console = Console(stderr=True)
     shown = _terminal(title, pace, console) if console.is_terminal else _lines(title, pace)
+    record = run_record.bar(title, total, pace.rate, trains=each is not None)
     with shown as report:
-        yield report
+
+        def both(done: int, values: Mapping[str, float]) -> None:
+            report(done, values)
+            record(done, values)
+
+        yield both
+    record(total, {})
 
 
 def after(done: int, report: Report) -> Report:

@@ -12,7 +12,7 @@ from tasks.run import paths
 
 EXPERIMENT = "ATELIER_EXPERIMENT"  # variable: what a run with changed settings is called
 _DVC_EXPERIMENT = "DVC_EXP_NAME"  # DVC's own, for `dvc exp run`
-_SHARED = (paths.MLFLOW, paths.RESUME, paths.CACHE, paths.SURVEY)
+_SHARED = (paths.LIVE, paths.MLFLOW, paths.RESUME, paths.CACHE, paths.SURVEY)
 _WEIGHTS = Path("weights")
 
 

@@ -379,7 +379,7 @@ def _parent(
     params: Mapping[str, str],
 ) -> str:
     """Return the run of the pipeline, made if need be, below that of its study."""
-    key = _pipeline()
+    key, _ = pipeline()
     command = "atelier run" if PIPELINE in os.environ else "dvc repro"
     changed = main_repository.experiment() or run_names.said(run_names.differences())
     tags = {**common, sync.PIPELINE: key, _SOURCE: command, "changed": changed or "nothing"}
@@ -485,13 +485,14 @@ def _products(folder: Path) -> dict[str, str]:
     return {product(file): md5(file) for file in sorted(folder.glob("*.safetensors"))}
 
 
-def _pipeline() -> str:
-    """Return what the stages of one pipeline run have in common."""
-    given = os.environ.get(PIPELINE)
-    if given:
-        return given
+def pipeline() -> tuple[str, psutil.Process]:
+    """Return what the stages of one pipeline run have in common, and the process that runs it.
+
+    Under a flow, which notes its own process, the second is that of DVC.
+    """
     own = psutil.Process()
-    return sync.ident(next(filter(_is_dvc, own.parents()), own))
+    process = next(filter(_is_dvc, own.parents()), own)
+    return os.environ.get(PIPELINE) or sync.ident(process), process
 
 
 def _is_dvc(process: psutil.Process) -> bool:

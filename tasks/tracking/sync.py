@@ -280,7 +280,7 @@ def bury_the_dead(mlflow: "MlflowClient", at: Sequence[str]) -> None:
 
 
 def _died_here(known: str) -> bool:
-    return known.startswith(f"{socket.gethostname()}/") and not _lives(known)
+    return known.startswith(f"{socket.gethostname()}/") and not lives(known)
 
 
 def ident(process: psutil.Process) -> str:
@@ -288,7 +288,8 @@ def ident(process: psutil.Process) -> str:
     return f"{socket.gethostname()}/{process.pid}/{process.create_time():.0f}"
 
 
-def _lives(known: str) -> bool:
+def lives(known: str) -> bool:
+    """Say whether a process of this machine, as ``ident`` names it, is there."""
     try:
         return ident(psutil.Process(int(known.split("/")[1]))) == known
     except psutil.Error:

@@ -38,7 +38,11 @@ def test_ctrl_c_ends_a_flow_within_ten_seconds(repository, tmp_path_factory):
             stderr=subprocess.STDOUT,
             start_new_session=True,  # as a terminal's job has a process group of its own
         )
-    await_that((repository / "started").exists, process)
+    try:
+        await_that((repository / "started").exists, process)
+    except AssertionError:
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
     before = log.read_text()
 
     began = time.monotonic()

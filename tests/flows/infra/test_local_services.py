@@ -244,7 +244,7 @@ def test_a_schedule_fires_by_itself_and_down_leaves_nothing(running, repository)
     said = flows("down").stdout
 
     assert said.splitlines() == [
-        f"{name} is stopped" for name in ("3-worker", "2-mlflow", "1-prefect")
+        f"{name} is stopped" for name in ("4-live", "3-worker", "2-mlflow", "1-prefect")
     ]
     assert not any(map(psutil.pid_exists, family))
 

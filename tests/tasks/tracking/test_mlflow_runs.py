@@ -258,7 +258,7 @@ def test_where_a_run_comes_from(workspace, monkeypatch):
 
 
 def test_all_stages_of_one_dvc_process_know_each_other(workspace):
-    code = "from tasks.tracking import mlflow_runs; print(mlflow_runs._pipeline())"
+    code = "from tasks.tracking import mlflow_runs; print(mlflow_runs.pipeline()[0])"
     say = f"{sys.executable} -c '{code}'"
     (workspace / "dvc.yaml").write_text(
         f'stages:\n  a: {{cmd: "{say} > a", outs: [a]}}\n'

@@ -1,0 +1,1 @@
+"""Live page of a run: its plan with reasons, pictures, curves, time left and price."""
