@@ -55,7 +55,7 @@ def test_dials_are_trained_once_and_their_matrix_is_measured(taught, tmp_path, c
     shown = page.read_text()
     assert shown.count("<img") == 2 * 5 * 3  # roots, shares, captions
     text = document.read_text()
-    assert "| edges +1 | **" in text
+    assert "| edges +1 | " in text
     assert "dials of another" in text
     assert f"(guide-toy.png)\n\n{END}\n" in text
     assert (tmp_path / "guide-toy.png").read_bytes() == (tmp_path / "m/dials.png").read_bytes()
@@ -105,6 +105,8 @@ def test_a_matrix_as_markdown_by_hand():
         "|---|---|---|",
         "| light −1 | **+0.50** [+0.25, +0.75] | −0.12 [−0.50, +0.25] |",
     ]
+    moved["space"] = {"estimate": 0.0, "low": 0.0, "high": 0.0}
+    assert dials.markdown(told).endswith("| none changed |")
 
 
 def test_the_summary_of_a_matrix_by_hand():
