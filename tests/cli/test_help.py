@@ -14,8 +14,8 @@ HEAVY = {
 }  # fmt: skip
 ALONE = {
     "agreement", "base", "compare", "conflicts", "deploy", "dials", "doctor", "down",
-    "estimate", "export", "features", "generate", "notify", "plan", "registry", "results",
-    "run", "serve", "study", "sweep", "up", "weights",
+    "estimate", "export", "features", "generate", "live", "notify", "plan", "registry",
+    "results", "run", "serve", "study", "sweep", "up", "weights",
 }  # fmt: skip
 GROUPS = {
     "criteria": {"calibrate", "check", "document", "propose", "sheets", "show"},
