@@ -141,7 +141,7 @@ def test_a_workers_job_asks_for_what_sbatch_knows(standin, tmp_path, monkeypatch
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sharded, "PREFECT_API_URL", Setting("http://login:4200/api"))
-    asked = dict(sharded.slurm_runner(2, gpu)._cluster_kwargs)
+    asked = dict(sharded.slurm_runner(2, gpu).cluster_kwargs)
     assert asked.pop("security") is True
     assert Path(asked.pop("shared_temp_directory")).is_dir()
     assert asked.pop("n_workers") == 2
