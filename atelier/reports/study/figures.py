@@ -79,7 +79,7 @@ def _front(
     sign = 1 if against == "fid" else -1
     edge = [(sign * x, y) for x, y in undominated([(sign * x, y) for x, y in points])]
     own = fronts.study.proposed
-    style = {"color": f"C{place % 10}", "marker": _MARKERS[place % len(_MARKERS)]}
+    style = {"color": _color(place), "marker": _MARKERS[place % len(_MARKERS)]}
     across, up = zip(*points, strict=True)
     loud = entrant.method in own
     axes.scatter(across, up, s=38 if loud else 22, zorder=4 if loud else 3, **style)
@@ -88,6 +88,12 @@ def _front(
         across, up, lw=2.2 if loud else 1, ls="-" if entrant.price == 1 else "--",
         label=entrant.name, **style,
     )  # fmt: skip
+
+
+def _color(place: int) -> str:
+    """Return a color of its own for each of the first fourteen entrants."""
+    every = [f"C{number}" for number in range(10)]
+    return [*every, "navy", "gold", "darkolivegreen", "deeppink"][place % 14]
 
 
 def _box(axes: Any, fronts: Fronts, judge: str, against: Against) -> None:
@@ -118,7 +124,7 @@ def _training(file: Path, chosen: Mapping[Entrant, str], results: Results) -> No
                 curve = run["curve"]
                 label = one.name if number == 0 else None
                 steps = curve["step"][: len(curve[name])]
-                axes.plot(steps, curve[name], color=f"C{place % 10}", lw=1, label=label)
+                axes.plot(steps, curve[name], color=_color(place), lw=1, label=label)
         axes.set_xlabel("step")
         axes.set_title(title)
     both[0].set_yscale("log")

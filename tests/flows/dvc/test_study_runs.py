@@ -402,7 +402,7 @@ def test_the_document_says_what_was_found_and_what_became_of_each_claim(here, ra
     study_runs.run("study", lambda line: None)
 
     text = study_runs.document("study").read_text()
-    assert "| cpo | β 100 | 1 | 2.00 [" in text
+    assert "| cpo | β 100, at step 2 | 1 | 1.00 [" in text
     assert "| cpo-s, guided | ω 10 | 2 | 0.00 [" in text
     told = "cpo-s, guided, of captions alone, has fewer negatives than θ1 told every good pole"
     assert f"- **Holds**: {told} and guided, for as many passes. -1.00 [-1.00, -1.00]" in text
