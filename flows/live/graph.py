@@ -9,6 +9,7 @@ from flows.live.runs import StageView
 
 _WIDE, _HIGH = 104, 34  # of a box, user units
 _ACROSS, _DOWN = 26, 16  # between boxes
+_SCALE = 1.2  # pixels of a user unit; a narrow page scrolls
 
 
 def drawn(stages: Sequence[StageView]) -> Markup:
@@ -28,7 +29,8 @@ def drawn(stages: Sequence[StageView]) -> Markup:
     parts += [_box(one, *place[one.name]) for one in stages]
     said = "; ".join(f"{one.name}: {one.state}" for one in stages)
     opening = (
-        f'<svg class="dag" viewBox="0 0 {width} {height}" role="img" '
+        f'<svg class="dag" width="{round(_SCALE * width)}" height="{round(_SCALE * height)}" '
+        f'viewBox="0 0 {width} {height}" role="img" '
         f'aria-label="Stages: {escape(said)}">'
     )
     # Only `escape`d words and numbers were put into the parts.

@@ -11,6 +11,7 @@ from typing import Any
 
 import networkx as nx
 import psutil
+from pydantic_core import to_jsonable_python
 
 from flows.dvc import plan, stages
 from flows.dvc.plan import Prospect
@@ -34,7 +35,10 @@ def begin(run: str, order: Sequence[Stage], prospects: Mapping[str, Prospect]) -
         name=runtime.flow_run.name,
         flow_run=runtime.flow_run.id,
         deployment=runtime.deployment.id,
-        parameters=runtime.flow_run.parameters if runtime.deployment.id else {},
+        # Among them is a model, `changes`.
+        parameters=to_jsonable_python(
+            runtime.flow_run.parameters if runtime.deployment.id else {}
+        ),
         stages=described(order, prospects),
     )
 

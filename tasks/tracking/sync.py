@@ -291,7 +291,9 @@ def ident(process: psutil.Process) -> str:
 def lives(known: str) -> bool:
     """Say whether a process of this machine, as ``ident`` names it, is there."""
     try:
-        return ident(psutil.Process(int(known.split("/")[1]))) == known
+        process = psutil.Process(int(known.split("/")[1]))
+        # A zombie has ended; only its parent has not asked how.
+        return process.status() != psutil.STATUS_ZOMBIE and ident(process) == known
     except psutil.Error:
         return False
 

@@ -93,7 +93,7 @@ def await_that(ask):
 
 def test_a_run_is_read_stopped_and_continued(clone, address, browser):  # noqa: F811
     words = ["-m", "dvc", "repro"]
-    python(*words)
+    started = python(*words)
     await_that(bar)
     await_that(lambda: browser.go(address) or True)
 
@@ -111,6 +111,7 @@ def test_a_run_is_read_stopped_and_continued(clone, address, browser):  # noqa: 
 
     browser.value("document.querySelector('form.buttons button').click()")
     shows(f"{TEXT}.includes('Continue')")
+    assert started.wait(60), "DVC says that its stage did not end well"
     stopped = runs.read(runs.newest()[0])
     assert stopped.state == "stopped"
     assert stopped.stages[0].state == "stopped"

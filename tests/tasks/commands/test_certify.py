@@ -174,7 +174,8 @@ def test_on_real_paintings_the_measured_annotator_repeats_itself(real, tmp_path)
     for path, one in found.standings.items():
         assert one.controls["repeated"].kept.estimate == 1, path
         assert one.controls["looks"].kept.estimate > 0, path
-        assert one.compared["settled"].estimate == 1, path
+    settled = [one.compared["settled"] for one in found.standings.values() if one.compared]
+    assert {one.estimate for one in settled} == {1}
     assert "Settled" in page.read_text()
 
 
