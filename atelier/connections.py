@@ -2,6 +2,7 @@
 
 import os
 import re
+import socket
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -77,6 +78,18 @@ def _proxy() -> ParamsError:
                 "it, or unset it"
             )
     return ParamsError("the proxies that the environment names cannot be used; unset them")
+
+
+def why_taken(host: str, port: int) -> str:
+    """Return why no server can listen at an address and port; ``""`` if one can."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as trial:
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            trial.bind((host, port))
+        except OSError as error:
+            return error.strerror or str(error)
+    return ""
 
 
 def cause(error: BaseException) -> str:

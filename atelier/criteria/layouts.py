@@ -52,6 +52,8 @@ def unread(data: Path) -> dict[str, str]:
 
 def _why(path: Path) -> str:
     try:
+        if path.stat().st_size > _LARGEST:
+            return f"it has more than {_LARGEST >> 20} MiB, and was not looked into"
         found = caption_sources.read_table(path)
     except (OSError, reading.UnreadableError) as error:
         return str(error)

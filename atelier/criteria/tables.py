@@ -12,8 +12,9 @@ import json
 import posixpath
 import re
 import unicodedata
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -180,7 +181,7 @@ def _by_file(found: str, wanted: Collection[str]) -> dict[str, dict[str, Any]] |
     if not found.lstrip().startswith("{"):
         return None
     try:
-        values = reading.json_values(found, _as_written)
+        values = reading.json_values(found, partial(_object, spelled=str))
     except UnreadableError:
         return None
     rows = isinstance(values, dict) and all(isinstance(one, dict) for one in values.values())
@@ -193,20 +194,6 @@ def _read_by_file(rows: Mapping[str, Mapping[str, Any]], table: Table) -> None:
         row = {_name(name): value for name, value in cells.items()}
         caption = row.get("caption") or row.get("tags")
         _take(table, number, f"row {number}", {**row, "file": file, "caption": caption})
-
-
-def _as_written(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object by its names.
-
-    Raises:
-        ValueError: A name stands twice, and one of its values would be lost.
-    """
-    found: dict[str, Any] = {}
-    for name, value in pairs:
-        if name in found:
-            raise ValueError(f"{reading.short(name)} stands twice")
-        found[name] = value
-    return found
 
 
 def _read_json(found: str, table: Table) -> None:
@@ -245,21 +232,23 @@ def _cell(value: object) -> str:
     return value.strip() if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A row of JSON by its columns.
-
-    Raises:
-        ValueError: A column stands twice, and one of its cells would be lost.
-    """
-    found: dict[str, Any] = {}
-    for name, value in pairs:
-        if _name(name) in found:
-            raise ValueError(f"{reading.short(name)} stands twice")
-        found[_name(name)] = value
-    return found
-
-
 def _name(column: str) -> str:
     """A column's name without case, blanks around it, and characters that cannot be seen."""
     seen = "".join(one for one in column if unicodedata.category(one) != "Cf")
     return re.sub(r"\s+", "_", unicodedata.normalize("NFKC", seen).strip().lower())
+
+
+def _object(
+    pairs: list[tuple[str, Any]], spelled: Callable[[str], str] = _name
+) -> dict[str, Any]:
+    """An object of JSON by its names, in one spelling: a row by its columns.
+
+    Raises:
+        ValueError: A name stands twice, and one of its values would be lost.
+    """
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if spelled(name) in found:
+            raise ValueError(f"{reading.short(name)} stands twice")
+        found[spelled(name)] = value
+    return found

@@ -121,7 +121,7 @@ def _painted(objective: CPOSOnline, setup: Setup, number: int) -> tuple[Setup, f
         setup,
         setup.state,
         number,
-        rounds.Size(objective.captions, objective.group, objective.sampling_steps),
+        objective,
         look,
     )
     distinct = list(dict.fromkeys(["", *(text for every in texts.values() for text in every)]))

@@ -152,7 +152,7 @@ def _painted(objective: NFTOnline, setup: Setup, number: int) -> _Round:
         setup,
         setup.state,
         number,
-        rounds.Size(objective.captions, objective.group, objective.sampling_steps),
+        objective,
         lambda pixels, rows: wrong.append(judge(pixels).cpu()),
     )
     negatives = torch.cat(wrong).float()

@@ -1,7 +1,7 @@
 """Rounds: pictures that a policy paints for its own training, a group for each caption."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -12,19 +12,20 @@ from atelier.objectives.objective import Setup
 from atelier.training.loop import generator
 
 
-@dataclass(frozen=True)
-class Size:
-    """How large a round is.
+class Size(Protocol):
+    """How large a round is: settings that the online objectives have."""
 
-    Attributes:
-        captions: Distinct ones that are painted.
-        group: Pictures of each.
-        sampling_steps: Of each picture, without guidance.
-    """
+    @property
+    def captions(self) -> int:
+        """Distinct captions that are painted."""
 
-    captions: int
-    group: int
-    sampling_steps: int
+    @property
+    def group(self) -> int:
+        """Pictures of each caption."""
+
+    @property
+    def sampling_steps(self) -> int:
+        """Sampling steps of each picture, without guidance."""
 
 
 def painted(

@@ -11,7 +11,6 @@ import http.client
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
 import time
@@ -150,13 +149,7 @@ def _last_ports() -> dict[str, int]:
 
 def _taken(port: int) -> bool:
     """Say whether a program listens on a port of this machine, on any of its addresses."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((_HOST, port))
-        except OSError:
-            return True
-    return False
+    return bool(connections.why_taken(_HOST, port))
 
 
 def down() -> Iterator[str]:

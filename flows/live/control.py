@@ -35,9 +35,9 @@ def stop(noted: Mapping[str, Any]) -> None:
     if noted.get("deployment"):
         _cancel(noted["flow_run"])
         return
-    if not sync.lives(noted["process"]):
+    runner = sync.living(noted["process"])
+    if runner is None:
         return
-    runner = psutil.Process(int(noted["process"].split("/")[1]))
     # A flow's stages end with it. DVC waits for its stage, so the stage gets the signal, too.
     family = [runner] if noted.get("flow_run") else [runner, *runner.children(recursive=True)]
     family = [one for one in family if not _is_sync(one)]

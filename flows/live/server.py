@@ -80,16 +80,9 @@ def check_free(port: int) -> None:
     Raises:
         ParamsError: It is in use.
     """
-    import socket
-
-    with socket.socket() as trial:
-        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            trial.bind((HOST, port))
-        except OSError as error:
-            raise ParamsError(
-                f"--port {port} cannot be opened: {error.strerror}; name another port"
-            ) from None
+    why = connections.why_taken(HOST, port)
+    if why:
+        raise ParamsError(f"--port {port} cannot be opened: {why}; name another port")
 
 
 def _watch() -> None:

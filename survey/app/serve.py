@@ -1,9 +1,9 @@
 """``atelier survey serve NAME``: the app under uvicorn, on localhost unless asked otherwise."""
 
-import socket
 import sys
 from urllib.parse import urlsplit
 
+from atelier import connections
 from atelier.config.profile import Profile
 from atelier.errors import ArtifactError, ParamsError
 from survey import files
@@ -52,13 +52,9 @@ def run(profile: Profile, name: str, host: str, port: int) -> None:
 
 
 def _check_free(host: str, port: int) -> None:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as trial:
-        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            trial.bind((host, port))
-        except OSError as error:
-            raise ParamsError(
-                f"--host {host} --port {port} cannot be opened: {error.strerror}; is another "
-                "server running there?"
-            ) from None
+    why = connections.why_taken(host, port)
+    if why:
+        raise ParamsError(
+            f"--host {host} --port {port} cannot be opened: {why}; is another server running "
+            "there?"
+        )

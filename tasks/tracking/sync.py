@@ -290,12 +290,18 @@ def ident(process: psutil.Process) -> str:
 
 def lives(known: str) -> bool:
     """Say whether a process of this machine, as ``ident`` names it, is there."""
+    return living(known) is not None
+
+
+def living(known: str) -> psutil.Process | None:
+    """Return the process of this machine that ``ident`` named so; None if it has ended."""
     try:
         process = psutil.Process(int(known.split("/")[1]))
         # A zombie has ended; only its parent has not asked how.
-        return process.status() != psutil.STATUS_ZOMBIE and ident(process) == known
+        lives = process.status() != psutil.STATUS_ZOMBIE and ident(process) == known
     except psutil.Error:
-        return False
+        return None
+    return process if lives else None
 
 
 def main() -> None:

@@ -116,16 +116,8 @@ def scoring(network: Network, processor: Any, words: str, compute: Compute) -> S
 
     @torch.no_grad()
     def score(images: Sequence[Pixels], prompts: Sequence[str]) -> NDArray[np.float64]:
-        asked = [
-            processor.apply_chat_template(
-                vision_language.question(words.replace("{text_prompt}", prompt)),
-                tokenize=False,
-                add_generation_prompt=True,
-            )
-            for prompt in prompts
-        ]
         inputs = processor(
-            text=asked,
+            text=vision_language.asked(processor, words, "{text_prompt}", prompts),
             images=[sized(image) for image in images],
             do_resize=False,
             padding=True,

@@ -64,16 +64,8 @@ def scoring(network: Any, processor: Any, words: str, compute: Compute) -> Score
 
     @torch.no_grad()
     def score(images: Sequence[Pixels], prompts: Sequence[str]) -> NDArray[np.float64]:
-        asked = [
-            processor.apply_chat_template(
-                vision_language.question(words.replace("{prompt}", prompt)),
-                tokenize=False,
-                add_generation_prompt=True,
-            )
-            for prompt in prompts
-        ]
         inputs = processor(
-            text=asked,
+            text=vision_language.asked(processor, words, "{prompt}", prompts),
             images=[Image.fromarray(image) for image in images],
             padding=True,
             padding_side="left",

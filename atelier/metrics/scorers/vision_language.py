@@ -7,7 +7,7 @@ syntax tree. Nothing in that file is run.
 
 import ast
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -175,8 +175,24 @@ def opened(load: Callable[..., Any], folder: Path, **options: Any) -> Any:
         ) from None
 
 
-def question(words: str) -> list[dict[str, Any]]:
-    """Return a chat that shows one picture and asks about it."""
+def asked(processor: Any, words: str, slot: str, prompts: Sequence[str]) -> list[str]:
+    """Return a chat for each caption that shows one picture and asks about it.
+
+    Args:
+        processor: Whose template writes the chat.
+        words: The question.
+        slot: What stands in it in the caption's place.
+        prompts: The captions.
+    """
+    return [
+        processor.apply_chat_template(
+            _question(words.replace(slot, prompt)), tokenize=False, add_generation_prompt=True
+        )
+        for prompt in prompts
+    ]
+
+
+def _question(words: str) -> list[dict[str, Any]]:
     shown = [{"type": "image"}, {"type": "text", "text": words}]
     return [{"role": "user", "content": shown}]
 

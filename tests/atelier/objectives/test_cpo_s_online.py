@@ -6,8 +6,8 @@ from atelier.models import adapters
 from atelier.objectives import teacher_targets
 from atelier.objectives.cpo_s_online import CPOSOnline
 from atelier.objectives.objective import Described, Setup
-from atelier.training import loop
 from tests.atelier.conftest import objective_params
+from tests.atelier.objectives.online import goes_on_bit_for_bit
 
 PLAIN = objective_params("cpo-s", omega=1.0, learning_rate=0.01)
 OWN = {"captions": 1, "group": 6, "sampling_steps": 2, "round_steps": 3}
@@ -29,19 +29,6 @@ def described(pixels, rows):
 
 def setup_of(painter, corpus, training, describe=described):
     return Setup(painter, corpus, training, "theta1", "theta", 0, describe=describe)
-
-
-def fitted(painter, setup, folder, report=lambda step, values: None):
-    with adapters.learning(painter.network, "theta"):
-        return loop.fit(
-            adapters.weights(painter.network, "theta"),
-            ONLINE.step(setup),
-            learning_rate=ONLINE.learning_rate,
-            params=setup.params,
-            folder=folder,
-            report=report,
-            beside=setup.state,
-        )
 
 
 @pytest.mark.parametrize("family", ["flux", "sdxl-epsilon"])
@@ -118,34 +105,13 @@ def test_a_round_is_painted_by_the_policy_with_which_it_began(pair, corpus, trai
     assert not torch.allclose(shown[0], shown[2], atol=1e-3)
 
 
-class KilledError(Exception):
-    pass
-
-
 @pytest.mark.parametrize("family", ["flux"])
 @pytest.mark.parametrize("killed_after", [2, 4])
 def test_a_killed_round_goes_on_bit_for_bit(pair, corpus, training, tmp_path, killed_after):
     training = training.model_copy(update={"steps": 7, "checkpoint_steps": 1})
-    policy = adapters.weights(pair.network, "theta")
-    fresh = {name: weight.detach().clone() for name, weight in policy.items()}
-
-    def kill(step, values):
-        if step == killed_after:
-            raise KilledError
-
-    def again(folder, report=lambda step, values: None):
-        for name, weight in policy.items():
-            weight.data.copy_(fresh[name])
-        setup = setup_of(pair, corpus, training)
-        return fitted(pair, setup, folder, report), setup.state
-
-    undisturbed, state = again(tmp_path / "one")
-    with pytest.raises(KilledError):
-        again(tmp_path / "two", kill)
-    resumed, resumed_state = again(tmp_path / "two")
-
-    assert all(torch.equal(resumed[name], undisturbed[name]) for name in undisturbed)
-    assert all(torch.equal(resumed_state[name], state[name]) for name in state)
+    goes_on_bit_for_bit(
+        pair, ONLINE, lambda: setup_of(pair, corpus, training), tmp_path, killed_after
+    )
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import torch
 from atelier.models import adapters
 from atelier.objectives.nft_online import NFTOnline
 from atelier.objectives.objective import Setup
-from atelier.training import loop
+from tests.atelier.objectives.online import fitted, goes_on_bit_for_bit
 
 ONLINE = NFTOnline(
     objective="nft-online", beta=1, clip=2, anchor=0, captions=1, group=6, sampling_steps=2,
@@ -18,19 +18,6 @@ def darkness(pixels):
 
 def setup_of(painter, corpus, training, judge=darkness):
     return Setup(painter, corpus, training, "theta1", "theta", 0, judge=judge)
-
-
-def fitted(painter, setup, folder, report=lambda step, values: None, objective=ONLINE):
-    with adapters.learning(painter.network, "theta"):
-        return loop.fit(
-            adapters.weights(painter.network, "theta"),
-            objective.step(setup),
-            learning_rate=objective.learning_rate,
-            params=setup.params,
-            folder=folder,
-            report=report,
-            beside=setup.state,
-        )
 
 
 def test_a_round_is_painted_once_and_judged_once(pair, corpus, training):
@@ -105,40 +92,18 @@ def test_the_policy_comes_to_paint_what_is_rewarded(pair, corpus, training, tmp_
     reports = []
 
     fitted(
-        pair, setup_of(pair, corpus, training), tmp_path,
+        pair, ONLINE.model_copy(update=larger), setup_of(pair, corpus, training), tmp_path,
         lambda step, values: reports.append(values["negatives"]) if values else None,
-        ONLINE.model_copy(update=larger),
     )  # fmt: skip
 
     # Pictures of a round differ by about 1% of their darkness.
     assert sum(reports[-3:]) < 0.99 * sum(reports[:3])
 
 
-class KilledError(Exception):
-    pass
-
-
 @pytest.mark.parametrize("family", ["flux"])
 @pytest.mark.parametrize("killed_after", [2, 3, 4, 5])
 def test_a_killed_round_goes_on_bit_for_bit(pair, corpus, training, tmp_path, killed_after):
     training = training.model_copy(update={"steps": 7, "checkpoint_steps": 1})
-    policy = adapters.weights(pair.network, "theta")
-    fresh = {name: weight.detach().clone() for name, weight in policy.items()}
-
-    def kill(step, values):
-        if step == killed_after:
-            raise KilledError
-
-    def again(folder, report=lambda step, values: None):
-        for name, weight in policy.items():
-            weight.data.copy_(fresh[name])
-        setup = setup_of(pair, corpus, training)
-        return fitted(pair, setup, folder, report), setup.state
-
-    undisturbed, state = again(tmp_path / "one")
-    with pytest.raises(KilledError):
-        again(tmp_path / "two", kill)
-    resumed, resumed_state = again(tmp_path / "two")
-
-    assert all(torch.equal(resumed[name], undisturbed[name]) for name in undisturbed)
-    assert all(torch.equal(resumed_state[name], state[name]) for name in state)
+    goes_on_bit_for_bit(
+        pair, ONLINE, lambda: setup_of(pair, corpus, training), tmp_path, killed_after
+    )
