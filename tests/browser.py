@@ -45,7 +45,7 @@ class Browser:
         listed = f"http://127.0.0.1:{port}/json/list"
         pages = httpx.get(listed, trust_env=False, timeout=PATIENCE_SECONDS).json()
         page = next(one for one in pages if one["type"] == "page")
-        # No pings: while a test waits for something else, nobody reads the answers to them.
+        # No pings: while a test waits for something else, no code reads the answers to them.
         address = page["webSocketDebuggerUrl"]
         self._socket = connect(address, max_size=None, proxy=None, ping_interval=None)
         self._sent = 0

@@ -39,7 +39,7 @@ _FEWEST_EACH = 6  # of either label
 _LABELS = ("good", "bad")
 _PARTS = (0.4, 0.3)  # shown, and judged between the rounds; the rest is held out
 _SHOWN = 8  # pictures of one question
-_EXAMPLE = {  # what the agent is told of while there are no criteria yet: its domain alone
+_EXAMPLE = {  # the domain in the prompt while there are no criteria yet
     "positive": "one pole", "negative": "the other pole", "positive_means": "",
     "negative_means": "", "applies": "any", "sources": [],
 }  # fmt: skip
