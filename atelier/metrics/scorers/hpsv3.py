@@ -175,7 +175,7 @@ def build(config: Any, weights: Mapping[str, Tensor], path: Path, compute: Compu
 
 
 def _renamed(name: str) -> str:
-    """Return how Qwen2VLModel calls a weight; transformers 4 had the vision part outside the model."""
+    """Return how Qwen2VLModel calls a weight; transformers 4 had `visual` outside `model`."""
     inner = name.removeprefix("model.")
     if inner.startswith(("visual.", "language_model.")):
         return inner
