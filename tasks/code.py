@@ -41,6 +41,7 @@ TELLING = frozenset(
         "tasks.run.progress",
         "tasks.tracking.mlflow_runs",
         "tasks.tracking.registry",
+        "tasks.training.utilization",
         "tasks.training.validation_images",
     }
 )

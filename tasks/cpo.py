@@ -20,6 +20,7 @@ from tasks.tracking import registry
 from tasks.tracking.mlflow_runs import StageRun
 from tasks.training import encoded_dataset, materials, objective_keys, trainer
 from tasks.training.prompts import Prompts
+from tasks.training.utilization import Utilization
 from tasks.training.validation_images import Grids
 
 _TEACHER = "theta1"
@@ -58,6 +59,7 @@ def run(profile: Profile, tracked: StageRun) -> None:
     encoded = encoded_dataset.encode(painter, records, roles, profile, keep_texts=texts)
     if judge is not None:
         painter.pipeline().register_modules(vae=codec)
+    targets = materials.targets(profile)
     for name, objective in params.objectives.items():
         corpus, pairs = encoded, None
         counts: dict[str, float] = {}
@@ -80,7 +82,7 @@ def run(profile: Profile, tracked: StageRun) -> None:
         setup = Setup(
             painter, corpus, params.training, _TEACHER, name, params.caption_dropout,
             pairs=pairs, judge=judge, describe=describe,
-            negatives=materials.negatives(records),
+            negatives=materials.negatives(records), targets=targets,
         )  # fmt: skip
         with tracked.part(name, registry.trained_by(name, profile), paths.CPO / name) as own:
             metrics = _align(
@@ -131,6 +133,8 @@ def _align(
 ) -> dict[str, float]:
     """Train one θ, or take the rest of its way; return what the monitor said last."""
     params = profile.cpo
+    passes = objective.passes(params.training.batch_images)
+    needed = Utilization(profile.model, params.lora, params.training, passes)
 
     def look(done: int) -> None:
         if done in objective.milestones and together.first:
@@ -152,6 +156,7 @@ def _align(
             ranks=together,
             beside=setup.state,
             look=look,
+            needed=None if setup.targets else needed,  # passes that are read are not made
         )
     if not together.first:
         return {}

@@ -1,5 +1,6 @@
 """Load the base model that ``model:`` names, by its family; or its outline without weights."""
 
+import importlib
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -17,28 +18,21 @@ def load(params: ModelParams) -> Denoiser:
     """Load the painter that ``model:`` names.
 
     Raises:
-        ParamsError: Its tokenizer files are missing.
+        ParamsError: Its tokenizer files are missing; or its network cannot attend as asked.
         ArtifactError: The folder is absent or is no model of that family.
     """
     painter: Denoiser = family(params.family).load(params)
     painter.codec_pixels = params.codec.pixels_at_once
+    if params.attention is not None:
+        from atelier.models import attention
+
+        attention.choose(painter.network, params.attention)
     return painter
 
 
 def family(name: str) -> ModuleType:
-    """Return the module of a model family."""
-    from atelier.models.families import (
-        chroma,
-        flux,
-        flux2_klein,
-        qwen_image,
-        sd3,
-        sdxl,
-        z_image,
-    )
-
-    every = (chroma, flux, flux2_klein, qwen_image, sd3, sdxl, z_image)
-    return {one.__name__.rpartition(".")[2]: one for one in every}[name]
+    """Return the module of a model family; those of the others are not imported."""
+    return importlib.import_module(f"atelier.models.families.{name}")
 
 
 def skeleton(params: ModelParams) -> "Target":
