@@ -115,6 +115,7 @@ def teach(
             from atelier.models import sharding
 
             sharding.shard(painter.network)
+        tracked.begin()
         with _prepared(painter.network, params), _explained(title, params):
             weights = loop.fit(
                 trained,
