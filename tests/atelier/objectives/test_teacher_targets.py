@@ -191,7 +191,7 @@ def gradients(pair, corpus, objective, training, part=loop.WHOLE):
     with adapters.use(pair.network, "theta"):
         loss, _ = aligned(pair, corpus, objective, training)(0, True, part)
         loss.backward()
-    # No output reads the words that leave Qwen-Image's last block: no gradient for their weights.
+    # Nothing reads the words that leave Qwen-Image's last block: no gradient for their weights.
     return {
         name: torch.zeros_like(weight) if weight.grad is None else weight.grad
         for name, weight in policy.items()
