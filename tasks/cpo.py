@@ -56,7 +56,9 @@ def run(profile: Profile, tracked: StageRun) -> None:
     judge = materials.judge(profile, criteria)
     codec = painter.pipeline().vae if judge is not None else None
     texts = any(one.needs_texts for one in params.objectives.values())
-    encoded = encoded_dataset.encode(painter, records, roles, profile, keep_texts=texts)
+    encoded = encoded_dataset.encode(
+        painter, records, roles, profile, keep_texts=texts, begun=tracked.begin
+    )
     if judge is not None:
         painter.pipeline().register_modules(vae=codec)
     targets = materials.targets(profile)

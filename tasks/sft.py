@@ -43,7 +43,7 @@ def run(profile: Profile, tracked: StageRun) -> None:
     ]
     grids = Grids(painter, params.training.grids, profile.model.pixels)
     roles = {"labelled": labelled, **grids.roles()}
-    encoded = encoded_dataset.encode(painter, records, roles, profile)
+    encoded = encoded_dataset.encode(painter, records, roles, profile, begun=tracked.begin)
     adapters.add(painter.network, _ADAPTER, params.lora, seed=params.training.seed)
     if params.init != "base":
         progress.say(lora_start.begin(painter, _ADAPTER, Path(params.init), "sft"))

@@ -298,7 +298,7 @@ class Notebook:
         self.results, self.curves, self.pictures, self.files = {}, {}, [], []
         self.said, self.parts, self.settings = {}, {}, {}
 
-    def begin(self):
+    def begin(self, *, beside=False):
         pass
 
     @contextlib.contextmanager

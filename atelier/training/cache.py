@@ -50,10 +50,15 @@ _DTYPES = {
 }
 
 
+# As `_Place`. Plain tuples of plain values: at everything else Python's garbage collector looks
+# again and again, which takes longer than to read the headers.
+_Plain = tuple[str, int, torch.dtype, tuple[int, ...], str | None]
+
+
 class _Place(NamedTuple):
     """Where a tensor lies: shard, first byte, type, shape; its digest until it was checked."""
 
-    shard: Path
+    shard: str
     start: int
     dtype: torch.dtype
     shape: tuple[int, ...]
@@ -69,7 +74,7 @@ class Cache:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._places: dict[str, dict[str, _Place]] = {}  # of an entry's tensors, by its key
+        self._places: dict[str, dict[str, _Plain]] = {}  # of an entry's tensors, by its key
         self._seen: set[str] = set()  # names of shards
         self.look()
 
@@ -105,7 +110,7 @@ class Cache:
 
     def place(self, key: str, name: str) -> _Place:
         """Return where a tensor lies."""
-        return self._places[key][name]
+        return _Place(*self._places[key][name])
 
     def read(self, key: str, name: str) -> Tensor:
         """Return one tensor in float32.
@@ -121,7 +126,7 @@ class Cache:
         Raises:
             ArtifactError: The disk gave other bytes than were written; they are removed.
         """
-        place = self._places[key][name]
+        place = self.place(key, name)
         content = _bytes(row)
         try:
             file.seek(place.start)
@@ -129,8 +134,8 @@ class Cache:
         except OSError:
             whole = False
         if not whole:
-            raise _removed(place.shard)
-        self._places[key][name] = place._replace(digest=None)
+            raise _removed(self.folder / place.shard)
+        self._places[key][name] = (*place[:-1], None)
 
     def write(self, entries: dict[str, dict[str, Tensor]]) -> set[str]:
         """Add a shard; return the keys of its entries.
@@ -181,14 +186,15 @@ class Column:
         else:
             parts = [place.empty(1)[0] for place in places]
         with contextlib.ExitStack() as opened:
-            files = {
-                shard: opened.enter_context(_opened(shard))
-                for shard in {place.shard for place in places}
-            }
-            for place, part in zip(places, parts, strict=True):
-                _announce(files[place.shard], place.start, part.nbytes)
-            for (cache, key), place, part in zip(chosen, places, parts, strict=True):
-                cache.fill(key, self._name, files[place.shard], part)
+            shards = [
+                cache.folder / place.shard
+                for (cache, _), place in zip(chosen, places, strict=True)
+            ]
+            files = {shard: opened.enter_context(_opened(shard)) for shard in set(shards)}
+            for shard, place, part in zip(shards, places, parts, strict=True):
+                _announce(files[shard], place.start, part.nbytes)
+            for (cache, key), shard, part in zip(chosen, shards, parts, strict=True):
+                cache.fill(key, self._name, files[shard], part)
         return whole.float() if len(kinds) == 1 else torch.stack([p.float() for p in parts])
 
 
@@ -278,7 +284,7 @@ def _shards(folder: Path) -> set[str]:
         return {entry.name for entry in entries if entry.name.endswith(".safetensors")}
 
 
-def _header(path: Path) -> dict[str, dict[str, _Place]] | None:
+def _header(path: Path) -> dict[str, dict[str, _Plain]] | None:
     """Places of the tensors of each entry, or None where the file is not what was written."""
     with path.open("rb") as file:
         start = file.read(8)
@@ -290,11 +296,11 @@ def _header(path: Path) -> dict[str, dict[str, _Place]] | None:
     digests: dict[str, str] = json.loads(header.pop("__metadata__")[_DIGESTS])
     if size != len(content) + max(tensor["data_offsets"][1] for tensor in header.values()):
         return None
-    places: dict[str, dict[str, _Place]] = {}
+    places: dict[str, dict[str, _Plain]] = {}
     for full, tensor in header.items():
         key, name = full.split(" ", 1)
-        places.setdefault(key, {})[sys.intern(name)] = _Place(
-            path,
+        places.setdefault(key, {})[sys.intern(name)] = (
+            path.name,
             len(content) + tensor["data_offsets"][0],
             _DTYPES[tensor["dtype"]],
             tuple(tensor["shape"]),

@@ -100,7 +100,8 @@ class _Place:
 def stage(name: str, profile: Profile) -> Iterator["StageRun"]:
     """Track one stage; its run ends as finished, failed, or killed (SIGTERM, Ctrl-C).
 
-    That of a training is opened beside its first steps; what fails before them has a run, too.
+    That of a training is opened beside its first steps, or before where it encodes pictures;
+    what fails before that has a run, too.
     """
     began = time.time_ns() // 1_000_000
     with StageRun.begun(
@@ -182,13 +183,18 @@ class StageRun:
         with run._ended():
             yield run
 
-    def begin(self) -> None:
-        """Open the run in a thread, beside steps that leave Python's lock alone.
+    def begin(self, *, beside: bool = False) -> None:
+        """Open the run, unless it is open.
 
-        MLflow takes seconds to import. Calls that come before it is open wait for it.
+        Args:
+            beside: In a thread, for MLflow takes seconds to import: beside steps that leave
+                Python's lock alone and silence no warnings. Calls that come before it is open
+                wait for it.
         """
-        if self._make is not None:
+        if beside and self._make is not None:
             threading.Thread(target=self._open, name="mlflow", daemon=True).start()
+        else:
+            self._open()
 
     def _open(self) -> None:
         with self._opening:

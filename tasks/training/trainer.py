@@ -115,7 +115,7 @@ def teach(
             from atelier.models import sharding
 
             sharding.shard(painter.network)
-        tracked.begin()
+        tracked.begin(beside=True)
         with _prepared(painter.network, params), _explained(title, params):
             weights = loop.fit(
                 trained,

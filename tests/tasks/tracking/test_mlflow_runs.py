@@ -154,7 +154,7 @@ def test_a_trainings_run_is_opened_beside_its_first_steps(checked, runs, monkeyp
     with mlflow_runs.stage("cpo", checked) as run, monkeypatch.context() as patch:
         patch.setattr(connection, "client", slow)
         with run.part("dpo", {"beta": 1}, paths.CPO / "dpo") as own:
-            own.begin()
+            own.begin(beside=True)
             assert asked.wait(20)  # and the steps go on meanwhile
             go_on.set()
             own.metrics({"loss": 1.0}, step=1)
@@ -237,7 +237,8 @@ def test_a_pipelines_run_lives_while_a_stage_of_it_does(checked, runs, monkeypat
     first.kill()
     with first:
         first.wait(20)
-    with mlflow_runs.stage("sft", checked):
+    with mlflow_runs.stage("sft", checked) as run:
+        run.begin()
         parent = runs()["sft"].data.tags["mlflow.parentRunId"]
         assert connection.client().get_run(parent).info.status == "RUNNING"
     second.kill()
@@ -248,7 +249,8 @@ def test_a_pipelines_run_lives_while_a_stage_of_it_does(checked, runs, monkeypat
 def test_a_run_says_its_data_and_how_busy_the_machine_was(checked, runs, monkeypatch):
     monkeypatch.setattr(mlflow_runs, "_SECONDS_BETWEEN_LOOKS", 0.1)
     paths.DATA_PIN.write_text("outs:\n- md5: abc.dir\n  path: data\n")
-    with mlflow_runs.stage("sft", checked):
+    with mlflow_runs.stage("sft", checked) as run:
+        run.begin()
         time.sleep(1)
 
     sft = runs()["sft"]
