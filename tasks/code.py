@@ -35,6 +35,7 @@ from tasks.training import keys
 STAGES = ("annotate", "split", "sft", "cpo", "generate", "evaluate", "report")
 TELLING = frozenset(
     {
+        "atelier.models.costs.utilization",
         "atelier.out_of_memory",
         "atelier.reporting",
         "tasks.commands.table",
@@ -42,7 +43,6 @@ TELLING = frozenset(
         "tasks.run.progress",
         "tasks.tracking.mlflow_runs",
         "tasks.tracking.registry",
-        "tasks.training.utilization",
         "tasks.training.validation_images",
     }
 )

@@ -10,6 +10,7 @@ from atelier.config.objectives import Objective
 from atelier.config.profile import Profile
 from atelier.criteria import tree
 from atelier.models import adapters, loading, lora_start
+from atelier.models.costs.utilization import Utilization
 from atelier.models.denoiser import Denoiser
 from atelier.objectives.objective import Setup
 from atelier.training import drift, ranks
@@ -20,7 +21,6 @@ from tasks.tracking import registry
 from tasks.tracking.mlflow_runs import StageRun
 from tasks.training import encoded_dataset, materials, objective_keys, trainer
 from tasks.training.prompts import Prompts
-from tasks.training.utilization import Utilization
 from tasks.training.validation_images import Grids
 
 _TEACHER = "theta1"
@@ -136,7 +136,9 @@ def _align(
     """Train one θ, or take the rest of its way; return what the monitor said last."""
     params = profile.cpo
     passes = objective.passes(params.training.batch_images)
-    needed = Utilization(profile.model, params.lora, params.training, passes)
+    needed = Utilization(
+        profile.model, params.lora, params.training, passes.policy, passes.frozen
+    )
 
     def look(done: int) -> None:
         if done in objective.milestones and together.first:

@@ -7,15 +7,14 @@ from atelier import atomic
 from atelier.config.profile import Profile
 from atelier.criteria import tree
 from atelier.models import adapters, loading, lora_start
+from atelier.models.costs.utilization import Utilization
 from atelier.objectives import denoising
-from atelier.objectives.objective import Passes
 from atelier.training import ranks
 from tasks import code
 from tasks.run import paths, progress, resume, split_parts
 from tasks.tracking.mlflow_runs import StageRun
 from tasks.training import encoded_dataset, keys, trainer
 from tasks.training.prompts import Prompts
-from tasks.training.utilization import Utilization
 from tasks.training.validation_images import Grids
 
 _ADAPTER = "theta1"
@@ -76,7 +75,7 @@ def run(profile: Profile, tracked: StageRun) -> None:
             tracked=tracked,
             ranks=together,
             look=lambda done: grids.look("sft", encoded, done, tracked),
-            needed=Utilization(profile.model, params.lora, params.training, Passes(1, 0)),
+            needed=Utilization(profile.model, params.lora, params.training, 1, 0),
         )
     if not together.first:
         return

@@ -43,7 +43,7 @@ import psutil
 import yaml
 
 from atelier.config.profile import Profile, read_in_force, read_switch
-from tasks.run import git, launch, paths
+from tasks.run import git, paths
 from tasks.tracking import (
     connection,
     data_version,
@@ -97,17 +97,20 @@ class _Place:
 
 
 @contextlib.contextmanager
-def stage(name: str, profile: Profile) -> Iterator["StageRun"]:
+def stage(name: str, profile: Profile, *, later: bool = False) -> Iterator["StageRun"]:
     """Track one stage; its run ends as finished, failed, or killed (SIGTERM, Ctrl-C).
 
-    That of a training is opened beside its first steps, or before where it encodes pictures;
-    what fails before that has a run, too.
+    Args:
+        name: Of the stage.
+        profile: In force.
+        later: Whether the stage opens the run itself, as trainings do beside their first steps;
+            what fails before that has a run, too.
     """
     began = time.time_ns() // 1_000_000
     with StageRun.begun(
         lambda mlflow: _stage(mlflow, name, profile, began),
         _log.warning,
-        later=name in launch.TRAINING,
+        later=later,
     ) as run:
         yield run
 

@@ -14,14 +14,14 @@ from atelier import out_of_memory
 from atelier.config.model import ModelParams
 from atelier.config.training import Learns, Training
 from atelier.errors import DivergedError, ParamsError
+from atelier.models.costs import utilization
+from atelier.models.costs.utilization import Utilization
 from atelier.models.denoiser import Denoiser
 from atelier.training import drift, loop
 from atelier.training.ranks import Ranks
 from tasks.run import machine, paths, progress
 from tasks.tracking.mlflow_runs import StageRun
-from tasks.training import utilization
 from tasks.training.curve import Curve
-from tasks.training.utilization import Utilization
 
 _GRAPHS = 64  # that torch.compile may hold of one block
 

@@ -151,7 +151,7 @@ def test_a_trainings_run_is_opened_beside_its_first_steps(checked, runs, monkeyp
         assert go_on.wait(20)
         return client(**words)
 
-    with mlflow_runs.stage("cpo", checked) as run, monkeypatch.context() as patch:
+    with mlflow_runs.stage("cpo", checked, later=True) as run, monkeypatch.context() as patch:
         patch.setattr(connection, "client", slow)
         with run.part("dpo", {"beta": 1}, paths.CPO / "dpo") as own:
             own.begin(beside=True)

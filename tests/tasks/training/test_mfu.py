@@ -1,9 +1,8 @@
 import pytest
 
-from atelier.models.costs import pass_cost
-from atelier.objectives.objective import Passes
-from tasks.training import trainer, utilization
-from tasks.training.utilization import Utilization
+from atelier.models.costs import pass_cost, utilization
+from atelier.models.costs.utilization import Utilization
+from tasks.training import trainer
 
 H100 = "NVIDIA H100 80GB HBM3"
 
@@ -11,7 +10,7 @@ H100 = "NVIDIA H100 80GB HBM3"
 @pytest.fixture
 def needed(studio):
     training = studio.cpo.training.model_copy(update={"gradient_checkpointing": True})
-    return Utilization(studio.model, studio.cpo.lora, training, Passes(policy=1, frozen=2))
+    return Utilization(studio.model, studio.cpo.lora, training, policy=1, frozen=2)
 
 
 def test_passes_made_again_are_not_counted(needed, studio):

@@ -17,7 +17,6 @@ from functools import cached_property
 
 from atelier.config.model import ModelParams
 from atelier.config.training import Learns, Training
-from atelier.objectives.objective import Passes
 
 # FLOP/s of products in bfloat16 that the data sheets give, by what torch calls the device; the
 # longer name first.
@@ -39,13 +38,15 @@ class Utilization:
         model: The base.
         learns: What learns on it.
         training: In which precision.
-        passes: Of an image in a step.
+        policy: Passes of an image in a step, with gradient.
+        frozen: Passes without.
     """
 
     model: ModelParams
     learns: Learns
     training: Training
-    passes: Passes
+    policy: float
+    frozen: float
 
     @cached_property
     def flops(self) -> float:
@@ -56,7 +57,7 @@ class Utilization:
         costs = pass_cost.count(
             self.model, self.learns, half=half, gradient_checkpointing=False
         )
-        return self.passes.policy * costs.policy + self.passes.frozen * costs.frozen
+        return self.policy * costs.policy + self.frozen * costs.frozen
 
     def values(
         self, images_per_second: float, device: str | None, devices: int

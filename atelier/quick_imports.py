@@ -7,6 +7,8 @@ import sys
 import types
 from typing import Any
 
+_STATISTICS = "scipy.stats"
+
 
 def remember_distributions() -> None:
     """Let a process list its installed distributions once.
@@ -20,22 +22,21 @@ def remember_distributions() -> None:
         importlib.metadata.packages_distributions = functools.cache(every)
 
 
-def load_later(name: str) -> None:
-    """Let a module be loaded when something of it is first asked for.
+def load_statistics_later() -> None:
+    """Let ``scipy.stats`` be loaded when something of it is first asked for.
 
-    Every scheduler of diffusers imports ``scipy.stats``, for one way of spacing steps that
-    nothing here uses.
+    Every scheduler of diffusers imports it, for one way of spacing steps that is not used here.
     """
-    if name not in sys.modules:
-        sys.modules[name] = _Later(name)
+    if _STATISTICS not in sys.modules:
+        sys.modules[_STATISTICS] = _Later(_STATISTICS)
 
 
 class _Later(types.ModuleType):
-    """Stands for a module; Python's own LazyLoader loads it as soon as it is imported."""
+    """Stands for the module; Python's own LazyLoader loads one as soon as it is imported."""
 
     def __getattr__(self, attribute: str) -> Any:
         if attribute.startswith("__") and attribute != "__path__":
             raise AttributeError(attribute)  # who looks through all modules asks for nothing
-        if sys.modules.get(self.__name__) is self:
-            del sys.modules[self.__name__]
-        return getattr(importlib.import_module(self.__name__), attribute)
+        if sys.modules.get(_STATISTICS) is self:
+            del sys.modules[_STATISTICS]
+        return getattr(importlib.import_module("scipy.stats"), attribute)
