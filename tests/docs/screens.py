@@ -1,0 +1,138 @@
+"""Pictures of report, MLflow, Prefect and survey after `make demo`: docs/pictures/screen-*.
+
+`make screens` runs it in a clone where the demo has ended; it is no part of `make test`. It
+starts the servers of `atelier up`, runs the stage `report` once more with another setting,
+draws a study of its own, and leaves nothing behind but runs in MLflow and Prefect.
+"""
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+from PIL import Image
+
+from tests.browser import TEXT, browser, chromium, eventually  # noqa: F401 -- fixtures among them
+
+pytestmark = pytest.mark.timeout(1500)
+ROOT = Path(__file__).parents[2]
+PICTURES = ROOT / "docs/pictures"
+REPORT = ROOT / "artifacts/report/report.html"
+STUDY = "screens"
+CHANGED = "report.grid_prompts=4"
+WIDE, HIGH = 1360, 850
+PERSON = {"USER": "ana", "LOGNAME": "ana"}  # in the names of runs
+
+
+@pytest.fixture(scope="module", autouse=True)
+def demo():
+    """The root of a clone with a finished demo."""
+    if not REPORT.is_file():
+        pytest.skip("there is no report; `make demo` makes it")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        for name, value in PERSON.items():
+            patch.setenv(name, value)
+        yield
+
+
+def atelier(*words):
+    said = subprocess.run([sys.executable, "-m", "cli", *words], capture_output=True, text=True)
+    assert said.returncode == 0, said.stdout + said.stderr
+    return said.stdout
+
+
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory):
+    """Addresses of Prefect's and MLflow's servers, after a run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PREFECT_HOME", str(tmp_path_factory.mktemp("prefect")))
+        try:
+            for name, value in re.findall(r"export (\w+)=(\S+)", atelier("up")):
+                patch.setenv(name, value)
+            atelier("run", "--set", CHANGED)
+            prefect = os.environ["PREFECT_API_URL"].removesuffix("/api")
+            yield prefect, os.environ["MLFLOW_TRACKING_URI"]
+        finally:
+            atelier("down")
+
+
+def keep(browser, name, high=HIGH):  # noqa: F811
+    """Write what the browser shows as a small file, once nothing moves any more."""
+    time.sleep(3)  # charts are drawn after the words are there
+    browser.screen(WIDE, high)
+    file = PICTURES / f"screen-{name}.png"
+    browser.picture(file)
+    Image.open(file).convert("RGB").save(file.with_suffix(".webp"), quality=80, method=6)
+    file.unlink()
+    assert file.with_suffix(".webp").stat().st_size < 200_000
+
+
+def show(browser, page, *words):  # noqa: F811
+    browser.screen(WIDE, HIGH)
+    browser.call("Emulation.setScrollbarsHidden", hidden=True)
+    browser.go(page)
+    for word in words:
+        browser.until(f"{TEXT}.includes({word!r})")
+
+
+def test_the_report(browser):  # noqa: F811
+    show(browser, REPORT.as_uri(), "cpo-s")
+
+    keep(browser, "report", 1000)
+
+
+def test_the_comparison_in_mlflow(servers, browser):  # noqa: F811
+    (page,) = re.findall(r"^comparison +(\S+)$", atelier("results"), re.M)
+    show(browser, page, "Comparing", "negatives")
+
+    keep(browser, "mlflow", 900)
+
+
+def test_the_run_in_prefect(servers, browser):  # noqa: F811
+    prefect, _ = servers
+    listed = httpx.post(f"{prefect}/api/flow_runs/filter", json={}, trust_env=False).json()
+    (run,) = (one for one in listed if CHANGED.partition("=")[0] in one["name"])
+    show(browser, f"{prefect}/runs/flow-run/{run['id']}", run["name"], "Ran")
+
+    keep(browser, "prefect", 900)
+
+
+def test_the_survey(browser):  # noqa: F811
+    folder = ROOT / "artifacts/survey" / STUDY
+    shutil.rmtree(folder, ignore_errors=True)
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = str(found.getsockname()[1])
+    address = f"http://127.0.0.1:{port}"
+    server = None
+    try:
+        atelier("survey", "make", STUDY)
+        said = atelier("survey", "invite", STUDY, "--group", "experts", "--count", "1")
+        (token,) = re.findall(r"/i/(\S+)", said)
+        words = ["-m", "cli", "survey", "serve", STUDY, "--port", port]
+        server = subprocess.Popen([sys.executable, *words], stdout=subprocess.DEVNULL)
+        eventually(lambda: _answers(f"{address}/health"))
+        show(browser, f"{address}/i/{token}")
+        browser.value("document.querySelector('[name=agree]').click()")
+        browser.value("document.querySelector('button.main').click()")
+        browser.until("document.querySelectorAll('.pair img').length == 2")
+        keep(browser, "survey")
+    finally:
+        if server is not None:
+            server.terminate()
+            server.wait(30)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _answers(address):
+    try:
+        return httpx.get(address, trust_env=False).is_success or None
+    except httpx.HTTPError:
+        return None
