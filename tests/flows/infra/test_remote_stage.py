@@ -13,8 +13,12 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
+from prefect.utilities.callables import parameter_schema
+from prefect.utilities.schema_tools.validation import validate
 
 from atelier.errors import ParamsError
+from flows.dvc.overrides import Changes
+from flows.dvc.stages import Stage
 from flows.infra import remote_stage
 
 ROOT = Path(__file__).parents[3]
@@ -98,6 +102,30 @@ def test_a_clone_does_not_wait_for_itself(shared):
     remote_stage._refuse_the_sender("prefect/2")
     with pytest.raises(ParamsError, match="sent this stage and received it"):
         remote_stage._refuse_the_sender("prefect/1")
+
+
+def test_what_is_sent_fits_the_form_of_the_flow_on_the_server(monkeypatch):
+    sent = {}
+
+    def taken(name, *, parameters, **more):
+        sent.update(parameters)
+        raise ParamsError("enough")
+
+    monkeypatch.setattr(remote_stage, "run_deployment", taken)
+    meta = {"gpu": 0, "memory": 1, "retries": 0, "timeout": 60, "silence": 60}
+    stage = Stage(name="sft", needs=(), outs=(), about="", meta=meta)
+    wanted = Changes(cpo_steps=5, others={"split.salt": None})
+
+    with pytest.raises(ParamsError, match="enough"):
+        remote_stage.send(
+            stage, commit="0", force=False, wanted=wanted, pipeline="1", tell=print
+        )
+
+    form = parameter_schema(remote_stage.on_worker).model_dump_for_openapi()
+    assert validate(sent, form) == []
+    assert Changes.model_validate(sent["changes"]) == wanted
+    with_nothing = {**sent, "changes": {"sft_steps": None}}
+    assert validate(with_nothing, form) != []
 
 
 def free_port():
