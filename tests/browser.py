@@ -29,12 +29,13 @@ KEYS = {"ArrowLeft": 37, "ArrowRight": 39, " ": 32, "1": 49, "2": 50, "3": 51}  
 
 
 class Browser:
-    """A real Chromium, driven over its DevTools protocol."""
+    """A real Chromium, driven over its DevTools protocol; ``flags`` may give it WebGL."""
 
-    def __init__(self, command, profile):
+    def __init__(self, command, profile, *flags):
         from websockets.sync.client import connect
 
-        flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--remote-debugging-port=0"]
+        flags = flags or ["--disable-gpu"]
+        flags = ["--headless=new", "--no-sandbox", "--remote-debugging-port=0", *flags]
         quiet = ["--no-first-run", "--disable-background-networking", "--disable-sync"]
         self._process = subprocess.Popen(
             [command, *flags, *quiet, f"--user-data-dir={profile}", "about:blank"],
