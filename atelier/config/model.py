@@ -45,7 +45,7 @@ class ModelParams(Params):
     """
     dtype: Literal["float32", "bfloat16", "float16"]
     """Precision of the frozen base; adapters are float32."""
-    quantise: Literal["int8", "nf4"] | None
+    quantise: Literal["int8", "fp8", "nf4"] | None
     """Quantization of the base's linear layers; null: none."""
     attention: Literal["math", "efficient", "flash", "cudnn", "flash-2", "flash-3"] | None = (
         None
