@@ -71,7 +71,8 @@ def _up_to_date(size: Size) -> Line:
 
 def _copy(folder: Path) -> None:
     """What a clone has of inputs and code."""
-    for part in ("atelier", "tasks", "params", "labels", "base/starter", "dvc.yaml"):
+    inputs = ("params", "labels", "loras", "certificates", "base/starter")
+    for part in ("atelier", "tasks", *inputs, "dvc.yaml"):
         source, target = _ROOT / part, folder / part
         if source.is_dir():
             shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
