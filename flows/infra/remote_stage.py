@@ -97,7 +97,8 @@ def send(
         "stage": stage.name,
         "commit": commit,
         "force": force,
-        "changes": wanted.model_dump(),
+        # Prefect's server refuses an empty field: in its form a field has a value or is away.
+        "changes": {k: v for k, v in wanted.model_dump().items() if v is not None},
         "pipeline": pipeline,
     }
     for life in range(_LIVES):

@@ -15,6 +15,8 @@ import pytest
 import yaml
 
 from atelier.errors import ParamsError
+from flows.dvc.overrides import Changes
+from flows.dvc.stages import Stage
 from flows.infra import remote_stage
 
 ROOT = Path(__file__).parents[3]
@@ -98,6 +100,27 @@ def test_a_clone_does_not_wait_for_itself(shared):
     remote_stage._refuse_the_sender("prefect/2")
     with pytest.raises(ParamsError, match="sent this stage and received it"):
         remote_stage._refuse_the_sender("prefect/1")
+
+
+def test_settings_that_were_left_alone_are_not_sent(monkeypatch):
+    sent = {}
+
+    def taken(name, *, parameters, **more):
+        sent.update(parameters)
+        raise ParamsError("enough")
+
+    monkeypatch.setattr(remote_stage, "run_deployment", taken)
+    meta = {"gpu": 0, "memory": 1, "retries": 0, "timeout": 60, "silence": 60}
+    stage = Stage(name="sft", needs=(), outs=(), about="", meta=meta)
+    wanted = Changes(cpo_steps=5, others={"split.salt": None})
+
+    with pytest.raises(ParamsError, match="enough"):
+        remote_stage.send(
+            stage, commit="0", force=False, wanted=wanted, pipeline="1", tell=print
+        )
+
+    assert sent["changes"] == {"cpo_steps": 5, "objectives": {}, "others": {"split.salt": None}}
+    assert Changes.model_validate(sent["changes"]) == wanted
 
 
 def free_port():
