@@ -7,7 +7,7 @@ installed := .venv/installed
 
 site := .venv/installed-docs
 
-.PHONY: demo repro test numerics check docs site proofs realsize faults bench golden up down
+.PHONY: demo repro test numerics check docs site screens proofs realsize faults bench golden up down
 
 demo: $(installed)  ## draw the starter paintings, run the whole pipeline, print the table
 	atelier data
@@ -37,6 +37,9 @@ docs: $(installed)  ## the documents: links, generated pages, the tree in ARCHIT
 site: $(installed) $(site)  ## the documents as pages, into site/; no network; a warning is an error
 	NO_MKDOCS_2_WARNING=1 mkdocs build --strict
 	pytest -q tests/docs/pages.py
+
+screens: $(installed)  ## pictures of report, MLflow, Prefect and survey, after `make demo`; needs Chromium
+	pytest -q tests/docs/screens.py
 
 proofs: $(installed)  ## the slow tests: whole flows, real servers, long runs
 	OMP_NUM_THREADS=1 pytest -m "slow and not faults and not realsize"

@@ -67,11 +67,12 @@ def run() -> None:
     """Write a file for each stage under ``paths.CODE``.
 
     Raises:
-        ArtifactError: A module is no Python, or imports another by a name that it computes.
+        ArtifactError: A module is no Python, or imports another by a name that it computes;
+            or the profile names a base that is not in its own folder.
     """
+    _expect_a_base()
     for file, content in contents().items():
         atomic.write(file, content)
-    _note_an_absent_base()
 
 
 def packages() -> "Packages":
@@ -273,15 +274,24 @@ def _inits() -> dict[str, set[str]]:
     }
 
 
-def _note_an_absent_base() -> None:
-    """Say it before hours of judging: DVC itself says `[Errno 2]`, and only then."""
-    switch = _values(paths.SWITCH)
-    name = switch.get("profile") if isinstance(switch, dict) else None
-    base = paths.BASE / str(name)
-    if name and not base.is_dir():
-        pin = pins.of(base)
-        cure = f"`dvc pull {pin}` fetches it" if pin.is_file() else "`atelier base` trains one"
-        progress.say(f"{base} is absent, which sft and all later stages read: {cure}")
+def _expect_a_base() -> None:
+    """Say that the base is absent before hours of judging: DVC says it only at sft.
+
+    Raises:
+        ArtifactError: The profile names a base that is not in its own folder, as a copy of
+            another profile does: that only an edit mends.
+    """
+    try:
+        name = _values(paths.SWITCH)["profile"]
+        source = _values(paths.profile(name))["model"]["source"]
+    except (KeyError, TypeError):
+        return  # whether it fits, the stages check
+    why = pins.absent_base(name, source)
+    if why is None:
+        return
+    if pins.is_elsewhere(name, source):
+        raise ArtifactError(why)
+    progress.say(why)
 
 
 def _values(file: Path) -> Any:

@@ -29,10 +29,11 @@ KEYS = {"ArrowLeft": 37, "ArrowRight": 39, " ": 32, "1": 49, "2": 50, "3": 51}  
 
 
 class Browser:
-    """A real Chromium, driven over its DevTools protocol."""
+    """A real Chromium, driven over its DevTools protocol; ``flags`` may give it WebGL."""
 
-    def __init__(self, command, profile):
-        flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--remote-debugging-port=0"]
+    def __init__(self, command, profile, *flags):
+        flags = flags or ["--disable-gpu"]
+        flags = ["--headless=new", "--no-sandbox", "--remote-debugging-port=0", *flags]
         quiet = ["--no-first-run", "--disable-background-networking", "--disable-sync"]
         self._process = subprocess.Popen(
             [command, *flags, *quiet, f"--user-data-dir={profile}", "about:blank"],
@@ -43,8 +44,7 @@ class Browser:
         self._listed = f"http://127.0.0.1:{port}/json/list"
         self._sent = 0
         self.complaints, self.asked = [], []
-        (page,) = self._pages()
-        self._attach(page)
+        self._attach(next(iter(self._pages())))
 
     def _pages(self):
         """The tabs by their address in the protocol, with the address that each shows."""

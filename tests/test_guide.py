@@ -11,7 +11,7 @@ import yaml
 
 ROOT = Path(__file__).parents[1]
 GUIDE = ROOT / "docs/bring-your-own-domain.md"
-TUTORIALS = ("pictures", "criteria", "compare", "people")  # each continues the one before
+TUTORIALS = ("pictures", "compare", "people", "criteria")  # each continues the one before
 _BLOCK = re.compile(r"^```(console|yaml)(?: (file|merge)=(\S+))?\n(.*?)^```$", re.M | re.S)
 
 

@@ -10,7 +10,7 @@ from atelier.config.profile import read_profile, read_switch
 from flows.dvc import overrides, plan, stages
 from flows.dvc.overrides import Changes
 from flows.dvc.plan import Prospect
-from tasks.run import paths
+from tasks.run import paths, pins
 from tasks.run.console import console
 from tasks.tracking import connection
 
@@ -31,13 +31,15 @@ def run(targets: Sequence[str], wanted: Changes) -> None:
     """
     order = stages.read(targets)
     profile = read_switch(paths.SWITCH)
-    read_profile(paths.profile(profile))
+    source = read_profile(paths.profile(profile)).model.source
     with overrides.in_force(wanted):
         prospects = plan.look(order)
     minutes = _minutes(profile)
     out = console()
     out.print(_table(prospects.values(), minutes))
     out.print(_total(list(prospects.values()), minutes))
+    if why := pins.absent_base(profile, source):
+        out.print(f"[bold]It would not end:[/bold] {escape(why)}.")
 
 
 def _minutes(profile: str) -> dict[str, float]:

@@ -166,11 +166,16 @@ def _configure(main: Path, place: Path) -> None:
 
 
 def _bring_outs() -> None:
-    """Let DVC bring the outs of dvc.lock, as far as its cache has them."""
+    """Let DVC bring the outs of dvc.lock, as far as its cache has them.
+
+    An out that dvc.lock does not have, as of a stage that never ran, is not asked for: DVC
+    would warn of it.
+    """
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
-    if not paths.DVC_LOCK.is_file():
-        return
     with Repo(os.curdir) as repo, contextlib.suppress(DvcException):
-        repo.checkout(targets=["dvc.yaml"], force=True, allow_missing=True)
+        stages = (stage for stage in repo.index.stages if not stage.is_data_source)
+        known = [str(out) for stage in stages for out in stage.outs if out.hash_info]
+        if known:
+            repo.checkout(targets=known, force=True, allow_missing=True)

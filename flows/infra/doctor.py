@@ -222,9 +222,12 @@ def _mlflow() -> Iterator[Finding]:
 
 
 def _base() -> Iterator[Finding]:
-    model = read_in_force(paths.PARAMS).model
+    name, model = read_switch(paths.SWITCH), read_in_force(paths.PARAMS).model
     folder = Path(model.source)
     pin = pins.of(folder)
+    if pins.is_elsewhere(name, model.source) and (why := pins.absent_base(name, model.source)):
+        yield Finding("base", "missing", why)
+        return
     if (folder / "model_index.json").is_file():
         yield _tracked(folder)
     elif pin.is_file():

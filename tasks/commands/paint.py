@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -22,17 +23,17 @@ from atelier.config.model import ModelParams, public_name
 from atelier.config.profile import Profile
 from atelier.criteria import captions, tree
 from atelier.criteria.tree import Tree
-from atelier.errors import ParamsError
-from atelier.models import adapters, loading, sampling
-from atelier.models.adapters import State
-from atelier.models.denoiser import Denoiser
+from atelier.errors import ArtifactError, ParamsError
 from atelier.models.files import weight_files
-from atelier.models.sampling import Sampling
+from atelier.models.sampling_settings import Sampling
 from atelier.reports import image_grids
 from tasks.evaluation import candidates
 from tasks.run import paths, progress
 from tasks.tracking import registry
-from tasks.training import dials
+
+if TYPE_CHECKING:
+    from atelier.models.adapters import State
+    from atelier.models.denoiser import Denoiser
 
 DIAL = "dial-"  # before the root, in an adapter's name
 MOST = 5.0  # whole turns of a dial
@@ -94,12 +95,16 @@ def run(profile: Profile, wish: Wish) -> Path:
     sampled = {model.name: _how(model, wish, profile) for model in chosen}
     good, bad = _steered(wish, criteria, sampled)
     turned = turns(wish.promote, wish.suppress, criteria)
+    from atelier.models import adapters, sampling  # all that a person mistypes was refused
+    from tasks.training import dials
+
+    turned_by = {root: dials.folder(root) for root in turned}
     prompts = [captions.join(prompt, good) for prompt in wish.prompts for _ in wish.seeds]
     against = [captions.join("", bad)] * len(prompts) if bad else None
     seeds = list(wish.seeds) * len(wish.prompts)
     rows: dict[str, list[images.Pixels]] = {}
     with progress.bar("paint", len(chosen) * len(prompts), "pictures") as report:
-        for model, painter, adapter in _ready(chosen, turned):
+        for model, painter, adapter in _ready(chosen, turned_by):
             _check_room(painter, [*prompts, *(against or [])])
             done = len(rows) * len(prompts)
             with adapters.use(painter.network, state(adapter, turned)):
@@ -120,7 +125,7 @@ def run(profile: Profile, wish: Wish) -> Path:
         "against": against,
         "seeds": seeds,
         "dials": {
-            root: {"share": share, "lora": images.sha256(dials.folder(root) / adapters.FILE)}
+            root: {"share": share, "lora": images.sha256(turned_by[root] / weight_files.FILE)}
             for root, share in turned.items()
         },
         "models": {
@@ -203,7 +208,7 @@ def turns(promote: Sequence[str], suppress: Sequence[str], criteria: Tree) -> di
     return found
 
 
-def state(adapter: str | None, turned: Mapping[str, float]) -> State:
+def state(adapter: str | None, turned: Mapping[str, float]) -> "State":
     """Return the state of the network with dials added to a model."""
     if not turned:
         return adapter
@@ -227,15 +232,19 @@ def named(name: str, profile: Profile) -> Model:
 
     Raises:
         ParamsError: There is none of that name.
+        ArtifactError: It was not trained yet.
     """
     objectives = profile.cpo.objectives
     if name == candidates.BASE:
         return Model(name, profile.model, None)
     if name == candidates.THETA1:
-        return Model(name, profile.model, paths.SFT)
+        return _trained(Model(name, profile.model, paths.SFT), "sft", [candidates.BASE])
     if name in objectives:
         guided = not objectives[name].sampled_without_guidance()
-        return Model(name, profile.model, paths.CPO / name, guided)
+        model = Model(name, profile.model, paths.CPO / name, guided)
+        others = {candidates.THETA1: paths.SFT} | {one: paths.CPO / one for one in objectives}
+        here = [one for one, folder in others.items() if weight_files.brought(folder)]
+        return _trained(model, "cpo", [candidates.BASE, *here])
     if name.startswith("models:/"):
         base, lora, guided = registry.fetch(name)
         return Model(name.removeprefix("models:/"), base, lora, guided)
@@ -249,15 +258,33 @@ def named(name: str, profile: Profile) -> Model:
     )
 
 
+def _trained(model: Model, stage: str, others: Sequence[str]) -> Model:
+    """Return a model whose weights are here.
+
+    Raises:
+        ArtifactError: They are not: nothing was loaded yet.
+    """
+    assert model.lora is not None
+    if weight_files.brought(model.lora) is None:
+        options = " or ".join(f"`--model {one}`" for one in others)
+        raise ArtifactError(
+            f"{model.name} was not trained yet: {model.lora / weight_files.FILE} is absent; "
+            f"run `dvc repro {stage}`, or take {options}"
+        )
+    return model
+
+
 def _ready(
-    chosen: Sequence[Model], turned: Mapping[str, float]
-) -> Iterator[tuple[Model, Denoiser, str | None]]:
+    chosen: Sequence[Model], turned: Mapping[str, Path]
+) -> Iterator[tuple[Model, "Denoiser", str | None]]:
     """Each model with its painter and adapter; models on one base share it in memory."""
+    from atelier.models import adapters, loading
+
     bases = list(dict.fromkeys(model.base for model in chosen))
     for base in bases:
         painter = loading.load(base)
-        for root in turned:
-            adapters.attach(painter, f"{DIAL}{root}", dials.folder(root))
+        for root, folder in turned.items():
+            adapters.attach(painter, f"{DIAL}{root}", folder)
         for number, model in enumerate(model for model in chosen if model.base == base):
             if model.lora is None:
                 yield model, painter, None
@@ -266,7 +293,7 @@ def _ready(
                 yield model, painter, f"painting{number}"
 
 
-def _check_room(painter: Denoiser, prompts: Sequence[str]) -> None:
+def _check_room(painter: "Denoiser", prompts: Sequence[str]) -> None:
     for prompt in dict.fromkeys(prompts):
         tokens = painter.count_tokens(prompt)
         if tokens > painter.token_budget:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from atelier.errors import ArtifactError
-from tasks.run import git
+from tasks.run import git, paths
 
 Tracker = Literal["dvc", "git", "nobody"]
 _MODEL = "model_index.json"  # every base has it
@@ -27,6 +27,47 @@ def tracker(base: Path) -> Tracker:
     if of(base).is_file():
         return "dvc"
     return "git" if git.answer("ls-files", "--", str(base / _MODEL)) else "nobody"
+
+
+def absent_base(profile: str, source: object) -> str | None:
+    """Return why a profile has no base to train, with the cure; None if its folder is there.
+
+    Stages depend on ``base/<profile>``, whatever ``model.source`` says. DVC itself says
+    `[Errno 2]` of it, and only at the stage ``sft``.
+
+    Args:
+        profile: Its name.
+        source: Its ``model.source``.
+    """
+    base = paths.BASE / profile
+    pin = of(base)
+    if base.is_dir():
+        return None
+    absent = f"{base} is absent, which sft and all later stages read: "
+    if pin.is_file():
+        return f"{absent}`dvc pull {pin}` fetches it"
+    if not is_elsewhere(profile, source):
+        return (
+            f"{absent}`atelier base` trains a small one, or copy one there in diffusers' "
+            f"layout, as `cp -r base/starter {base}`"
+        )
+    file, there = paths.profile(profile), Path(str(source)).is_dir()
+    cure = (
+        f"Copy that base, `cp -r {source} {base}`, and set `model.source: {base}`; or set "
+        f"`profile:` in {paths.SWITCH} to the profile whose base it is"
+        if there
+        else f"If {str(source)!r} is on the hub, the folder needs a note alone: `cp -r "
+        f"base/flux {base}`; otherwise put the base into {base}, and set `model.source: {base}`"
+    )
+    return (
+        f"{file}: model.source is {str(source)!r}, and the stages of this profile depend on "
+        f"{base}, which is absent. {cure}"
+    )
+
+
+def is_elsewhere(profile: str, source: object) -> bool:
+    """Say whether a profile names another base than the one in its own folder."""
+    return isinstance(source, str) and Path(source) != paths.BASE / profile
 
 
 def obstacle(base: Path) -> str | None:

@@ -278,11 +278,16 @@ def test_a_lora_that_a_training_begins_as_is_told_by_its_bytes_and_others_are_no
     assert code.changed("sft", before[0]) == [paths.LORAS / "mine/adapter_config.json"]
 
 
+def write_profile(source):
+    paths.PARAMS.mkdir(exist_ok=True)
+    paths.SWITCH.write_text("profile: toy\n")
+    (paths.PARAMS / "toy.yaml").write_text(f"model: {{source: {source}}}\n")
+
+
 def test_an_absent_base_is_told_before_anything_is_judged(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     code.run()
-    paths.PARAMS.mkdir()
-    paths.SWITCH.write_text("profile: toy\n")
+    write_profile("base/toy")
     code.run()
     paths.BASE.mkdir()
     (paths.BASE / "toy.dvc").write_text("outs: []\n")
@@ -290,8 +295,35 @@ def test_an_absent_base_is_told_before_anything_is_judged(tmp_path, monkeypatch,
     (paths.BASE / "toy").mkdir()
     code.run()
 
+    said = "base/toy is absent, which sft and all later stages read: "
     assert capsys.readouterr().err.splitlines() == [
-        "base/toy is absent, which sft and all later stages read: `atelier base` trains one",
-        "base/toy is absent, which sft and all later stages read: `dvc pull base/toy.dvc` "
-        "fetches it",
+        f"{said}`atelier base` trains a small one, or copy one there in diffusers' layout, as "
+        "`cp -r base/starter base/toy`",
+        f"{said}`dvc pull base/toy.dvc` fetches it",
     ]
+
+
+COPIED = (
+    "params/toy.yaml: model.source is 'base/starter', and the stages of this profile depend on "
+    "base/toy, which is absent. Copy that base, `cp -r base/starter base/toy`, and set "
+    "`model.source: base/toy`; or set `profile:` in params/profile.yaml to the profile whose "
+    "base it is"
+)
+
+
+def test_a_profile_copied_without_its_base_is_refused_at_once(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_profile("base/starter")
+    (paths.BASE / "starter").mkdir(parents=True)
+
+    with pytest.raises(ArtifactError) as refused:
+        code.run()
+    assert str(refused.value) == COPIED
+    assert not paths.CODE.exists()
+
+    write_profile("hub/a-model")
+    with pytest.raises(ArtifactError, match=r"is on the hub, .*: `cp -r base/flux base/toy`"):
+        code.run()
+
+    (paths.BASE / "toy").mkdir()
+    code.run()

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from flows.dvc import workspace
 
@@ -58,6 +59,18 @@ def test_a_copy_is_the_working_copy_with_what_is_not_committed(ours):
 
     assert (ours / "artifacts/mlflow/more").read_text() == "logged"
     assert Path.cwd() == ours
+
+
+def test_a_stage_that_never_ran_is_no_warning(ours, caplog):
+    lock = ours / "dvc.lock"
+    recorded = yaml.safe_load(lock.read_text())
+    del recorded["stages"]["look"]
+    lock.write_text(yaml.safe_dump(recorded))
+
+    with workspace.entered():
+        assert Path("out/train").is_file()
+
+    assert caplog.records == []
 
 
 def test_a_second_copy_has_nothing_of_the_first(ours):

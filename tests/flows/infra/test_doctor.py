@@ -135,6 +135,19 @@ def test_a_base_is_there_only_where_the_folder_holds_a_model(shelf, tmp_path):
     assert other.state == "good"
 
 
+def test_a_profile_copied_without_its_base_is_told_with_the_cure(shelf, tmp_path):
+    (tmp_path / "params/profile.yaml").write_text("profile: mine\n")
+    (tmp_path / "params/starter.yaml").rename(tmp_path / "params/mine.yaml")
+    (tmp_path / "base/starter").mkdir(parents=True)
+    (tmp_path / "base/starter/model_index.json").write_text("{}")
+
+    (one,) = doctor._base()
+
+    assert one.state == "missing"
+    assert one.said.startswith("params/mine.yaml: model.source is 'base/starter', and ")
+    assert "`cp -r base/starter base/mine`, and set `model.source: base/mine`" in one.said
+
+
 def test_who_tracks_a_base_is_looked_at(shelf, tmp_path):
     git("init", "-q")
     folder, pin = tmp_path / "base/starter", tmp_path / "base/starter.dvc"

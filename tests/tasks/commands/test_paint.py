@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from atelier.errors import ArtifactError, ParamsError
-from atelier.models import adapters, loading
+from atelier.models import adapters, loading, sampling
 from tasks.commands import paint
 from tasks.run import paths
 
@@ -133,6 +133,21 @@ MISTYPED = [
 ]
 
 
+def test_a_model_that_was_not_trained_is_refused_before_anything_is_loaded(
+    trained, wish, monkeypatch
+):
+    monkeypatch.setattr(loading, "load", None)
+
+    with pytest.raises(ArtifactError) as refused:
+        paint.run(trained, wish(models=["base", "cpo"]))
+
+    assert str(refused.value) == (
+        "cpo was not trained yet: artifacts/cpo/cpo/pytorch_lora_weights.safetensors is "
+        "absent; run `dvc repro cpo`, or take `--model base` or `--model theta1` or "
+        "`--model cpo-s`"
+    )
+
+
 def test_what_was_mistyped_is_named(trained, wish):
     for changes, said in MISTYPED:
         with pytest.raises(ParamsError, match=said):
@@ -229,7 +244,7 @@ def test_dials_add_up_and_turn_to_both_sides(dialled, wish, tmp_path):
     for root in ("light", "space"):
         adapters.attach(painter, root, paths.DIALS / root)
     with adapters.use(painter.network, {"own": 1.0, "light": 0.5, "space": -1.0}):
-        (expected,) = paint.sampling.paint(
+        (expected,) = sampling.paint(
             painter, ["a sea"], [0], paint._how(paint.named("cpo-s", dialled), wish(), dialled),
             pixels=dialled.model.pixels, batch_images=1, report=lambda done, values: None,
         )  # fmt: skip
