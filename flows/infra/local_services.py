@@ -185,9 +185,7 @@ def _servers(
     ports: Mapping[str, int], database: str | None, addresses: Mapping[str, str]
 ) -> list[Server]:
     quiet = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
-    # Ten seconds for a statement are few while a training has the processors.
-    patient = {"PREFECT_SERVER_DATABASE_TIMEOUT": "60"}
-    prefect = quiet | patient | {"PREFECT_SERVER_UI_API_URL": addresses["PREFECT_API_URL"]}
+    prefect = quiet | {"PREFECT_SERVER_UI_API_URL": addresses["PREFECT_API_URL"]}
     runs = f"sqlite:///{paths.MLFLOW.resolve()}/mlflow.db"
     if database:
         prefect[_OWN_DATABASE] = _url(database, "asyncpg", "prefect")
