@@ -5,8 +5,9 @@ import multiprocessing
 import os
 import signal
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import connection
 from typing import Any, TypeVar
@@ -18,6 +19,7 @@ Result = TypeVar("Result")
 
 _FEW = 256  # up to this, starting processes costs more seconds than it saves
 _CHUNK = 8  # items sent at once: what a worker holds when it is killed
+_AHEAD = 32  # chunks that are sent for each worker, so that one slow item holds up no other
 
 _function: Callable[[Any], Any]  # of a worker; set once, when it starts
 
@@ -55,9 +57,22 @@ def results(
         initargs=(function,),
     )
     try:
-        yield _survivors(pool.map(_call, items, chunksize=_CHUNK), items)
+        yield _survivors(_in_order(pool, items, processes), items)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _in_order(
+    pool: ProcessPoolExecutor, items: Sequence[Item], processes: int
+) -> Iterator[Any]:
+    """Yield the results in order; few items are sent ahead, for a million fill the memory."""
+    waiting: deque[Future[list[Any]]] = deque()
+    for start in range(0, len(items), _CHUNK):
+        waiting.append(pool.submit(_call, items[start : start + _CHUNK]))
+        if len(waiting) > _AHEAD * processes:
+            yield from waiting.popleft().result()
+    while waiting:
+        yield from waiting.popleft().result()
 
 
 def _survivors(answers: Iterator[Result], items: Sequence[Item]) -> Iterator[Result]:
@@ -89,5 +104,5 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _call(item: Any) -> Any:
-    return _function(item)
+def _call(items: Sequence[Any]) -> list[Any]:
+    return [_function(item) for item in items]

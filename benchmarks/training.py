@@ -1,5 +1,6 @@
 """The training step, against its bare passes and against the usual recipe."""
 
+import dataclasses
 import json
 import os
 import statistics
@@ -16,9 +17,12 @@ import torch
 
 from atelier.models import adapters
 from atelier.models.denoiser import Denoiser
+from atelier.objectives.objective import Setup
 from atelier.training import loop
+from atelier.training.corpus import Corpus
+from atelier.training.target_cache import TargetCache
 from benchmarks import recipe, toys
-from benchmarks.lines import Goal, Line, Size, figure_ratio
+from benchmarks.lines import Goal, Line, Size, Turns, by_turns, figure_ratio
 from benchmarks.recipe import Recipe
 
 SECTION = "training"
@@ -57,7 +61,11 @@ def _step(family: str, size: Size) -> Iterator[Line]:
         count = _WARM_UP + _ROUNDS[size] + 1
         step, training, trained = recipe.prepared(built, corpus, toy, count)
         bare = _bare(built, step)
-        passes, steps = _by_turns(built, step, training, trained, bare, usual, Path(folder))
+        place = Path(folder)
+        passes, steps = _by_turns(built, step, training, trained, bare, usual, place / "a")
+        fused = training.model_copy(update={"optimizer": "adamw-fused"})
+        one_kernel, _ = _by_turns(built, step, fused, trained, bare, usual, place / "b")
+        kept = _kept(built, corpus, training, place / "targets", _ROUNDS[size])
     yield Line(
         SECTION,
         f"CPO-S step, {shaped}: cache, clipping, averaging and reports inside",
@@ -73,6 +81,30 @@ def _step(family: str, size: Size) -> Iterator[Line]:
         toy.batch / steps.reference,
         1 / steps.ratio, Goal("ratio", "≥", 1.5),
     )  # fmt: skip
+    yield Line(
+        SECTION, f"CPO-S step, {shaped}, with `optimizer: adamw-fused`",
+        one_kernel.figure, "s", "the same bare passes", one_kernel.reference,
+        one_kernel.ratio, Goal("ratio", "≤", 1.05),
+    )  # fmt: skip
+    yield Line(
+        SECTION, f"loss and gradient, {shaped}, of targets kept by `cpo.keep_targets`",
+        kept.figure, "s", "of targets that θ1 computes", kept.reference, kept.ratio, None,
+    )  # fmt: skip
+
+
+def _kept(built: Denoiser, corpus: Corpus, training: Any, folder: Path, rounds: int) -> Turns:
+    """The step of an objective whose targets another one asked for before it."""
+    setup = Setup(built, corpus, training, "theta1", "theta", 0.0)
+    computing = toys.OBJECTIVE.step(setup)
+    keeping = toys.OBJECTIVE.step(dataclasses.replace(setup, targets=TargetCache(folder)))
+
+    def learn(step: loop.Step) -> None:
+        with adapters.learning(built.network, "theta"):
+            loss, _ = step(0, False)
+            torch.autograd.backward(loss)
+
+    learn(keeping)
+    return by_turns(lambda: learn(keeping), lambda: learn(computing), rounds=rounds)
 
 
 def _bare(built: Denoiser, step: loop.Step) -> Callable[[], float]:

@@ -104,6 +104,15 @@ def estimate(
         bool,
         typer.Option("--check", help="For a training: measure six real steps, then stop."),
     ] = False,
+    hour: Annotated[
+        float | None,
+        typer.Option(
+            help="What an hour of the device costs you, for the price of an epoch.",
+            metavar="MONEY",
+            min=0.0,
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Estimate memory, time and disk of a training, or calls and cost of the annotator."""
     from tasks.commands.stage import checked_profile
@@ -116,7 +125,7 @@ def estimate(
         return
     from tasks.training import estimate as training
 
-    training.run("sft" if stage is Estimated.SFT else "cpo", profile, check=check)
+    training.run("sft" if stage is Estimated.SFT else "cpo", profile, check=check, hour=hour)
 
 
 @command()

@@ -1,12 +1,12 @@
 """Stage ``annotate``: judges every picture of ``data/`` by the criteria."""
 
+import contextlib
 import json
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from atelier import atomic
 from atelier.annotators.inspection import Inspector
@@ -14,8 +14,8 @@ from atelier.annotators.protocol import Answer
 from atelier.config.annotation import Adjudication
 from atelier.config.profile import Profile
 from atelier.criteria import aggregation, annotations, dataset
-from atelier.criteria.aggregation import Settled
-from atelier.criteria.annotations import Image, Judgement, Quarantined, Rationale
+from atelier.criteria.aggregation import OUTCOMES
+from atelier.criteria.annotations import Image, Quarantined
 from atelier.criteria.dataset import Entry
 from atelier.criteria.tree import Tree, parse
 from atelier.errors import AnnotationError
@@ -25,16 +25,6 @@ from tasks.tracking.mlflow_runs import StageRun
 
 JOURNAL = "journal.jsonl"  # of the pictures that an interrupted run has inspected
 _FORMER = ("voices.jsonl", "evidence.jsonl")  # names of outputs of earlier versions
-
-
-@dataclass(frozen=True)
-class Annotated:
-    """The whole dataset, in its order."""
-
-    images: list[Image] = field(default_factory=list)
-    judgements: list[Judgement] = field(default_factory=list)
-    rationales: list[Rationale] = field(default_factory=list)
-    quarantined: list[Quarantined] = field(default_factory=list)
 
 
 def run(profile: Profile, tracked: StageRun) -> None:
@@ -60,13 +50,16 @@ def run(profile: Profile, tracked: StageRun) -> None:
     with progress.bar("annotate", total=len(found.entries), unit="images") as report:
         pictures = annotator.pictures(found.entries)
         answers = judge.judge_many(pictures, report, work / JOURNAL)
-    annotated = _gathered(found, answers.each)
-    _refuse_nothing(annotated, params.annotator)
-    settled = _settle(annotated, tree, params.adjudication)
-    summary = _summary(annotated, settled, tree) | dict(answers.spent)
+    with _Written(tree, params.adjudication) as written:
+        _gather(found, answers.each, written)
+        _refuse_nothing(written, params.annotator)
+    summary = written.summary() | dict(answers.spent)
     if answers.answered_by:
         summary["answered_by"] = dict(sorted(answers.answered_by.items()))
-    _write(annotated, settled, summary)
+    text = json.dumps(summary, ensure_ascii=False, indent=2) + "\n"
+    atomic.write(paths.ANNOTATE / "summary.json", text)
+    for former in _FORMER:
+        (paths.ANNOTATE / former).unlink(missing_ok=True)  # stale beside the new ones
     atomic.write(paths.JUDGED_BY, criteria.read_bytes())
     resume.done(work)
     tracked.metrics({name: summary[name] for name in (*_HEADLINES, *answers.spent)})
@@ -93,24 +86,23 @@ def work_of(inspector: Inspector) -> Path:
     return work
 
 
-def _gathered(found: dataset.Corpus, answers: Sequence[Answer]) -> Annotated:
-    """Return what is kept; of files with the same bytes the first."""
-    first: dict[str, str] = {}
-    gathered = Annotated(quarantined=list(found.quarantined))
+def _gather(found: dataset.Corpus, answers: Sequence[Answer], written: "_Written") -> None:
+    """Write what is kept; of files with the same bytes the first."""
+    first: dict[bytes, str] = {}
     for entry, answer in zip(found.entries, answers, strict=True):
         reason = answer.unanswered
         if answer.image is None or reason is not None:
-            gathered.quarantined.append(Quarantined(file=entry.file, reason=str(reason)))
-        elif answer.image in first:
-            reason = f"has the same bytes as {first[answer.image]}"
-            gathered.quarantined.append(Quarantined(file=entry.file, reason=reason))
+            written.set_aside(Quarantined(file=entry.file, reason=str(reason)))
+            continue
+        image = bytes.fromhex(answer.image)
+        if image in first:
+            reason = f"has the same bytes as {first[image]}"
+            written.set_aside(Quarantined(file=entry.file, reason=reason))
         else:
-            first[answer.image] = entry.file
-            gathered.images.append(_image(entry, answer.image, answer))
-            gathered.judgements.extend(answer.judgements)
-            gathered.rationales.extend(answer.rationales)
-    gathered.quarantined.sort(key=lambda one: (one.file, one.reason))
-    return gathered
+            first[image] = entry.file
+            written.keep(_image(entry, answer.image, answer), answer)
+    for one in found.quarantined:
+        written.set_aside(one)
 
 
 def _image(entry: Entry, image: str, answer: Answer) -> Image:
@@ -133,65 +125,96 @@ _HEADLINES = (
 )
 
 
-def _refuse_nothing(annotated: Annotated, annotator: str) -> None:
-    if not annotated.images:
-        raise dataset.nothing_usable(paths.DATA, annotated.quarantined)
-    if not annotated.judgements:
+class _Written:
+    """Writes the dataset, in its order, picture by picture, and counts what it writes.
+
+    Its files are put in place together at the end; nothing is, where an error ends it.
+    """
+
+    def __init__(self, tree: Tree, rule: Adjudication) -> None:
+        self._tree, self._rule = tree, rule
+        self._rank = {path: rank for rank, path in enumerate(tree.leaves())}
+        self._files: dict[str, BinaryIO] = {}
+        self._closing = contextlib.ExitStack()
+        self.images = self.judgements = 0  # judgements of all annotators
+        self.quarantined: list[Quarantined] = []
+        self._annotators, self._outcomes = (
+            Counter[str](),
+            Counter[str](dict.fromkeys(OUTCOMES, 0)),
+        )
+        self._poles = Counter[tuple[str, str]]()
+
+    def __enter__(self) -> "_Written":
+        for name in ("images", "raw_judgements", "judgements", "rationale"):
+            file = atomic.replacing(paths.ANNOTATE / f"{name}.jsonl")
+            self._files[name] = self._closing.enter_context(file)
+        return self
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        if kind is None:
+            self.quarantined.sort(key=lambda one: (one.file, one.reason))
+            text = annotations.lines(self.quarantined)
+            atomic.write(paths.ANNOTATE / "quarantine.jsonl", text)
+        self._closing.__exit__(kind, error, trace)
+
+    def set_aside(self, one: Quarantined) -> None:
+        """Take a file that is not used."""
+        self.quarantined.append(one)
+
+    def keep(self, image: Image, answer: Answer) -> None:
+        """Write a picture, what was said of it, and what counts, in the order of the tree."""
+        self.images += 1
+        self.judgements += len(answer.judgements)
+        self._annotators.update(one.annotator for one in answer.judgements)
+        said = sorted(answer.judgements, key=lambda one: self._rank[one.criterion])
+        settled = aggregation.settle(said, self._rule)
+        self._outcomes.update(settled.outcomes)
+        self._poles.update((one.criterion, one.pole) for one in settled.judgements)
+        for name, rows in (
+            ("images", [image]),
+            ("raw_judgements", answer.judgements),
+            ("judgements", settled.judgements),
+            ("rationale", answer.rationales),
+        ):
+            self._files[name].write(annotations.lines(rows).encode())
+
+    def summary(self) -> dict[str, Any]:
+        """Return counts of all and of each criterion; coverages are shares of images."""
+        poles, images = self._poles, self.images
+        totals = Counter[str]()
+        covered = Counter[str]()
+        for (path, pole), count in poles.items():
+            totals[pole] += count
+            covered[path] += count
+        return {
+            "domain": self._tree.domain,
+            "version": self._tree.version,
+            "images": images,
+            "quarantined": len(self.quarantined),
+            "judgements": totals.total(),
+            "annotators": dict(sorted(self._annotators.items())),
+            "adjudication": dict(self._outcomes),
+            "mean_positive_per_image": totals["positive"] / images,
+            "mean_negative_per_image": totals["negative"] / images,
+            "criteria": {
+                path: {
+                    "positive": poles[path, "positive"],
+                    "negative": poles[path, "negative"],
+                    "abstained": images - covered[path],
+                    "coverage": covered[path] / images,
+                }
+                for path in self._tree.leaves()
+            },
+        }
+
+
+def _refuse_nothing(written: _Written, annotator: str) -> None:
+    if not written.images:
+        every = sorted(written.quarantined, key=lambda one: (one.file, one.reason))
+        raise dataset.nothing_usable(paths.DATA, every)
+    if not written.judgements:
         raise AnnotationError(
             f"the annotator {annotator!r} said nothing about any of the "
-            f"{len(annotated.images)} pictures in {paths.DATA}; are annotate.criteria and "
+            f"{written.images} pictures in {paths.DATA}; are annotate.criteria and "
             "annotate.recorded meant for these pictures?"
         )
-
-
-def _settle(annotated: Annotated, tree: Tree, rule: Adjudication) -> Settled:
-    """What counts, image by image in the order of the tree."""
-    rank = {path: rank for rank, path in enumerate(tree.leaves())}
-    place = {one.image: place for place, one in enumerate(annotated.images)}
-    said = sorted(annotated.judgements, key=lambda one: (place[one.image], rank[one.criterion]))
-    return aggregation.settle(said, rule)
-
-
-def _summary(annotated: Annotated, settled: Settled, tree: Tree) -> dict[str, Any]:
-    """Counts of the whole dataset and of each criterion; a coverage is a fraction of images."""
-    images = len(annotated.images)
-    poles = Counter((one.criterion, one.pole) for one in settled.judgements)
-    covered = Counter(one.criterion for one in settled.judgements)
-    totals = Counter(one.pole for one in settled.judgements)
-    return {
-        "domain": tree.domain,
-        "version": tree.version,
-        "images": images,
-        "quarantined": len(annotated.quarantined),
-        "judgements": len(settled.judgements),
-        "annotators": dict(
-            sorted(Counter(one.annotator for one in annotated.judgements).items())
-        ),
-        "adjudication": dict(settled.outcomes),
-        "mean_positive_per_image": totals["positive"] / images,
-        "mean_negative_per_image": totals["negative"] / images,
-        "criteria": {
-            path: {
-                "positive": poles[path, "positive"],
-                "negative": poles[path, "negative"],
-                "abstained": images - covered[path],
-                "coverage": covered[path] / images,
-            }
-            for path in tree.leaves()
-        },
-    }
-
-
-def _write(annotated: Annotated, settled: Settled, summary: dict[str, Any]) -> None:
-    for name, rows in (
-        ("images", annotated.images),
-        ("raw_judgements", annotated.judgements),
-        ("judgements", settled.judgements),
-        ("rationale", annotated.rationales),
-        ("quarantine", annotated.quarantined),
-    ):
-        atomic.write(paths.ANNOTATE / f"{name}.jsonl", annotations.lines(rows))
-    text = json.dumps(summary, ensure_ascii=False, indent=2) + "\n"
-    atomic.write(paths.ANNOTATE / "summary.json", text)
-    for former in _FORMER:
-        (paths.ANNOTATE / former).unlink(missing_ok=True)  # stale beside the new ones

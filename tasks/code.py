@@ -20,6 +20,7 @@ with what is reached through them alone: they cannot change what a stage makes o
   stage, which DVC compares one by one.
 """
 
+import functools
 import json
 from collections.abc import Collection, Iterable
 from pathlib import Path
@@ -34,6 +35,7 @@ from tasks.training import keys
 STAGES = ("annotate", "split", "sft", "cpo", "generate", "evaluate", "report")
 TELLING = frozenset(
     {
+        "atelier.models.costs.utilization",
         "atelier.out_of_memory",
         "atelier.reporting",
         "tasks.commands.table",
@@ -76,7 +78,19 @@ def run() -> None:
 
 
 def packages() -> "Packages":
-    """Return our packages as they are now."""
+    """Return our packages as they are now; a process reads files that did not change once."""
+    states = (
+        (file, file.stat().st_mtime_ns, file.stat().st_size)
+        for package in PACKAGES
+        for file in (_ROOT / package).rglob("*.*")
+        if file.suffix != ".pyc"
+    )
+    return _unchanged(tuple(sorted(states)))
+
+
+@functools.lru_cache(maxsize=1)
+def _unchanged(files: tuple[tuple[Path, int, int], ...]) -> "Packages":
+    del files  # what is read, and when it was last changed; here they are only the key
     return Packages(_ROOT)
 
 

@@ -10,6 +10,7 @@ from atelier.config.objectives import Objective
 from atelier.config.profile import Profile
 from atelier.criteria import tree
 from atelier.models import adapters, loading, lora_start
+from atelier.models.costs.utilization import Utilization
 from atelier.models.denoiser import Denoiser
 from atelier.objectives.objective import Setup
 from atelier.training import drift, ranks
@@ -55,9 +56,12 @@ def run(profile: Profile, tracked: StageRun) -> None:
     judge = materials.judge(profile, criteria)
     codec = painter.pipeline().vae if judge is not None else None
     texts = any(one.needs_texts for one in params.objectives.values())
-    encoded = encoded_dataset.encode(painter, records, roles, profile, keep_texts=texts)
+    encoded = encoded_dataset.encode(
+        painter, records, roles, profile, keep_texts=texts, begun=tracked.begin
+    )
     if judge is not None:
         painter.pipeline().register_modules(vae=codec)
+    targets = materials.targets(profile)
     for name, objective in params.objectives.items():
         corpus, pairs = encoded, None
         counts: dict[str, float] = {}
@@ -80,7 +84,7 @@ def run(profile: Profile, tracked: StageRun) -> None:
         setup = Setup(
             painter, corpus, params.training, _TEACHER, name, params.caption_dropout,
             pairs=pairs, judge=judge, describe=describe,
-            negatives=materials.negatives(records),
+            negatives=materials.negatives(records), targets=targets,
         )  # fmt: skip
         with tracked.part(name, registry.trained_by(name, profile), paths.CPO / name) as own:
             metrics = _align(
@@ -131,6 +135,10 @@ def _align(
 ) -> dict[str, float]:
     """Train one θ, or take the rest of its way; return what the monitor said last."""
     params = profile.cpo
+    passes = objective.passes(params.training.batch_images)
+    needed = Utilization(
+        profile.model, params.lora, params.training, passes.policy, passes.frozen
+    )
 
     def look(done: int) -> None:
         if done in objective.milestones and together.first:
@@ -152,6 +160,7 @@ def _align(
             ranks=together,
             beside=setup.state,
             look=look,
+            needed=None if setup.targets else needed,  # passes that are read are not made
         )
     if not together.first:
         return {}

@@ -7,6 +7,7 @@ from atelier import atomic
 from atelier.config.profile import Profile
 from atelier.criteria import tree
 from atelier.models import adapters, loading, lora_start
+from atelier.models.costs.utilization import Utilization
 from atelier.objectives import denoising
 from atelier.training import ranks
 from tasks import code
@@ -41,7 +42,7 @@ def run(profile: Profile, tracked: StageRun) -> None:
     ]
     grids = Grids(painter, params.training.grids, profile.model.pixels)
     roles = {"labelled": labelled, **grids.roles()}
-    encoded = encoded_dataset.encode(painter, records, roles, profile)
+    encoded = encoded_dataset.encode(painter, records, roles, profile, begun=tracked.begin)
     adapters.add(painter.network, _ADAPTER, params.lora, seed=params.training.seed)
     if params.init != "base":
         progress.say(lora_start.begin(painter, _ADAPTER, Path(params.init), "sft"))
@@ -74,6 +75,7 @@ def run(profile: Profile, tracked: StageRun) -> None:
             tracked=tracked,
             ranks=together,
             look=lambda done: grids.look("sft", encoded, done, tracked),
+            needed=Utilization(profile.model, params.lora, params.training, 1, 0),
         )
     if not together.first:
         return

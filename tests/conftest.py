@@ -298,6 +298,9 @@ class Notebook:
         self.results, self.curves, self.pictures, self.files = {}, {}, [], []
         self.said, self.parts, self.settings = {}, {}, {}
 
+    def begin(self, *, beside=False):
+        pass
+
     @contextlib.contextmanager
     def part(self, name, settings, weights):
         self.settings[name] = settings

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -27,6 +28,8 @@ from atelier.reporting import Report
 
 # Judges a picture by its sha256 and its pixels, uint8 ``[H, W, 3]``; sent to other processes.
 PixelJudge = Callable[[str, Pixels], list[Judgement]]
+_Item = TypeVar("_Item")
+_Made = TypeVar("_Made")
 
 
 class Inspected(Params):
@@ -121,41 +124,121 @@ class Inspector:
 
     def inspect_many(
         self, files: Sequence[Path], report: Report, journal: Path | None = None
-    ) -> list[Inspected | Unopened]:
+    ) -> Sequence[Inspected | Unopened]:
         """Inspect files in several processes; interruptions do not change the result.
 
         Args:
             files: The pictures; of two with the same bytes one is inspected.
             report: Called with the number of pictures done.
-            journal: The file to go on from and to write to.
+            journal: The file to go on from and to write to. What is returned reads it again,
+                so that one picture is in memory at a time, however many there are.
 
         Raises:
             ArtifactError: A worker process was killed.
             DiskError: The journal cannot be written.
         """
-        known = {} if journal is None else _read(journal)
-        work = partial(_inspect_new, self, frozenset(known))
-        outcomes: list[str | Unopened] = []
+        found: _InMemory | _InJournal = _InMemory() if journal is None else _InJournal(journal)
+        work = partial(_inspect_new, self, frozenset(one.hex() for one in found))
+        outcomes: list[bytes | Unopened] = []
         set_aside = 0
         with (
             parallel.results(work, files, parallel.cores()) as results,
-            _appending(journal) as append,
+            found.adding() as add,
         ):
             for done, outcome in enumerate(results, start=1):
-                if isinstance(outcome, Inspected):
-                    if outcome.image not in known:
-                        known[outcome.image] = outcome
-                        append(annotations.line(outcome))
-                    outcome = outcome.image
-                outcomes.append(outcome)
-                set_aside += isinstance(outcome, Unopened) or bool(known[outcome].reason)
+                if isinstance(outcome, Unopened):
+                    outcomes.append(outcome)
+                    set_aside += 1
+                elif isinstance(outcome, Inspected):
+                    image = bytes.fromhex(outcome.image)
+                    if image not in found:
+                        add(outcome)
+                    outcomes.append(image)
+                    set_aside += image in found.unusable
+                else:
+                    image = bytes.fromhex(outcome)
+                    outcomes.append(image)
+                    set_aside += image in found.unusable
                 report(done, {"set aside": set_aside})
-        return [one if isinstance(one, Unopened) else known[one] for one in outcomes]
+        return Lazily(
+            outcomes, lambda one: one if isinstance(one, Unopened) else found.read(one)
+        )
+
+
+class Lazily(Sequence[_Made]):
+    """What a function makes of each item, made each time it is asked for."""
+
+    def __init__(self, items: Sequence[_Item], make: Callable[[_Item], _Made]) -> None:
+        self._items, self._make = items, make
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __getitem__(self, place: Any) -> Any:
+        if isinstance(place, slice):
+            return [self._make(one) for one in self._items[place]]
+        return self._make(self._items[place])
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+
+class _InMemory(dict[bytes, Inspected]):
+    """Few pictures, by the hash of their bytes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unusable: set[bytes] = set()
+
+    @contextlib.contextmanager
+    def adding(self) -> Iterator[Callable[[Inspected], None]]:
+        """Yield what adds a picture."""
+        yield self._add
+
+    def _add(self, one: Inspected) -> None:
+        image = bytes.fromhex(one.image)
+        self[image] = one
+        if one.reason is not None:
+            self.unusable.add(image)
+
+    def read(self, image: bytes) -> Inspected:
+        """Return a picture."""
+        return self[image]
+
+
+class _InJournal(dict[bytes, int]):
+    """Pictures of a journal: where the line of each begins, by the hash of its bytes."""
+
+    def __init__(self, journal: Path) -> None:
+        """Read a journal, which need not exist; cut off a torn last line."""
+        super().__init__()
+        self._journal = journal
+        self.unusable: set[bytes] = set()
+        for start, one in _lines(journal):
+            self._add(one, start)
+
+    @contextlib.contextmanager
+    def adding(self) -> Iterator[Callable[[Inspected], None]]:
+        """Yield what appends a picture at once."""
+        with _appending(self._journal) as append:
+            yield lambda one: self._add(one, append(annotations.line(one)))
+
+    def _add(self, one: Inspected, start: int) -> None:
+        image = bytes.fromhex(one.image)
+        self[image] = start
+        if one.reason is not None:
+            self.unusable.add(image)
+
+    def read(self, image: bytes) -> Inspected:
+        """Return a picture."""
+        with self._journal.open("rb") as file:
+            file.seek(self[image])
+            return Inspected.model_validate_json(file.readline())
 
 
 def known_images(journal: Path) -> frozenset[str]:
     """Return the hashes of the pictures in a journal, which need not exist."""
-    return frozenset(_read(journal))
+    return frozenset(one.image for _, one in _lines(journal))
 
 
 def add(journal: Path, found: Iterable[Inspected]) -> None:
@@ -180,35 +263,33 @@ def _inspect_new(
 
 
 @contextlib.contextmanager
-def _appending(journal: Path | None) -> Iterator[Callable[[str], None]]:
-    """Yield a function that appends lines at once; without a journal it does nothing."""
-    if journal is None:
-        yield lambda lines: None
-        return
-    with atomic.clear_disk_errors(journal), journal.open("a", encoding="utf-8") as file:
+def _appending(journal: Path) -> Iterator[Callable[[str], int]]:
+    """Yield a function that appends lines at once and returns where they begin."""
+    with atomic.clear_disk_errors(journal), journal.open("ab") as file:
 
-        def append(lines: str) -> None:
-            file.write(lines)
+        def append(lines: str) -> int:
+            content = lines.encode()
+            file.write(content)
             file.flush()
+            return file.tell() - len(content)
 
         yield append
 
 
-def _read(journal: Path) -> dict[str, Inspected]:
-    """Return the pictures of a journal by hash; cut off a torn last line."""
-    known: dict[str, Inspected] = {}
+def _lines(journal: Path) -> Iterator[tuple[int, Inspected]]:
+    """Yield the pictures of a journal and where their lines begin; cut off a torn last line."""
     if not journal.exists():
-        return known
+        return
     whole = 0
-    for line in journal.read_bytes().splitlines(keepends=True):
-        try:
-            inspected = Inspected.model_validate_json(line)
-        except ValidationError:
-            break
-        if not line.endswith(b"\n"):
-            break
-        known[inspected.image] = inspected
-        whole += len(line)
+    with journal.open("rb") as file:
+        for line in file:
+            try:
+                inspected = Inspected.model_validate_json(line)
+            except ValidationError:
+                break
+            if not line.endswith(b"\n"):
+                break
+            yield whole, inspected
+            whole += len(line)
     with journal.open("r+b") as file:
         file.truncate(whole)
-    return known

@@ -94,7 +94,8 @@ class Answers:
     """The answers to a call of ``judge_many``.
 
     Attributes:
-        each: One answer for each picture, in the order of the pictures.
+        each: One answer for each picture, in the order of the pictures; it may be made each
+            time it is asked for, of what a journal holds.
         spent: Tokens and cost behind the answers, former runs included; empty if they are free.
         answered_by: Number of responses by the model that a server named; empty if no server
             was asked.
@@ -103,7 +104,7 @@ class Answers:
             and cost, estimated from the prompts; empty if it costs nothing.
     """
 
-    each: list[Answer]
+    each: Sequence[Answer]
     spent: Mapping[str, float] = field(default_factory=dict)
     answered_by: Mapping[str, int] = field(default_factory=dict)
     warnings: Sequence[str] = ()

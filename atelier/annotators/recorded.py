@@ -1,19 +1,21 @@
 """Recorded judgements: read from JSONL files, alone or in addition to another annotator's."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from atelier.annotators.inspection import Inspector, Limits
+from atelier.annotators.inspection import Inspector, Lazily, Limits
 from atelier.annotators.protocol import Annotator, Answer, Answers, Picture, answer
 from atelier.criteria import annotations
 from atelier.criteria.annotations import Judgement
-from atelier.criteria.tree import Tree
+from atelier.criteria.tree import Pole, Tree
 from atelier.errors import AnnotationError, ArtifactError
 from atelier.reading import short
 from atelier.reporting import Report
 
+_Row = tuple[str, Pole, str, float]  # criterion, pole, annotator, confidence
 _SHOWN = 20  # unknown criteria that one message lists
 
 
@@ -39,10 +41,9 @@ class Recorded:
             ArtifactError: A file is absent.
             AnnotationError: A line does not fit, or names criteria that the tree lacks.
         """
-        said: dict[str, list[Judgement]] = {}
+        said = _Said()
         for file in files:
-            for image, judgements in _read(file, tree).items():
-                said.setdefault(image, []).extend(judgements)
+            _read(file, tree, said)
         return cls(said, limits)
 
     @property
@@ -53,6 +54,8 @@ class Recorded:
     @property
     def names(self) -> set[str]:
         """The annotators in the files."""
+        if isinstance(self.said, _Said):
+            return self.said.annotators()
         return {one.annotator for judgements in self.said.values() for one in judgements}
 
     @property
@@ -69,14 +72,13 @@ class Recorded:
         self, pictures: Sequence[Picture], report: Report, journal: Path | None = None
     ) -> Answers:
         """Look each picture up; one that no file names has no judgement."""
-        files = [one.file for one in pictures]
-        return self.added(
-            Answers([answer(s) for s in self.inspector.inspect_many(files, report, journal)])
-        )
+        files = Lazily(pictures, lambda one: one.file)
+        seen = self.inspector.inspect_many(files, report, journal)
+        return self.added(Answers(Lazily(seen, answer)))
 
     def added(self, answers: Answers) -> Answers:
         """Return ``answers`` with what the files say put first, where a picture was judged."""
-        return dataclasses.replace(answers, each=[self._add(one) for one in answers.each])
+        return dataclasses.replace(answers, each=Lazily(answers.each, self._add))
 
     def _add(self, given: Answer) -> Answer:
         if given.image is None or given.unanswered is not None:
@@ -114,22 +116,56 @@ class WithRecorded:
         return self.recorded.added(self.annotator.judge_many(pictures, report, journal))
 
 
-def _read(path: Path, tree: Tree) -> dict[str, list[Judgement]]:
-    """Return the judgements of one file by image, in the order of the tree."""
+class _Said(Mapping[str, list[Judgement]]):
+    """Judgements by image; in memory are their words alone, each once."""
+
+    def __init__(self) -> None:
+        self._words: dict[bytes, list[_Row]] = {}
+
+    def add(self, image: bytes, rows: Iterable[_Row]) -> None:
+        """Put rows behind those of the files before."""
+        self._words.setdefault(image, []).extend(rows)
+
+    def __getitem__(self, image: str) -> list[Judgement]:
+        return [
+            Judgement(
+                image=image, criterion=criterion, pole=pole, annotator=by, confidence=sure
+            )
+            for criterion, pole, by, sure in self._words[bytes.fromhex(image)]
+        ]
+
+    def __iter__(self) -> Iterator[str]:
+        return (image.hex() for image in self._words)
+
+    def __len__(self) -> int:
+        return len(self._words)
+
+    def annotators(self) -> set[str]:
+        """Return who judged."""
+        return {by for rows in self._words.values() for _, _, by, _ in rows}
+
+
+def _read(path: Path, tree: Tree, said: _Said) -> None:
+    """Add the judgements of one file by image, in the order of the tree."""
     if not path.is_file():
         raise ArtifactError(
             f"{path} is absent; annotate.recorded names a JSONL file of judgements"
         )
     present = _present_paths(tree)
-    judgements = annotations.read(path, Judgement)
-    _refuse_unknown(judgements, present, path)
     rank = {criterion: rank for rank, criterion in enumerate(tree.leaves())}
-    latest: dict[str, dict[tuple[int, str], Judgement]] = {}
-    for one in judgements:
+    unknown: dict[str, int] = {}  # the first line of each
+    rows: dict[bytes, list[tuple[int, _Row]]] = {}
+    for number, one in enumerate(annotations.stream(path, Judgement), start=1):
+        if one.criterion not in present:
+            unknown.setdefault(one.criterion, number)
+            continue
         criterion = present[one.criterion]
-        now = one.model_copy(update={"criterion": criterion})
-        latest.setdefault(one.image, {})[rank[criterion], one.annotator] = now
-    return {image: [said[key] for key in sorted(said)] for image, said in latest.items()}
+        row = (criterion, one.pole, sys.intern(one.annotator), one.confidence)
+        rows.setdefault(bytes.fromhex(one.image), []).append((rank[criterion], row))
+    _refuse_unknown(unknown, path)
+    for image in list(rows):
+        latest = {(place, row[2]): row for place, row in rows.pop(image)}
+        said.add(image, [latest[key] for key in sorted(latest)])
 
 
 def _present_paths(tree: Tree) -> dict[str, str]:
@@ -139,13 +175,7 @@ def _present_paths(tree: Tree) -> dict[str, str]:
     }
 
 
-def _refuse_unknown(
-    judgements: Iterable[Judgement], present: dict[str, str], path: Path
-) -> None:
-    unknown: dict[str, int] = {}
-    for number, one in enumerate(judgements, start=1):
-        if one.criterion not in present:
-            unknown.setdefault(one.criterion, number)
+def _refuse_unknown(unknown: Mapping[str, int], path: Path) -> None:
     if unknown:
         listed = "\n".join(
             f"  {short(name)}, first in line {n}" for name, n in list(unknown.items())[:_SHOWN]

@@ -45,8 +45,13 @@ class ModelParams(Params):
     """
     dtype: Literal["float32", "bfloat16", "float16"]
     """Precision of the frozen base; adapters are float32."""
-    quantise: Literal["int8", "nf4"] | None
+    quantise: Literal["int8", "fp8", "nf4"] | None
     """Quantization of the base's linear layers; null: none."""
+    attention: Literal["math", "efficient", "flash", "cudnn", "flash-2", "flash-3"] | None = (
+        None
+    )
+    """Kernel of the network's attention: torch's math, efficient, flash or cudnn, or the
+    packages flash-attn 2 and 3; null: torch chooses, as chroma, sd3 and sdxl always let it."""
     pixels: Count
     """Side of the square pictures that are painted and trained on. [pixels]"""
     text_tokens: Count

@@ -51,6 +51,9 @@ class CPOParams(Params):
     """Prompts drawn for an image where confidence weighs. [prompts]"""
     pairs: PairParams | None
     """Pairs of pictures for objectives that learn from pairs; null: there are none."""
+    keep_targets: bool = False
+    """Whether θ1's targets are kept on disk, so that objectives that ask for the same compute
+    them once; `atelier estimate cpo` says how much that is."""
     lora: Learns
     """What learns: a LoRA of this shape, or all weights (full)."""
     training: Training

@@ -92,9 +92,19 @@ def read(path: Path, kind: type[Row]) -> list[Row]:
         ArtifactError: The file is absent.
         AnnotationError: A line does not fit, named by its number; or it is not UTF-8.
     """
+    return list(stream(path, kind))
+
+
+def stream(path: Path, kind: type[Row]) -> Iterator[Row]:
+    """Yield the rows of a JSONL file of ``kind``, of which one is in memory at a time.
+
+    Raises:
+        ArtifactError: The file is absent.
+        AnnotationError: A line does not fit, named by its number; or it is not UTF-8.
+    """
     try:
         with path.open(encoding="utf-8") as file:
-            return list(_rows(file, path, kind))
+            yield from _rows(file, path, kind)
     except FileNotFoundError:
         raise ArtifactError(f"{path} is absent; run `dvc repro {path.parent.name}`") from None
     except OSError as error:

@@ -13,8 +13,9 @@ do is to leave an older one out of a later part.
 
 import hashlib
 import math
+import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal, get_args
 
 import numpy as np
@@ -75,60 +76,78 @@ def assign(artworks: Sequence[str], labels: Labels, params: SplitParams) -> list
 
 def records(
     rows: Iterable[tuple[str, str, str]], judgements: Iterable[Judgement]
-) -> list[Record]:
+) -> Iterator[Record]:
     """Join images ``(hash, file, caption)`` and judgements into what training reads.
+
+    Of the judgements the words alone are held, each once; of the images one at a time.
 
     Raises:
         ArtifactError: Two judgements answer one question: they were not aggregated.
     """
-    said: dict[str, dict[str, Judgement]] = {}
+    said: dict[bytes, dict[str, tuple[Pole, float]]] = {}
     for one in judgements:
-        if said.setdefault(one.image, {}).setdefault(one.criterion, one) is not one:
+        answers = said.setdefault(bytes.fromhex(one.image), {})
+        if one.criterion in answers:
             raise ArtifactError(
                 f"two judgements stand on {one.criterion} of picture {one.image[:12]}…, which "
                 "annotate would have settled; run `dvc repro annotate`"
             )
-    return [
-        Record(
+        answers[sys.intern(one.criterion)] = one.pole, one.confidence
+    for image, file, caption in rows:
+        answers = said.get(bytes.fromhex(image), {})
+        yield Record(
             image=image,
             file=file,
             caption=caption,
-            positive=_at_pole("positive", said.get(image, {})),
-            negative=_at_pole("negative", said.get(image, {})),
-            confidence={path: one.confidence for path, one in said.get(image, {}).items()},
+            positive=[path for path, (pole, _) in answers.items() if pole == "positive"],
+            negative=[path for path, (pole, _) in answers.items() if pole == "negative"],
+            confidence={path: confidence for path, (_, confidence) in answers.items()},
         )
-        for image, file, caption in rows
-    ]
 
 
-def thinned(records: Sequence[Record], params: SplitParams) -> list[Record]:
-    """Return the ``train_share`` of the training part: a larger share holds a smaller one.
+def trains(image: str, params: SplitParams) -> bool:
+    """Say whether a picture of the training part is within ``train_share``.
+
+    A larger share holds a smaller one.
+    """
+    return place(image, f"{params.salt} train") < params.train_share
+
+
+def refuse_nothing_to_train(every: int, kept: int, params: SplitParams) -> None:
+    """Refuse a ``train_share`` that leaves nothing of a training part.
 
     Raises:
-        ArtifactError: Nothing would be left.
+        ArtifactError: It does.
     """
-    kept = [
-        record
-        for record in records
-        if place(record.image, f"{params.salt} train") < params.train_share
-    ]
-    if records and not kept:
+    if every and not kept:
         raise ArtifactError(
-            f"split.train_share {params.train_share:g} leaves none of {len(records)} images to "
+            f"split.train_share {params.train_share:g} leaves none of {every} images to "
             "train on; raise it"
         )
-    return kept
 
 
-def balance(parts: Mapping[Part, Sequence[Record]]) -> dict[str, dict[str, float | None]]:
-    """Return by criterion, then part, the share of good poles among the active; None: none."""
-    good = {part: _count(r.positive for r in rows) for part, rows in parts.items()}
-    bad = {part: _count(r.negative for r in rows) for part, rows in parts.items()}
-    criteria = sorted({path for counts in (*good.values(), *bad.values()) for path in counts})
-    return {
-        path: {part: _share(good[part][path], bad[part][path]) for part in parts}
-        for path in criteria
-    }
+class Balance:
+    """Counts the active poles of each criterion in each part."""
+
+    def __init__(self) -> None:
+        self._good: dict[Part, Counter[str]] = {part: Counter() for part in PARTS}
+        self._bad: dict[Part, Counter[str]] = {part: Counter() for part in PARTS}
+
+    def add(self, part: Part, record: Record) -> None:
+        """Count a record of a part."""
+        self._good[part].update(record.positive)
+        self._bad[part].update(record.negative)
+
+    def shares(self) -> dict[str, dict[str, float | None]]:
+        """Return by criterion, then part, the share of good poles among the active, or None."""
+        every = [*self._good.values(), *self._bad.values()]
+        criteria = sorted({path for counts in every for path in counts})
+        return {
+            path: {
+                part: _share(self._good[part][path], self._bad[part][path]) for part in PARTS
+            }
+            for path in criteria
+        }
 
 
 def _part(place: float, params: SplitParams) -> Part:
@@ -150,14 +169,6 @@ def _refuse_empty(parts: Sequence[Part | None], groups: int, params: SplitParams
         "ones are needed. Add images, raise the share in params under split, or try another "
         "split.salt."
     )
-
-
-def _at_pole(pole: Pole, criteria: Mapping[str, Judgement]) -> list[str]:
-    return [path for path, one in criteria.items() if one.pole == pole]
-
-
-def _count(paths: Iterable[Sequence[str]]) -> Counter[str]:
-    return Counter(path for some in paths for path in some)
 
 
 def _share(good: int, bad: int) -> float | None:

@@ -11,13 +11,15 @@ import torch
 
 from atelier.errors import ParamsError
 
-_PACKAGES = {"int8": "torchao", "nf4": "bitsandbytes"}
+_PACKAGES = {"int8": "torchao", "fp8": "torchao", "nf4": "bitsandbytes"}
+_How = Literal["int8", "fp8", "nf4"]
 
 
-def config(kind: Any, how: Literal["int8", "nf4"], dtype: torch.dtype) -> Any:
+def config(kind: Any, how: _How, dtype: torch.dtype) -> Any:
     """Return diffusers' quantization config for the network of a pipeline class.
 
     * ``int8``: weights in 8 bits with a scale a row, by torchao; on any device.
+    * ``fp8``: the same in floating point of 8 bits (e4m3). Products are made in ``dtype``.
     * ``nf4``: weights in 4 bits with a scale a block (Dettmers et al. 2023,
       arXiv:2305.14314), by bitsandbytes; CUDA only.
 
@@ -27,7 +29,7 @@ def config(kind: Any, how: Literal["int8", "nf4"], dtype: torch.dtype) -> Any:
     package = _PACKAGES[how]
     if how == "nf4" and not torch.cuda.is_available():
         raise ParamsError(
-            "model.quantise 'nf4' needs a CUDA device; 'int8' works on any, null on all"
+            "model.quantise 'nf4' needs a CUDA device; 'int8', 'fp8' and null work on any"
         )
     if importlib.util.find_spec(package) is None:
         raise ParamsError(
@@ -40,12 +42,14 @@ def config(kind: Any, how: Literal["int8", "nf4"], dtype: torch.dtype) -> Any:
     return PipelineQuantizationConfig(quant_mapping={part: _of_network(how, dtype)})
 
 
-def _of_network(how: str, dtype: torch.dtype) -> Any:
-    if how == "int8":
+def _of_network(how: _How, dtype: torch.dtype) -> Any:
+    if how in ("int8", "fp8"):
         from diffusers import TorchAoConfig
-        from torchao.quantization import Int8WeightOnlyConfig
+        from torchao.quantization import Float8WeightOnlyConfig, Int8WeightOnlyConfig
 
-        return TorchAoConfig(Int8WeightOnlyConfig())
+        return TorchAoConfig(
+            Int8WeightOnlyConfig() if how == "int8" else Float8WeightOnlyConfig()
+        )
     from diffusers import BitsAndBytesConfig
 
     return BitsAndBytesConfig(

@@ -137,4 +137,4 @@ def _painted(objective: CPOSOnline, setup: Setup, number: int) -> tuple[Setup, f
         },
         empty=place[""],
     )
-    return replace(setup, corpus=corpus), torch.cat(wrong).float().mean().item()
+    return replace(setup, corpus=corpus, targets=None), torch.cat(wrong).float().mean().item()

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from atelier.objectives.predictions import Predictions
     from atelier.training.corpus import Corpus, Pairs
     from atelier.training.loop import Step
+    from atelier.training.target_cache import TargetCache
 
 Winner = Literal["labelled", "flipped"]
 Teacher = Literal["sft", "base", "self"]  # who gives the targets: θ1, the base, the θ of now
@@ -81,6 +82,7 @@ class Setup:
         negatives: How many bad poles each image was judged to have, ``[N]``.
         state: Tensors beside the weights that a step changes in place, by name; checkpoints
             hold them, too.
+        targets: Where a frozen teacher's targets are kept; None: they are computed each time.
     """
 
     painter: Denoiser
@@ -94,6 +96,7 @@ class Setup:
     describe: Describe | None = None
     negatives: Tensor | None = None
     state: dict[str, Tensor] = field(default_factory=dict)
+    targets: TargetCache | None = None
 
 
 @dataclass(frozen=True)

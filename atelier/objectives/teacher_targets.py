@@ -15,8 +15,8 @@ from torch import Tensor
 from atelier.models.adapters import State, use
 from atelier.models.denoiser import Condition, Denoiser, join
 from atelier.objectives.predictions import Predictions
-from atelier.training import drift
-from atelier.training.corpus import Corpus, draw
+from atelier.training import drift, target_cache
+from atelier.training.corpus import Corpus, Rows, draw
 from atelier.training.denoising_error import gradient_factor, weights_at
 from atelier.training.loop import WHOLE, Step
 
@@ -35,6 +35,7 @@ def step(objective: TeacherTargets, setup: Setup) -> Step:
     several = has_loser.shape[1] > 1
     states: dict[str, State] = {"sft": setup.teacher, "base": None, "self": setup.policy}
     teacher = states[objective.taught_by()]
+    guidance = objective.teacher_guidance
 
     def step_loss(
         step: int, measure: bool, part: slice = WHOLE
@@ -49,22 +50,31 @@ def step(objective: TeacherTargets, setup: Setup) -> Step:
         prompts = {role: corpus.rows[role][rows, contrast] for role in ("winner", "loser")}
         dropped = torch.rand(params.batch_images, generator=source)[part]
         captions = corpus.rows["caption"][rows, 0]
-        prompts["caption"] = corpus.emptied(captions, dropped < setup.caption_dropout)
-        if objective.teacher_guidance > 1:
+        heard = corpus.emptied(captions, dropped < setup.caption_dropout)
+        if guidance > 1:
             prompts["empty"] = torch.full_like(captions, corpus.empty)
-        conditions = {
-            role: corpus.condition(prompt, rows, clean.device)
-            for role, prompt in prompts.items()
-        }
-        with torch.no_grad(), use(painter.network, teacher):
-            win, lose = _targets(
-                painter, noisy, time, conditions, guidance=objective.teacher_guidance
-            )
+
+        def targets() -> tuple[Tensor, Tensor]:
+            conditions = {
+                role: corpus.condition(prompt, rows, clean.device)
+                for role, prompt in prompts.items()
+            }
+            with torch.no_grad(), use(painter.network, teacher):
+                return _targets(painter, noisy, time, conditions, guidance=guidance)
+
+        if setup.targets is None or objective.taught_by() == "self":
+            win, lose = targets()
+        else:
+            said = {role: _named(corpus.prompts, prompt) for role, prompt in prompts.items()}
+            pictures = target_cache.names(corpus.latents, rows)
+            asked = [objective.taught_by(), guidance, step, part.start, pictures, said]
+            win, lose = setup.targets.of(asked, targets, clean.device)
+        caption = corpus.condition(heard, rows, clean.device)
         reference = None
         if measure or objective.needs_reference():
             with torch.no_grad(), use(painter.network, objective.reference_state(setup)):
-                reference = painter.predict(noisy, time, conditions["caption"])
-        policy = painter.predict(noisy, time, conditions["caption"])
+                reference = painter.predict(noisy, time, caption)
+        policy = painter.predict(noisy, time, caption)
         found = Predictions(
             policy,
             policy.detach() if reference is None else reference,
@@ -87,6 +97,11 @@ def _with_loser(corpus: Corpus, objective: TeacherTargets) -> Tensor:
     if objective.winner == "labelled" and objective.empty_positive == "winner-only":
         has_loser &= winner != caption
     return has_loser
+
+
+def _named(prompts: Mapping[str, Rows], chosen: Tensor) -> list[str]:
+    """What the chosen prompts are, by the names of their conditions on disk."""
+    return target_cache.names(next(iter(prompts.values())), chosen)
 
 
 def _targets(

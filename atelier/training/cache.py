@@ -2,9 +2,11 @@
 
 A cache is a folder of shards, which are safetensors files of several entries each. A shard's
 header contains the digest of every tensor, and the file is named by the digest of its header.
-So a corrupted header is detected when the cache is opened, and a corrupted tensor when it is
-first read. Opening reads only headers, so a finished cache opens fast, and memory does not grow
-with the data set.
+So a corrupted header is detected when the cache is opened, and a corrupted tensor when a
+process first reads it. Opening reads only headers, so a finished cache opens fast.
+
+Digests of tensors are XXH3's of 128 bits, which are taken faster than memory is read; they find
+damage, not forgery. Shards of earlier versions have SHA-256, and are checked by it.
 """
 
 import contextlib
@@ -12,15 +14,17 @@ import functools
 import hashlib
 import json
 import os
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from io import FileIO
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import filelock
-import safetensors
 import safetensors.torch
 import torch
+import xxhash
 from torch import Tensor
 
 from atelier import atomic
@@ -31,6 +35,38 @@ Encode = Callable[[Sequence[str]], dict[str, Tensor]]
 
 _SHARD_ENTRIES = 64  # most that a killed process loses, unless a batch is larger
 _DIGESTS = "digests"
+_SHA256 = 64  # characters of a digest of earlier versions
+_DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+
+
+# As `_Place`. Plain tuples of plain values: at everything else Python's garbage collector looks
+# again and again, which takes longer than to read the headers.
+_Plain = tuple[str, int, torch.dtype, tuple[int, ...], str | None]
+
+
+class _Place(NamedTuple):
+    """Where a tensor lies: shard, first byte, type, shape; its digest until it was checked."""
+
+    shard: str
+    start: int
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    digest: str | None
+
+    def empty(self, count: int) -> Tensor:
+        """Return room for so many of it, ``[count, ...]``."""
+        return torch.empty((count, *self.shape), dtype=self.dtype)
 
 
 class Cache:
@@ -38,45 +74,43 @@ class Cache:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._shard_of: dict[str, Path] = {}
-        self._digests: dict[str, str] = {}
+        self._places: dict[str, dict[str, _Plain]] = {}  # of an entry's tensors, by its key
         self._seen: set[str] = set()  # names of shards
-        self._whole: set[str] = set()
         self.look()
 
     def __contains__(self, key: str) -> bool:
-        return key in self._shard_of
+        return key in self._places
 
     def look(self) -> set[str]:
         """Read the headers of shards that are new, and return the keys of their entries.
 
         A damaged shard is removed.
         """
-        found: set[str] = set()
-        for name in sorted(_shards(self.folder) - self._seen):
-            path = self.folder / name
-            digests = _header(path)
-            if digests is None:
-                path.unlink(missing_ok=True)
-                warnings.warn(
-                    f"{path} was corrupted on disk, and is removed; its entries are encoded "
-                    "again",
-                    stacklevel=2,
-                )
-                continue
-            self._seen.add(name)
-            self._digests |= digests
-            keys = {name.split(" ", 1)[0] for name in digests}
-            self._shard_of |= dict.fromkeys(keys, path)
-            found |= keys
-        return found
+        new = sorted(_shards(self.folder) - self._seen)
+        return {key for name in new for key in self._add(name)}
+
+    def _add(self, name: str) -> set[str]:
+        """Read the header of a shard, and return the keys of its entries."""
+        path = self.folder / name
+        places = _header(path)
+        if places is None:
+            path.unlink(missing_ok=True)
+            warnings.warn(
+                f"{path} was corrupted on disk, and is removed; its entries are encoded again",
+                stacklevel=3,
+            )
+            return set()
+        self._seen.add(name)
+        self._places |= places
+        return set(places)
 
     def names(self, key: str) -> list[str]:
         """Return what the tensors of an entry are called, in order."""
-        named = f"{key} "
-        return sorted(
-            name.removeprefix(named) for name in self._digests if name.startswith(named)
-        )
+        return sorted(self._places[key])
+
+    def place(self, key: str, name: str) -> _Place:
+        """Return where a tensor lies."""
+        return _Place(*self._places[key][name])
 
     def read(self, key: str, name: str) -> Tensor:
         """Return one tensor in float32.
@@ -84,25 +118,27 @@ class Cache:
         Raises:
             ArtifactError: The disk gave other bytes than were written; they are removed.
         """
-        path, full = self._shard_of[key], f"{key} {name}"
+        return Column([(self, key)], name)[torch.zeros(1, dtype=torch.long)][0]
+
+    def fill(self, key: str, name: str, file: FileIO, row: Tensor) -> None:
+        """Read the bytes of a tensor into ``row``, from its opened shard.
+
+        Raises:
+            ArtifactError: The disk gave other bytes than were written; they are removed.
+        """
+        place = self.place(key, name)
+        content = _bytes(row)
         try:
-            # A clone is aligned in memory; a view of the file gives results off by ~1e-6.
-            tensor: Tensor = _opened(path).get_tensor(full).clone()
-            whole = full in self._whole or _digest(_bytes(tensor)) == self._digests[full]
-        except (OSError, safetensors.SafetensorError):
+            file.seek(place.start)
+            whole = _read_all(file, content) and _is(content, place.digest)
+        except OSError:
             whole = False
         if not whole:
-            path.unlink(missing_ok=True)
-            _opened.cache_clear()  # or the new file of this name would be read from the old
-            raise ArtifactError(
-                f"{path} was corrupted on disk, and is removed; run the same command again: "
-                "its entries are encoded again, and training resumes from its last checkpoint"
-            )
-        self._whole.add(full)
-        return tensor.float()
+            raise _removed(self.folder / place.shard)
+        self._places[key][name] = (*place[:-1], None)
 
-    def write(self, entries: dict[str, dict[str, Tensor]]) -> None:
-        """Add a shard.
+    def write(self, entries: dict[str, dict[str, Tensor]]) -> set[str]:
+        """Add a shard; return the keys of its entries.
 
         Raises:
             DiskError: It cannot be written; the shards before it are kept.
@@ -112,10 +148,11 @@ class Cache:
             for key, tensors in entries.items()
             for name, tensor in tensors.items()
         }
-        digests = {name: _digest(_bytes(tensor)) for name, tensor in flat.items()}
+        digests = {name: _quick(_bytes(tensor)) for name, tensor in flat.items()}
         content = safetensors.torch.save(flat, {_DIGESTS: json.dumps(digests)})
-        name = _digest(content[: _header_bytes(content[:8])])
-        atomic.write(self.folder / f"{name}.safetensors", content)
+        name = f"{_digest(content[: _header_bytes(content[:8])])}.safetensors"
+        atomic.write(self.folder / name, content)
+        return self._add(name)
 
 
 class Column:
@@ -127,14 +164,38 @@ class Column:
     def __len__(self) -> int:
         return len(self._entries)
 
+    def keys(self, rows: Tensor) -> list[str]:
+        """Return what the given rows, ``[B]`` indices, are made from."""
+        return [self._entries[row][1] for row in rows.tolist()]
+
     def __getitem__(self, rows: Tensor) -> Tensor:
         """Return the given rows, ``[B]`` indices, float32 ``[B, ...]``.
+
+        Bytes go straight into the batch. Of a mapped file they would be copied from pages, and
+        computing with the pages themselves, which are not aligned, gives other results.
 
         Raises:
             ArtifactError: An entry is damaged.
         """
         chosen = [self._entries[row] for row in rows.tolist()]
-        return torch.stack([cache.read(key, self._name) for cache, key in chosen])
+        places = [cache.place(key, self._name) for cache, key in chosen]
+        kinds = {(place.dtype, place.shape) for place in places}
+        if len(kinds) == 1:
+            whole = places[0].empty(len(places))
+            parts = list(whole)
+        else:
+            parts = [place.empty(1)[0] for place in places]
+        with contextlib.ExitStack() as opened:
+            shards = [
+                cache.folder / place.shard
+                for (cache, _), place in zip(chosen, places, strict=True)
+            ]
+            files = {shard: opened.enter_context(_opened(shard)) for shard in set(shards)}
+            for shard, place, part in zip(shards, places, parts, strict=True):
+                _announce(files[shard], place.start, part.nbytes)
+            for (cache, key), shard, part in zip(chosen, shards, parts, strict=True):
+                cache.fill(key, self._name, files[shard], part)
+        return whole.float() if len(kinds) == 1 else torch.stack([p.float() for p in parts])
 
 
 def filled(
@@ -162,8 +223,8 @@ def filled(
     for wait in (False, True):
         claimed_by_others = []
         for piece in pieces:
-            with _claim(folder, piece, wait=wait) as mine:
-                done += len(cache.look() & lacking)
+            with _claim(folder, piece, wait=wait) as (mine, new):
+                done += 0 if new else len(cache.look() & lacking)
                 report(done, {})
                 if mine:
                     tell = functools.partial(_told, report, done)
@@ -194,43 +255,58 @@ def _encode(
         for row, key in enumerate(keys):
             entries[key] = {name: tensor[row] for name, tensor in encoded.items()}
         tell(len(entries))
-    if entries:
-        cache.write(entries)
-    return cache.look() if entries else set()
+    return cache.write(entries) if entries else set()
 
 
 @contextlib.contextmanager
-def _claim(folder: Path, piece: Sequence[str], *, wait: bool) -> Iterator[bool]:
-    """Whether this process may encode a piece; another one may be at it."""
+def _claim(folder: Path, piece: Sequence[str], *, wait: bool) -> Iterator[tuple[bool, bool]]:
+    """Whether this process may encode a piece, and whether no process ever claimed it before.
+
+    Locks stay in the folder. Only of a piece that has one may others have added something, so
+    that a single process never lists the growing folder.
+    """
     lock = folder / "locks" / _digest(" ".join(piece).encode())[:16]
     with atomic.clear_disk_errors(lock):
         lock.parent.mkdir(parents=True, exist_ok=True)
+    new = not lock.exists()
     try:
         with filelock.FileLock(lock, blocking=wait):
-            yield True
+            yield True, new
     except filelock.Timeout:
-        yield False
+        yield False, False
 
 
 def _shards(folder: Path) -> set[str]:
-    """Names, not paths: a folder of thousands is listed for each piece."""
+    """Names, not paths: a folder of thousands is listed for each piece that others claimed."""
     if not folder.is_dir():
         return set()
     with os.scandir(folder) as entries:
         return {entry.name for entry in entries if entry.name.endswith(".safetensors")}
 
 
-def _header(path: Path) -> dict[str, str] | None:
-    """Digest of each tensor, or None where the file is not what was written."""
+def _header(path: Path) -> dict[str, dict[str, _Plain]] | None:
+    """Places of the tensors of each entry, or None where the file is not what was written."""
     with path.open("rb") as file:
         start = file.read(8)
         content = start + file.read(max(_header_bytes(start) - 8, 0))
         if len(start) < 8 or _digest(content) != path.stem:
             return None
-        header: dict[str, Any] = json.loads(content[8:])
-        digests: dict[str, str] = json.loads(header.pop("__metadata__")[_DIGESTS])
-        end = max(tensor["data_offsets"][1] for tensor in header.values())
-        return digests if path.stat().st_size == len(content) + end else None
+        size = os.fstat(file.fileno()).st_size
+    header: dict[str, Any] = json.loads(content[8:])
+    digests: dict[str, str] = json.loads(header.pop("__metadata__")[_DIGESTS])
+    if size != len(content) + max(tensor["data_offsets"][1] for tensor in header.values()):
+        return None
+    places: dict[str, dict[str, _Plain]] = {}
+    for full, tensor in header.items():
+        key, name = full.split(" ", 1)
+        places.setdefault(key, {})[sys.intern(name)] = (
+            path.name,
+            len(content) + tensor["data_offsets"][0],
+            _DTYPES[tensor["dtype"]],
+            tuple(tensor["shape"]),
+            digests[full],
+        )
+    return places
 
 
 def _header_bytes(start: bytes) -> int:
@@ -238,10 +314,42 @@ def _header_bytes(start: bytes) -> int:
     return 8 + min(int.from_bytes(start, "little"), 1 << 28)
 
 
-@functools.lru_cache(maxsize=256)
-def _opened(path: Path) -> Any:
-    """A memory-mapped shard; only what is asked for is read."""
-    return safetensors.safe_open(path, framework="pt")
+def _opened(shard: Path) -> FileIO:
+    """A shard, read without a buffer in between.
+
+    Raises:
+        ArtifactError: It is gone, or cannot be opened.
+    """
+    try:
+        return FileIO(shard)
+    except OSError:
+        raise _removed(shard) from None
+
+
+def _announce(file: FileIO, start: int, count: int) -> None:
+    """Let the system fetch bytes ahead, where it can: a batch's lie here and there."""
+    if hasattr(os, "posix_fadvise"):
+        os.posix_fadvise(file.fileno(), start, count, os.POSIX_FADV_WILLNEED)
+
+
+def _read_all(file: FileIO, into: memoryview) -> bool:
+    """Whether there was enough to read."""
+    done = 0
+    while done < len(into):
+        count = file.readinto(into[done:])
+        if not count:
+            return False
+        done += count
+    return True
+
+
+def _removed(shard: Path) -> ArtifactError:
+    """Remove a damaged shard; return the error that says so."""
+    shard.unlink(missing_ok=True)
+    return ArtifactError(
+        f"{shard} was corrupted on disk, and is removed; run the same command again: its "
+        "entries are encoded again, and training resumes from its last checkpoint"
+    )
 
 
 def _smallest(tensor: Tensor) -> Tensor:
@@ -259,3 +367,15 @@ def _bytes(tensor: Tensor) -> memoryview:
 
 def _digest(content: bytes | memoryview) -> str:
     return hashlib.sha256(content).hexdigest()
+
+
+def _quick(content: memoryview) -> str:
+    found: str = xxhash.xxh3_128_hexdigest(content)
+    return found
+
+
+def _is(content: memoryview, digest: str | None) -> bool:
+    """Whether bytes are as they were written; None: that was seen before."""
+    if digest is None:
+        return True
+    return digest == (_digest(content) if len(digest) == _SHA256 else _quick(content))

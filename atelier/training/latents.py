@@ -13,10 +13,11 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from atelier.images import Framed, Size
+from atelier.images import Framed, Pixels, Size
 from atelier.models.sampling import to_pixels
 from atelier.reporting import Report
 from atelier.training import cache
@@ -26,7 +27,9 @@ if TYPE_CHECKING:
     from atelier.models.denoiser import Condition, Denoiser
 
 _LATEST = 32  # prompts whose conditions stay in memory where they are encoded on demand
-_Read = tuple[Tensor, list[int]]  # pixels [1, 3, H, W]; original height and width, top, left
+_Frame = list[int]  # original height and width, the crop's top and left
+_Read = tuple[Pixels, _Frame]
+_Batch = tuple[Tensor, list[_Frame]]  # pixels in [-1, 1], [B, 3, H, W]
 
 
 @dataclass(frozen=True)
@@ -71,16 +74,15 @@ def latents(
         keys = [image for image, own in zip(images, sizes, strict=True) if own == size]
 
         def encode(missing: Sequence[str], ahead: "_Ahead") -> dict[str, Tensor]:
-            pixels, frames = zip(*ahead.take(missing), strict=True)
-            batch = torch.cat([one.movedim(1, 3) for one in pixels])
+            pixels, frames = ahead.take(missing)
             return {
-                "latents": painter.encode_images(batch.movedim(3, 1)),  # channels last
+                "latents": painter.encode_images(pixels),
                 "frame": torch.tensor(frames, dtype=torch.float32),
             }
 
         def read(image: str, size: Size = size) -> _Read:
             picture = framed(image, size)
-            return to_pixels(picture.pixels[None]), [*picture.original, *picture.corner]
+            return picture.pixels, [*picture.original, *picture.corner]
 
         with _Ahead(read, folder / kind, keys, batch_images) as ahead:
             of_size[size] = cache.filled(
@@ -96,7 +98,7 @@ def latents(
 
 
 class _Ahead:
-    """Reads the next pictures in a thread while the encoder is at those before them.
+    """Reads and stacks the next pictures in a thread while the encoder is at those before them.
 
     Args:
         read: Reads one picture.
@@ -110,6 +112,7 @@ class _Ahead:
     ) -> None:
         self._read, self._folder, self._keys, self._count = read, folder, order, count
         self._reading: dict[str, Future[_Read]] = {}
+        self._stacking: Future[_Batch] | None = None  # of all that are being read
         self._pool = ThreadPoolExecutor(1)  # reading silences warnings, which no two can
 
     def __enter__(self) -> "_Ahead":
@@ -118,13 +121,17 @@ class _Ahead:
     def __exit__(self, *error: object) -> None:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def take(self, images: Sequence[str]) -> list[_Read]:
+    def take(self, images: Sequence[str]) -> "_Batch":
         """Return these pictures, and begin with those that follow them."""
+        foreseen = self._stacking is not None and list(images) == list(self._reading)
         wanted = [self._begun(image) for image in images]
+        stacking = self._stacking if foreseen else self._pool.submit(_stacked, wanted)
+        assert stacking is not None
         start = self._places.get(images[-1], len(self._order)) + 1
         following = self._order[start : start + self._count]
         self._reading = {image: self._begun(image) for image in following}
-        return [one.result() for one in wanted]
+        self._stacking = self._pool.submit(_stacked, [*self._reading.values()])
+        return stacking.result()
 
     @cached_property
     def _order(self) -> list[str]:
@@ -137,6 +144,12 @@ class _Ahead:
 
     def _begun(self, image: str) -> Future[_Read]:
         return self._reading.get(image) or self._pool.submit(self._read, image)
+
+
+def _stacked(read: Sequence[Future[_Read]]) -> _Batch:
+    """Pictures that this thread has read, as one batch whose channels lie last in memory."""
+    pictures, frames = zip(*(one.result() for one in read), strict=True)
+    return to_pixels(np.stack(pictures)), list(frames)
 
 
 def texts(
@@ -181,7 +194,7 @@ class OnDemand(Mapping[str, "Asked"]):
         return len(self._names)
 
     def __getitem__(self, name: str) -> "Asked":
-        return Asked(self._condition, name, len(self._prompts))
+        return Asked(self._condition, name, self._prompts)
 
     def _encoded(self, row: int) -> "Condition":
         kind = next(self._painter.network.parameters()).device.type
@@ -192,11 +205,17 @@ class OnDemand(Mapping[str, "Asked"]):
 class Asked:
     """One tensor of each prompt's condition; rows are encoded when asked for."""
 
-    def __init__(self, condition: Callable[[int], "Condition"], name: str, count: int) -> None:
-        self._condition, self._name, self._count = condition, name, count
+    def __init__(
+        self, condition: Callable[[int], "Condition"], name: str, prompts: Sequence[str]
+    ) -> None:
+        self._condition, self._name, self._prompts = condition, name, prompts
 
     def __len__(self) -> int:
-        return self._count
+        return len(self._prompts)
+
+    def keys(self, rows: Tensor) -> list[str]:
+        """Return what the given rows, ``[B]`` indices, are made from, as cached ones do."""
+        return [_digest(self._prompts[row]) for row in rows.tolist()]
 
     def __getitem__(self, rows: Tensor) -> Tensor:
         """Return the given rows, ``[B]`` indices, float32 ``[B, ...]``."""

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from atelier.errors import ParamsError
 
-Name = Literal["adamw", "adamw-8bit", "adafactor"]
+Name = Literal["adamw", "adamw-fused", "adamw-8bit", "adafactor"]
 
 _BETAS = (0.9, 0.98)
 _NUMBER = "#"  # ends the name of a state that is a plain number
@@ -20,6 +20,7 @@ def build(
     """Return the optimizer called ``name``; its learning rate is set before each step.
 
     * ``adamw``: two float32 moments a weight (Loshchilov & Hutter 2019, arXiv:1711.05101).
+    * ``adamw-fused``: the same in one kernel for all weights, whose sums round otherwise.
     * ``adamw-8bit``: the same with moments in 8 bits, by bitsandbytes; CUDA only.
     * ``adafactor``: one moment, kept as its rows' and columns' means (Shazeer & Stern 2018,
       arXiv:1804.04235); its steps are relative to the size of a weight, so its learning rate
@@ -29,8 +30,12 @@ def build(
         ParamsError: It needs a package or a device that is not here.
     """
     given = list(parameters)
-    if name == "adamw":
-        return torch.optim.AdamW(given, lr=0.0, betas=_BETAS, weight_decay=weight_decay)
+    if name in ("adamw", "adamw-fused"):
+        # None: torch's own choice, which is a loop on a CPU and foreach on CUDA.
+        fused = True if name == "adamw-fused" else None
+        return torch.optim.AdamW(
+            given, lr=0.0, betas=_BETAS, weight_decay=weight_decay, fused=fused
+        )
     if name == "adafactor":
         return torch.optim.Adafactor(given, lr=0.0, weight_decay=weight_decay)
     if given[0].device.type != "cuda":
@@ -63,9 +68,11 @@ def restore(
     optimizer: torch.optim.Optimizer, parameter: nn.Parameter, kept: Mapping[str, Tensor]
 ) -> None:
     """Make the optimizer remember what ``state`` gave."""
+    # Steps are counted on the CPU, but for the fused kernel.
+    counted = parameter.device if optimizer.defaults.get("fused") else "cpu"
     optimizer.state[parameter] = {
         key.removesuffix(_NUMBER): tensor.item()
         if key.endswith(_NUMBER)
-        else tensor.to(parameter.device if tensor.dim() else "cpu")  # steps are counted there
+        else tensor.to(parameter.device if tensor.dim() else counted)
         for key, tensor in kept.items()
     }

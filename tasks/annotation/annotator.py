@@ -1,12 +1,12 @@
 """The annotator of the dataset: the profile's settings and the paths of this repository."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 
 from atelier import images
 from atelier.annotators import choice
-from atelier.annotators.inspection import Limits
+from atelier.annotators.inspection import Lazily, Limits
 from atelier.annotators.protocol import Annotator, Picture
 from atelier.config.annotation import AnnotateParams
 from atelier.config.model import Buckets
@@ -33,12 +33,14 @@ def of_data(profile: Profile, tree: Tree) -> Annotator:
     )
 
 
-def pictures(entries: Iterable[Entry]) -> list[Picture]:
+def pictures(entries: Sequence[Entry]) -> Sequence[Picture]:
     """Return the pictures of the dataset, with a title where a caption is wanted."""
-    return [
-        Picture(paths.DATA / one.file, one.caption or None, None if one.caption else one.title)
-        for one in entries
-    ]
+    return Lazily(
+        entries,
+        lambda one: Picture(
+            paths.DATA / one.file, one.caption or None, None if one.caption else one.title
+        ),
+    )
 
 
 def of_settings(params: AnnotateParams, pixels: int, buckets: Buckets | None) -> Limits:

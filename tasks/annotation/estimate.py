@@ -1,7 +1,7 @@
 """Estimate of ``annotate``: calls, tokens and cost of the agent before anything is sent."""
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from rich.markup import escape
 from rich.table import Table
@@ -60,7 +60,7 @@ def run(profile: Profile) -> None:
     say(terms)
 
 
-def _requests(entries: Iterable[Entry]) -> list[VLMRequest]:
+def _requests(entries: Sequence[Entry]) -> list[VLMRequest]:
     """Return what would be asked, of files with the same bytes about the first."""
     found: dict[str, VLMRequest] = {}
     for picture in annotator.pictures(entries):

@@ -43,7 +43,7 @@ def run(name: str) -> None:
     run_record.begin(run, process, Path.cwd())
     with (
         run_record.stage(name, run, passes.of(name, profile)),
-        mlflow_runs.stage(name, profile) as tracked,
+        mlflow_runs.stage(name, profile, later=name in launch.TRAINING) as tracked,
     ):
         task.run(profile, tracked)
     _leave_receipt()

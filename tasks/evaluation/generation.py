@@ -7,16 +7,19 @@ of what it is painted beside. So batches are always the same ones, cut at multip
 
 import contextlib
 import warnings
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from atelier import atomic, checksums, images
 from atelier.config.fields import Params, Whole
 from atelier.config.profile import Profile
 from atelier.criteria.annotations import Record
 from atelier.criteria.tree import Tree
+from atelier.images import Pixels
 from atelier.models import adapters, loading, sampling
 from atelier.models.denoiser import Denoiser
 from atelier.reporting import Report
@@ -28,6 +31,9 @@ if TYPE_CHECKING:
     # Not for more: pictures do not depend on what candidates are called and said to be.
     from atelier.models.adapters import State
     from tasks.evaluation.candidates import Candidate
+
+
+_WAITING = 64  # pictures that may wait for the disk
 
 
 class Batch(Params):
@@ -97,7 +103,10 @@ def paint_missing(job: GenerationJob, names: Sequence[str]) -> None:
     with progress.bar("paint", every, "pictures") as report:
         report(done, {})
         painter = load(job, {batch.candidate for batch in waiting})
-        keep(job, paint(painter, job, waiting, progress.after(done, report)))
+        _beside(
+            lambda name, index, picture: _put(job, name, index, images.png(picture)),
+            _pictures(painter, job, waiting, progress.after(done, report)),
+        )
 
 
 def _remove_damaged(job: GenerationJob, names: Sequence[str]) -> None:
@@ -135,6 +144,14 @@ def paint(
         wanted: Batches, each candidate's in order.
         report: Told how many pictures are done.
     """
+    for name, index, picture in _pictures(painter, job, wanted, report):
+        yield name, index, images.png(picture)
+
+
+def _pictures(
+    painter: Denoiser, job: GenerationJob, wanted: Sequence[Batch], report: Report
+) -> Iterator[tuple[str, int, Pixels]]:
+    """Candidate, index and pixels of each picture."""
     sampled = job.profile.generate
     writer = Prompts(painter, job.criteria, sampled.seed)
     noise = captions.seeds(sampled.seed, len(job.records))
@@ -155,8 +172,23 @@ def paint(
                 report=progress.after(done, report),
             )
             for index, picture in zip(rows, painted, strict=True):
-                yield one.name, index, images.png(picture)
+                yield one.name, index, picture
         done += len(rows)
+
+
+def _beside(work: Callable[..., None], items: Iterable[tuple[Any, ...]]) -> None:
+    """Let a thread work on each item while the next ones are made.
+
+    What goes wrong there is raised when the next item is made.
+    """
+    begun: deque[Future[None]] = deque()
+    with ThreadPoolExecutor(1) as pool:
+        for item in items:
+            while begun and (begun[0].done() or len(begun) > _WAITING):
+                begun.popleft().result()
+            begun.append(pool.submit(work, *item))
+        for one in begun:
+            one.result()
 
 
 def prompt(one: "Candidate", record: Record, writer: Prompts) -> str:
@@ -168,12 +200,16 @@ def keep(job: GenerationJob, painted: Iterable[tuple[str, int, bytes]]) -> int:
     """Put pictures where the stage finds them; return how many."""
     count = 0
     for candidate, index, png in painted:
-        file, at = job.file(candidate, index), job.sum_of(candidate, index)
-        at.unlink(missing_ok=True)
-        atomic.write(file, png)
-        checksums.write(file, at)
+        _put(job, candidate, index, png)
         count += 1
     return count
+
+
+def _put(job: GenerationJob, candidate: str, index: int, png: bytes) -> None:
+    file, at = job.file(candidate, index), job.sum_of(candidate, index)
+    at.unlink(missing_ok=True)
+    atomic.write(file, png)
+    checksums.write(file, at)
 
 
 def _state(painter: Denoiser, one: "Candidate") -> contextlib.AbstractContextManager[None]:

@@ -33,6 +33,7 @@ import logging
 import math
 import os
 import re
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -96,9 +97,21 @@ class _Place:
 
 
 @contextlib.contextmanager
-def stage(name: str, profile: Profile) -> Iterator["StageRun"]:
-    """Track one stage; its run ends as finished, failed, or killed (SIGTERM, Ctrl-C)."""
-    with StageRun.begun(lambda mlflow: _stage(mlflow, name, profile), _log.warning) as run:
+def stage(name: str, profile: Profile, *, later: bool = False) -> Iterator["StageRun"]:
+    """Track one stage; its run ends as finished, failed, or killed (SIGTERM, Ctrl-C).
+
+    Args:
+        name: Of the stage.
+        profile: In force.
+        later: Whether the stage opens the run itself, as trainings do beside their first steps;
+            what fails before that has a run, too.
+    """
+    began = time.time_ns() // 1_000_000
+    with StageRun.begun(
+        lambda mlflow: _stage(mlflow, name, profile, began),
+        _log.warning,
+        later=later,
+    ) as run:
         yield run
 
 
@@ -122,6 +135,7 @@ def _guarded(method: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(method)
     def guarded(self: "StageRun", *words: Any, **named: Any) -> None:
+        self._open()
         if not self._at.run:
             return
         try:
@@ -141,6 +155,8 @@ class StageRun:
 
     def __init__(self, tell: Callable[[str], None] = _log.warning) -> None:
         self._tell, self._warned = tell, False
+        self._make: Callable[[], None] | None = None  # opens the run, until it is open
+        self._opening = threading.RLock()
         self._at = _Place("")
         self._mlflow: Any = None
         self._monitor: SystemMetricsMonitor | None = None
@@ -150,20 +166,54 @@ class StageRun:
     @classmethod
     @contextlib.contextmanager
     def begun(
-        cls, make: "Callable[[MlflowClient], _Place]", tell: Callable[[str], None]
+        cls,
+        make: "Callable[[MlflowClient], _Place]",
+        tell: Callable[[str], None],
+        *,
+        later: bool = False,
     ) -> Iterator["StageRun"]:
-        """Open a run; it ends as the block inside ends."""
+        """Open a run; it ends as the block inside ends.
+
+        Args:
+            make: Makes it.
+            tell: Called with a line if something is wrong with MLflow.
+            later: Open it when ``begin`` or something else is first called.
+        """
         run = cls(tell)
-        try:
-            run._mlflow = connection.client(here=True)
-            run._at = make(run._mlflow)
-            if run._at.parent:
-                run._watch_the_machine()
-            run._sync = sync.Process() if connection.is_away() else None
-        except Exception as error:
-            run._warn(f"MLflow has no run of this: {type(error).__name__}: {error}")
+        run._make = functools.partial(run._connect, make)
+        if not later:
+            run._open()
         with run._ended():
             yield run
+
+    def begin(self, *, beside: bool = False) -> None:
+        """Open the run, unless it is open.
+
+        Args:
+            beside: In a thread, for MLflow takes seconds to import: beside steps that leave
+                Python's lock alone and silence no warnings. Calls that come before it is open
+                wait for it.
+        """
+        if beside and self._make is not None:
+            threading.Thread(target=self._open, name="mlflow", daemon=True).start()
+        else:
+            self._open()
+
+    def _open(self) -> None:
+        with self._opening:
+            make, self._make = self._make, None
+            if make is not None:
+                make()
+
+    def _connect(self, make: "Callable[[MlflowClient], _Place]") -> None:
+        try:
+            self._mlflow = connection.client(here=True)
+            self._at = make(self._mlflow)
+            if self._at.parent:
+                self._watch_the_machine()
+            self._sync = sync.Process() if connection.is_away() else None
+        except Exception as error:
+            self._warn(f"MLflow has no run of this: {type(error).__name__}: {error}")
 
     @_guarded
     def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
@@ -214,7 +264,9 @@ class StageRun:
             weights: The folder to which its weights are written.
         """
         own = StageRun(self._tell)
-        self._begin_part(own, name, settings, weights)
+        own._make = functools.partial(self._begin_part, own, name, settings, weights)
+        if self._make is None:
+            own._open()
         with own._ended():
             yield own
 
@@ -350,8 +402,8 @@ def flat(values: Mapping[str, Any], above: str = "") -> dict[str, str]:
     return rows
 
 
-def _stage(mlflow: "MlflowClient", name: str, profile: Profile) -> _Place:
-    """Open a stage's run, below that of its pipeline."""
+def _stage(mlflow: "MlflowClient", name: str, profile: Profile, began: int) -> _Place:
+    """Open a stage's run, which began at a time in milliseconds, below that of its pipeline."""
     profile_name, study_key = read_switch(paths.SWITCH), os.environ.get(STUDY)
     common = provenance(name) | {
         "profile": profile_name,
@@ -366,7 +418,7 @@ def _stage(mlflow: "MlflowClient", name: str, profile: Profile) -> _Place:
         at = connection.experiment(mlflow, of)
         sync.bury_the_dead(mlflow, [at])
         parent = _parent(mlflow, at, study_key, common, flat(sections))
-        run = _made(mlflow, at, name, own | {sync.PARENT: parent}, params)
+        run = _made(mlflow, at, name, own | {sync.PARENT: parent}, params, began)
     weights = paths.ARTIFACTS / name
     return _Place(run, parent, f"{name}.", weights)
 
@@ -460,8 +512,9 @@ def _made(
     name: str,
     tags: Mapping[str, str],
     params: Mapping[str, str],
+    began: int | None = None,
 ) -> str:
-    made = mlflow.create_run(at, run_name=name, tags=dict(tags))
+    made = mlflow.create_run(at, start_time=began, run_name=name, tags=dict(tags))
     run = str(made.info.run_id)
     _log_data(mlflow, run, tags)
     sync.log_params(mlflow, run, params)

@@ -1,6 +1,6 @@
 """The encoded data set that training stages read: built once, cached."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -13,8 +13,9 @@ from atelier.errors import ParamsError
 from atelier.images import Framed, Size
 from atelier.models import pipelines
 from atelier.models.denoiser import Denoiser
+from atelier.reporting import Report
 from atelier.training import cache, latents
-from atelier.training.corpus import Corpus
+from atelier.training.corpus import Corpus, Rows
 from tasks.run import paths, progress
 from tasks.training import pictures
 
@@ -36,6 +37,7 @@ def encode(
     profile: Profile,
     *,
     keep_texts: bool = False,
+    begun: Callable[[], None] = lambda: None,
 ) -> Corpus:
     """Return the corpus of ``records``; afterwards the painter has no codec in memory.
 
@@ -49,6 +51,7 @@ def encode(
         prompts: For each role, the prompts of each image.
         profile: Its model's sizes, and how large a picture may be read.
         keep_texts: Whether the text encoders stay, for prompts that are not known yet.
+        begun: Called where something has to be encoded first.
 
     Raises:
         ParamsError: The buckets are of sizes that the painter does not paint.
@@ -57,9 +60,11 @@ def encode(
     every = [""] + [prompt for role in prompts.values() for row in role for prompt in row]
     distinct = list(dict.fromkeys(every))
     stored = profile.model.store_texts
-    conditions = _texts(painter, distinct) if stored else latents.OnDemand(painter, distinct)
+    conditions: Mapping[str, Rows] = (
+        _texts(painter, distinct, begun) if stored else latents.OnDemand(painter, distinct)
+    )
     sizes = _sizes(painter, records, profile)
-    encoded = _latents(painter, records, sizes, profile)
+    encoded = _latents(painter, records, sizes, profile, begun)
     painter.release_encoders(texts=stored and not keep_texts)
     number = {prompt: row for row, prompt in enumerate(distinct)}
     return Corpus(
@@ -75,7 +80,19 @@ def encode(
     )
 
 
-def _texts(painter: Denoiser, prompts: Sequence[str]) -> Mapping[str, cache.Column]:
+def _after(begun: Callable[[], None], report: Report) -> Report:
+    """Say that encoding has begun where there is something to report: something is lacking."""
+
+    def told(done: int, values: Mapping[str, float]) -> None:
+        begun()
+        report(done, values)
+
+    return told
+
+
+def _texts(
+    painter: Denoiser, prompts: Sequence[str], begun: Callable[[], None]
+) -> Mapping[str, cache.Column]:
     """The conditions of prompts, encoded once and stored."""
     with (
         progress.bar("text embeddings", len(prompts), "prompts") as report,
@@ -86,7 +103,7 @@ def _texts(painter: Denoiser, prompts: Sequence[str]) -> Mapping[str, cache.Colu
             prompts,
             folder=paths.CACHE,
             batch_texts=_texts_at_once(painter),
-            report=report,
+            report=_after(begun, report),
         )
 
 
@@ -100,7 +117,11 @@ def _texts_at_once(painter: Denoiser) -> int:
 
 
 def _latents(
-    painter: Denoiser, records: Sequence[Record], sizes: Sequence[Size], profile: Profile
+    painter: Denoiser,
+    records: Sequence[Record],
+    sizes: Sequence[Size],
+    profile: Profile,
+    begun: Callable[[], None],
 ) -> latents.Encoded:
     files = {record.image: record.file for record in records}
 
@@ -118,7 +139,7 @@ def _latents(
             framed,
             folder=paths.CACHE,
             batch_images=_IMAGES_AT_ONCE,
-            report=report,
+            report=_after(begun, report),
         )
 
 

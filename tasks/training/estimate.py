@@ -56,10 +56,16 @@ class _Measured(StageRun):
         yield self
 
 
-def run(stage: Stage, profile: Profile, *, check: bool) -> None:
+def run(stage: Stage, profile: Profile, *, check: bool, hour: float | None = None) -> None:
     """Print the estimate of a stage; with ``check``, after six real steps.
 
     Before pictures were divided, it is that of as many as the paper's corpus has.
+
+    Args:
+        stage: Which.
+        profile: In force.
+        check: Whether steps are made.
+        hour: What an hour of the device costs, for the price of an epoch.
 
     Raises:
         ArtifactError: The stage's inputs are not there.
@@ -80,7 +86,7 @@ def run(stage: Stage, profile: Profile, *, check: bool) -> None:
     table.add_column("how known")
     for one in (*needed.weights(), *needed.device(), needed.host(), *needed.disk()):
         table.add_row(one.name, size(one.bytes), escape(one.how))
-    _schedule(table, needed, len(records))
+    _schedule(table, needed, len(records), profile.split.train, hour)
     room = machine.room(paths.ARTIFACTS)
     an_image = None
     if check:
@@ -94,7 +100,7 @@ def run(stage: Stage, profile: Profile, *, check: bool) -> None:
         highlight=False,
     )
     if an_image is not None:
-        out.print(planned(stage, an_image))
+        out.print(planned(stage, an_image, hour))
     _memory(out, needed, room.memory)
     disk = sum(one.bytes for one in needed.disk())
     if disk > room.disk:
@@ -136,7 +142,9 @@ def _section(stage: Stage, profile: Profile) -> SFTParams | CPOParams:
     return profile.sft if stage == "sft" else profile.cpo
 
 
-def _schedule(table: Table, needed: needs.Needs, images: int) -> None:
+def _schedule(
+    table: Table, needed: needs.Needs, images: int, share: float, hour: float | None
+) -> None:
     section = needed.section
     training = section.training
     objectives = len(section.objectives) if isinstance(section, CPOParams) else 1
@@ -157,6 +165,18 @@ def _schedule(table: Table, needed: needs.Needs, images: int) -> None:
         + f", at {_H100 / 1e12:.0f} TFLOP/s (45% of the data sheet's)",
     )
     table.add_row("hours, H100", f"{epoch * epochs:.3g}", "computed: all steps")
+    paper = flops * needs.PAPER * share / _H100 / 3600
+    table.add_row(
+        f"an epoch of {needs.PAPER:,} paintings",
+        f"{paper:.3g} h" + _price(paper, hour),
+        f"computed: H100-hours for the {share:.0%} in training"
+        + ("" if hour is None else f", at {hour:g} an hour"),
+    )
+
+
+def _price(hours: float, hour: float | None) -> str:
+    """What so many hours cost, where it is known what one does."""
+    return "" if hour is None else f", {hours * hour:,.2f}"
 
 
 def _measured(
@@ -196,12 +216,13 @@ def _measured(
     return an_image
 
 
-def planned(stage: Stage, seconds: float) -> Table:
+def planned(stage: Stage, seconds: float, hour: float | None = None) -> Table:
     """Return how long one epoch of large corpora takes on several such devices.
 
     Args:
         stage: Of one objective.
         seconds: That an image takes in a step here.
+        hour: What an hour of one such device costs; None: no price is shown.
     """
     table = Table(title=f"{stage}: an epoch of one objective, from the measured step")
     table.add_column("pictures in training")
@@ -209,8 +230,11 @@ def planned(stage: Stage, seconds: float) -> Table:
         table.add_column(f"{devices} such devices" if devices > 1 else "this", justify="right")
     for images in _CORPORA:
         hours = (seconds * images / devices / 3600 for devices in _DEVICES)
-        table.add_row(f"{images:,}", *(f"{one:,.3g} h" for one in hours))
+        every = seconds * images / 3600
+        table.add_row(f"{images:,}" + _price(every, hour), *(f"{one:,.3g} h" for one in hours))
     table.caption = "as if no device waited for another, and encoding were done"
+    if hour is not None:
+        table.caption += f"; prices at {hour:g} an hour of a device"
     return table
 
 

@@ -2,11 +2,11 @@
 
 import dataclasses
 import hashlib
+import json
 from collections.abc import Sequence
 
 import torch
 
-from atelier.annotators import measured
 from atelier.config.objectives import Objective
 from atelier.config.pairs import TablePairs
 from atelier.config.profile import Profile
@@ -16,9 +16,14 @@ from atelier.criteria.pairs import Paired
 from atelier.criteria.tree import Tree
 from atelier.errors import ArtifactError, ParamsError
 from atelier.models import sampling
+from atelier.models.files import weight_files
 from atelier.objectives.objective import Contrasts, Describe, Described, Judge, Winner
+from atelier.training import checkpoints
 from atelier.training.corpus import Corpus, Pairs
-from tasks.run import paths
+from atelier.training.target_cache import TargetCache
+from tasks import code
+from tasks.run import paths, resume
+from tasks.training import keys
 from tasks.training.prompts import Prompts
 
 _ENDS = ("win", "lose")
@@ -61,12 +66,35 @@ def judge(profile: Profile, criteria: Tree) -> Judge | None:
             f"annotate.annotator 'measured' can, not {profile.annotate.annotator!r}"
         )
 
+    from atelier.annotators import measured  # here: most trainings ask no judge
+
     def negatives(pixels: torch.Tensor) -> torch.Tensor:
         pictures = sampling.to_bytes(pixels)
         said = [measured.judge(picture, criteria) for picture in pictures]
         return torch.tensor([sum(pole == "negative" for _, pole, _ in row) for row in said])
 
     return negatives
+
+
+def targets(profile: Profile) -> TargetCache | None:
+    """Return where targets of θ1 and the base are kept, if the profile keeps them.
+
+    Everything that decides their passes names the folder, what a step draws names an entry.
+    """
+    params = profile.cpo
+    if not params.keep_targets:
+        return None
+    training = params.training
+    drawn = (training.seed, training.batch_images, training.offset_noise)
+    passes = (training.precision, training.compile, checkpoints.kernels())
+    key = resume.key(
+        profile.model,
+        keys.base(profile),
+        weight_files.file(paths.SFT),
+        training.times,
+        json.dumps([drawn, passes, code.now("cpo")["common"]]),
+    )
+    return TargetCache(paths.CACHE / f"targets-{key[:16]}")
 
 
 def describe(
@@ -77,6 +105,8 @@ def describe(
     winner: Winner,
 ) -> Describe:
     """Return what writes the prompts of a painted picture, by its measured poles."""
+    from atelier.annotators import measured
+
     captions = {
         int(row): record.caption
         for row, record in zip(encoded.rows["caption"][:, 0], records, strict=True)

@@ -16,7 +16,7 @@ from atelier.criteria.annotations import Record
 from atelier.models.costs import parameter_count, pass_cost
 from atelier.models.costs.parameter_count import Beside, Outline
 from atelier.models.costs.pass_cost import PassCost
-from atelier.objectives.objective import Passes
+from atelier.objectives.objective import Passes, TeacherTargets
 from tasks.run import paths
 from tasks.training import materials
 from tasks.training.prompts import Prompts
@@ -213,6 +213,20 @@ class Needs:
             len(self._records) * each,
             f"computed: {len(self._records):,} pictures of {size(each)}",
         )
+        if isinstance(self.section, CPOParams) and self.section.keep_targets:
+            kinds = {
+                (one.taught_by(), one.teacher_guidance, repr(one.contrasts()))
+                for one in self.section.objectives.values()
+                if isinstance(one, TeacherTargets)
+                and one.taught_by() != "self"
+                and not one.needs_judge
+            }
+            seen = training.steps * training.batch_images * len(kinds)
+            yield Need(
+                "disk: kept targets",
+                2 * seen * each,
+                f"computed: two for {seen:,} images in all steps, {len(kinds)} kind(s)",
+            )
         state = self.learning - 4.0 * self.counted.adapters[0]  # checkpoints hold no gradients
         yield Need(
             "disk: checkpoints",

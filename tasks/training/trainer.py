@@ -14,6 +14,8 @@ from atelier import out_of_memory
 from atelier.config.model import ModelParams
 from atelier.config.training import Learns, Training
 from atelier.errors import DivergedError, ParamsError
+from atelier.models.costs import utilization
+from atelier.models.costs.utilization import Utilization
 from atelier.models.denoiser import Denoiser
 from atelier.training import drift, loop
 from atelier.training.ranks import Ranks
@@ -68,6 +70,7 @@ def teach(
     ranks: Ranks,
     beside: Mapping[str, Tensor] | None = None,
     look: Callable[[int], None] | None = None,
+    needed: Utilization | None = None,
 ) -> Curve:
     """Train, or take the rest of an interrupted way; the painter then has what was learned.
 
@@ -84,6 +87,7 @@ def teach(
         beside: Tensors that the step changes in place, which checkpoints hold, too.
         look: Told the steps done, while the weights are those; on the first process, or on
             all where they share the base.
+        needed: What an image's passes need, for MFU on a GPU; None: it is not logged.
 
     Returns:
         The whole curve, on the first process.
@@ -97,7 +101,7 @@ def teach(
         if ranks.first:
             progress.say(_announced(title, trained, params, ranks))
         curve = Curve(work, bar, tracked)
-        pace = _Pace(params.batch_images)
+        pace = _Pace(params.batch_images, needed, ranks.count)
         watch = _Watch(title, curve, params.drift_stop)
 
         def report(done: int, values: Mapping[str, float]) -> None:
@@ -111,6 +115,7 @@ def teach(
             from atelier.models import sharding
 
             sharding.shard(painter.network)
+        tracked.begin(beside=True)
         with _prepared(painter.network, params), _explained(title, params):
             weights = loop.fit(
                 trained,
@@ -167,7 +172,10 @@ def _explained(title: str, params: Training) -> contextlib.AbstractContextManage
         ),
         (not params.gradient_checkpointing, "training.gradient_checkpointing: true (slower)"),
         (params.precision == "fp32", "training.precision: bf16"),
-        (params.optimizer == "adamw", "training.optimizer: adamw-8bit (CUDA)"),
+        (
+            params.optimizer in ("adamw", "adamw-fused"),
+            "training.optimizer: adamw-8bit (CUDA)",
+        ),
         (True, "model.quantise: int8, then nf4 (CUDA)"),
         (True, "a LoRA in place of lora: full, a smaller lora.rank or model.pixels"),
     ]
@@ -213,8 +221,8 @@ class _Watch:
 class _Pace:
     """How fast a training goes and what it holds: told, never written into a result."""
 
-    def __init__(self, batch_images: int) -> None:
-        self._batch = batch_images
+    def __init__(self, batch_images: int, needed: Utilization | None, processes: int) -> None:
+        self._batch, self._needed, self._processes = batch_images, needed, processes
         self._last: tuple[int, float] | None = None
 
     def values(self, done: int) -> dict[str, float]:
@@ -223,5 +231,7 @@ class _Pace:
         told = {"memory_gb": machine.used() / 1e9}
         if before is not None:
             images = (done - before[0]) * self._batch
-            told["images_per_second"] = images / max(now - before[1], 1e-6)
+            rate = told["images_per_second"] = images / max(now - before[1], 1e-6)
+            if self._needed is not None:
+                told |= self._needed.values(rate, utilization.gpu(), self._processes)
         return told

@@ -9,6 +9,7 @@ from atelier.criteria import annotations, tree
 from atelier.criteria.annotations import Record
 from atelier.errors import ArtifactError, ParamsError
 from atelier.models import adapters
+from atelier.objectives import teacher_targets
 from tasks import cpo, sft
 from tasks.run import paths
 from tasks.training import objective_keys
@@ -39,6 +40,24 @@ def test_each_objective_leaves_a_lora_a_curve_and_what_the_monitor_said(taught, 
     assert notebook.settings["cpo-s"]["omega"] == 4.0
     assert notebook.settings["cpo"]["beta"] == 500
     assert not list(paths.RESUME.iterdir())
+
+
+def test_kept_targets_are_computed_once_and_change_no_byte(taught, notebook, monkeypatch):
+    cpo.run(taught, notebook)
+    plain, passes = results(), []
+    targets = teacher_targets._targets
+    monkeypatch.setattr(
+        teacher_targets, "_targets", lambda *a, **k: passes.append(a) or targets(*a, **k)
+    )
+    monkeypatch.setenv("ATELIER_KEEP_NOTHING", "1")
+    kept = taught.cpo.model_copy(update={"keep_targets": True})
+
+    for _ in range(2):
+        cpo.run(taught.model_copy(update={"cpo": kept}), notebook)
+        assert results() == plain
+
+    assert len(taught.cpo.objectives) == 2
+    assert len(passes) == taught.cpo.training.steps
 
 
 def with_omega(studio, omega, *without):

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from atelier import images, parallel
 from atelier.annotators.comparing import Choice, Compared
-from atelier.annotators.inspection import Inspector, Limits
+from atelier.annotators.inspection import Inspector, Lazily, Limits
 from atelier.annotators.measured import brushwork, color, composition, form, light, space
 from atelier.annotators.measured.view import View
 from atelier.annotators.protocol import Answer, Answers, Picture, answer
@@ -136,14 +136,13 @@ class Measured:
         self, pictures: Sequence[Picture], report: Report, journal: Path | None = None
     ) -> Answers:
         """Judge pictures, those criteria left out that a caption rules out."""
-        files = [one.file for one in pictures]
+        files = Lazily(pictures, lambda one: one.file)
         inspected = self.inspector.inspect_many(files, report, journal)
-        return Answers(
-            [
-                self._within(answer(seen), picture.caption)
-                for picture, seen in zip(pictures, inspected, strict=True)
-            ]
-        )
+
+        def within(place: int) -> Answer:
+            return self._within(answer(inspected[place]), pictures[place].caption)
+
+        return Answers(Lazily(range(len(pictures)), within))
 
     def compare_many(
         self, pairs: Sequence[tuple[Path, Path]], criteria: Sequence[str], report: Report

@@ -25,8 +25,13 @@ MASKED = ("chroma", "qwen_image", "z_image")  # families whose conditions have a
 _MASK_BYTES = 2.0  # of a token's 0 or 1, which half precision holds
 _HEADER = 500  # bytes of a cache's entry: names, digests
 BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0}
-_QUANTISED = {"int8": 1.0, "nf4": 0.53}  # with the scales of nf4's blocks of 64
-_OPTIMIZER = {"adamw": 8.0, "adamw-8bit": 2.0, "adafactor": 0.1}  # bytes of state a weight
+_QUANTISED = {"int8": 1.0, "fp8": 1.0, "nf4": 0.53}  # with the scales of nf4's blocks of 64
+_OPTIMIZER = {  # bytes of state a weight
+    "adamw": 8.0,
+    "adamw-fused": 8.0,
+    "adamw-8bit": 2.0,
+    "adafactor": 0.1,
+}
 
 
 @dataclass(frozen=True)

@@ -135,7 +135,7 @@ def test_records_hold_the_active_attributes_and_how_sure_they_are():
     ]
     rows = [("a" * 64, "a.png", "a pond"), ("b" * 64, "b.png", "a hill")]
 
-    assert splits.records(rows, said) == [
+    assert list(splits.records(rows, said)) == [
         Record(
             image="a" * 64,
             file="a.png",
@@ -152,21 +152,21 @@ def test_what_nobody_settled_is_not_joined():
     said = [judgement("a", "edges", "positive", "x"), judgement("a", "edges", "positive", "y")]
 
     with pytest.raises(ArtifactError, match="two judgements stand on edges of picture aaaa"):
-        splits.records([("a" * 64, "a.png", "a pond")], said)
+        list(splits.records([("a" * 64, "a.png", "a pond")], said))
 
 
 def test_balance_is_the_share_of_good_poles_among_the_active():
     def record(positive, negative):
         return Record(image="a" * 64, file="", caption="", positive=positive, negative=negative)
 
-    parts = {
-        "train": [record(["edges"], []), record(["edges"], ["hue"]), record([], ["edges"])],
-        "test": [record(["hue"], [])],
-    }
+    balance = splits.Balance()
+    for one in (record(["edges"], []), record(["edges"], ["hue"]), record([], ["edges"])):
+        balance.add("train", one)
+    balance.add("test", record(["hue"], []))
 
-    assert splits.balance(parts) == {
-        "edges": {"train": 2 / 3, "test": None},
-        "hue": {"train": 0.0, "test": 1.0},
+    assert balance.shares() == {
+        "edges": {"train": 2 / 3, "validation": None, "test": None},
+        "hue": {"train": 0.0, "validation": None, "test": 1.0},
     }
 
 
@@ -180,7 +180,7 @@ def test_a_share_of_the_training_part_holds_every_smaller_share():
         rule = SplitParams.model_validate(
             SHARES | {"near_duplicate_bits": None, "train_share": share, "salt": "s"}
         )
-        return {record.file for record in splits.thinned(records, rule)}
+        return {one.file for one in records if splits.trains(one.image, rule)}
 
     assert kept(1.0) == {record.file for record in records}
     assert kept(0.1) < kept(0.25) < kept(0.5) < kept(1.0)
@@ -191,7 +191,7 @@ def test_a_share_that_leaves_nothing_is_refused():
     rule = SplitParams.model_validate(
         SHARES | {"near_duplicate_bits": None, "train_share": 1e-9, "salt": "s"}
     )
-    one = Record(image="0" * 64, file="a.png", caption="x", positive=[], negative=[])
+    assert not splits.trains("0" * 64, rule)
 
     with pytest.raises(ArtifactError, match=r"split.train_share 1e-09 leaves none of 1"):
-        splits.thinned([one], rule)
+        splits.refuse_nothing_to_train(1, 0, rule)

@@ -2,6 +2,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from scipy.spatial import distance
 
 from atelier.metrics import memorization
 
@@ -13,6 +14,31 @@ def test_the_nearest_by_hand():
 
     np.testing.assert_allclose(distances, [5, 1])
     assert list(places) == [0, 1]
+
+
+@pytest.mark.parametrize("offset", [0, 1e6])
+def test_the_nearest_are_those_of_all_pairs_to_the_last_bit(offset):
+    source = np.random.default_rng(2)
+    learned = np.concatenate([source.normal(size=(300, 17)), np.zeros((2, 17))]) + offset
+    learned = np.concatenate([learned, learned[:50]])  # the first of two equal ones counts
+    pictures = np.concatenate([learned[:30] + 1e-9, source.normal(size=(70, 17)) + offset])
+
+    distances, places = memorization.nearest(pictures, learned)
+
+    every = distance.cdist(pictures, learned)
+    np.testing.assert_array_equal(places, every.argmin(axis=1))
+    np.testing.assert_array_equal(distances, every.min(axis=1))
+
+
+def test_of_very_many_unseen_paintings_some_set_the_limit():
+    source = np.random.default_rng(3)
+    unseen, learned = source.normal(size=(5000, 2)), source.normal(size=(40, 2))
+
+    every = np.quantile(memorization.nearest(unseen, learned)[0], memorization.NEAR)
+    found = memorization.memorisation(learned[:3], unseen, learned, list("abc"))
+
+    assert found.limit == pytest.approx(every, rel=0.15)
+    assert found.expected == memorization.expected(2000, 3)
 
 
 def test_a_picture_nearer_than_unseen_paintings_is_near():

@@ -23,20 +23,21 @@ def predict(painter):
 
 
 @torchao
+@pytest.mark.parametrize("how", ["int8", "fp8"])
 @pytest.mark.filterwarnings("ignore")  # torchao's own, of kernels for devices that are not here
 def test_a_base_in_8_bits_predicts_nearly_the_same_and_carries_a_lora(
-    painter, family, lora, model_params, tmp_path
+    painter, family, lora, model_params, tmp_path, how
 ):
     painter.pipeline().save_pretrained(tmp_path)
     params = model_params.model_copy(
-        update={"family": NETWORKS[family].kind, "source": str(tmp_path), "quantise": "int8"}
+        update={"family": NETWORKS[family].kind, "source": str(tmp_path), "quantise": how}
     )
 
     small = load(params)
     adapters.add(small.network, "theta", lora, seed=0)
 
-    assert any("Int8" in type(p).__name__ + type(p.data).__name__
-               for p in small.network.parameters())  # fmt: skip
+    kinds = {type(p).__name__ + type(p.data).__name__ for p in small.network.parameters()}
+    assert any({"int8": "Int8", "fp8": "Float8"}[how] in kind for kind in kinds)
     whole = predict(painter)
     with adapters.use(small.network, None):
         assert 0 < (predict(small) - whole).norm() < 0.05 * whole.norm()

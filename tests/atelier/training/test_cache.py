@@ -94,8 +94,15 @@ def test_a_damaged_shard_is_noticed_when_opened_and_made_again(damage, tmp_path)
     assert torch.equal(values(again, ["001"]), encode(["001"])["value"])
 
 
-def test_a_damaged_tensor_is_noticed_when_read_and_then_made_again(tmp_path):
+@pytest.mark.parametrize("digest", ["xxh3", "sha256"])
+def test_a_damaged_tensor_is_noticed_when_read_and_then_made_again(
+    digest, tmp_path, monkeypatch
+):
+    if digest == "sha256":  # as shards of earlier versions
+        monkeypatch.setattr(cache, "_quick", cache._digest)
     found = cache.filled(tmp_path, ["001", "002"], encode, batch=2, report=silent)
+    assert torch.equal(values(found, ["002"]), encode(["002"])["value"])
+    found = cache.Cache(tmp_path)  # as in another process, which checks again
     shard = only_shard(tmp_path)
     content = bytearray(shard.read_bytes())
     content[-1] ^= 1
@@ -106,6 +113,26 @@ def test_a_damaged_tensor_is_noticed_when_read_and_then_made_again(tmp_path):
     again = cache.filled(tmp_path, ["001", "002"], encode, batch=2, report=silent)
 
     assert torch.equal(values(again, ["001", "002"]), encode(["001", "002"])["value"])
+
+
+def test_rows_of_two_types_are_read_together(tmp_path):
+    made = {"a": torch.tensor([[1.0, 2.0]]), "b": torch.tensor([[1 / 3, 2.0]])}
+    found = cache.filled(
+        tmp_path, ["a", "b"], lambda keys: {"value": made[keys[0]]}, batch=1, report=silent
+    )
+
+    assert found.place("a", "value").dtype != found.place("b", "value").dtype
+    assert torch.equal(values(found, ["b", "a", "b"]), torch.cat([made[k] for k in "bab"]))
+
+
+def test_a_single_process_lists_its_folder_once(tmp_path, monkeypatch):
+    listed = []
+    shards = cache._shards
+    monkeypatch.setattr(cache, "_shards", lambda at: (listed.append(at), shards(at))[1])
+
+    cache.filled(tmp_path, KEYS, encode, batch=4, report=silent)
+
+    assert len(listed) == 1
 
 
 def test_progress_counts_what_was_missing(tmp_path):

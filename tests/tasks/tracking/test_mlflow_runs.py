@@ -4,6 +4,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -141,6 +142,34 @@ def test_curves_results_pictures_and_files(checked, runs, workspace):
     assert location.startswith((workspace / "artifacts/mlflow/artifacts").as_uri())
 
 
+def test_a_trainings_run_is_opened_beside_its_first_steps(checked, runs, monkeypatch):
+    asked, go_on = threading.Event(), threading.Event()
+    client = connection.client
+
+    def slow(**words):
+        asked.set()
+        assert go_on.wait(20)
+        return client(**words)
+
+    with mlflow_runs.stage("cpo", checked, later=True) as run, monkeypatch.context() as patch:
+        patch.setattr(connection, "client", slow)
+        with run.part("dpo", {"beta": 1}, paths.CPO / "dpo") as own:
+            own.begin(beside=True)
+            assert asked.wait(20)  # and the steps go on meanwhile
+            go_on.set()
+            own.metrics({"loss": 1.0}, step=1)
+
+    found = connection.client().search_runs(
+        [connection.experiment(connection.client(), "starter")]
+    )
+    names = {one.data.tags["mlflow.runName"]: one for one in found}
+    assert names["dpo"].data.metrics == {"loss": 1.0}
+    assert names["dpo"].data.tags["mlflow.parentRunId"] == names["cpo"].info.run_id
+    assert {one.info.status for one in found} == {"FINISHED"}
+    # the run began as its stage did, not as it was opened
+    assert names["cpo"].info.start_time <= names["dpo"].info.start_time
+
+
 @pytest.mark.parametrize(
     ("error", "status"), [(ValueError, "FAILED"), (KeyboardInterrupt, "KILLED")]
 )
@@ -208,7 +237,8 @@ def test_a_pipelines_run_lives_while_a_stage_of_it_does(checked, runs, monkeypat
     first.kill()
     with first:
         first.wait(20)
-    with mlflow_runs.stage("sft", checked):
+    with mlflow_runs.stage("sft", checked) as run:
+        run.begin()
         parent = runs()["sft"].data.tags["mlflow.parentRunId"]
         assert connection.client().get_run(parent).info.status == "RUNNING"
     second.kill()
@@ -219,7 +249,8 @@ def test_a_pipelines_run_lives_while_a_stage_of_it_does(checked, runs, monkeypat
 def test_a_run_says_its_data_and_how_busy_the_machine_was(checked, runs, monkeypatch):
     monkeypatch.setattr(mlflow_runs, "_SECONDS_BETWEEN_LOOKS", 0.1)
     paths.DATA_PIN.write_text("outs:\n- md5: abc.dir\n  path: data\n")
-    with mlflow_runs.stage("sft", checked):
+    with mlflow_runs.stage("sft", checked) as run:
+        run.begin()
         time.sleep(1)
 
     sft = runs()["sft"]

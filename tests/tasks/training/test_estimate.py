@@ -51,6 +51,16 @@ def test_a_check_measures_and_leaves_nothing_behind(studio, notebook, capsys, ca
     assert files() == before
 
 
+def test_an_epoch_of_the_papers_corpus_has_a_price_where_an_hour_has(studio, capsys):
+    estimate.run("cpo", studio, check=False, hour=1e6)  # toys are cheap
+
+    said = capsys.readouterr().out
+    row = re.search(r"an epoch of 10,277 paintings\s*│\s*([\d.e-]+) h, ([\d,.]+)", said)
+    hours, price = float(row[1]), float(row[2].replace(",", ""))
+    assert price == pytest.approx(1e6 * hours, rel=0.01)
+    assert "at 1e+06 an hour" in said
+
+
 def test_the_hours_are_the_steps_of_all_objectives(studio, monkeypatch, capsys):
     told = {"memory_gb": 1.0, "images_per_second": 4.0}
     monkeypatch.setattr(
