@@ -345,10 +345,12 @@ def _of_this_flow() -> dict[str, str]:
 def show_where_to_look(pipeline: str) -> None:
     """Show the pages of this run, its models and its report: in the log, and as an artifact."""
     pages = pages_of(pipeline)
-    create_markdown_artifact(
-        markdown="\n".join(f"* {what}: {place}" for what, place in pages.items()) + "\n",
-        key="where-to-look",
-    )
+    # Prefect's page would show a bare address whole, with `&amp;` for `&`.
+    lines = [
+        f"* [{what}]({place})" if place.startswith("http") else f"* {what}: {place}"
+        for what, place in pages.items()
+    ]
+    create_markdown_artifact(markdown="\n".join(lines) + "\n", key="where-to-look")
     for what, place in pages.items():
         get_run_logger().info(f"{what}: {place}")
 

@@ -189,6 +189,8 @@ class _Sweep:
         """Show all points, the best first; the sweep's state."""
         rows = sorted(self._rows, key=lambda row: row.get("#A_neg", math.inf))
         create_table_artifact(table=rows, key="sweep", description="Points, the best first")
+        for row in rows:
+            get_run_logger().info(_line(row))
         failed = sum("best θ" not in row for row in rows)
         text = f"{len(rows)} points" + (f", {failed} of them failed" if failed else "")
         text += ", and the time was over before the next" if self._stopped else ""
@@ -196,6 +198,13 @@ class _Sweep:
             text += f"; the best is {rows[0]['point']}: #A_neg {rows[0]['#A_neg']:.2f}"
         get_run_logger().info(text)
         return Failed(message=text) if failed else Completed(message=text)
+
+
+def _line(row: dict[str, Any]) -> str:
+    """Return a row of the table as a line of the log."""
+    numbers = {name: f"{value:.2f}" for name, value in row.items() if isinstance(value, float)}
+    rest = [f"{name} {value}" for name, value in (row | numbers).items() if name != "point"]
+    return f"{row['point']}: {', '.join(rest)}"
 
 
 def _result() -> Result | None:

@@ -32,8 +32,6 @@ class Browser:
     """A real Chromium, driven over its DevTools protocol; ``flags`` may give it WebGL."""
 
     def __init__(self, command, profile, *flags):
-        from websockets.sync.client import connect
-
         flags = flags or ["--disable-gpu"]
         flags = ["--headless=new", "--no-sandbox", "--remote-debugging-port=0", *flags]
         quiet = ["--no-first-run", "--disable-background-networking", "--disable-sync"]
@@ -43,14 +41,24 @@ class Browser:
             stderr=subprocess.DEVNULL,
         )
         port = eventually(lambda: (profile / "DevToolsActivePort").read_text().split()[0])
-        listed = f"http://127.0.0.1:{port}/json/list"
-        pages = httpx.get(listed, trust_env=False, timeout=PATIENCE_SECONDS).json()
-        page = next(one for one in pages if one["type"] == "page")
-        # No pings: while a test waits for something else, no code reads the answers to them.
-        address = page["webSocketDebuggerUrl"]
-        self._socket = connect(address, max_size=None, proxy=None, ping_interval=None)
+        self._listed = f"http://127.0.0.1:{port}/json/list"
         self._sent = 0
         self.complaints, self.asked = [], []
+        self._attach(next(iter(self._pages())))
+
+    def _pages(self):
+        """The tabs by their address in the protocol, with the address that each shows."""
+        found = httpx.get(self._listed, trust_env=False, timeout=PATIENCE_SECONDS).json()
+        return {
+            one["webSocketDebuggerUrl"]: one["url"] for one in found if one["type"] == "page"
+        }
+
+    def _attach(self, page):
+        from websockets.sync.client import connect
+
+        # No pings: while a test waits for something else, no code reads the answers to them.
+        self._socket = connect(page, max_size=None, proxy=None, ping_interval=None)
+        self._page = page
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.call(f"{domain}.enable")
 
@@ -82,6 +90,31 @@ class Browser:
     def go(self, address):
         self.call("Page.navigate", url=address)
         self.until("document.readyState === 'complete' && location.href !== 'about:blank'")
+
+    def follow(self, words):
+        """Click the link of these words, and go on in the tab in which its page opens."""
+        before, there = self._pages(), self.value("location.href")
+        link = f"[...document.links].find(one => one.innerText.trim() === {words!r})"
+        self.until(f"Boolean({link})")
+        self.value(f"{link}.scrollIntoView({{block: 'center'}})")
+        x, y = self.value(
+            f"(box => [box.x + box.width / 2, box.y + box.height / 2])"
+            f"({link}.getClientRects()[0])"
+        )
+        for kind in ("mousePressed", "mouseReleased"):
+            self.call(
+                "Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1
+            )
+
+        def opened():
+            now = self._pages()
+            new = [page for page in now if page not in before]
+            return (new or [self._page] * (now[self._page] != there) or [None])[0]
+
+        page = eventually(opened)
+        if page != self._page:
+            self._socket.close()
+            self._attach(page)
 
     def until(self, script):
         eventually(lambda: self.value(script) or None)
@@ -125,6 +158,11 @@ def seen(browser, page, *words):
     """Go to a page; its text once it shows these words. ATELIER_SHOTS keeps a picture of it."""
     browser.screen(1600, 1200)
     browser.go(page)
+    return shown(browser, *words)
+
+
+def shown(browser, *words):
+    """The text of the page that is open, once it shows these words."""
     try:
         for word in words:
             browser.until(f"{TEXT}.includes({word!r})")

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,20 +87,27 @@ def up(prefect_port: int | None, mlflow_port: int | None) -> Iterator[str]:
         "PREFECT_API_URL": f"http://{_HOST}:{prefect_port}/api",
         "MLFLOW_TRACKING_URI": f"http://{_HOST}:{mlflow_port}",
     }
-    *servers, worker = _servers(ports, database, addresses)
-    # All servers at once; the worker needs Prefect's.
+    prefect, mlflow, live, worker = _servers(ports, database, addresses)
+    servers = (prefect, mlflow, live)
     new = {one.name: _launch(one) for one in servers if _process(one.name) is None}
+    fresh = prefect.name in new
+    if fresh:
+        from flows.infra import prefect_setup  # takes seconds, in which the servers start
+
     for server in (*servers, worker):
-        if server is worker and _process(worker.name) is None:
-            new[worker.name] = _launch(worker)
-        if server.name not in new:
+        if server.name in new:
+            _await(server, new[server.name])
+            yield f"{server.name} runs{_at(server)}; its log is {_log(server)}"
+        else:
             yield f"{server.name} runs already{_at(server)}"
-            continue
-        _await(server, new[server.name])
-        if server.name == _PREFECT:
-            _deploy(addresses)
-            yield "work pools, limits and the deployments of prefect.yaml are there"
-        yield f"{server.name} runs{_at(server)}; its log is {_log(server)}"
+        if server is prefect:
+            if fresh:
+                _on(addresses, prefect_setup.setup)
+            if _process(worker.name) is None:
+                new[worker.name] = _launch(worker)  # it needs its pool
+            if fresh:
+                _on(addresses, prefect_setup.deploy)  # takes seconds, too
+                yield "work pools, limits and the deployments of prefect.yaml are there"
     yield "In each shell that should use them:"
     yield from (f"  export {name}={value}" for name, value in addresses.items())
 
@@ -217,17 +224,12 @@ def _servers(
     ]
 
 
-def _deploy(addresses: Mapping[str, str]) -> None:
-    """Create pools and limits on the new server, and the deployments of prefect.yaml."""
-    done = subprocess.run(
-        [sys.executable, "-m", "cli", "deploy"],
-        env={**os.environ, **addresses, "DO_NOT_TRACK": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise ParamsError(f"`atelier deploy` failed:\n{(done.stdout + done.stderr)[-1500:]}")
+def _on(addresses: Mapping[str, str], act: Callable[[], Iterator[str]]) -> None:
+    """Let a part of the set-up work on the new server."""
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    with temporary_settings({PREFECT_API_URL: addresses["PREFECT_API_URL"]}):
+        list(act())
 
 
 def _launch(server: Server) -> "subprocess.Popen[bytes]":
@@ -265,7 +267,7 @@ def _await(server: Server, process: "subprocess.Popen[bytes]") -> None:
             _stop(psutil.Process(process.pid))  # else the next `up` would take it for ready
             process.wait()
             raise _gone(server, log, f"did not answer in {_PATIENCE_SECONDS:g} seconds")
-        time.sleep(0.5)
+        time.sleep(0.2)
     if process.poll() is not None:  # another program answered in its place
         raise _gone(server, log)
 

@@ -75,7 +75,7 @@ def deploy() -> Iterator[str]:
         capture_output=True,
         text=True,
         check=False,
-        env={**os.environ, clone.POOL: clone.pool()},
+        env=os.environ | {clone.POOL: clone.pool()} | _server(),
     )
     if done.returncode:
         said = (done.stdout + done.stderr)[-1500:]
@@ -84,6 +84,12 @@ def deploy() -> Iterator[str]:
     removed = _remove_former()
     if removed:
         yield f"{removed} deployments of the name {_FORMER} are removed: these replace them"
+
+
+def _server() -> dict[str, str]:
+    """Return the variable that names the server in force, which need not be the shell's."""
+    address = PREFECT_API_URL.value()
+    return {"PREFECT_API_URL": address} if address else {}
 
 
 def _remove_former() -> int:

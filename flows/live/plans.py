@@ -40,6 +40,7 @@ def begin(run: str, order: Sequence[Stage], prospects: Mapping[str, Prospect]) -
             runtime.flow_run.parameters if runtime.deployment.id else {}
         ),
         stages=described(order, prospects),
+        copied=main_repository.found() is not None,  # works in a copy, with changed settings
     )
 
 

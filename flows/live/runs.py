@@ -1,5 +1,6 @@
 """Data of the live page: what a run's record, MLflow's store and the pictures' folders say."""
 
+import functools
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +16,7 @@ _OUTCOMES = {"UpToDate": "unchanged", "RunCached": "restored"}  # others: it is 
 _VERDICTS = {"up to date": "unchanged", "restore": "restored"}
 _JOB = re.compile(r"generate-(?P<painter>.+)-[0-9a-f]{16}")
 _SHOWN = 8  # pictures of one painter
+_SETTLED_SECONDS = 0.5  # a file that changed later may change again within a clock's tick
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,7 @@ class Run:
 def newest() -> list[str]:
     """Return the keys of all runs, the newest first."""
     found = {
-        file.parent.name: run_record.read(file).get("began", 0.0)
+        file.parent.name: _noted(file).get("began", 0.0)
         for file in paths.LIVE.glob(f"*/{run_record.RUN}")
     }
     return sorted(found, key=lambda key: found[key], reverse=True)
@@ -122,7 +124,7 @@ def newest() -> list[str]:
 def read(key: str) -> Run | None:
     """Return a run; None if there is none of this key."""
     folder = paths.LIVE / key
-    noted = run_record.read(folder / run_record.RUN)
+    noted = _noted(folder / run_record.RUN)
     if "began" not in noted:
         return None
     records = _records(folder)
@@ -181,12 +183,38 @@ def painted(run: Run) -> list[Painted]:
 
 
 def _began(key: str) -> float:
-    return float(run_record.read(paths.LIVE / key / "generate.json").get("began", 0.0))
+    return float(_noted(paths.LIVE / key / "generate.json").get("began", 0.0))
 
 
-def _records(folder: Path) -> dict[str, dict[str, Any]]:
+def _noted(file: Path) -> Mapping[str, Any]:
+    """Return what a file of the record says; it is read again only after it has changed."""
+    try:
+        return _read(file, version(file))
+    except OSError:
+        return {}
+
+
+@functools.lru_cache(maxsize=4096)
+def _read(file: Path, changed: tuple[int, int]) -> Mapping[str, Any]:
+    del changed  # here it is only a part of the key
+    return run_record.read(file)
+
+
+def version(file: Path) -> tuple[int, int]:
+    """Return a cache's key for what a file holds: another one after each change.
+
+    Raises:
+        OSError: The file is absent.
+    """
+    now = file.stat()
+    if time.time() - now.st_mtime < _SETTLED_SECONDS:
+        return 0, time.time_ns()
+    return now.st_ino, now.st_mtime_ns
+
+
+def _records(folder: Path) -> dict[str, Mapping[str, Any]]:
     """Return what stages recorded, in the order of their beginning."""
-    found = [run_record.read(file) for file in folder.glob("*.json")]
+    found = [_noted(file) for file in folder.glob("*.json")]
     known = [one for one in found if "stage" in one]
     return {one["stage"]: one for one in sorted(known, key=lambda one: float(one["began"]))}
 
@@ -221,7 +249,7 @@ def _state_of(record: Mapping[str, Any]) -> str:
 def _stage(
     name: str,
     noted: Mapping[str, Any],
-    records: Mapping[str, dict[str, Any]],
+    records: Mapping[str, Mapping[str, Any]],
     later: Sequence[str],
     state: State,
 ) -> StageView:
@@ -294,6 +322,6 @@ def _price(records: Mapping[str, Mapping[str, Any]], now: float) -> Price:
 def waiting_for_a_plan() -> Iterator[str]:
     """Yield the names of the runs that DVC runs now and whose plan is not noted."""
     for key in newest():
-        noted = run_record.read(paths.LIVE / key / run_record.RUN)
+        noted = _noted(paths.LIVE / key / run_record.RUN)
         if "stages" not in noted and sync.lives(noted["process"]):
             yield noted["run"]

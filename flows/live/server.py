@@ -145,7 +145,7 @@ class _Pages:
             "validation": self._validation(known),
             "painted": self._painted(run),
             "output": control.output() if run.state in {"failed", "stopped"} else "",
-            "report": (paths.PAGE.resolve() if run.state == "finished" else None),
+            "report": _report(run),
         }
 
     def _validation(self, known: tracked.Tracked) -> dict[str, list[tuple[int, str]]]:
@@ -235,6 +235,12 @@ def _found(key: str) -> Run:
     if run is None:
         raise HTTPException(404, "There is no such run.")
     return run
+
+
+def _report(run: Run) -> Path | None:
+    """Return the report of a finished run; that of an experiment is not kept here."""
+    here = run.noted["folder"] == str(Path.cwd()) and not run.noted.get("copied")
+    return paths.PAGE.resolve() if here and run.state == "finished" else None
 
 
 def _asset(name: str, kind: str) -> Response:

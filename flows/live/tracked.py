@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
+from flows.live import runs
 from tasks.run import paths
 from tasks.tracking import connection, sync
 
@@ -52,23 +53,35 @@ class Tracked:
 
 def of(run: str) -> Tracked:
     """Return what is known of a run; MLflow takes seconds to import, the first time."""
-    if not (paths.MLFLOW / "mlflow.db").is_file():
+    file = paths.MLFLOW / "mlflow.db"
+    if not file.is_file():
         return Tracked(None, {}, [])
+    name, curves, folders = _stored(run, runs.version(file))
+    pictures = [one for folder in folders for one in _pictures(folder)]
+    pictures.sort(key=lambda one: (one.name, -one.step))
+    return Tracked(name, curves, pictures)
+
+
+@functools.lru_cache(maxsize=16)
+def _stored(
+    run: str, changed: tuple[int, int]
+) -> tuple[str | None, Mapping[str, Mapping[str, Points]], list[Path]]:
+    """Return a run's name, its curves, and the folders of its images."""
+    del changed  # the version of MLflow's file; here it is only a part of the key
     mlflow = _client(Path.cwd())
     every = [one.experiment_id for one in mlflow.search_experiments()]
     wanted = f"tags.`{sync.PIPELINE}` = '{run}'"
     found = mlflow.search_runs(every, wanted, max_results=1)
     if not found:
-        return Tracked(None, {}, [])
+        return None, {}, []
     curves: dict[str, dict[str, Points]] = {}
-    pictures: list[Validation] = []
+    folders = []
     for one in _below(mlflow, every, found[0].info.run_id):
         name = one.data.tags.get("objective") or one.info.run_name
         for value, points in _curves(mlflow, one).items():
             curves.setdefault(value, {})[name] = points
-        pictures += _pictures(one)
-    pictures.sort(key=lambda one: (one.name, -one.step))
-    return Tracked(found[0].info.run_name, curves, pictures)
+        folders.append(Path(unquote(urlsplit(one.info.artifact_uri).path)) / "images")
+    return found[0].info.run_name, curves, folders
 
 
 @functools.lru_cache(maxsize=1)
@@ -111,8 +124,7 @@ def _histories(mlflow: "MlflowClient", run: str, names: Any) -> dict[str, Points
     return found
 
 
-def _pictures(run: Any) -> Iterator[Validation]:
-    folder = Path(unquote(urlsplit(run.info.artifact_uri).path)) / "images"
+def _pictures(folder: Path) -> Iterator[Validation]:
     for file in folder.glob("*.png"):
         if (found := _IMAGE.match(file.name)) is not None:
             yield Validation(found["name"], int(found["step"]), file)

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from tasks.run import paths
-from tests.browser import PATIENCE_SECONDS, browser, chromium, seen  # noqa: F401 -- fixtures among them
+from tests.browser import PATIENCE_SECONDS, TEXT, browser, chromium, seen, shown  # noqa: F401 -- fixtures among them
 from tests.conftest import small_profile
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
@@ -32,13 +32,21 @@ deployments:
 REPORT = """
 from atelier.config.profile import read_profile
 from tasks.run import paths
-from tasks.tracking import mlflow_runs
+from tasks.tracking import connection, mlflow_runs
 
 profile = read_profile(paths.profile("starter"))
+omega = profile.cpo.objectives["cpo-s"].omega
 with mlflow_runs.stage("report", profile) as tracked:
     paths.REPORT.mkdir(parents=True, exist_ok=True)
-    paths.PAGE.write_text(f"<h1>omega {profile.cpo.objectives['cpo-s'].omega}</h1>")
+    paths.PAGE.write_text(f"<h1>omega {omega}</h1>")
     tracked.file(paths.PAGE)
+mlflow = connection.client()
+mlflow.create_registered_model("atelier-starter-theta")
+at = connection.experiment(mlflow, "atelier-starter")
+for tried in (omega, 4 * omega):  # two versions, for the page that compares them
+    one = mlflow.create_run(at).info.run_id
+    mlflow.log_param(one, "omega", tried)
+    mlflow.create_model_version("atelier-starter-theta", f"runs:/{one}/lora", one)
 """
 STAGE = {
     "desc": "Report",
@@ -116,6 +124,7 @@ def test_a_form_starts_a_run_whose_name_and_links_are_on_the_pages(servers, brow
     assert re.match(r"starter: all stages, cpo-s ω=2\.5 · by ", title)
     assert title in seen(browser, f"{prefect}/runs", title)
     look_at_links(browser, prefect, mlflow, run)
+    click_links(browser, prefect, title)
 
 
 def look_at_links(browser, prefect, mlflow, run):  # noqa: F811
@@ -131,6 +140,22 @@ def look_at_links(browser, prefect, mlflow, run):  # noqa: F811
     assert report in links(browser, mlflow)
     assert paths.PAGE.name in seen(browser, report, paths.PAGE.name)
     assert run["name"] in seen(browser, back, run["name"])
+
+
+def click_links(browser, prefect, title):  # noqa: F811
+    """Follow the links of both artifacts by clicks: MLflow's comparison, the live page."""
+    pages = {
+        one["key"]: f"{prefect}/artifacts/artifact/{one['id']}"
+        for one in listed(prefect, "artifacts")
+    }
+    seen(browser, pages["where-to-look"], "comparison")
+    browser.follow("comparison")
+    assert "10.0" in shown(browser, "Comparing 2 Versions", "omega", "2.5")
+    assert "error occurred" not in browser.value(TEXT)
+
+    seen(browser, pages["live-page"], "Live page of this run")
+    browser.follow("Live page of this run")
+    assert "report" in shown(browser, title, "finished")
 
 
 def links(browser, server):  # noqa: F811

@@ -70,7 +70,9 @@ def test_a_grid_runs_each_point_and_shows_the_best_first(here):
     assert points == [{OMEGA: o, "generate.prompts": p} for o in (1, 3) for p in (4, 8)]
     (table,) = tables
     assert [row["#A_neg"] for row in table] == [6.0, 6.0, 8.0, 8.0]
-    assert table[0]["point"] == "cpo-s ω=3, generate.prompts=4"
+    assert sweep._line(table[0]) == (
+        "cpo-s ω=3, generate.prompts=4: outcome Ran, best θ cpo-s, #A_neg 6.00, FID 5.00"
+    )
     assert state.is_completed()
     assert "the best is cpo-s ω=3, generate.prompts=4: #A_neg 6.00" in state.message
 

@@ -5,8 +5,8 @@ import os
 import psutil
 import pytest
 
-from flows.live import graph, plans, runs
-from tasks.run import progress
+from flows.live import graph, plans, runs, tracked
+from tasks.run import paths, progress
 from tasks.tracking import run_record
 
 KEY = "host-7-1764"
@@ -155,3 +155,53 @@ def test_the_drawing_has_a_box_for_each_stage_and_an_edge_for_each_need(run):
     assert drawing.count("<path") == 2
     assert 'href="#stage-train"' in drawing
     assert "train: waits" in drawing
+
+
+def test_a_poll_reads_only_the_files_that_changed(run, monkeypatch):
+    read = []
+    real = run_record.read
+    monkeypatch.setattr(run_record, "read", lambda file: read.append(file.name) or real(file))
+    for name in ("draw", "train"):
+        with run_record.stage(name, run, {}):
+            pass
+    files = sorted(run_record.folder(run).glob("*.json"))
+    for file in files:
+        age(file)
+
+    for _ in range(3):  # polls
+        assert states()["draw"] == "done"
+    assert sorted(read) == [file.name for file in files]
+
+    with pytest.raises(KeyboardInterrupt), run_record.stage("train", run, {}):
+        raise KeyboardInterrupt
+    assert states()["train"] == "stopped"
+    assert "train.json" in read[len(files) :]
+    assert "draw.json" not in read[len(files) :]
+
+
+def age(file):
+    """Make a file look as if it had not changed for a minute."""
+    os.utime(file, (file.stat().st_atime, file.stat().st_mtime - 60))
+
+
+def test_a_poll_asks_mlflows_file_only_after_it_changed(run, monkeypatch):
+    asked = []
+
+    class Client:
+        def search_experiments(self):
+            asked.append("experiments")
+            return []
+
+        def search_runs(self, *args, **more):
+            return []
+
+    monkeypatch.setattr(tracked, "_client", lambda root: Client())
+    paths.MLFLOW.mkdir(parents=True)
+    file = paths.MLFLOW / "mlflow.db"
+    for content in ("first", "second"):
+        file.write_text(content)
+        age(file)
+        for _ in range(3):  # polls
+            assert tracked.of(run) == tracked.Tracked(None, {}, [])
+
+    assert asked == ["experiments"] * 2

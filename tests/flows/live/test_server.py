@@ -10,7 +10,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from flows.live import control, server, tracked
-from tasks.run import progress
+from tasks.run import paths, progress
 from tasks.tracking import run_record
 
 KEY = "host-7-1764"
@@ -101,6 +101,13 @@ def test_a_picture_is_sent_only_if_a_page_offered_it(client, run, paint):
     assert client.get("/picture/..%2f..%2fdvc.yaml").status_code == 404
     for other in ("%2e%2e", "..%2fparams", "nobody"):
         assert client.get(f"/runs/{other}").status_code == 404
+
+
+@pytest.mark.parametrize("copied", [False, True])
+def test_an_experiments_page_does_not_lead_to_the_report_of_another_run(client, run, copied):
+    run_record.note(run, state="finished", copied=copied)
+
+    assert (str(paths.PAGE.resolve()) in client.get(PAGE).text) is not copied
 
 
 def test_curves_have_a_line_for_each_training_and_the_loss_is_first():
