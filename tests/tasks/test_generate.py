@@ -20,7 +20,7 @@ from atelier.models.families.flux import Flux
 from tasks import generate
 from tasks.evaluation import candidates, captions, generation
 from tasks.run import paths
-from tasks.tracking import connection, registry
+from tasks.tracking import connection, registry, version_pages
 from tasks.training.prompts import Prompts
 
 NAMES = ["base", "theta1", "theta1+pos", "cpo-s", "cpo"]
@@ -239,7 +239,9 @@ def test_a_registered_model_repaints_what_the_stage_painted(gallery, notebook, m
     )
 
     for painter in ("theta1", "cpo-s"):
-        found = connection.client().search_model_versions(f"tags.painter = '{painter}'")
+        found = connection.client().search_model_versions(
+            f"tags.`{version_pages.OBJECTIVE}` = '{painter}'"
+        )
         (version,) = found
         model = mlflow.pyfunc.load_model(f"models:/{version.name}/{version.version}")
         repainted = [base64.b64decode(image) for image in model.predict(rows)["image"]]
