@@ -44,6 +44,9 @@ def add(network: Any, name: str, lora: Learns, *, seed: int) -> None:
     """Add a fresh state; it changes nothing until it is trained.
 
     A LoRA's B starts at zero, full weights as the base's.
+
+    Raises:
+        ParamsError: ``lora.targets`` names no layer of the network, or one without weights.
     """
     if lora == "full":
         full = _full(network)
@@ -54,18 +57,26 @@ def add(network: Any, name: str, lora: Learns, *, seed: int) -> None:
         return
     with torch.random.fork_rng(devices=[]), _several_are_meant():
         torch.manual_seed(seed)
-        network.add_adapter(
-            LoraConfig(
-                r=lora.rank,
-                lora_alpha=lora.alpha,
-                use_rslora=lora.rslora,
-                use_dora=lora.dora,
-                lora_dropout=lora.dropout,
-                target_modules=lora.targets,
-                init_lora_weights=True,
-            ),
-            adapter_name=name,
-        )
+        try:
+            network.add_adapter(
+                LoraConfig(
+                    r=lora.rank,
+                    lora_alpha=lora.alpha,
+                    use_rslora=lora.rslora,
+                    use_dora=lora.dora,
+                    lora_dropout=lora.dropout,
+                    target_modules=lora.targets,
+                    init_lora_weights=True,
+                ),
+                adapter_name=name,
+            )
+        except ValueError as error:
+            said = " ".join(str(error).split())[:_LONGEST]
+            raise ParamsError(
+                f"lora.targets {lora.targets!r} does not fit a {type(network).__name__}: "
+                f"{said}. Name linear layers of it, as to_q or layers.0.attention.to_q, or "
+                "write all-linear"
+            ) from error
     for parameter in weights(network, name).values():
         parameter.data = parameter.data.float()  # adapters learn in float32 on any base
     network.eval()  # peft's layers come in training mode, in which dropout is on

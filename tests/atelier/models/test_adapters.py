@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from atelier.errors import ArtifactError
+from atelier.errors import ArtifactError, ParamsError
 from atelier.models import adapters
 
 
@@ -35,6 +35,24 @@ def test_a_fresh_adapter_changes_nothing(painter, lora):
 
     with adapters.use(painter.network, "theta"):
         assert alike(predict(painter), before)
+
+
+@pytest.mark.parametrize(
+    ("family", "target"),
+    [
+        ("flux", "to_nothing"),
+        ("flux", "norm_out"),  # a module, but no layer
+        ("z_image", "adaLN_modulation.0"),  # a linear layer in blocks, and SiLU at the end
+    ],
+)
+def test_a_target_that_is_no_linear_layer_is_refused_by_its_name(build, lora, family, target):
+    with pytest.raises(ParamsError, match=rf"lora\.targets \['{target}'\] does not fit a"):
+        adapters.add(
+            build(family).network,
+            "theta",
+            lora.model_copy(update={"targets": [target]}),
+            seed=0,
+        )
 
 
 def test_the_same_seed_gives_the_same_adapter(painter, lora):

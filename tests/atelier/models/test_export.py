@@ -44,7 +44,7 @@ def read_by_diffusers(painter, folder, noise):
         ("chroma-double", ATTENTION),
         ("chroma-double", ["to_q", "add_v_proj", "to_add_out", "net.2"]),
         ("z_image", ATTENTION),
-        ("z_image", ["to_q", "w2", "adaLN_modulation.0"]),
+        ("z_image", ["to_q", "w2", "layers.0.adaLN_modulation.0"]),
         ("qwen_image", ATTENTION),
         ("qwen_image", ["to_q", "add_v_proj", "to_add_out", "net.2", "img_mod.1"]),
         ("flux2_klein", [*ATTENTION, "to_qkv_mlp_proj"]),
