@@ -138,10 +138,8 @@ class _Written:
         self._closing = contextlib.ExitStack()
         self.images = self.judgements = 0  # judgements of all annotators
         self.quarantined: list[Quarantined] = []
-        self._annotators, self._outcomes = (
-            Counter[str](),
-            Counter[str](dict.fromkeys(OUTCOMES, 0)),
-        )
+        self._annotators = Counter[str]()
+        self._outcomes = Counter[str](dict.fromkeys(OUTCOMES, 0))
         self._poles = Counter[tuple[str, str]]()
 
     def __enter__(self) -> "_Written":

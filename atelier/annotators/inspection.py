@@ -149,14 +149,12 @@ class Inspector:
                 if isinstance(outcome, Unopened):
                     outcomes.append(outcome)
                     set_aside += 1
-                elif isinstance(outcome, Inspected):
-                    image = bytes.fromhex(outcome.image)
-                    if image not in found:
-                        add(outcome)
-                    outcomes.append(image)
-                    set_aside += image in found.unusable
                 else:
-                    image = bytes.fromhex(outcome)
+                    image = bytes.fromhex(
+                        outcome.image if isinstance(outcome, Inspected) else outcome
+                    )
+                    if isinstance(outcome, Inspected) and image not in found:
+                        add(outcome)
                     outcomes.append(image)
                     set_aside += image in found.unusable
                 report(done, {"set aside": set_aside})

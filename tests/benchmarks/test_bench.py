@@ -62,7 +62,8 @@ def test_each_line_is_measured_printed_and_written_at_a_tiny_size(tmp_path, sect
         ]  # fmt: skip
         assert len(rows) == SECTIONS[name]
         for row in rows:
-            assert math.isfinite(float(row[3]))  # an exponent of tiny sizes may be below 0
+            # An exponent, fitted through tiny sizes on a busy machine, may be below 0.
+            assert float(row[3]) > 0 or (name == "scaling" and math.isfinite(float(row[3])))
             assert (row[4] == "–") == (row[5] == "–")
             assert row[5] in {"met", "not met", "–"}
     for name in set(tables) - set(sections):
