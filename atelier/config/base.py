@@ -199,6 +199,9 @@ Network = Annotated[
 class BaseParams(Params):
     """``base:`` how ``atelier base`` trains a small base from nothing."""
 
+    init: str | None = None
+    """Folder of a base whose training goes on; null: random weights. Its weights, its encoders
+    and its codec are taken over, and `network` should describe it."""
     corpus: Literal["sketchbook"] | str
     """What the base is trained on: the drawn sketchbook, or a folder of captioned pictures."""
     images: Count
