@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import nn
 
 from atelier import atomic, images
 from atelier.config.base import BaseParams, PCACodec
@@ -192,7 +192,9 @@ def _untrained(params: BaseParams, captioned: _Captioned, profile: Profile) -> D
 def _codec(params: BaseParams, pixels: images.Pixels) -> Any:
     of = params.codec
     if isinstance(of, PCACodec):
-        return codec.fit(sampling.to_pixels(pixels[:_CODEC_PICTURES]), of.patch_pixels, of.channels)
+        return codec.fit(
+            sampling.to_pixels(pixels[:_CODEC_PICTURES]), of.patch_pixels, of.channels
+        )
     import diffusers
 
     if not Path(of.path).is_dir():
