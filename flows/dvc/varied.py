@@ -45,6 +45,7 @@ def run(wish: Wish, changes: Sequence[str]) -> list[Path]:
     read_profile(file)
     values = overrides.parse(changes).applied(yaml.safe_load(file.read_bytes()))
     usual = _checked(values, file)
+    vary.check(wish, usual)
     made_by = {
         "profile": name,
         "settings": list(changes),

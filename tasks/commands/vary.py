@@ -12,7 +12,7 @@ import io
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -149,7 +149,15 @@ def parse(text: str) -> Variation:
     if of_objective is not None:
         return Variation(text, of_objective[1], of_objective[2], tuple(values))
     assert of_sampling is not None
-    return Variation(text, None, of_sampling[1], tuple(values))
+    return Variation(text, None, of_sampling[1], tuple(_sampled(text, values)))
+
+
+def _sampled(text: str, values: Sequence[Any]) -> Iterator[int | float]:
+    kind = int if text.startswith("generate.steps") else int | float
+    for value in values:
+        if not isinstance(value, kind) or isinstance(value, bool) or value < 1:
+            raise ParamsError(f"{text!r}: {value!r} should be a number of at least 1")
+        yield value
 
 
 def in_document(file: Path) -> list[Variation]:
@@ -179,9 +187,10 @@ def objectives(values: Mapping[str, Any], wish: Wish) -> dict[str, dict[str, Any
         ParamsError: The profile has no such objective.
     """
     known: dict[str, dict[str, Any]] = values["cpo"]["objectives"]
-    found = {wish.model: known[wish.model]} if wish.model in known else {}
+    found: dict[str, dict[str, Any]] = {}
     for one in wish.variations:
         if one.objective is None:
+            found |= {wish.model: known[wish.model]} if wish.model in known else {}
             continue
         if one.objective not in known:
             raise ParamsError(
@@ -196,6 +205,21 @@ def objectives(values: Mapping[str, Any], wish: Wish) -> dict[str, dict[str, Any
     return found
 
 
+def check(wish: Wish, usual: Profile) -> None:
+    """Refuse what would fail after the trainings only.
+
+    Raises:
+        ParamsError: The document has no mark for a grid, or the model is unknown.
+        ArtifactError: The model is a file or a version that cannot be read.
+    """
+    trained = {candidates.BASE, candidates.THETA1, *usual.cpo.objectives}
+    if any(one.objective is None for one in wish.variations) and wish.model not in trained:
+        paint.named(wish.model, usual)
+    for one in wish.variations if wish.document is not None else ():
+        assert wish.document is not None
+        documented(wish.document, one.text, "")
+
+
 def run(profile: Profile, wish: Wish, usual: Profile, made_by: Mapping[str, Any]) -> list[Path]:
     """Paint, judge and write the grids; return their files.
 
@@ -207,12 +231,8 @@ def run(profile: Profile, wish: Wish, usual: Profile, made_by: Mapping[str, Any]
 
     Raises:
         ArtifactError: θ1, the split or a model's weights are absent.
-        ParamsError: The model is unknown, or the document has no place for a grid.
     """
     criteria = tree.parse(paths.JUDGED_BY)
-    for one in wish.variations:
-        if wish.document is not None:
-            documented(wish.document, one.text, "")
     grids = {one: _rows(one, wish, usual) for one in wish.variations}
     shown, painted, prompts = _paint(profile, wish, list(grids.values()), criteria)
     files = dials.written(painted, wish.out)
@@ -252,20 +272,13 @@ def _rows(one: Variation, wish: Wish, usual: Profile) -> list[_Row]:
         how = paint.how(paint.named(wish.model, usual), usual)
         state = None if wish.model == candidates.BASE else wish.model
         return [
-            _Row(one.label(value), value, state, _sampled(one, how, value))
+            _Row(one.label(value), value, state, dataclasses.replace(how, **{one.field: value}))
             for value in one.values
         ]
     guided = not usual.cpo.objectives[one.objective].sampled_without_guidance()
     how = candidates.how(usual).of(guided=guided)
     first = _Row(_LABELS[candidates.THETA1], None, candidates.THETA1, how)
     return [first, *(_Row(one.label(v), v, one.state(v), how) for v in one.values)]
-
-
-def _sampled(one: Variation, how: Sampling, value: Any) -> Sampling:
-    least = 1
-    if not isinstance(value, int if one.field == "steps" else int | float) or value < least:
-        raise ParamsError(f"{one.text!r}: {value!r} should be a number of at least {least}")
-    return dataclasses.replace(how, **{one.field: value})
 
 
 def _paint(

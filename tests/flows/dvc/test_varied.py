@@ -30,6 +30,8 @@ def here(repository, profile, monkeypatch):
 
 def wish(*texts):
     variations = [vary.parse(text) for text in texts]
+    page = "".join(f"<!-- vary: {text} -->\n<!-- end of vary -->\n" for text in texts)
+    Path("page.md").write_text(page)
     return Wish(variations, "theta1", 4, 2, Path("out/vary"), Path("page.md"))
 
 

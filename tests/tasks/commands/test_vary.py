@@ -57,6 +57,9 @@ def test_a_setting_and_its_values_are_read():
         ("cpo.objectives.dpo.beta=", "give different values after ="),
         ("cpo.objectives.dpo.beta=1,1", "give different values after ="),
         ("cpo.objectives.dpo.beta=[1", "give different values after ="),
+        ("generate.steps=1.5", "1.5 should be a number of at least 1"),
+        ("generate.guidance=0.5,1", "0.5 should be a number of at least 1"),
+        ("generate.guidance=true", "True should be a number of at least 1"),
     ],
 )
 def test_what_cannot_be_varied_is_refused(text, says):
@@ -159,7 +162,9 @@ def test_a_table_by_hand():
     ]
 
 
-@pytest.mark.parametrize("text", ["generate.steps=1.5", "generate.guidance=0.5,1"])
-def test_a_number_that_cannot_be_sampled_is_refused(gallery, tmp_path, text):
-    with pytest.raises(ParamsError, match="should be a number of at least 1"):
-        vary.run(gallery, wish(tmp_path, text), gallery, {})
+def test_a_model_or_a_mark_that_is_absent_is_refused_before_trainings(gallery, tmp_path):
+    with pytest.raises(ParamsError, match="'theta2' is unknown"):
+        vary.check(wish(tmp_path, "generate.steps=1,2", model="theta2"), gallery)
+    with pytest.raises(ParamsError, match="has no place for a grid"):
+        vary.check(wish(tmp_path, OMEGA, document=tmp_path / "absent.md"), gallery)
+    vary.check(wish(tmp_path, OMEGA, model="theta2"), gallery)
