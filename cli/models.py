@@ -277,7 +277,7 @@ def vary(
         variations, model, pictures, columns, out or Path("artifacts/vary"), document
     )
     for file in varied.run(wish, setting or []):
-        typer.echo(clone.path(str(file)))
+        typer.echo(file)
 
 
 @command()

@@ -52,19 +52,27 @@ def run(wish: Wish, changes: Sequence[str]) -> list[Path]:
         "commit": git.answer("rev-parse", "HEAD"),
         "uncommitted": bool(git.answer(*git.CHANGES)),
     }
-    wish = dataclasses.replace(
-        wish, out=wish.out.absolute(), document=wish.document and wish.document.absolute()
-    )
     if all(one.objective is None for one in wish.variations):
         return vary.run(usual, wish, usual, made_by)
     wanted = vary.objectives(values, wish)
     cpo = {"objectives": wanted, "featured": next(iter(wanted)), "keep_targets": True}
     varied = {**values, "cpo": values["cpo"] | cpo}
     profile = _checked(varied, file)
-    with runner.repository_alone(progress.say), workspace.entered(), _named():
+    with runner.repository_alone(progress.say), workspace.entered() as main, _named():
         atomic.write(file, yaml.safe_dump(varied, sort_keys=False, allow_unicode=True))
         _reproduce()
-        return vary.run(profile, wish, usual, made_by)
+        vary.run(profile, _absolute(wish, main), usual, made_by)
+    return [wish.out / f"{one.name}.webp" for one in wish.variations]
+
+
+def _absolute(wish: Wish, main: Path) -> Wish:
+    """Return a wish whose files are those of the main repository."""
+    document = wish.document and main / wish.document
+    is_file = "/" in wish.model and (main / wish.model).exists()  # and no name of a model
+    model = str(main / wish.model) if is_file else wish.model
+    return dataclasses.replace(
+        wish, out=main / wish.out, document=document, single=main / wish.single, model=model
+    )
 
 
 def _checked(values: Mapping[str, Any], file: Path) -> Profile:

@@ -12,6 +12,7 @@ import io
 import json
 import os
 import re
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +49,7 @@ _SIGNS = {
     "steps": "sampling steps",
 }
 _LABELS = {candidates.BASE: "base", candidates.THETA1: "θ1"}
+_COLUMNS = 100  # of prose in a document
 _QUALITY = 85  # of the written WebP
 _MARK = re.compile(r"(<!-- vary: (\S+) -->\n).*?(<!-- end of vary -->)", re.DOTALL)
 
@@ -98,6 +100,7 @@ class Wish:
         columns: Different captions that a grid shows, at most.
         out: Folder for grids and records.
         document: Markdown file that gets the grids, between marks; None: no file.
+        single: Folder for every picture that is painted.
     """
 
     variations: Sequence[Variation]
@@ -106,6 +109,7 @@ class Wish:
     columns: int
     out: Path
     document: Path | None = None
+    single: Path = paths.ARTIFACTS / "vary"
 
 
 @dataclass(frozen=True)
@@ -235,7 +239,7 @@ def run(profile: Profile, wish: Wish, usual: Profile, made_by: Mapping[str, Any]
     criteria = tree.parse(paths.JUDGED_BY)
     grids = {one: _rows(one, wish, usual) for one in wish.variations}
     shown, painted, prompts = _paint(profile, wish, list(grids.values()), criteria)
-    files = dials.written(painted, wish.out)
+    files = dials.written(painted, wish.single)
     said = dials.verdicts(profile, criteria, files)
     record = {**made_by, **_pinned(profile)}
     written = []
@@ -411,21 +415,24 @@ def _about(told: Mapping[str, Any]) -> str:
     """How a grid was made, in a paragraph."""
     last = told["rows"][-1]
     setting = str(told["varied"]).partition("=")[0]
-    words = [f"`{setting}`."]
-    if last["objective"] is not None and "objectives" in setting:
-        training = told["training"]
-        words.append(
-            f"Each θ is trained for {training['steps']} steps of {training['batch_images']} "
-            f"images and sampled with {Sampling(**last['sampling']).in_words()}, as θ1 is."
-        )
+    how = Sampling(**last["sampling"])
+    if _SAMPLING.fullmatch(setting):
+        field = setting.rpartition(".")[2]
+        model = _LABELS.get(last["state"], last["state"])
+        kept = [part for part in how.in_words().split(", ") if field not in part]
+        made = f"All rows are {model}, sampled with {', '.join(kept)}."
     else:
-        words.append(f"All rows are {_LABELS.get(last['state'], last['state'])}.")
-    different = len(set(told["captions"]))
-    words.append(
-        f"In brackets, and in the table with 95% intervals over captions: negative attributes "
-        f"per picture, in {len(told['captions'])} pictures of {different} captions."
+        training = told["training"]
+        made = (
+            f"Each θ is trained for {training['steps']} steps of {training['batch_images']} "
+            f"images and sampled with {how.in_words()}, as θ1 is."
+        )
+    pictures, different = len(told["captions"]), len(set(told["captions"]))
+    counted = (
+        f"The numbers are negative attributes per picture, over {pictures} pictures of "
+        f"{different} captions; the table has 95% intervals over captions."
     )
-    return f"*{' '.join(words)}*"
+    return "\n".join(textwrap.wrap(f"*`{setting}`. {made} {counted}*", _COLUMNS))
 
 
 def table(told: Mapping[str, Any]) -> list[str]:

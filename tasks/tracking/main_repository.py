@@ -49,6 +49,8 @@ def experiment() -> str | None:
 
 
 def _link(there: Path, here: Path) -> None:
-    if not here.exists() and not here.is_symlink():
+    if here.is_symlink() and not here.exists():  # the repository was moved since
+        here.unlink()
+    if not here.exists():
         here.parent.mkdir(parents=True, exist_ok=True)
         here.symlink_to(there, target_is_directory=True)

@@ -53,6 +53,7 @@ def test_values_of_an_objective_are_trained_in_one_stage_of_a_copy(here, reposit
     assert usual.cpo.objectives["cpo-s"].omega == 4
     assert asked.out == repository / "out/vary"
     assert asked.document == repository / "page.md"
+    assert asked.single == repository / "artifacts/vary"
     assert made_by == {
         "profile": "starter",
         "settings": ["cpo.training.steps=3"],

@@ -100,7 +100,7 @@ def test_sampling_varies_without_a_training(gallery, tmp_path, capsys):
     assert [row["sampling"]["guidance"] for row in guided["rows"]] == [1, 2]
     # Two steps without guidance are a row of both grids, and were painted once.
     assert told["rows"][1]["negatives"] == guided["rows"][0]["negatives"]
-    assert len(list((tmp_path / "v/pictures").iterdir())) == 3
+    assert len(list((paths.ARTIFACTS / "vary/pictures").iterdir())) == 3
     assert "| sampling steps 1 | " in capsys.readouterr().out
 
 
@@ -132,7 +132,9 @@ def test_a_training_varies_from_one_theta1_and_is_pinned(gallery, notebook, prof
     text = asked.document.read_text()
     assert "not yet\n" in text  # the grid of another mark was not asked for
     assert "![Rows: θ1, ω 0, ω 4.5](v/vary-cpo-s-omega.webp)\n" in text
-    assert "trained for 4 steps of 2 images and sampled with 2 steps, without" in text
+    said = " ".join(text.split())
+    assert "trained for 4 steps of 2 images and sampled with 2 steps, without guidance" in said
+    assert f"over 4 pictures of {len(set(told['captions']))} captions" in said
     assert text.endswith("|\n<!-- end of vary -->\n")
 
 
@@ -147,6 +149,21 @@ def test_the_marks_of_a_page_say_what_is_varied(tmp_path):
         vary.documented(file, "generate.steps=9", "")
     with pytest.raises(ParamsError, match="has no place for a grid"):
         vary.in_document(tmp_path / "absent.md")
+
+
+@pytest.mark.parametrize(
+    ("varied", "says"),
+    [
+        ("generate.steps=2,4", "All rows are θ1, sampled with guidance 2."),
+        ("generate.guidance=1,2", "All rows are θ1, sampled with 4 steps."),
+    ],
+)
+def test_the_sentence_names_what_stays(varied, says):
+    how = {"steps": 4, "guidance": 2.0, "distilled_guidance": None}
+    row = {"row": "a", "state": "theta1", "sampling": how, "negatives": {}}
+    told = {"varied": varied, "rows": [row], "captions": ["a", "a", "b"]}
+
+    assert says in " ".join(vary.markdown(told, "a.webp").split())
 
 
 def test_a_table_by_hand():

@@ -28,6 +28,15 @@ def test_a_copy_links_runs_checkpoints_and_paid_answers(workspace, copy):
     assert main_repository.experiment() == "tmpabc"
 
 
+def test_a_copy_whose_repository_was_moved_is_linked_again(workspace, copy):
+    paths.CACHE.parent.mkdir(parents=True)
+    paths.CACHE.symlink_to(workspace / "elsewhere", target_is_directory=True)
+
+    main_repository.share()
+
+    assert (copy / paths.CACHE).resolve() == workspace / paths.CACHE
+
+
 def test_the_main_repository_itself_links_nothing(workspace, monkeypatch):
     main_repository.share()
 
