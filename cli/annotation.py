@@ -15,7 +15,7 @@ command = partial(app.command, cls=Command, rich_help_panel="Data and inputs")
 
 @command()
 def base() -> None:
-    """Train the small base model of this profile from nothing."""
+    """Train the small base model of this profile, from random weights or further."""
     from tasks.commands import stage
 
     stage.run(stage.BASE)

@@ -71,7 +71,13 @@ def path(text: str) -> Path:
 
 
 def model(text: str) -> str:
-    """Return a model's name; a folder needs a slash, as ``./lora`` has, and becomes a path."""
+    """Return a model's name; a folder needs a slash, as ``./lora`` has, and becomes a path.
+
+    The name of a row may stand before it: ``before=./old``.
+    """
+    row, sign, named = text.partition("=")
+    if sign and row and "/" not in row:
+        return f"{row}={model(named)}"
     is_folder = "/" in text and not text.startswith("models:/")
     return str(path(text)) if is_folder else weights(text)
 

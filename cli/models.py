@@ -24,8 +24,9 @@ def generate(
         typer.Option(
             parser=clone.model,
             metavar="MODEL",
-            help="base, theta1, an objective's name, a LoRA's file or folder (./lora), or an "
-            "address in the registry (models:/…@champion); one row of the grid for each.",
+            help="base, theta1, an objective's name, a LoRA's file or folder (./lora), the "
+            "folder of another base (base/old), or an address in the registry "
+            "(models:/…@champion); one row of the grid for each. NAME=MODEL names the row.",
             show_default="base and the profile's featured objective",
         ),
     ] = None,
@@ -207,6 +208,76 @@ def dials(
 
     wish = turning.Wish(model, root or [], steps, share, pictures, out, document)
     typer.echo(turning.run(checked_profile(), wish))
+
+
+@command()
+def vary(
+    variation: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="NAME=VALUES",
+            help="As cpo.objectives.cpo-s.omega=0,1,2 or generate.steps=2,4,8; one grid for "
+            "each.",
+            show_default="those that the marks in --document name",
+        ),
+    ] = None,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="Change a setting of all rows, as cpo.training.steps=40.",
+        ),
+    ] = None,
+    model: Annotated[
+        str,
+        typer.Option(
+            parser=clone.model,
+            metavar="MODEL",
+            help="What is sampled where generate.… varies: base, theta1 or an objective.",
+        ),
+    ] = "theta1",
+    pictures: Annotated[
+        int, typer.Option(min=2, help="Test captions painted and judged for each row.")
+    ] = 48,
+    columns: Annotated[
+        int, typer.Option(min=1, help="Different captions that a grid shows.")
+    ] = 6,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            parser=clone.path,
+            help="Folder for the grids and how they were made.",
+            show_default="artifacts/vary",
+        ),
+    ] = None,
+    document: Annotated[
+        Path | None,
+        typer.Option(
+            parser=clone.path, help="Markdown file with marks, to write the grids into as well."
+        ),
+    ] = None,
+) -> None:
+    """Paint the same captions and noise while one setting takes several values.
+
+    A setting of an objective is trained for each value, in a copy of the repository.
+    """
+    from atelier.errors import ParamsError
+    from tasks.commands import vary as varying
+
+    if variation:
+        variations = [varying.parse(one) for one in variation]
+    elif document is not None:
+        variations = varying.in_document(document)
+    else:
+        raise ParamsError("give NAME=VALUES, or --document with a file whose marks name them")
+    from flows.dvc import varied
+
+    wish = varying.Wish(
+        variations, model, pictures, columns, out or Path("artifacts/vary"), document
+    )
+    for file in varied.run(wish, setting or []):
+        typer.echo(file)
 
 
 @command()

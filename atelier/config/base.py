@@ -1,4 +1,4 @@
-"""``base:`` of a profile: how a small base model is trained from nothing."""
+"""``base:`` of a profile: how a small base model is trained."""
 
 from typing import Annotated, Literal
 
@@ -197,8 +197,11 @@ Network = Annotated[
 
 
 class BaseParams(Params):
-    """``base:`` how ``atelier base`` trains a small base from nothing."""
+    """``base:`` how ``atelier base`` trains a small base."""
 
+    init: str | None = None
+    """Folder of a base whose training goes on; null: random weights. Its weights, its encoders
+    and its codec are taken over, and `network` should describe it."""
     corpus: Literal["sketchbook"] | str
     """What the base is trained on: the drawn sketchbook, or a folder of captioned pictures."""
     images: Count

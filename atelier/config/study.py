@@ -81,6 +81,8 @@ class StudyParams(Params):
 
     profile: Name
     """Name of the profile that all runs change."""
+    title: Annotated[str, Field(min_length=1)] | None = None
+    """Title of the page; null: the study's name."""
     data: str | None = None
     """Folder of pictures instead of data/; null: data/."""
     grid: bool = True

@@ -61,9 +61,9 @@ class Training(Params):
     schedule: Literal["constant", "cosine", "linear"]
     """Course of the learning rate after the warm-up; cosine and linear fall to 2% of the peak.
     """
-    optimizer: Literal["adamw", "adamw-fused", "adamw-8bit", "adafactor"]
+    optimizer: Literal["adamw", "adamw-fused", "adamw-8bit", "adafactor", "muon"]
     """The optimizer; adamw-fused is adamw in one kernel; adamw-8bit needs CUDA and
-    bitsandbytes."""
+    bitsandbytes; muon makes the steps of matrices orthogonal."""
     weight_decay: NonNegative
     """Decoupled weight decay. [number]"""
     clip_norm: Positive

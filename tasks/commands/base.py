@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import nn
 
 from atelier import atomic, images
 from atelier.config.base import BaseParams, PCACodec
 from atelier.config.profile import Profile
 from atelier.criteria import dataset, tree
 from atelier.errors import ArtifactError, ImageError, ParamsError
-from atelier.models import codec, sampling
+from atelier.models import codec, loading, sampling
 from atelier.models.denoiser import Denoiser, quiet
 from atelier.models.small import pipelines
 from atelier.objectives import denoising
@@ -42,9 +42,9 @@ _GRID = (4, 8)  # rows and columns of the sample grid
 
 @dataclass(frozen=True)
 class _Captioned:
-    """Pictures of the corpus in [-1, 1], ``[N, 3, H, W]``, and their captions."""
+    """Pictures of the corpus, ``[N, H, W, 3]``, and their captions."""
 
-    pixels: Tensor
+    pixels: images.Pixels
     captions: list[str]
 
 
@@ -68,9 +68,10 @@ def run(profile: Profile, tracked: StageRun) -> None:
             "run it without ATELIER_SHARDED, or by accelerate launch --multi_gpu"
         )
     target = Path(profile.model.source)
-    work = resume.folder("base", params, profile.model, *_corpus_files(params))
+    work = resume.folder("base", params, profile.model, *_files(params))
+    before = None if params.init is None else _card(Path(params.init))
     captioned = _read(params, profile)
-    painter = _untrained(params, captioned, profile)
+    painter = _start(params, captioned, profile)
     curve = trainer.teach(
         "base",
         painter,
@@ -92,7 +93,7 @@ def run(profile: Profile, tracked: StageRun) -> None:
     if not together.first:
         return
     _save(painter, target)
-    _write_card(painter, params, target)
+    _write_card(painter, params, before, target)
     curve.write(target / "curve.tsv")
     grid = _grid(painter, captioned.captions, params.grid_guidance, profile)
     atomic.write(target / "samples.png", images.png(grid))
@@ -111,7 +112,7 @@ def _read(params: BaseParams, profile: Profile) -> _Captioned:
                 )
                 captions.append(drawing.caption)
                 report(len(pictures), {})
-        return _Captioned(sampling.to_pixels(np.stack(pictures)), captions)
+        return _Captioned(np.stack(pictures), captions)
     return _read_folder(Path(params.corpus), params.images, profile)
 
 
@@ -128,11 +129,45 @@ def _read_folder(folder: Path, most: int, profile: Profile) -> _Captioned:
         captions += [entry.caption, entry.caption]
     if not pictures:
         raise ArtifactError(f"base.corpus {str(folder)!r} holds no readable captioned picture")
-    return _Captioned(sampling.to_pixels(np.stack(pictures)), captions)
+    return _Captioned(np.stack(pictures), captions)
 
 
-def _corpus_files(params: BaseParams) -> list[Path]:
-    return [] if params.corpus == "sketchbook" else [Path(params.corpus)]
+def _files(params: BaseParams) -> list[Path]:
+    """What the result depends on: a folder of pictures, the weights that are trained on."""
+    corpus = [] if params.corpus == "sketchbook" else [Path(params.corpus)]
+    return corpus if params.init is None else [*corpus, Path(params.init)]
+
+
+def _start(params: BaseParams, captioned: _Captioned, profile: Profile) -> Denoiser:
+    """The pipeline with random weights, or with those of ``init``.
+
+    Raises:
+        ArtifactError: ``init`` is no base of this family.
+        ParamsError: Its network has another size.
+    """
+    if params.init is None:
+        return _untrained(params, captioned, profile)
+    loaded = loading.load(profile.model.model_copy(update={"source": params.init}))
+    described = _untrained(params, captioned, profile).network
+    if _shapes(loaded.network) != _shapes(described):
+        raise ParamsError(
+            f"base.network describes another network than base.init, {params.init!r}, holds "
+            f"({_count(described):,} weights, {_count(loaded.network):,}); copy `network` from "
+            f"{params.init}/base.json, or set base.init to null to start from random weights"
+        )
+    return loaded
+
+
+def _shapes(network: nn.Module) -> dict[str, torch.Size]:
+    return {name: weight.shape for name, weight in network.named_parameters()}
+
+
+def _card(folder: Path) -> Any:
+    """How an earlier base was made; None where its folder does not say."""
+    try:
+        return json.loads((folder / "base.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
 
 
 def _untrained(params: BaseParams, captioned: _Captioned, profile: Profile) -> Denoiser:
@@ -154,10 +189,12 @@ def _untrained(params: BaseParams, captioned: _Captioned, profile: Profile) -> D
         )
 
 
-def _codec(params: BaseParams, pixels: Tensor) -> Any:
+def _codec(params: BaseParams, pixels: images.Pixels) -> Any:
     of = params.codec
     if isinstance(of, PCACodec):
-        return codec.fit(pixels[:_CODEC_PICTURES], of.patch_pixels, of.channels)
+        return codec.fit(
+            sampling.to_pixels(pixels[:_CODEC_PICTURES]), of.patch_pixels, of.channels
+        )
     import diffusers
 
     if not Path(of.path).is_dir():
@@ -174,9 +211,12 @@ def _codec(params: BaseParams, pixels: Tensor) -> Any:
 def _encoded(painter: Denoiser, captioned: _Captioned) -> Corpus:
     distinct = list(dict.fromkeys(["", *captioned.captions]))
     number = {caption: row for row, caption in enumerate(distinct)}
-    batches = torch.split(captioned.pixels, _ENCODED_AT_ONCE)
+    starts = range(0, len(captioned.pixels), _ENCODED_AT_ONCE)
+    batches = (captioned.pixels[first : first + _ENCODED_AT_ONCE] for first in starts)
     return Corpus(
-        latents=torch.cat([painter.encode_images(batch) for batch in batches]),
+        latents=torch.cat(
+            [painter.encode_images(sampling.to_pixels(batch)) for batch in batches]
+        ),
         prompts=painter.encode_texts(distinct),
         rows={"caption": torch.tensor([[number[caption]] for caption in captioned.captions])},
         empty=number[""],
@@ -190,12 +230,13 @@ def _save(painter: Denoiser, target: Path) -> None:
         painter.pipeline().to(torch.float32)
 
 
-def _write_card(painter: Denoiser, params: BaseParams, target: Path) -> None:
+def _write_card(painter: Denoiser, params: BaseParams, before: Any, target: Path) -> None:
     """Write a file next to the weights that describes how they were made."""
     card = {
         "made_by": "atelier base",
         "parameters": _count(painter.network),
         "base": params.model_dump(),
+        **({} if before is None else {"goes_on_from": before}),
     }
     atomic.write(target / "base.json", json.dumps(card, indent=2) + "\n")
 

@@ -83,8 +83,9 @@ def run(profile: Profile, wish: Wish) -> Path:
     dials.train(profile, roots, wish.steps)
     painted, prompts = _paint(profile, wish, roots, criteria)
     out = wish.out or paths.DIALS_MEASURED
-    files = _write(painted, out)
-    said = _judged(profile, criteria, files)
+    files = written(painted, out)
+    whole = {name: of for name, of in files.items() if len(of) == len(prompts)}
+    said = verdicts(profile, criteria, whole)
     results = [_measured(who, found, roots, prompts, criteria) for who, found in said.items()]
     shown = {
         root: {
@@ -190,7 +191,8 @@ def _paint(
     return painted, [record.caption for record in records]
 
 
-def _write(painted: Mapping[str, Sequence[Pixels]], out: Path) -> dict[str, list[Path]]:
+def written(painted: Mapping[str, Sequence[Pixels]], out: Path) -> dict[str, list[Path]]:
+    """Write the pictures of each state into a folder of its own; return their files."""
     files: dict[str, list[Path]] = {}
     for name, pictures in painted.items():
         files[name] = []
@@ -201,20 +203,23 @@ def _write(painted: Mapping[str, Sequence[Pixels]], out: Path) -> dict[str, list
     return files
 
 
-def _judged(
+def verdicts(
     profile: Profile, criteria: Tree, files: Mapping[str, Sequence[Path]]
 ) -> dict[str, dict[str, list[Verdicts]]]:
-    """What each judge found, by the state of the dials."""
-    whole = len(files[NONE])
-    judged = {name: of for name, of in files.items() if len(of) == whole}
+    """Return what each judge found on pictures of several states, by judge and state.
+
+    Raises:
+        AnnotationError: A picture got no answer.
+    """
     judge = painted_pictures.annotator(profile, criteria)
     found: dict[str, dict[str, list[Verdicts]]] = {judge.name: {}}
-    with progress.bar("judge", whole * len(judged), "pictures") as report:
-        for name, of in judged.items():
-            done = len(found[judge.name]) * whole
+    done = 0
+    with progress.bar("judge", sum(map(len, files.values())), "pictures") as report:
+        for name, of in files.items():
             said = painted_pictures.judge(judge, of, progress.after(done, report))
             hashes = [images.sha256(file) for file in of]
             found[judge.name][name] = negatives.verdicts(said, hashes, judge.name)
+            done += len(of)
     second = judging.second(profile)
     if second is not None:
         known = criteria.leaves()
@@ -223,7 +228,7 @@ def _judged(
                 {path: pole for path, pole, _ in one if path in known}
                 for one in second.judge([np.array(_read(file)) for file in of])
             ]
-            for name, of in judged.items()
+            for name, of in files.items()
         }
     return found
 

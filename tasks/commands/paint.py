@@ -28,7 +28,7 @@ from atelier.models.files import weight_files
 from atelier.models.sampling_settings import Sampling
 from atelier.reports import image_grids
 from tasks.evaluation import candidates
-from tasks.run import paths, progress
+from tasks.run import paths, progress, resume
 from tasks.tracking import registry
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 DIAL = "dial-"  # before the root, in an adapter's name
 MOST = 5.0  # whole turns of a dial
+_BASE_INDEX = "model_index.json"  # every base has it
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,8 @@ class Wish:
 
     Attributes:
         prompts: What is to be seen.
-        models: Names of candidates, folders of LoRAs, or ``models:/`` addresses.
+        models: Names of candidates, folders of LoRAs or bases, or ``models:/`` addresses; each
+            with the name of its row before a ``=``, if it has one.
         promote: Criteria or branches whose good pole is asked for.
         suppress: Criteria or branches whose bad pole is led away from.
         seeds: Of the starting noise; each prompt is painted with each.
@@ -77,8 +79,10 @@ class Model:
     def identity(self) -> dict[str, str | None]:
         """Say which weights these are."""
         file = None if self.lora is None else weight_files.brought(self.lora)
+        folder = Path(self.base.source)
         return {
             "base": f"{public_name(self.base)} at {self.base.revision}",
+            "base_hash": resume.key(folder) if folder.is_dir() else None,
             "lora": None if file is None else images.sha256(file),
         }
 
@@ -91,7 +95,7 @@ def run(profile: Profile, wish: Wish) -> Path:
         ArtifactError: A model's weights are absent, or belong to another base.
     """
     criteria = tree.parse(_criteria(profile))
-    chosen = [named(name, profile) for name in dict.fromkeys(wish.models)]
+    chosen = _rows(wish.models, profile)
     sampled = {model.name: _how(model, wish, profile) for model in chosen}
     good, bad = _steered(wish, criteria, sampled)
     turned = turns(wish.promote, wish.suppress, criteria)
@@ -134,6 +138,25 @@ def run(profile: Profile, wish: Wish) -> Path:
         },
     }
     return _write(wish, {model.name: rows[model.name] for model in chosen}, told)
+
+
+def _rows(models: Sequence[str], profile: Profile) -> list[Model]:
+    """The models by the names of their rows: their own, or what stands before ``=``."""
+    found: dict[str, Model] = {}
+    for text in dict.fromkeys(models):
+        row, name = split_name(text)
+        model = named(name, profile)
+        row = row or model.name
+        if row in found:
+            raise ParamsError(f"--model {text!r}: another row is called {row!r}; name it apart")
+        found[row] = dataclasses.replace(model, name=row)
+    return list(found.values())
+
+
+def split_name(text: str) -> tuple[str | None, str]:
+    """Return the name of a row and the model of ``NAME=MODEL``; a path may hold a ``=``."""
+    row, sign, model = text.partition("=")
+    return (row, model) if sign and row and "/" not in row else (None, text)
 
 
 def how(model: Model, profile: Profile) -> Sampling:
@@ -248,12 +271,16 @@ def named(name: str, profile: Profile) -> Model:
     if name.startswith("models:/"):
         base, lora, guided = registry.fetch(name)
         return Model(name.removeprefix("models:/"), base, lora, guided)
+    if (Path(name) / _BASE_INDEX).is_file():
+        alone = profile.model.model_copy(update={"source": name, "revision": None})
+        return Model(name, alone, None)
     if (brought := weight_files.brought(Path(name))) is not None:
         return Model(name, profile.model, brought)
     known = ", ".join([candidates.BASE, candidates.THETA1, *objectives])
     raise ParamsError(
         f"--model {name!r} is unknown; it should be one of {known}, a .safetensors file of a "
-        "LoRA or the folder with one (docs/formats.md), or an address in the registry such as "
+        "LoRA or the folder with one (docs/formats.md), the folder of a base such as "
+        "base/starter, or an address in the registry such as "
         "models:/atelier-starter-theta@champion"
     )
 

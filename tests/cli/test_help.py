@@ -15,7 +15,7 @@ HEAVY = {
 ALONE = {
     "agreement", "base", "compare", "conflicts", "deploy", "dials", "doctor", "down",
     "estimate", "export", "features", "generate", "live", "notify", "plan", "registry",
-    "results", "run", "serve", "study", "sweep", "up", "weights",
+    "results", "run", "serve", "study", "sweep", "up", "vary", "weights",
 }  # fmt: skip
 GROUPS = {
     "criteria": {"calibrate", "check", "document", "propose", "sheets", "show"},

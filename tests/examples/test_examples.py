@@ -102,22 +102,6 @@ def test_two_sets_of_pictures_are_compared(tmp_path):
 
 
 @pytest.mark.slow
-def test_one_setting_turns_while_prompts_and_seeds_stay(tmp_path):
-    words = ["--steps", 1, "--pictures", 8, "--batch", 4, "--sampling", 2, "--turn", "beta"]
-
-    lines = run(EXAMPLES / "turn_parameters.py", *words, "--out", tmp_path, folder=tmp_path)
-
-    line, steps, guidance = lines
-    assert line.startswith("turn-beta.webp: θ1 (")
-    assert steps.startswith("turn-steps.webp: θ1, 2 sampling steps (")
-    assert guidance.startswith("turn-guidance.webp: θ1, guidance 1 (")
-    assert all(f"beta {value} (" in line for value in (10, 100, 1000))
-    width, height = size(tmp_path / "turn-beta.webp")
-    assert width > 4 * 128
-    assert height > 4 * 128
-
-
-@pytest.mark.slow
 def test_a_registered_model_paints(studio, notebook, mlflow_tables):
     from tasks import cpo, sft
     from tasks.run import paths

@@ -31,6 +31,7 @@ _OPTIMIZER = {  # bytes of state a weight
     "adamw-fused": 8.0,
     "adamw-8bit": 2.0,
     "adafactor": 0.1,
+    "muon": 4.0,
 }
 
 

@@ -56,6 +56,7 @@ def render(
     judged = ["#A_neg", "independent judge"][: len(results.judges())]
     text = environment.from_string(source.read_text(encoding="utf-8")).render(
         name=name,
+        title=study.title or f"Study: {name}",
         command="atelier study" + ("" if name == "study" else f" {name}"),
         study=study,
         profile=profile,

@@ -38,7 +38,7 @@ class KilledError(Exception):
 EVERYTHING = {"images_at_once": 2, "precision": "fp16", "ema_decay": 0.9}
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "adamw-fused", "adafactor"])
+@pytest.mark.parametrize("optimizer", ["adamw", "adamw-fused", "adafactor", "muon"])
 @pytest.mark.parametrize("changes", [{}, EVERYTHING], ids=["plain", "everything"])
 @pytest.mark.parametrize("killed_after", [1, 2, 3, 4, 5])
 def test_a_killed_run_goes_on_bit_for_bit(tmp_path, training, killed_after, changes, optimizer):

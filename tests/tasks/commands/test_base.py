@@ -1,3 +1,6 @@
+import json
+import shutil
+
 import pytest
 
 from atelier.errors import ArtifactError, ParamsError
@@ -65,3 +68,33 @@ def test_a_corpus_without_captions_is_named(studio, notebook):
 
     with pytest.raises(ArtifactError, match=r"captions\.csv"):
         base.run(studio, notebook)
+
+
+def test_training_goes_on_from_an_earlier_base_and_the_card_says_from_which(studio, notebook):
+    earlier = paths.BASE / "earlier"
+    shutil.copytree(paths.BASE / "starter", earlier)
+    first = weights_of("flux").read_bytes()
+    further = studio.base.model_copy(update={"init": str(earlier)})
+
+    base.run(studio.model_copy(update={"base": further}), notebook)
+
+    card = json.loads((paths.BASE / "starter" / "base.json").read_text(encoding="utf-8"))
+    before = json.loads((earlier / "base.json").read_text(encoding="utf-8"))
+    assert weights_of("flux").read_bytes() != first
+    assert codec_of("starter") == codec_of("earlier")
+    assert card["base"]["init"] == str(earlier)
+    assert card["goes_on_from"] == before
+
+
+def codec_of(name):
+    return (paths.BASE / name / "vae" / "diffusion_pytorch_model.safetensors").read_bytes()
+
+
+def test_an_earlier_base_of_another_size_is_refused(studio, notebook):
+    wider = studio.base.network.model_copy(update={"heads": 2 * studio.base.network.heads})
+    other = studio.base.model_copy(
+        update={"init": str(paths.BASE / "starter"), "network": wider}
+    )
+
+    with pytest.raises(ParamsError, match=r"base\.network describes another network"):
+        base.run(studio.model_copy(update={"base": other}), notebook)

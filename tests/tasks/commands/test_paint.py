@@ -1,7 +1,9 @@
 import json
+import shutil
 
 import numpy as np
 import pytest
+import safetensors.torch
 from PIL import Image
 
 from atelier.errors import ArtifactError, ParamsError
@@ -125,6 +127,29 @@ def test_a_model_with_guidance_inside_is_sampled_without_unless_asked(trained, w
         paint.run(profile, wish(models=["theta1", "cpo-s"], guidance=None, suppress=["light"]))
 
 
+def test_two_bases_are_rows_with_names_of_their_own(trained, wish, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(trained.model.source, other)
+    file = other / "transformer" / "diffusion_pytorch_model.safetensors"
+    weights = safetensors.torch.load_file(file)
+    for tensor in weights.values():
+        tensor.mul_(1.5)
+    safetensors.torch.save_file(weights, file)
+
+    paint.run(trained, wish(models=[f"before={other}", "after=base", f"same={other}"]))
+
+    out = wish().out
+    before, after, same = (picture(out / name) for name in ("before", "after", "same"))
+    assert (before == same).all()
+    assert (before != after).any()
+    told = json.loads((out / "paint.json").read_text())["models"]
+    hashes = [told[name]["base_hash"] for name in ("before", "after", "same")]
+    assert hashes[0] == hashes[2] != hashes[1]
+    assert told["before"]["base"] == "other at None"
+    with pytest.raises(ParamsError, match="another row is called 'a'; name it apart"):
+        paint.run(trained, wish(models=["a=base", "a=theta1"]))
+
+
 MISTYPED = [
     ({"promote": ["lihgt"]}, r"'lihgt' is no criterion or branch .* its roots are light"),
     ({"suppress": ["light"], "guidance": 1.0}, r"guidance, which is 1, off"),
@@ -162,8 +187,6 @@ def test_a_model_that_the_registry_does_not_have_is_named(trained, wish, mlflow_
 
 
 def test_a_lora_of_another_trainer_paints_as_a_file_or_a_folder(trained, wish, tmp_path):
-    import safetensors.torch
-
     own = safetensors.torch.load_file(paths.SFT / adapters.FILE)
     theirs = {key.replace("transformer.", "diffusion_model.", 1): t for key, t in own.items()}
     (tmp_path / "lora").mkdir()
