@@ -48,6 +48,7 @@ _SIGNS = {
     "steps": "sampling steps",
 }
 _LABELS = {candidates.BASE: "base", candidates.THETA1: "θ1"}
+_PAINTED = paths.ARTIFACTS / "vary"  # single pictures, which the judges read
 _QUALITY = 85  # of the written WebP
 _MARK = re.compile(r"(<!-- vary: (\S+) -->\n).*?(<!-- end of vary -->)", re.DOTALL)
 
@@ -215,7 +216,7 @@ def run(profile: Profile, wish: Wish, usual: Profile, made_by: Mapping[str, Any]
             documented(wish.document, one.text, "")
     grids = {one: _rows(one, wish, usual) for one in wish.variations}
     shown, painted, prompts = _paint(profile, wish, list(grids.values()), criteria)
-    files = dials.written(painted, wish.out)
+    files = dials.written(painted, _PAINTED)
     said = dials.verdicts(profile, criteria, files)
     record = {**made_by, **_pinned(profile)}
     written = []
