@@ -1,5 +1,6 @@
 """The cache of latents: how busy it keeps the encoder, how fast it reads and resumes."""
 
+import contextlib
 import hashlib
 import os
 import subprocess
@@ -7,6 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from io import FileIO
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -73,7 +75,7 @@ def _building(size: Size) -> Line:
         seconds = time.perf_counter() - start
     return Line(
         SECTION, f"encoder's busy share while {len(files)} JPEG files of 512 px are encoded",
-        busy / seconds, "%", "always", 1.0, busy / seconds, Goal("ratio", "≥", 0.9),
+        busy / seconds, "%", "always", 1.0, busy / seconds, Goal("ratio", "≥", 0.95),
         note=f"a stand-in that takes {_ENCODING * 1000:g} ms a picture and no CPU",
     )  # fmt: skip
 
@@ -108,16 +110,48 @@ def _reading(size: Size) -> Iterator[Line]:
                     while file.read(_CHUNK):
                         pass
 
+        plain = _same_reads(found, keys)
         for ours, what in (
             (lambda: read(cache.Cache(folder)), "the first time, each digest checked"),
             (lambda: read(found), "again"),
         ):
-            turns = _cold(ours, sequential, shards, _ROUNDS[size])
-            yield Line(
-                SECTION, f"reading {len(keys)} latents of 1024 px, {what}",
-                mega / turns[0], "MB/s", "the same files read from end to end",
-                mega / turns[1], turns[2], Goal("ratio", "≥", 0.8),
-            )  # fmt: skip
+            for theirs, against, least in (
+                (sequential, "the same files read from end to end", 0.8),
+                (plain, "the same reads in the same order, no digest, no tensor", 0.95),
+            ):
+                turns = _cold(ours, theirs, shards, _ROUNDS[size])
+                yield Line(
+                    SECTION, f"reading {len(keys)} latents of 1024 px, {what}",
+                    mega / turns[0], "MB/s", against,
+                    mega / turns[1], turns[2], Goal("ratio", "≥", least),
+                )  # fmt: skip
+
+
+def _same_reads(found: cache.Cache, keys: Sequence[str]) -> Callable[[], None]:
+    """Return what reads a batch's bytes as a column does, into one piece of memory."""
+    places = [found.place(key, "latents") for key in keys]
+    each = places[0].empty(1).nbytes
+    room = bytearray(_BATCH * each)
+
+    def batch(some: Sequence[Any]) -> None:
+        shards = {place.shard for place in some}
+        with contextlib.ExitStack() as opened:
+            files = {
+                shard: opened.enter_context(FileIO(found.folder / shard)) for shard in shards
+            }
+            for place in some:
+                os.posix_fadvise(
+                    files[place.shard].fileno(), place.start, each, os.POSIX_FADV_WILLNEED
+                )
+            for at, place in enumerate(some):
+                files[place.shard].seek(place.start)
+                files[place.shard].readinto(memoryview(room)[at * each : (at + 1) * each])
+
+    def read() -> None:
+        for start in range(0, len(places), _BATCH):
+            batch(places[start : start + _BATCH])
+
+    return read
 
 
 def _cold(

@@ -4,10 +4,15 @@ Makes corpora of tiny pictures, no two alike but for some near-duplicates, with 
 judgements, and runs ``annotate``, ``split``, the cache's filling and opening, and the numbers
 and page of ``evaluate`` on them, each in a process of its own. No network is run: what is
 measured is what this code does for each picture.
+
+``--up-to 1000000`` goes on to a million files. Of more than 100,000, hashes of views and
+features are drawn, not computed from pixels, which would take most of an hour and grows as
+the pictures do; everything else is done with them as always.
 """
 
 import argparse
 import contextlib
+import datetime
 import hashlib
 import importlib
 import json
@@ -36,16 +41,19 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from atelier.config.profile import Profile
+    from atelier.criteria.near_duplicates import Hashes
     from atelier.images import Pixels
     from atelier.metrics.fid import Features
 
 Stage = Literal["annotate", "split", "cache", "open", "report"]
 STAGES: tuple[Stage, ...] = get_args(Stage)  # each reads what those before it left
 COUNTS = (1_000, 10_000, 100_000)
+READ = 100_000  # pictures up to which hashes and features are computed from their pixels
 _ROOT = Path(__file__).parents[1]
 _SIDE = 16  # pixels of a picture
 _JUDGED = 5  # criteria of each picture
 _NEAR = 100  # one picture in so many is nearly the one before it
+_FLIPPED = (30, 76, 113, 44, 43, 45, 45, 47, 48, 48, 49)  # bits of a view unlike its whole
 _PAINTED = 24  # pictures of each painter in the report
 _BATCHES = 500  # read at random from the opened cache
 _SECONDS_BETWEEN_LOOKS = 0.05
@@ -117,6 +125,7 @@ def measure(stage: Stage, folder: Path, *, count: int, cores: int) -> Measured:
         cores: CPU cores that the stage may use.
     """
     words = [sys.executable, "-m", "benchmarks.scale", "--run", stage, "--folder", str(folder)]
+    words += ["--drawn"] if count > READ else []
     python = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")]))
     process = subprocess.Popen(
         [*words, "--cores", str(cores)],
@@ -190,6 +199,9 @@ def plot(rows: Sequence[Measured], file: Path) -> None:
         axes.set_title(title, loc="left", fontsize=10)
         axes.grid(color="0.92")
         axes.spines[["top", "right"]].set_visible(False)
+        if counts[-1] > READ:
+            axes.axvspan(READ * 1.3, counts[-1] * 1.3, color="0.96", zorder=0)
+            axes.set_xlim(right=counts[-1] * 1.3)
     left.set_yscale("log")
     right.set_ylim(bottom=0)
     left.legend(frameon=False, fontsize=8)
@@ -290,7 +302,7 @@ class _Unheard:
     def tags(self, values: Mapping[str, str]) -> None: ...
 
 
-def _run(stage: Stage, folder: Path, cores: int) -> None:
+def _run(stage: Stage, folder: Path, cores: int, *, drawn: bool) -> None:
     """Run one stage here, and print what it took as a line of JSON."""
     os.chdir(folder)
     from atelier import parallel
@@ -299,7 +311,7 @@ def _run(stage: Stage, folder: Path, cores: int) -> None:
     # Not by affinity: nobody knows here which cores are idle.
     parallel.cores = lambda: cores
     profile = read_profile(Path("params/scale.yaml"))
-    work = _stages()[stage]
+    work = _stages(drawn)[stage]
     for module in _IMPORTED_BY.get(stage, ()):
         importlib.import_module(module)
     began_with = _mib(psutil.Process())
@@ -319,24 +331,39 @@ def _cpu_seconds() -> float:
     return sum(one.ru_utime + one.ru_stime for one in used)
 
 
-def _stages() -> "Mapping[Stage, Any]":
+def _stages(drawn: bool) -> "Mapping[Stage, Any]":
     from tasks import annotate, split
 
     unanswered: Any = _Unheard()
+    if drawn:
+        split._hash = _drawn_hashes
     return {
         "annotate": lambda profile: annotate.run(profile, unanswered),
         "split": lambda profile: split.run(profile, unanswered),
         "cache": _fill,
         "open": _open,
-        "report": lambda profile: _report(profile, unanswered),
+        "report": lambda profile: _report(profile, unanswered, drawn),
     }
+
+
+def _drawn_hashes(data: Path, largest_pixels: int, file: str) -> "Hashes":
+    """Hashes as those of noise: as far apart, near where pictures are. Runs in a worker."""
+    del data, largest_pixels
+    number = int(Path(file).stem)
+    near = number % _NEAR == _NEAR - 1
+    source = np.random.default_rng(number - near)
+    wholes = np.repeat(source.integers(0, 2**64, (1, 2, 4), dtype=np.uint64), 12, axis=0)
+    flips = source.random((12, 2, 256)) < np.array([0, *_FLIPPED])[:, None, None] / 256
+    views = (wholes ^ np.packbits(flips, axis=2).view(np.uint64)).reshape(24, 4)
+    views[:, 0] ^= np.uint64(near)
+    return views
 
 
 def _keys() -> list[str]:
     from atelier.criteria import annotations
     from tasks.run import paths
 
-    rows = annotations.read(paths.SPLIT / "train.jsonl", annotations.Record)
+    rows = annotations.stream(paths.SPLIT / "train.jsonl", annotations.Record)
     return [row.image for row in rows]
 
 
@@ -386,9 +413,11 @@ class _Averages:
         return np.concatenate([means, means**2], axis=1)
 
 
-def _report(profile: "Profile", tracked: Any) -> None:
+def _report(profile: "Profile", tracked: Any, drawn: bool) -> None:
     """As ``evaluate`` and ``report`` do, once pictures are painted and judged."""
-    from atelier.criteria import annotations, tree
+    from atelier.criteria import tree
+    from atelier.criteria.annotations import Record
+    from atelier.criteria.stored.rows import StoredRows
     from atelier.metrics import comparison, suite
     from atelier.metrics.comparison import Painted, Real
     from tasks import report
@@ -400,7 +429,7 @@ def _report(profile: "Profile", tracked: Any) -> None:
 
     criteria = tree.parse(paths.JUDGED_BY)
     test = captions.records(profile)
-    learned = annotations.read(paths.SPLIT / "train.jsonl", annotations.Record)
+    learned = StoredRows(paths.SPLIT / "train.jsonl", Record)
     records = captions.painted(test, _PAINTED)
     network = _Averages()
     source = np.random.default_rng(1)
@@ -413,11 +442,13 @@ def _report(profile: "Profile", tracked: Any) -> None:
         )
         for name in names
     }
-    real = Real(
-        network.features(pictures.paintings(test, profile)),
-        [not record.negative for record in test],
-        network.features(pictures.paintings(learned, profile)),
-    )
+
+    def features(paintings: Sequence[Record]) -> "Features":
+        if drawn:
+            return source.random((len(paintings), 96))
+        return network.features(pictures.paintings(paintings, profile))
+
+    real = Real(features(test), [not record.negative for record in test], features(learned))
     entries = suite.survey(
         profile.evaluate.metrics,
         paths.weights(),
@@ -471,18 +502,35 @@ def _in(folder: Path, counts: Sequence[int], cores: int) -> Iterator[Measured]:
             shutil.rmtree(corpus, ignore_errors=True)
 
 
-def run(counts: Sequence[int], *, cores: int) -> list[Measured]:
-    """Measure every stage at every count, and say each figure as it is found."""
-    found = []
-    with tempfile.TemporaryDirectory() as folder:
-        for row in _in(Path(folder), counts, cores):
+def run(
+    counts: Sequence[int], *, cores: int, folder: Path | None = None, kept: Path | None = None
+) -> list[Measured]:
+    """Measure every stage at every count, and say each figure as it is found.
+
+    Args:
+        counts: Pictures of each corpus.
+        cores: CPU cores that a stage may use.
+        folder: Where to put the corpora; None: where temporary files lie.
+        kept: JSON file of figures; those that it has are not measured again.
+    """
+    found = [] if kept is None or not kept.exists() else _kept(kept)
+    with tempfile.TemporaryDirectory(dir=folder) as temporary:
+        missing = [one for one in counts if one not in {row.count for row in found}]
+        for row in _in(Path(temporary), missing, cores):
             found.append(row)
             _say(
                 f"{row.stage} of {row.count} pictures: {row.seconds:.2f} s "
                 f"({row.cpu_seconds:.2f} s of CPU), {row.start_mib:.0f} MiB at first, "
                 f"{row.peak_mib:.0f} MiB at most"
             )
-    return found
+            if kept is not None and row.stage == STAGES[-1]:
+                text = json.dumps([asdict(one) for one in found], indent=2)
+                kept.write_text(text + "\n", encoding="utf-8")
+    return [row for row in found if row.count in counts]
+
+
+def _kept(file: Path) -> list[Measured]:
+    return [Measured(**one) for one in json.loads(file.read_text(encoding="utf-8"))]
 
 
 def _say(text: str) -> None:
@@ -492,24 +540,44 @@ def _say(text: str) -> None:
 
 def main() -> None:
     """Measure, and print a table; draw and keep what was found where that is asked for."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--counts", type=int, nargs="+", default=COUNTS)
+    parser.add_argument(
+        "--up-to", type=int, help="powers of ten from 1,000 on, instead of --counts"
+    )
     parser.add_argument("--cores", type=int, default=2)
-    parser.add_argument("--json", type=Path, help="where to put the figures")
+    parser.add_argument("--folder", type=Path, help="where to put the corpora; default: /tmp")
+    parser.add_argument("--json", type=Path, help="file of the figures, which is gone on from")
     parser.add_argument("--plot", type=Path, help="where to put the drawing, a PNG")
+    parser.add_argument("--document", type=Path, help="whose table and drawing are written")
     parser.add_argument("--run", choices=STAGES, help=argparse.SUPPRESS)  # of the child
-    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--drawn", action="store_true", help=argparse.SUPPRESS)  # as well
     options = parser.parse_args()
     if options.run is not None:
-        _run(options.run, options.folder, options.cores)
+        _run(options.run, options.folder, options.cores, drawn=options.drawn)
         return
-    found = run(options.counts, cores=options.cores)
-    if options.json is not None:
-        rows = [asdict(row) for row in found]
-        options.json.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+    counts = options.counts
+    if options.up_to is not None:
+        counts = [10**power for power in range(3, 10) if 10**power <= options.up_to]
+    found = run(counts, cores=options.cores, folder=options.folder, kept=options.json)
     if options.plot is not None:
         plot(found, options.plot)
+    if options.document is not None:
+        _write(options.document, found)
     sys.stdout.write(table(found))
+
+
+def _write(file: Path, found: Sequence[Measured]) -> None:
+    """Put the lines and the drawing into a document, with the date."""
+    from benchmarks import document, scaling
+
+    text = document.table(scaling.grown(found))
+    when = f"Measured {datetime.datetime.now(datetime.UTC):%Y-%m-%d}."
+    plot(found, file.parent / "scale.png")
+    shown = "![seconds and memory of each stage over the pictures](scale.png)"
+    document.fill(file, {"scale": f"{when}\n\n{text}\n{shown}\n"})
 
 
 if __name__ == "__main__":

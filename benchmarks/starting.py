@@ -8,13 +8,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
 import yaml
 
+from benchmarks import base_loading
 from benchmarks.lines import Goal, Line, Size, by_turns, figure_ratio
 
 SECTION = "start"
@@ -26,10 +28,11 @@ _MARK = "first step: "
 
 
 def lines(size: Size) -> Iterator[Line]:
-    """Measure all three."""
+    """Measure seconds, and the memory that loading a base takes."""
     yield _help(size)
     yield _up_to_date(size)
     yield from _first_step(size)
+    yield from base_loading.lines(SECTION, size)
 
 
 def _help(size: Size) -> Line:
@@ -197,14 +200,23 @@ def _timed_command() -> None:
     clock = _Clock()
     clock.mark("Python")
     command = importlib.import_module("tasks.__main__")
-    sft = importlib.import_module("tasks.sft")
-    importlib.import_module("tasks.tracking.mlflow_runs")
-    clock.mark("imports")
-    clock.after(sft.loading, "load", "base")
-    clock.after(sft.encoded_dataset, "encode", "corpus")
-    fit = sft.trainer.loop.fit
+    stage = importlib.import_module("tasks.commands.stage")
 
-    def one_step(*args: Any, **kwargs: Any) -> None:
+    def imported(name: str) -> Any:
+        module = importlib.import_module(name)
+        clock.mark("imports")
+        clock.after(module.loading, "load", "encoders")
+        clock.after(module.encoded_dataset, "encode", "corpus")
+        clock.after(module.adapters, "add", "network")
+        module.trainer.loop.fit = _one_step(module.trainer.loop.fit, clock)
+        return module
+
+    stage.importlib = SimpleNamespace(import_module=imported)  # type: ignore[attr-defined]
+    command.app(["sft"], prog_name="python -m tasks")
+
+
+def _one_step(fit: Callable[..., Any], clock: _Clock) -> Callable[..., None]:
+    def begun(*args: Any, **kwargs: Any) -> None:
         clock.mark("between")
 
         def report(done: int, values: Mapping[str, float]) -> None:
@@ -216,8 +228,7 @@ def _timed_command() -> None:
 
         fit(*args, **kwargs | {"report": report})
 
-    sft.trainer.loop.fit = one_step
-    command.app(["sft"], prog_name="python -m tasks")
+    return begun
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from atelier.criteria import aggregation, annotations, dataset
 from atelier.criteria.aggregation import OUTCOMES
 from atelier.criteria.annotations import Image, Quarantined
 from atelier.criteria.dataset import Entry
+from atelier.criteria.stored.by_image import Places
 from atelier.criteria.tree import Tree, parse
 from atelier.errors import AnnotationError
 from tasks.annotation import annotator
@@ -88,18 +89,19 @@ def work_of(inspector: Inspector) -> Path:
 
 def _gather(found: dataset.Corpus, answers: Sequence[Answer], written: "_Written") -> None:
     """Write what is kept; of files with the same bytes the first."""
-    first: dict[bytes, str] = {}
-    for entry, answer in zip(found.entries, answers, strict=True):
+    first = Places()
+    for place, (entry, answer) in enumerate(zip(found.entries, answers, strict=True)):
         reason = answer.unanswered
         if answer.image is None or reason is not None:
             written.set_aside(Quarantined(file=entry.file, reason=str(reason)))
             continue
-        image = bytes.fromhex(answer.image)
-        if image in first:
-            reason = f"has the same bytes as {first[image]}"
+        same = (one for one in first.of(answer.image) if answers[one].image == answer.image)
+        original = next(same, None)
+        if original is not None:
+            reason = f"has the same bytes as {found.entries[original].file}"
             written.set_aside(Quarantined(file=entry.file, reason=reason))
         else:
-            first[image] = entry.file
+            first.add(answer.image, place)
             written.keep(_image(entry, answer.image, answer), answer)
     for one in found.quarantined:
         written.set_aside(one)

@@ -48,19 +48,19 @@ def run(profile: Profile, tracked: StageRun) -> None:
     records = split_parts.read("train", "cpo")
     criteria = tree.parse(paths.JUDGED_BY)
     painter = loading.load(profile.model)
-    adapters.attach(painter, _TEACHER, paths.SFT)
     prompts = Prompts(painter, criteria, params.training.seed)
     grids = Grids(painter, params.training.grids, profile.model.pixels)
     paired = materials.paired(records, profile)
     roles = materials.roles(records, prompts, profile, paired) | grids.roles()
     judge = materials.judge(profile, criteria)
-    codec = painter.pipeline().vae if judge is not None else None
+    codec = painter.parts().vae if judge is not None else None
     texts = any(one.needs_texts for one in params.objectives.values())
     encoded = encoded_dataset.encode(
         painter, records, roles, profile, keep_texts=texts, begun=tracked.begin
     )
     if judge is not None:
-        painter.pipeline().register_modules(vae=codec)
+        painter.parts().register_modules(vae=codec)
+    adapters.attach(painter, _TEACHER, paths.SFT)
     targets = materials.targets(profile)
     for name, objective in params.objectives.items():
         corpus, pairs = encoded, None

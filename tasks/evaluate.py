@@ -14,6 +14,7 @@ from atelier.annotators.protocol import Annotator
 from atelier.config.profile import Profile
 from atelier.criteria import annotations, tree
 from atelier.criteria.annotations import Record
+from atelier.criteria.stored.rows import StoredRows
 from atelier.criteria.tree import Tree
 from atelier.errors import ArtifactError
 from atelier.metrics import comparison, suite, vendi
@@ -107,7 +108,7 @@ def _paintings(profile: Profile, test: Sequence[Record]) -> dict[str, Sequence[R
     """Whose features the pictures' are compared with, by the part that holds them."""
     if "memorisation" not in profile.evaluate.metrics:
         return {_TEST: test}
-    learned = annotations.read(paths.SPLIT / "train.jsonl", Record)
+    learned = StoredRows(paths.SPLIT / "train.jsonl", Record)
     return {_TEST: test, **({_TRAIN: learned} if learned else {})}
 
 

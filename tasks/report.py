@@ -7,8 +7,9 @@ import numpy as np
 
 from atelier import atomic, images
 from atelier.config.profile import Profile
-from atelier.criteria import annotations, tree
+from atelier.criteria import tree
 from atelier.criteria.annotations import Record
+from atelier.criteria.stored.rows import StoredRows
 from atelier.metrics import comparison
 from atelier.reports import evaluation_page, image_grids, model_card
 from atelier.reports.evaluation_data import Page
@@ -58,7 +59,7 @@ def run(profile: Profile, tracked: StageRun) -> None:
         painted,
         results,
         records,
-        annotations.read(paths.SPLIT / "train.jsonl", Record),
+        StoredRows(paths.SPLIT / "train.jsonl", Record),
         criteria,
         profile,
     )

@@ -8,11 +8,11 @@ even if files were renamed. A journal belongs to one ``Inspector.fingerprint``.
 import contextlib
 import hashlib
 import json
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -22,14 +22,15 @@ from atelier import atomic, images, parallel
 from atelier.config.fields import Params
 from atelier.criteria import annotations
 from atelier.criteria.annotations import Hash, Judgement
+from atelier.criteria.stored import by_image
+from atelier.criteria.stored.by_image import Places
 from atelier.errors import ImageError
 from atelier.images import Pixels, Size
+from atelier.on_disk import Lazily
 from atelier.reporting import Report
 
 # Judges a picture by its sha256 and its pixels, uint8 ``[H, W, 3]``; sent to other processes.
 PixelJudge = Callable[[str, Pixels], list[Judgement]]
-_Item = TypeVar("_Item")
-_Made = TypeVar("_Made")
 
 
 class Inspected(Params):
@@ -128,109 +129,107 @@ class Inspector:
         """Inspect files in several processes; interruptions do not change the result.
 
         Args:
-            files: The pictures; of two with the same bytes one is inspected.
+            files: The pictures; one whose bytes the journal knows is not inspected again.
             report: Called with the number of pictures done.
-            journal: The file to go on from and to write to. What is returned reads it again,
-                so that one picture is in memory at a time, however many there are.
+            journal: The file to go on from and to write to. What is returned reads it again, so
+                that one picture is in memory at a time, and of each only where its line begins.
 
         Raises:
             ArtifactError: A worker process was killed.
             DiskError: The journal cannot be written.
         """
-        found: _InMemory | _InJournal = _InMemory() if journal is None else _InJournal(journal)
-        work = partial(_inspect_new, self, frozenset(one.hex() for one in found))
-        outcomes: list[bytes | Unopened] = []
+        found = _InMemory() if journal is None else _InJournal(journal)
+        work = partial(_inspect_new, self, found.known)
+        places = array("q")  # of each picture; of those that cannot be opened ~index
+        unopened: list[Unopened] = []
         set_aside = 0
         with (
             parallel.results(work, files, parallel.cores()) as results,
             found.adding() as add,
         ):
-            for done, outcome in enumerate(results, start=1):
+            for outcome in results:
                 if isinstance(outcome, Unopened):
-                    outcomes.append(outcome)
-                    set_aside += 1
+                    places.append(~len(unopened))
+                    unopened.append(outcome)
+                elif isinstance(outcome, Inspected):
+                    places.append(add(outcome))
                 else:
-                    image = bytes.fromhex(
-                        outcome.image if isinstance(outcome, Inspected) else outcome
-                    )
-                    if isinstance(outcome, Inspected) and image not in found:
-                        add(outcome)
-                    outcomes.append(image)
-                    set_aside += image in found.unusable
-                report(done, {"set aside": set_aside})
+                    place = found.place(outcome)
+                    if place is None:  # it shares 64 bits with another
+                        place = add(self.inspect(files[len(places)], outcome))
+                    places.append(place)
+                set_aside += places[-1] < 0 or places[-1] in found.unusable
+                report(len(places), {"set aside": set_aside})
         return Lazily(
-            outcomes, lambda one: one if isinstance(one, Unopened) else found.read(one)
+            places, lambda place: unopened[~place] if place < 0 else found.read(place)
         )
 
 
-class Lazily(Sequence[_Made]):
-    """What a function makes of each item, made each time it is asked for."""
-
-    def __init__(self, items: Sequence[_Item], make: Callable[[_Item], _Made]) -> None:
-        self._items, self._make = items, make
-
-    def __len__(self) -> int:
-        return len(self._items)
-
-    def __getitem__(self, place: Any) -> Any:
-        if isinstance(place, slice):
-            return [self._make(one) for one in self._items[place]]
-        return self._make(self._items[place])
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Sequence) and list(self) == list(other)
-
-
-class _InMemory(dict[bytes, Inspected]):
-    """Few pictures, by the hash of their bytes."""
+class _InMemory:
+    """Few pictures, of which none is known before; a place is an index."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self.unusable: set[bytes] = set()
+        self.known = array("Q")
+        self.unusable: set[int] = set()
+        self._every: list[Inspected] = []
 
     @contextlib.contextmanager
-    def adding(self) -> Iterator[Callable[[Inspected], None]]:
-        """Yield what adds a picture."""
+    def adding(self) -> Iterator[Callable[[Inspected], int]]:
+        """Yield what adds a picture and returns its place."""
         yield self._add
 
-    def _add(self, one: Inspected) -> None:
-        image = bytes.fromhex(one.image)
-        self[image] = one
+    def _add(self, one: Inspected) -> int:
+        place = len(self._every)
+        self._every.append(one)
         if one.reason is not None:
-            self.unusable.add(image)
+            self.unusable.add(place)
+        return place
 
-    def read(self, image: bytes) -> Inspected:
+    def place(self, image: str) -> int | None:
+        """Return None: no picture is known."""
+        del image
+        return None
+
+    def read(self, place: int) -> Inspected:
         """Return a picture."""
-        return self[image]
+        return self._every[place]
 
 
-class _InJournal(dict[bytes, int]):
-    """Pictures of a journal: where the line of each begins, by the hash of its bytes."""
+class _InJournal:
+    """Pictures of a journal; a place is where a line begins."""
 
     def __init__(self, journal: Path) -> None:
         """Read a journal, which need not exist; cut off a torn last line."""
-        super().__init__()
         self._journal = journal
-        self.unusable: set[bytes] = set()
+        self.unusable: set[int] = set()
+        self._starts = Places()
         for start, one in _lines(journal):
-            self._add(one, start)
+            self._starts.add(one.image, start)
+            if one.reason is not None:
+                self.unusable.add(start)
+        self.known = self._starts.images()
 
     @contextlib.contextmanager
-    def adding(self) -> Iterator[Callable[[Inspected], None]]:
-        """Yield what appends a picture at once."""
+    def adding(self) -> Iterator[Callable[[Inspected], int]]:
+        """Yield what appends a picture at once and returns its place."""
         with _appending(self._journal) as append:
-            yield lambda one: self._add(one, append(annotations.line(one)))
 
-    def _add(self, one: Inspected, start: int) -> None:
-        image = bytes.fromhex(one.image)
-        self[image] = start
-        if one.reason is not None:
-            self.unusable.add(image)
+            def add(one: Inspected) -> int:
+                start = append(annotations.line(one))
+                if one.reason is not None:
+                    self.unusable.add(start)
+                return start
 
-    def read(self, image: bytes) -> Inspected:
+            yield add
+
+    def place(self, image: str) -> int | None:
+        """Return the place of a picture that was known at the start; None: it was not."""
+        return next((at for at in self._starts.of(image) if self.read(at).image == image), None)
+
+    def read(self, place: int) -> Inspected:
         """Return a picture."""
         with self._journal.open("rb") as file:
-            file.seek(self[image])
+            file.seek(place)
             return Inspected.model_validate_json(file.readline())
 
 
@@ -250,14 +249,20 @@ def add(journal: Path, found: Iterable[Inspected]) -> None:
 
 
 def _inspect_new(
-    inspector: Inspector, known: frozenset[str], file: Path
+    inspector: Inspector, known: "array[int]", file: Path
 ) -> Inspected | str | Unopened:
-    """Inspect a file unless the journal holds its bytes. Runs in a worker."""
+    """Inspect a file unless the journal seems to hold its bytes. Runs in a worker.
+
+    Args:
+        inspector: What is done.
+        known: Images of the journal, as ``Places.images`` has them.
+        file: The picture.
+    """
     try:
         image = images.sha256(file)
     except OSError as error:
         return Unopened(f"cannot be opened: {error.strerror}")
-    return image if image in known else inspector.inspect(file, image)
+    return image if by_image.holds(known, image) else inspector.inspect(file, image)
 
 
 @contextlib.contextmanager

@@ -1,21 +1,20 @@
 """Recorded judgements: read from JSONL files, alone or in addition to another annotator's."""
 
 import dataclasses
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from atelier.annotators.inspection import Inspector, Lazily, Limits
+from atelier.annotators.inspection import Inspector, Limits
 from atelier.annotators.protocol import Annotator, Answer, Answers, Picture, answer
-from atelier.criteria import annotations
 from atelier.criteria.annotations import Judgement
-from atelier.criteria.tree import Pole, Tree
+from atelier.criteria.stored.by_image import Judgements
+from atelier.criteria.tree import Tree
 from atelier.errors import AnnotationError, ArtifactError
+from atelier.on_disk import Lazily
 from atelier.reading import short
 from atelier.reporting import Report
 
-_Row = tuple[str, Pole, str, float]  # criterion, pole, annotator, confidence
 _SHOWN = 20  # unknown criteria that one message lists
 
 
@@ -41,10 +40,7 @@ class Recorded:
             ArtifactError: A file is absent.
             AnnotationError: A line does not fit, or names criteria that the tree lacks.
         """
-        said = _Said()
-        for file in files:
-            _read(file, tree, said)
-        return cls(said, limits)
+        return cls(_Said(files, tree), limits)
 
     @property
     def name(self) -> str:
@@ -55,7 +51,7 @@ class Recorded:
     def names(self) -> set[str]:
         """The annotators in the files."""
         if isinstance(self.said, _Said):
-            return self.said.annotators()
+            return self.said.annotators
         return {one.annotator for judgements in self.said.values() for one in judgements}
 
     @property
@@ -117,55 +113,52 @@ class WithRecorded:
 
 
 class _Said(Mapping[str, list[Judgement]]):
-    """Judgements by image; in memory are their words alone, each once."""
+    """Judgements by image: file by file, each in the order of the tree."""
 
-    def __init__(self) -> None:
-        self._words: dict[bytes, list[_Row]] = {}
+    def __init__(self, files: Iterable[Path], tree: Tree) -> None:
+        self._present = _present_paths(tree)
+        self._rank = {criterion: rank for rank, criterion in enumerate(tree.leaves())}
+        self.annotators: set[str] = set()
+        self._files = [self._indexed(path) for path in files]
 
-    def add(self, image: bytes, rows: Iterable[_Row]) -> None:
-        """Put rows behind those of the files before."""
-        self._words.setdefault(image, []).extend(rows)
+    def _indexed(self, path: Path) -> Judgements:
+        if not path.is_file():
+            raise ArtifactError(
+                f"{path} is absent; annotate.recorded names a JSONL file of judgements"
+            )
+        unknown: dict[str, int] = {}  # the first line of each
+
+        def see(number: int, one: Judgement) -> None:
+            if one.criterion in self._present:
+                self.annotators.add(one.annotator)
+            else:
+                unknown.setdefault(one.criterion, number)
+
+        found = Judgements(path, see)
+        _refuse_unknown(unknown, path)
+        return found
 
     def __getitem__(self, image: str) -> list[Judgement]:
-        return [
-            Judgement(
-                image=image, criterion=criterion, pole=pole, annotator=by, confidence=sure
+        said = [one for file in self._files for one in self._latest(file.get(image, []))]
+        if not said:
+            raise KeyError(image)
+        return said
+
+    def _latest(self, judgements: Iterable[Judgement]) -> list[Judgement]:
+        """The last word of each annotator on each criterion, by its present path."""
+        latest = {}
+        for one in judgements:
+            criterion = self._present[one.criterion]
+            latest[self._rank[criterion], one.annotator] = one.model_copy(
+                update={"criterion": criterion}
             )
-            for criterion, pole, by, sure in self._words[bytes.fromhex(image)]
-        ]
+        return [latest[key] for key in sorted(latest)]
 
     def __iter__(self) -> Iterator[str]:
-        return (image.hex() for image in self._words)
+        return iter({image: None for file in self._files for image in file})
 
     def __len__(self) -> int:
-        return len(self._words)
-
-    def annotators(self) -> set[str]:
-        """Return who judged."""
-        return {by for rows in self._words.values() for _, _, by, _ in rows}
-
-
-def _read(path: Path, tree: Tree, said: _Said) -> None:
-    """Add the judgements of one file by image, in the order of the tree."""
-    if not path.is_file():
-        raise ArtifactError(
-            f"{path} is absent; annotate.recorded names a JSONL file of judgements"
-        )
-    present = _present_paths(tree)
-    rank = {criterion: rank for rank, criterion in enumerate(tree.leaves())}
-    unknown: dict[str, int] = {}  # the first line of each
-    rows: dict[bytes, list[tuple[int, _Row]]] = {}
-    for number, one in enumerate(annotations.stream(path, Judgement), start=1):
-        if one.criterion not in present:
-            unknown.setdefault(one.criterion, number)
-            continue
-        criterion = present[one.criterion]
-        row = (criterion, one.pole, sys.intern(one.annotator), one.confidence)
-        rows.setdefault(bytes.fromhex(one.image), []).append((rank[criterion], row))
-    _refuse_unknown(unknown, path)
-    for image in list(rows):
-        latest = {(place, row[2]): row for place, row in rows.pop(image)}
-        said.add(image, [latest[key] for key in sorted(latest)])
+        return sum(1 for _ in self)
 
 
 def _present_paths(tree: Tree) -> dict[str, str]:

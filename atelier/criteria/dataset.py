@@ -7,16 +7,19 @@ files next to the pictures, ``a.txt`` or ``a.caption``; without either from the 
 Hidden files are ignored. Every other file is a picture, a source of captions, or set aside.
 """
 
+import contextlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from atelier.criteria import caption_sources, tables
 from atelier.criteria.annotations import Quarantined
 from atelier.criteria.caption_sources import Said, Source, stem, title
 from atelier.errors import ArtifactError
+from atelier.on_disk import Listed, Texts
 
 _CURE = (
     "`atelier data` draws the starter paintings there; or put your own pictures "
@@ -27,8 +30,7 @@ _PACKED = "a packed dataset; `atelier data unpack` takes the pictures out of it 
 _PARQUET = "a table in the format of parquet, which is not read; write it as metadata.jsonl"
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """A file that has a caption; whether it is a picture is not known yet."""
 
     file: str  # path inside data/, with / between folders
@@ -42,13 +44,13 @@ class Corpus:
     """What lies in ``data/``.
 
     Attributes:
-        entries: In the order of their paths.
+        entries: In the order of their paths; on disk, since there may be a million.
         quarantined: Files and rows that are not used, each with the reason.
         source: Where the captions come from.
         notes: What a person should know of captions that are used.
     """
 
-    entries: list[Entry]
+    entries: Sequence[Entry]
     quarantined: list[Quarantined]
     source: str = field(compare=False)
     notes: tuple[str, ...] = field(compare=False)
@@ -74,23 +76,17 @@ def find(data: Path, captions: str | None, *, captionless: bool = False) -> Corp
     else:
         beside = caption_sources.caption_files(data, found, captionless=captionless)
         source = beside or caption_sources.names(found, captionless=captionless)
-    pictures = [file for file in found if file not in source.aside]
-    if not pictures:
+    entries = Listed(Entry, _entries(found, source, captionless, quarantined))
+    set_aside = [
+        Quarantined(file=file, reason=reason) for file, reason in source.aside if reason
+    ]
+    if not len(entries) and all(map(source.aside.has, found)):
         packed = next(
             (f"; {one.file} is {one.reason}" for one in quarantined if one.reason == _PACKED),
             "",
         )
         raise ArtifactError(f"{data} holds no pictures{packed}; {_CURE.format(data=data)}.")
-    entries = []
-    for file in pictures:
-        entry = _entry(file, source, captionless)
-        if isinstance(entry, Entry):
-            entries.append(entry)
-        else:
-            quarantined.append(entry)
-    quarantined += [
-        Quarantined(file=file, reason=reason) for file, reason in source.aside.items() if reason
-    ]
+    quarantined += set_aside
     quarantined.sort(key=lambda one: one.file)
     return Corpus(entries, quarantined, source.name, source.notes)
 
@@ -101,7 +97,7 @@ def files(data: Path) -> list[str]:
     Raises:
         ArtifactError: The folder is absent.
     """
-    return _files(data)[0]
+    return list(_files(data)[0])
 
 
 def nothing_usable(data: Path, quarantined: list[Quarantined]) -> ArtifactError:
@@ -113,22 +109,34 @@ def nothing_usable(data: Path, quarantined: list[Quarantined]) -> ArtifactError:
     )
 
 
-def _entry(file: str, source: Source, captionless: bool) -> Entry | Quarantined:
-    said = source.said.get(file, Said("", refused=source.lacking.format(stem=stem(file))))
-    if said.refused:
-        return Quarantined(file=file, reason=said.refused)
-    if not (said.caption or captionless):
-        return Quarantined(file=file, reason="its caption is empty")
-    artwork = tables.key(said.artwork) or tables.key(stem(file))
-    return Entry(file, said.caption, title(file), artwork)
+def _entries(
+    found: Iterable[str], source: Source, captionless: bool, quarantined: list[Quarantined]
+) -> Iterator[Entry]:
+    """Yield the files that have a caption, and put the others into the quarantine."""
+    for file in found:
+        if source.aside.has(file):
+            continue
+        said = source.said(file) or Said("", refused=source.lacking.format(stem=stem(file)))
+        if said.refused:
+            quarantined.append(Quarantined(file=file, reason=said.refused))
+        elif not (said.caption or captionless):
+            quarantined.append(Quarantined(file=file, reason="its caption is empty"))
+        else:
+            artwork = tables.key(said.artwork) or tables.key(stem(file))
+            yield Entry(file, said.caption, title(file), artwork)
 
 
-def _files(data: Path) -> tuple[list[str], list[Quarantined]]:
+def _files(data: Path) -> tuple[Texts, list[Quarantined]]:
     """Paths inside ``data``, sorted, and those that can be no pictures."""
     if not data.is_dir():
         what = "is not a folder" if data.exists() else "is absent"
         raise ArtifactError(f"{data} {what}; {_CURE.format(data=data)}.")
-    found, unusable = [], []
+    unusable: list[Quarantined] = []
+    return Texts(_possible(data, unusable)), unusable
+
+
+def _possible(data: Path, unusable: list[Quarantined]) -> Iterator[str]:
+    """Yield the files that can be pictures; the others are unusable."""
     for file in _walk(data):
         try:
             file.encode()
@@ -143,8 +151,7 @@ def _files(data: Path) -> tuple[list[str], list[Quarantined]]:
             table = PurePosixPath(file).name.lower() == "metadata.parquet"
             unusable.append(Quarantined(file=file, reason=_PARQUET if table else _PACKED))
         else:
-            found.append(file)
-    return sorted(found), unusable
+            yield file
 
 
 def _mode(file: Path) -> int:
@@ -156,10 +163,28 @@ def _mode(file: Path) -> int:
 
 def _walk(data: Path) -> Iterator[str]:
     seen = set()  # linked folders are followed, a link back to its own parent once
-    for folder, below, names in os.walk(data, followlinks=True):
+    waiting = [(os.fspath(data), "")]
+    while waiting:
+        folder, inside = waiting.pop()
         real = os.path.realpath(folder)
-        below[:] = [name for name in below if not name.startswith(".") and real not in seen]
-        if real not in seen:
-            seen.add(real)
-            inside = PurePosixPath(Path(folder).relative_to(data).as_posix())
-            yield from (str(inside / name) for name in names if not name.startswith("."))
+        if real in seen:
+            continue
+        seen.add(real)
+        below = []
+        # Not os.walk, which holds the names of a whole folder.
+        with contextlib.suppress(OSError), os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                if _is_folder(entry):
+                    below.append((entry.path, f"{inside}{entry.name}/"))
+                else:
+                    yield inside + entry.name
+        waiting += reversed(below)
+
+
+def _is_folder(entry: "os.DirEntry[str]") -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False  # opening it later reports the reason

@@ -13,9 +13,8 @@ do is to leave an older one out of a later part.
 
 import hashlib
 import math
-import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Literal, get_args
 
 import numpy as np
@@ -23,7 +22,6 @@ import numpy as np
 from atelier.config.annotation import SplitParams
 from atelier.criteria.annotations import Judgement, Record
 from atelier.criteria.near_duplicates import Labels, connect, first_equal
-from atelier.criteria.tree import Pole
 from atelier.errors import ArtifactError
 
 Part = Literal["train", "validation", "test"]
@@ -32,26 +30,26 @@ PARTS: tuple[Part, ...] = get_args(Part)
 _SURE = 0.05  # largest chance of an empty part that counts as enough images
 
 
-def groups(artworks: Sequence[str], look: Labels | None) -> Labels:
+def groups(artworks: Iterable[str], look: Labels | None) -> Labels:
     """Label the images of one artwork, of copies of it, and of copies of those, ``[N]``.
 
     Args:
-        artworks: Name of each image's artwork.
+        artworks: Name of each image's artwork; of each 16 bytes are held.
         look: Near-duplicates, equal labels for equal groups; None does not compare pictures.
     """
-    count = np.arange(len(artworks))
-    labels = connect(count, count, first_equal(artworks))
-    return labels if look is None else connect(labels, count, first_equal(look.tolist()))
+    names = b"".join(map(_digest, artworks))
+    labels = first_equal(np.frombuffer(names, np.uint64).reshape(-1, 2))
+    return labels if look is None else connect(labels, np.arange(len(look)), first_equal(look))
 
 
 def place(artwork: str, salt: str) -> float:
     """Return where in [0, 1) the artwork stands, by its name alone."""
-    digest = hashlib.blake2b(f"{salt}\0{artwork}".encode(), digest_size=16).digest()
+    digest = _digest(f"{salt}\0{artwork}")
     # 53 bits fill a double; of 64 the largest would round up to 1.
     return (int.from_bytes(digest[:8], "big") >> 11) / 2**53
 
 
-def assign(artworks: Sequence[str], labels: Labels, params: SplitParams) -> list[Part | None]:
+def assign(artworks: Iterable[str], labels: Labels, params: SplitParams) -> list[Part | None]:
     """Return the part of each image by its artwork's name; None leaves a copy out.
 
     Args:
@@ -62,46 +60,40 @@ def assign(artworks: Sequence[str], labels: Labels, params: SplitParams) -> list
     Raises:
         ArtifactError: A part that should have images has none; says how many it takes.
     """
-    own = [PARTS.index(_part(place(artwork, params.salt), params)) for artwork in artworks]
-    first: dict[int, int] = {}  # of each group, the earliest part of its images
-    for label, part in zip(labels.tolist(), own, strict=True):
-        first[label] = min(first.get(label, part), part)
-    parts = [
-        PARTS[part] if part == first[label] else None
-        for label, part in zip(labels.tolist(), own, strict=True)
-    ]
-    _refuse_empty(parts, len(first), params)
+    places = (PARTS.index(_part(place(artwork, params.salt), params)) for artwork in artworks)
+    own = np.fromiter(places, np.int8, len(labels))
+    first = np.full(len(labels), len(PARTS), np.int8)  # of each group, the earliest part
+    np.minimum.at(first, labels, own)
+    kept = own == first[labels]
+    parts = [PARTS[part] if keeps else None for part, keeps in zip(own, kept, strict=True)]
+    _refuse_empty(parts, int((first < len(PARTS)).sum()), params)
     return parts
 
 
 def records(
-    rows: Iterable[tuple[str, str, str]], judgements: Iterable[Judgement]
+    rows: Iterable[tuple[str, str, str]], said: Mapping[str, Sequence[Judgement]]
 ) -> Iterator[Record]:
     """Join images ``(hash, file, caption)`` and judgements into what training reads.
-
-    Of the judgements the words alone are held, each once; of the images one at a time.
 
     Raises:
         ArtifactError: Two judgements answer one question: they were not aggregated.
     """
-    said: dict[bytes, dict[str, tuple[Pole, float]]] = {}
-    for one in judgements:
-        answers = said.setdefault(bytes.fromhex(one.image), {})
-        if one.criterion in answers:
-            raise ArtifactError(
-                f"two judgements stand on {one.criterion} of picture {one.image[:12]}…, which "
-                "annotate would have settled; run `dvc repro annotate`"
-            )
-        answers[sys.intern(one.criterion)] = one.pole, one.confidence
     for image, file, caption in rows:
-        answers = said.get(bytes.fromhex(image), {})
+        answers: dict[str, Judgement] = {}
+        for one in said.get(image, ()):
+            if one.criterion in answers:
+                raise ArtifactError(
+                    f"two judgements stand on {one.criterion} of picture {image[:12]}…, which "
+                    "annotate would have settled; run `dvc repro annotate`"
+                )
+            answers[one.criterion] = one
         yield Record(
             image=image,
             file=file,
             caption=caption,
-            positive=[path for path, (pole, _) in answers.items() if pole == "positive"],
-            negative=[path for path, (pole, _) in answers.items() if pole == "negative"],
-            confidence={path: confidence for path, (_, confidence) in answers.items()},
+            positive=[path for path, one in answers.items() if one.pole == "positive"],
+            negative=[path for path, one in answers.items() if one.pole == "negative"],
+            confidence={path: one.confidence for path, one in answers.items()},
         )
 
 
@@ -148,6 +140,10 @@ class Balance:
             }
             for path in criteria
         }
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.blake2b(text.encode(), digest_size=16).digest()
 
 
 def _part(place: float, params: SplitParams) -> Part:

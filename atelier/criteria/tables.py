@@ -6,17 +6,20 @@ without case and surrounding blanks. Every cell is a text: a number is its digit
 ``null`` and absent are the same. Empty rows are skipped.
 """
 
+import contextlib
 import csv
+import dataclasses
 import io
+import itertools
 import json
 import posixpath
 import re
 import unicodedata
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import PurePosixPath
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO, TextIO
 
 from atelier import reading
 from atelier.reading import UnreadableError
@@ -49,14 +52,14 @@ class Table:
         wanted: The columns that are read; others are ignored.
         heading: The first line of the file, for messages.
         columns: Those of ``wanted`` that there are; all, where mistakes hide which.
-        rows: The rows that could be read.
+        rows: The rows that could be read; of ``stream`` once, one at a time.
         mistakes: Why others could not, each with its line.
     """
 
     wanted: Collection[str]
     heading: str = ""
     columns: set[str] = field(default_factory=set)
-    rows: list[Row] = field(default_factory=list)
+    rows: Iterable[Row] = ()
     mistakes: list[str] = field(default_factory=list)
 
     def says(self) -> str:
@@ -94,14 +97,8 @@ def text(content: bytes) -> str:
     Raises:
         UnreadableError: It is not UTF-8; names the line.
     """
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content[: error.start].count(b"\n") + 1
-        raise UnreadableError(
-            f"line {line} is not UTF-8 (byte 0x{content[error.start]:02x}); open it "
-            "in the program that wrote it and save it as UTF-8"
-        ) from None
+    _refuse_other_text(io.BytesIO(content))
+    return content.decode("utf-8-sig")
 
 
 def read(content: bytes, name: str, wanted: Collection[str]) -> Table:
@@ -116,99 +113,158 @@ def read(content: bytes, name: str, wanted: Collection[str]) -> Table:
         UnreadableError: It is not UTF-8.
     """
     found = text(content)
-    table = Table(wanted, heading=found.strip().partition("\n")[0].strip())
+    table = _table(lambda newline: io.StringIO(found, newline=newline), name, wanted)
+    return dataclasses.replace(table, rows=list(table.rows))
+
+
+def stream(file: Path, wanted: Collection[str]) -> Table:
+    """Read a table whose rows are read when they are asked for, once.
+
+    Of CSV, TSV and JSON Lines a line is in memory at a time, of other JSON everything. Columns
+    and mistakes are known when all rows were read.
+
+    Args:
+        file: The table.
+        wanted: Columns that are read.
+
+    Raises:
+        OSError: It cannot be opened.
+        UnreadableError: It is not UTF-8.
+    """
+    with file.open("rb") as opened:
+        _refuse_other_text(opened)
+    return _table(
+        lambda newline: file.open(encoding="utf-8-sig", newline=newline), file.name, wanted
+    )
+
+
+def _refuse_other_text(file: BinaryIO) -> None:
+    for number, line in enumerate(file, start=1):
+        try:
+            line.decode()
+        except UnicodeDecodeError as error:
+            raise UnreadableError(
+                f"line {number} is not UTF-8 (byte 0x{line[error.start]:02x}); open it "
+                "in the program that wrote it and save it as UTF-8"
+            ) from None
+
+
+def _table(opened: Callable[[str], TextIO], name: str, wanted: Collection[str]) -> Table:
+    """The table of a text, which is opened with the line endings that are asked for."""
+    with opened("\n") as lines:
+        first = next((line for line in lines if line.strip()), "")
+        more = any(line.strip() for line in lines)
+    table = Table(wanted, heading=first.strip())
     suffix = PurePosixPath(name).suffix.lower()
-    if found.lstrip().startswith("["):
-        _read_json(found, table)
-    elif (by_file := _by_file(found, wanted)) is not None:
-        _read_by_file(by_file, table)
-    elif found.lstrip().startswith("{") or suffix in _JSON:
-        _read_json_lines(found, table)
+    if table.heading.startswith("["):
+        table.rows = _json(opened, table)
+    elif (by_file := _by_file(opened, first, wanted, more=more)) is not None:
+        table.rows = _rows_by_file(by_file, table)
+    elif table.heading.startswith("{") or suffix in _JSON:
+        table.rows = _json_lines(opened, table)
     else:
-        _read_csv(found, table, "\t" if suffix == ".tsv" else ",")
-        return table
-    if table.mistakes and not table.columns:
-        table.columns.update(wanted)
+        table.rows = _csv(opened, table, "\t" if suffix == ".tsv" else ",")
     return table
 
 
-def _read_csv(found: str, table: Table, comma: str) -> None:
-    said = _SEPARATOR.match(found)
-    if said:
-        found, comma = found[said.end() :], said[1]
-        table.heading = found.partition("\n")[0].strip()
-    reader = csv.reader(io.StringIO(found, newline=""), strict=True, delimiter=comma)
-    above = 1 if said else 0
-    try:
-        header = [_name(cell) for cell in next(reader, [])]
-        while header and not header[-1]:  # commas that a spreadsheet leaves at the end
-            header.pop()
-        table.columns.update(set(header) & set(table.wanted))
-        for name in sorted(table.columns):
-            if header.count(name) > 1:
-                table.mistakes.append(f"line {1 + above}: the column {name} stands twice")
-        for cells in reader:
-            line = reader.line_num + above
-            if not any(map(str.strip, cells)):
-                continue
-            if len(cells) < len(header) or any(map(str.strip, cells[len(header) :])):
-                table.mistakes.append(
-                    f"line {line}: {len(cells)} columns, the header has {len(header)}; "
-                    "quote captions that contain a comma"
-                )
-                continue
-            _take(table, line, f"line {line}", dict(zip(header, cells, strict=False)))
-    except csv.Error as error:
-        table.mistakes.append(
-            f"line {reader.line_num + above}: {error}; is a quote left open before?"
-        )
-
-
-def _read_json_lines(found: str, table: Table) -> None:
-    for line, row in enumerate(found.split("\n"), start=1):
-        if not row.strip():
-            continue
+def _csv(opened: Callable[[str], TextIO], table: Table, comma: str) -> Iterator[Row]:
+    with opened("") as lines:
+        first, above = lines.readline(), 0
+        if said := _SEPARATOR.match(first):
+            first, above, comma = lines.readline(), 1, said[1]
+            table.heading = first.strip()
+        reader = csv.reader(itertools.chain([first], lines), strict=True, delimiter=comma)
         try:
-            values = reading.json_values(row, _object)
-        except UnreadableError as error:
-            table.mistakes.append(f"line {line}: {error}")
-        else:
-            _take(table, line, f"line {line}", values)
+            header = [_name(cell) for cell in next(reader, [])]
+            while header and not header[-1]:  # commas that a spreadsheet leaves at the end
+                header.pop()
+            table.columns.update(set(header) & set(table.wanted))
+            for name in sorted(table.columns):
+                if header.count(name) > 1:
+                    table.mistakes.append(f"line {1 + above}: the column {name} stands twice")
+            for cells in reader:
+                line = reader.line_num + above
+                if not any(map(str.strip, cells)):
+                    continue
+                if len(cells) < len(header) or any(map(str.strip, cells[len(header) :])):
+                    table.mistakes.append(
+                        f"line {line}: {len(cells)} columns, the header has {len(header)}; "
+                        "quote captions that contain a comma"
+                    )
+                    continue
+                values = dict(zip(header, cells, strict=False))
+                yield from _taken(table, line, f"line {line}", values)
+        except csv.Error as error:
+            table.mistakes.append(
+                f"line {reader.line_num + above}: {error}; is a quote left open before?"
+            )
 
 
-def _by_file(found: str, wanted: Collection[str]) -> dict[str, dict[str, Any]] | None:
+def _json_lines(opened: Callable[[str], TextIO], table: Table) -> Iterator[Row]:
+    with opened("\n") as lines:
+        for line, row in enumerate(lines, start=1):
+            if not row.strip():
+                continue
+            try:
+                values = reading.json_values(row.removesuffix("\n"), _object)
+            except UnreadableError as error:
+                table.mistakes.append(f"line {line}: {error}")
+            else:
+                yield from _taken(table, line, f"line {line}", values)
+    _take_any_column(table)
+
+
+def _by_file(
+    opened: Callable[[str], TextIO], first: str, wanted: Collection[str], *, more: bool
+) -> dict[str, dict[str, Any]] | None:
     """One JSON object of objects, by their names, which are no columns; else None."""
-    if not found.lstrip().startswith("{"):
+    if not first.lstrip().startswith("{"):
         return None
-    try:
-        values = reading.json_values(found, partial(_object, spelled=str))
-    except UnreadableError:
-        return None
+    spelled = partial(_object, spelled=str)
+    with contextlib.suppress(UnreadableError):
+        reading.json_values(first, spelled)
+        if more:  # a whole object is a line of several
+            return None
+    with opened("\n") as lines:
+        try:
+            values = reading.json_values(lines.read(), spelled)
+        except UnreadableError:
+            return None
     rows = isinstance(values, dict) and all(isinstance(one, dict) for one in values.values())
     return values if rows and values and not {*map(_name, values)} & {*wanted} else None
 
 
-def _read_by_file(rows: Mapping[str, Mapping[str, Any]], table: Table) -> None:
+def _rows_by_file(rows: Mapping[str, Mapping[str, Any]], table: Table) -> Iterator[Row]:
     """Rows named by their files; tags are the caption of a row that has none."""
     for number, (file, cells) in enumerate(rows.items(), start=1):
         row = {_name(name): value for name, value in cells.items()}
         caption = row.get("caption") or row.get("tags")
-        _take(table, number, f"row {number}", {**row, "file": file, "caption": caption})
+        values = {**row, "file": file, "caption": caption}
+        yield from _taken(table, number, f"row {number}", values)
+    _take_any_column(table)
 
 
-def _read_json(found: str, table: Table) -> None:
+def _json(opened: Callable[[str], TextIO], table: Table) -> Iterator[Row]:
     """The rows of one JSON list; their numbers stand for lines."""
-    try:
-        values = reading.json_values(found, _object)
-    except UnreadableError as error:
-        table.mistakes.append(str(error))
-        return
+    with opened("\n") as lines:
+        try:
+            values = reading.json_values(lines.read(), _object)
+        except UnreadableError as error:
+            table.mistakes.append(str(error))
+            values = []
     for number, row in enumerate(values, start=1):
-        _take(table, number, f"row {number}", row)
+        yield from _taken(table, number, f"row {number}", row)
+    _take_any_column(table)
 
 
-def _take(table: Table, line: int, where: str, values: Any) -> None:
-    """Add a row, or the mistake in it."""
+def _take_any_column(table: Table) -> None:
+    """Where mistakes hide which columns there are, take all."""
+    if table.mistakes and not table.columns:
+        table.columns.update(table.wanted)
+
+
+def _taken(table: Table, line: int, where: str, values: Any) -> Iterator[Row]:
+    """Yield a row, or add the mistake in it."""
     if not isinstance(values, dict):
         table.mistakes.append(
             f"{where}: should be an object that names its cells, is {reading.short(values)}"
@@ -223,7 +279,7 @@ def _take(table: Table, line: int, where: str, values: Any) -> None:
     table.mistakes += nested
     cells = {name: _cell(values.get(name)) for name in table.wanted}
     if not nested and (any(cells.values()) or any(map(_cell, values.values()))):
-        table.rows.append(Row(line, cells))
+        yield Row(line, cells)
 
 
 def _cell(value: object) -> str:

@@ -9,7 +9,7 @@ the pairs, because in a narrow domain two independent pictures can be close, and
 ignore a copied detail.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +22,7 @@ from atelier.metrics.statistics import LEVEL, Interval
 
 NEAR = 0.05  # share of the test paintings that lies below the limit
 _ROWS = 512  # painted pictures compared at once
+_LEARNED = 2**14  # training pictures that they are compared with at once
 # Test paintings that set the limit, at most: of these one in twenty lies below it, give or take
 # half a hundredth, and the work grows with the training part alone.
 _UNSEEN = 2000
@@ -141,23 +142,33 @@ def nearest(
     Products of matrices say which can be the nearest, within what they round; only of these the
     distance is computed as a sum of squares, so that the result is that of comparing all pairs.
     """
+    rows = np.asarray(pictures, dtype=np.float64)
+    distances, places = np.full(len(rows), np.inf), np.zeros(len(rows), dtype=np.int64)
+    for first in range(0, len(learned), _LEARNED):
+        some = np.asarray(learned[first : first + _LEARNED], dtype=np.float64)
+        squares = np.einsum("td,td->t", some, some)
+        for start in range(0, len(rows), _ROWS):
+            block = slice(start, start + _ROWS)
+            for place, (apart, which) in enumerate(_nearest(rows[block], some, squares), start):
+                if apart < distances[place]:  # of equal ones the first stays
+                    distances[place], places[place] = apart, first + which
+    return distances, places
+
+
+def _nearest(
+    rows: NDArray[np.float64], learned: NDArray[np.float64], squares: NDArray[np.float64]
+) -> Iterator[tuple[float, int]]:
+    """Yield each row's distance to the nearest of a few ``learned``, and which that is."""
     from scipy.spatial.distance import cdist
 
-    rows, all_learned = (np.asarray(one, dtype=np.float64) for one in (pictures, learned))
-    squares = np.einsum("td,td->t", all_learned, all_learned)
     # Each product of D terms is off by D roundings of its factors' lengths, at the most.
     rounding = 4 * (rows.shape[1] + 4) * np.finfo(np.float64).eps
-    distances, places = [], []
-    for start in range(0, len(rows), _ROWS):
-        block = rows[start : start + _ROWS]
-        apart = block @ all_learned.T  # not kept, and changed in place: it may be large
-        apart *= -2
-        apart += squares
-        lengths = np.einsum("nd,nd->n", block, block) + squares.max()
-        limits = apart.min(axis=1) + rounding * lengths
-        for picture, row, limit in zip(block, apart, limits, strict=True):
-            possible = np.flatnonzero(row <= limit)
-            exact = cdist(picture[None], all_learned[possible])[0]
-            distances.append(exact.min())
-            places.append(possible[exact.argmin()])
-    return np.array(distances), np.array(places, dtype=np.int64)
+    apart = rows @ learned.T
+    apart *= -2
+    apart += squares
+    lengths = np.einsum("nd,nd->n", rows, rows) + squares.max()
+    limits = apart.min(axis=1) + rounding * lengths
+    for picture, row, limit in zip(rows, apart, limits, strict=True):
+        possible = np.flatnonzero(row <= limit)
+        exact = cdist(picture[None], learned[possible])[0]
+        yield exact.min(), possible[exact.argmin()]

@@ -31,7 +31,9 @@ class Denoiser(Protocol):
     """A painter: its network, its process, and the way between pixels, words and tensors."""
 
     component: str  # the network's name in a diffusers pipeline: `transformer` or `unet`
-    network: Any  # a diffusers model; LoRA adapters are added to it
+    # A diffusers model; LoRA adapters are added to it. One from a folder or from the hub is
+    # loaded when it is first asked for: after the encoders left memory, if they do.
+    network: Any
     process: Process
     token_budget: int  # prompt tokens that the narrowest encoder reads
     codec_pixels: int | None  # area that the codec takes at once; None: that of a whole batch
@@ -79,8 +81,15 @@ class Denoiser(Protocol):
     def release_encoders(self, *, texts: bool = True) -> None:
         """Drop the codec and, with ``texts``, the text encoders from memory."""
 
+    @property
+    def network_config(self) -> Any:
+        """Return the network's configuration, without loading it."""
+
     def pipeline(self) -> Any:
         """Return the diffusers pipeline around the same weights, for sampling and saving."""
+
+    def parts(self) -> Any:
+        """Return that pipeline as it is; its network may not be loaded yet."""
 
 
 @contextlib.contextmanager

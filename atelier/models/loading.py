@@ -5,26 +5,18 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from atelier import quick_imports
 from atelier.config.model import ModelParams
-from atelier.errors import ArtifactError, ParamsError
+from atelier.errors import ArtifactError
 from atelier.models.costs import published
 from atelier.models.denoiser import Denoiser, quiet
 
 if TYPE_CHECKING:
     from atelier.models.files.lora_files import Target
 
-_KERNELS = {  # of attention, by the names of diffusers' dispatcher
-    "math": "_native_math",
-    "efficient": "_native_efficient",
-    "flash": "_native_flash",
-    "cudnn": "_native_cudnn",
-    "flash-2": "flash",
-    "flash-3": "_flash_3",
-}
-
 
 def load(params: ModelParams) -> Denoiser:
-    """Load the painter that ``model:`` names.
+    """Load the painter that ``model:`` names; its network is loaded when it is first needed.
 
     Raises:
         ParamsError: Its tokenizer files are missing; or its network cannot attend as asked.
@@ -32,49 +24,13 @@ def load(params: ModelParams) -> Denoiser:
     """
     painter: Denoiser = family(params.family).load(params)
     painter.codec_pixels = params.codec.pixels_at_once
-    if params.attention is not None:
-        attend_by(painter.network, params.attention)
     return painter
-
-
-def attend_by(network: Any, kernel: str) -> None:
-    """Let all attention of a network be computed by one kernel.
-
-    All states of the network compute with it, in training and in painting. Its sums are in
-    another order than those of other kernels.
-
-    Raises:
-        ParamsError: The network asks torch alone, or the kernel's package is not here.
-    """
-    from diffusers.models.attention_dispatch import AttentionBackendName, attention_backend
-
-    asking = [module.processor for module in network.modules() if _asks_dispatcher(module)]
-    if not asking:
-        raise ParamsError(
-            f"model.attention is {kernel!r}, and {type(network).__name__} lets torch choose "
-            "its kernels; set it to null"
-        )
-    backend = AttentionBackendName(_KERNELS[kernel])
-    try:
-        with attention_backend(backend):  # sees whether its package is here
-            pass
-    except (ImportError, RuntimeError, ValueError) as error:
-        said = " ".join(str(error).split())
-        raise ParamsError(
-            f"model.attention {kernel!r} is not to be had here: {said} Or set it to null"
-        ) from None
-    # Not by the network's own method, which changes what other networks of the process call.
-    for processor in asking:
-        processor._attention_backend = backend
-
-
-def _asks_dispatcher(module: Any) -> bool:
-    return hasattr(getattr(module, "processor", None), "_attention_backend")
 
 
 def family(name: str) -> ModuleType:
     """Return the module of a model family; those of the others are not imported."""
-    return importlib.import_module(f"atelier.models.families.{name}")
+    with quick_imports.uncollected():
+        return importlib.import_module(f"atelier.models.families.{name}")
 
 
 def skeleton(params: ModelParams) -> "Target":

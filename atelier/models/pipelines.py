@@ -1,22 +1,31 @@
 """Diffusers pipelines: loading, and what all families' denoisers share."""
 
+import contextlib
 import hashlib
 import inspect
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, TypeVar
 
+import safetensors
 import torch
 from torch import Tensor, nn
 
 from atelier import out_of_memory
 from atelier.config.model import ModelParams
 from atelier.errors import ArtifactError, ParamsError
-from atelier.models import quantization
+from atelier.models import attention, quantization
 from atelier.models.denoiser import Condition, quiet
 from atelier.models.files import mapped_files
 
+_VARIANT = re.compile(
+    r"\.[^.]+\.safetensors$"
+)  # such as diffusion_pytorch_model.fp16.safetensors
+_FLOATING = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 _READERS = [
     ("tokenizer", "text_encoder"),
     ("tokenizer_2", "text_encoder_2"),
@@ -24,18 +33,35 @@ _READERS = [
 ]
 
 
+@dataclass(frozen=True)
+class Unloaded:
+    """A network that stays on the disk until it is needed.
+
+    Attributes:
+        config: What its ``config`` will be.
+        load: Loads it onto its device.
+    """
+
+    config: Any
+    load: Callable[[], Any]
+
+
 class PipelineDenoiser:
     """A diffusers pipeline behind the ``Denoiser`` protocol, except texts and prediction.
 
     A family names its ``component`` and ``process``, and implements ``encode_texts``,
     ``count_tokens``, ``predict`` and ``latent_shape``.
+
+    Attributes:
+        unloaded: The network, where the pipeline was loaded without it.
     """
 
     component = "transformer"
     codec_pixels: int | None = 1024 * 1024  # that the codec takes at once; None: all of them
+    unloaded: Unloaded | None = None
 
     def __init__(self, pipeline: Any, token_budget: int, said: str) -> None:
-        """Freeze the network.
+        """Take a pipeline, with or without its network.
 
         Args:
             pipeline: Of diffusers.
@@ -44,10 +70,37 @@ class PipelineDenoiser:
         """
         pipeline.set_progress_bar_config(disable=True)
         self._pipeline = pipeline
-        self.network = pipeline.components[self.component]
-        self.network.requires_grad_(False)
+        self._network: Any = None
+        if pipeline.components[self.component] is not None:
+            self._take(pipeline.components[self.component])
         self.token_budget = token_budget
         self._said = said
+
+    @property
+    def network(self) -> Any:
+        """Return the network, which is loaded when it is first asked for, and frozen."""
+        if self._network is None:
+            assert self.unloaded is not None
+            network = self.unloaded.load()
+            self._pipeline.register_modules(**{self.component: network})
+            self._take(network)
+        return self._network
+
+    @network.setter
+    def network(self, network: Any) -> None:
+        self._network = network
+
+    @property
+    def network_config(self) -> Any:
+        """Return the network's configuration, without loading it."""
+        if self._network is None and self.unloaded is not None:
+            return self.unloaded.config
+        return self.network.config
+
+    def _take(self, network: Any) -> None:
+        """Take the network, which the pipeline has now, and freeze it."""
+        self._network = network
+        network.requires_grad_(False)
 
     @cached_property
     def identity(self) -> str:
@@ -84,7 +137,7 @@ class PipelineDenoiser:
         Guidance above 1 leads away from the empty prompt, with two passes in each step. The
         guidance input of a distilled model is ``distilled_guidance`` in both.
         """
-        check_distilled(self.network, distilled_guidance)
+        check_distilled(self.network_config, distilled_guidance)
         batch, _, height, width = noise.shape
         pixels_high, pixels_wide = self._pixels(height, width)
         dtype = floating(self.network)  # pipelines cast noise or embeddings, never both
@@ -108,7 +161,12 @@ class PipelineDenoiser:
         self._pipeline.register_modules(**dict.fromkeys(("vae", *parts)))
 
     def pipeline(self) -> Any:
-        """Return the diffusers pipeline around the same weights."""
+        """Return the diffusers pipeline around the same weights, its network loaded."""
+        assert self.network is not None
+        return self._pipeline
+
+    def parts(self) -> Any:
+        """Return the diffusers pipeline as it is; its network may not be loaded yet."""
         return self._pipeline
 
     def _to_latents(self, encoded: Tensor) -> Tensor:
@@ -182,56 +240,159 @@ def negated(prompted: dict[str, Any]) -> dict[str, Any]:
     return {f"negative_{name}": value for name, value in prompted.items()}
 
 
-def read(
-    kind: Any, name: str, params: ModelParams, *, codec_dtype: torch.dtype | None = None
-) -> Any:
-    """Return a pipeline of class ``kind`` from a folder or from the hub, on its device.
+_Painter = TypeVar("_Painter", bound=PipelineDenoiser)
+
+
+def load(
+    kind: Any,
+    name: str,
+    params: ModelParams,
+    around: Callable[[Any, ModelParams], _Painter],
+    *,
+    codec_dtype: torch.dtype | None = None,
+) -> _Painter:
+    """Return a painter from a folder or from the hub, its network not loaded yet.
+
+    Who encodes everything first, releases the encoders and asks for the network then, never
+    holds both in memory.
 
     Args:
         kind: A diffusers pipeline class.
         name: The family in words, for errors.
         params: Where from, which commit, in which precision.
+        around: Makes the painter of a pipeline.
         codec_dtype: Precision of the codec where it is not that of the rest.
 
     Raises:
         ArtifactError: The folder is absent or is no such pipeline.
-        ParamsError: Its tokenizer files are missing; or what quantises it is not here.
+        ParamsError: Its tokenizer files are missing; or what quantises it, or computes its
+            attention, is not here.
     """
-    folder = Path(params.source)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = getattr(torch, params.dtype)
     codec_dtype = codec_dtype or dtype
-    parts: dict[str, Any] = {}
-    if params.quantise is not None:
-        parts["quantization_config"] = quantization.config(kind, params.quantise, dtype)
-    if _is_patch_pca(folder):
-        from atelier.models.codec import PatchPCA
+    with _readable(name, params):
+        folder = _fetched(kind, params)
+        index = _checked_index(kind, folder)
+        component = "unet" if "unet" in index else "transformer"
+        parts: dict[str, Any] = {component: None}
+        if _is_patch_pca(folder):
+            from atelier.models.codec import PatchPCA
 
-        # A pipeline folder names classes; diffusers imports only its own from it.
-        parts["vae"] = PatchPCA.from_pretrained(folder / "vae", torch_dtype=codec_dtype)
-    elif not folder.is_dir() and params.revision is None:
+            # A pipeline folder names classes; diffusers imports only its own from it.
+            parts["vae"] = PatchPCA.from_pretrained(folder / "vae", torch_dtype=codec_dtype)
+        unloaded = _unloaded(folder / component, index[component][1], name, params, device)
+        pipeline = kind.from_pretrained(
+            folder,
+            dtype={"default": dtype, "vae": codec_dtype},
+            use_safetensors=True,
+            **parts,
+        )
+    _check_tokenizers(pipeline, params.source)
+    if params.codec.tile_pixels is not None:
+        _tile(pipeline.vae, params.codec.tile_pixels)
+    with _fitting():
+        _realign(pipeline.components.values(), device)
+        pipeline.to(device)
+    painter = around(pipeline, params)
+    painter.unloaded = unloaded
+    return painter
+
+
+def _unloaded(
+    folder: Path, named: str, name: str, params: ModelParams, device: str
+) -> Unloaded:
+    """What loads the network from its folder, of the class that is ``named``.
+
+    Raises:
+        OSError: Its configuration or its weights are not there.
+        ParamsError: What quantises it, or computes its attention, is not here.
+    """
+    import diffusers
+
+    kind = getattr(diffusers, named)
+    config = kind.load_config(folder)
+    if not any(folder.glob("*.safetensors")):
+        raise OSError(f"{folder} holds no weights (*.safetensors)")
+    dtype = getattr(torch, params.dtype)
+    how, converted = {"dtype": dtype}, None
+    if params.quantise is not None:
+        how["quantization_config"] = quantization.config(params.quantise, dtype)
+    elif kind._keep_in_fp32_modules is None and (stored := _stored_dtype(folder)) is not None:
+        # Converted one by one below; diffusers would hold a whole file in both precisions.
+        how["dtype"], converted = stored, dtype
+    if params.attention is not None:
+        with torch.device("meta"):
+            attention.attend_by(kind.from_config(config), params.attention)
+
+    def load() -> Any:
+        with _readable(name, params):
+            network = kind.from_pretrained(folder, use_safetensors=True, **how)
+        with _fitting():
+            _realign([network], device, converted)
+            network.to(device)
+        if params.attention is not None:
+            attention.attend_by(network, params.attention)
+        return network
+
+    return Unloaded(_with_defaults(kind, config), load)
+
+
+def _stored_dtype(folder: Path) -> torch.dtype | None:
+    """The precision of a network's files; None where it is not one."""
+    found = set()
+    for file in folder.glob("diffusion_pytorch_model*.safetensors"):
+        if _VARIANT.search(file.name) is None:
+            with safetensors.safe_open(file, framework="pt") as opened:
+                names = opened.keys()
+                found |= {opened.get_slice(name).get_dtype() for name in names}
+    return _FLOATING.get(found.pop()) if len(found) == 1 else None
+
+
+def _with_defaults(kind: Any, config: dict[str, Any]) -> SimpleNamespace:
+    """A model's configuration as the model has it: what its file leaves out has defaults."""
+    known = inspect.signature(kind.__init__).parameters.values()
+    defaults = {one.name: one.default for one in known if one.default is not one.empty}
+    return SimpleNamespace(**defaults | config)
+
+
+def _fetched(kind: Any, params: ModelParams) -> Path:
+    """The base's folder; one of the hub is fetched whole, before anything is loaded.
+
+    Raises:
+        ArtifactError: The source is no folder, and no commit of the hub is named.
+    """
+    folder = Path(params.source)
+    if folder.is_dir():
+        return folder
+    if params.revision is None:
         raise ArtifactError(
             f"model.source {params.source!r} is no folder here, and without model.revision it "
             "is no hub id; `dvc pull` fetches a base that is pinned, `atelier base` trains a "
             "small one, and a hub id needs a commit"
         )
+    return Path(kind.download(params.source, revision=params.revision, use_safetensors=True))
+
+
+@contextlib.contextmanager
+def _readable(name: str, params: ModelParams) -> Iterator[None]:
+    """Inside, what cannot be loaded is said in one sentence, and nothing else is.
+
+    Raises:
+        ArtifactError: It cannot be loaded.
+    """
     with quiet():
         try:
-            _check_family(kind, params)
-            pipeline = kind.from_pretrained(
-                params.source,
-                revision=params.revision,
-                dtype={"default": dtype, "vae": codec_dtype},
-                use_safetensors=True,
-                **parts,
-            )
+            yield
         except (OSError, ValueError) as error:
             raise ArtifactError(
                 f"model.source {params.source!r} cannot be loaded as {name} pipeline: {error}"
             ) from None
-    _check_tokenizers(pipeline, params.source)
-    if params.codec.tile_pixels is not None:
-        _tile(pipeline.vae, params.codec.tile_pixels)
-    with out_of_memory.explained(
+
+
+def _fitting() -> contextlib.AbstractContextManager[None]:
+    """What to change when the device has too little memory for the base."""
+    return out_of_memory.explained(
         "The base model",
         [
             "model.dtype: bfloat16 (if it is float32)",
@@ -239,10 +400,7 @@ def read(
             "end other programs that hold the device's memory",
         ],
         then="Nothing was trained or painted yet",
-    ):
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        _realign(pipeline, device)
-        return pipeline.to(device)
+    )
 
 
 def token_ids(tokenizer: Any, prompts: list[str], length: int) -> Tensor:
@@ -264,13 +422,17 @@ def chat(tokenizer: Any, prompt: str, *, thinking: bool) -> str:
     return text
 
 
-def check_distilled(network: nn.Module, guidance: float | None) -> None:
+def check_distilled(config: Any, guidance: float | None) -> None:
     """Refuse a guidance input that the network lacks, and a network whose input is not said.
+
+    Args:
+        config: The network's.
+        guidance: What is to be its input; None: it has no such input.
 
     Raises:
         ParamsError: Network and setting do not fit.
     """
-    reads = bool(getattr(network.config, "guidance_embeds", False))
+    reads = bool(getattr(config, "guidance_embeds", False))
     if reads and guidance is None:
         raise ParamsError(
             "distilled_guidance should be a number: this base has guidance as an input of its "
@@ -319,16 +481,17 @@ def _is_patch_pca(folder: Path) -> bool:
     return config.is_file() and '"PatchPCA"' in config.read_text(encoding="utf-8")
 
 
-def _check_family(kind: Any, params: ModelParams) -> None:
-    """A pipeline of another family may have parts of the same names, and then load.
+def _checked_index(kind: Any, folder: Path) -> dict[str, Any]:
+    """What a pipeline's folder says of its parts.
 
     Raises:
-        ValueError: It is of another family.
+        ValueError: It is of another family, which may have parts of the same names, and load.
     """
-    index = kind.load_config(params.source, revision=params.revision)
+    index: dict[str, Any] = kind.load_config(folder)
     named, own = index["_class_name"], kind.__name__.removesuffix("Pipeline")
     if not named.startswith(own) or named.removeprefix(own)[:1].isdigit():  # FLUX, not FLUX.2
         raise ValueError(f"its model_index.json names a {index['_class_name']}")
+    return index
 
 
 def _tile(codec: Any, pixels: int) -> None:
@@ -373,18 +536,33 @@ def _check_tokenizers(pipeline: Any, source: str) -> None:
             )
 
 
-def _realign(pipeline: Any, device: str) -> None:
+def _realign(parts: Iterable[Any], device: str, dtype: torch.dtype | None = None) -> None:
     """Copy weights out of the file's unaligned views: results else differ by ~1e-6 a load.
 
     They go to their device one by one, and the file's pages are given back: the host's memory
     holds each weight once, or, of a model for CUDA, hardly any.
+
+    Args:
+        parts: Of a pipeline; what has no weights is left alone.
+        device: Where they go.
+        dtype: Their precision; None: as they are.
     """
     mapped = mapped_files.ranges()
-    parts = pipeline.components.values()
     for module in (part for part in parts if isinstance(part, nn.Module)):
         for parameter in module.parameters():
             if type(parameter.data) is Tensor and parameter.is_floating_point():
                 view = parameter.data  # quantised ones are made, not read
-                parameter.data = view.to(device, copy=True)
+                parameter.data = view.to(device, dtype, copy=True)
                 mapped_files.let_go(view, mapped)
+        if dtype is not None:
+            _convert_buffers(module, dtype)
         module.eval()
+
+
+def _convert_buffers(module: nn.Module, dtype: torch.dtype) -> None:
+    """Convert those of floats that a model's files hold; others are made as they should be."""
+    for owner in module.modules():
+        for name, buffer in owner._buffers.items():
+            held = name not in owner._non_persistent_buffers_set
+            if buffer is not None and held and buffer.is_floating_point():
+                owner._buffers[name] = buffer.to(dtype)

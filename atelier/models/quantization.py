@@ -4,7 +4,6 @@ LoRAs on it stay in float32 and are trained as on any base; passes compute in ``
 """
 
 import importlib.util
-import inspect
 from typing import Any, Literal
 
 import torch
@@ -15,8 +14,8 @@ _PACKAGES = {"int8": "torchao", "fp8": "torchao", "nf4": "bitsandbytes"}
 _How = Literal["int8", "fp8", "nf4"]
 
 
-def config(kind: Any, how: _How, dtype: torch.dtype) -> Any:
-    """Return diffusers' quantization config for the network of a pipeline class.
+def config(how: _How, dtype: torch.dtype) -> Any:
+    """Return diffusers' quantization config for a network.
 
     * ``int8``: weights in 8 bits with a scale a row, by torchao; on any device.
     * ``fp8``: the same in floating point of 8 bits (e4m3). Products are made in ``dtype``.
@@ -36,13 +35,6 @@ def config(kind: Any, how: _How, dtype: torch.dtype) -> Any:
             f"model.quantise {how!r} needs the package {package}: `pip install "
             "'atelier[cuda]'`; or set it to null"
         )
-    from diffusers import PipelineQuantizationConfig
-
-    part = "unet" if "unet" in inspect.signature(kind.__init__).parameters else "transformer"
-    return PipelineQuantizationConfig(quant_mapping={part: _of_network(how, dtype)})
-
-
-def _of_network(how: _How, dtype: torch.dtype) -> Any:
     if how in ("int8", "fp8"):
         from diffusers import TorchAoConfig
         from torchao.quantization import Float8WeightOnlyConfig, Int8WeightOnlyConfig

@@ -21,7 +21,7 @@ PAGES = {
     "README.md": "index.md",
     "SECURITY.md": "security.md",
 }
-PICTURES = ("base/starter/samples.png",)
+PICTURES = ("base/starter/samples.png", "base/starter-sdxl/samples.png")
 _LINK = re.compile(r"(\]\()(?:\.\./)*([A-Za-z/-]+\.(?:md|png))(?=[)#])")
 _FENCE = re.compile(r"^(```yaml) (?:file|merge)=(\S+)$", re.MULTILINE)
 _COPIED = re.compile(r"<!-- README.md, (.+?) -->")

@@ -17,7 +17,7 @@ COLUMNS = {
     0: "a portrait in blue",
     1: "a still life in yellow",
     2: "an abstract in yellow",
-    4: "a city in green",
+    3: "a landscape in red",
     5: "a seascape in yellow",
     7: "a portrait in violet",
 }

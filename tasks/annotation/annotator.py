@@ -6,7 +6,7 @@ from pathlib import Path
 
 from atelier import images
 from atelier.annotators import choice
-from atelier.annotators.inspection import Lazily, Limits
+from atelier.annotators.inspection import Limits
 from atelier.annotators.protocol import Annotator, Picture
 from atelier.config.annotation import AnnotateParams
 from atelier.config.model import Buckets
@@ -14,6 +14,7 @@ from atelier.config.profile import Profile
 from atelier.criteria.dataset import Entry
 from atelier.criteria.tree import Tree
 from atelier.errors import ParamsError
+from atelier.on_disk import Lazily
 from tasks.run import paths
 
 

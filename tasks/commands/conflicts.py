@@ -60,11 +60,11 @@ def run(profile: Profile, look: Look) -> Path:
             "compare any; annotate more"
         )
     painter = loading.load(profile.model)
-    adapters.attach(painter, _TEACHER, paths.SFT)
     prompts = Prompts(painter, criteria, profile.cpo.training.seed)
     encoded = encoded_dataset.encode(
         painter, chosen, _poles(chosen, prompts, criteria), profile
     )
+    adapters.attach(painter, _TEACHER, paths.SFT)
     with (
         progress.bar("conflicts", len(chosen), "images") as report,
         torch.no_grad(),

@@ -22,11 +22,13 @@ def run(name: str) -> None:
         AtelierError: An input, a setting or the machine does not fit.
     """
     profile = checked_profile()
-    from atelier import atomic
-    from tasks import code
-    from tasks.run import launch, machine, paths
-    from tasks.tracking import main_repository, mlflow_runs, run_record
-    from tasks.training import passes
+    from atelier import atomic, quick_imports
+
+    with quick_imports.uncollected():
+        from tasks import code
+        from tasks.run import launch, machine, paths
+        from tasks.tracking import main_repository, mlflow_runs, run_record
+        from tasks.training import passes
 
     code.check(name)
     main_repository.share()
@@ -34,7 +36,8 @@ def run(name: str) -> None:
     if launch.wanted(name):
         launch.several(name)
     module = "tasks.commands.base" if name == BASE else f"tasks.{name}"
-    task = importlib.import_module(module)
+    with quick_imports.uncollected():
+        task = importlib.import_module(module)
     launch.end_with_launcher()
     if not machine.speaks():
         task.run(profile, mlflow_runs.StageRun())  # the first process keeps the record

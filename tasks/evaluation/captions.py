@@ -1,5 +1,6 @@
 """The captions that every candidate paints: which, in which order, and from which noise."""
 
+import heapq
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,7 +27,7 @@ def records(profile: Profile) -> list[Record]:
 
 def painted(test: Sequence[Record], count: int) -> list[Record]:
     """Return ``count`` of them in the order of their hashes: subjects mix, runs agree."""
-    return sorted(test, key=lambda record: record.image)[:count]
+    return heapq.nsmallest(count, test, key=lambda record: record.image)
 
 
 def seeds(seed: int, count: int) -> list[int]:

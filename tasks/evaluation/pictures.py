@@ -12,6 +12,7 @@ from atelier.config.profile import Profile
 from atelier.criteria.annotations import Record
 from atelier.errors import ArtifactError, ImageError
 from atelier.images import Pixels
+from atelier.on_disk import Lazily
 from tasks.run import paths
 from tasks.training import pictures
 
@@ -49,7 +50,7 @@ def painted(candidate: str) -> Pictures:
 
 def paintings(records: Sequence[Record], profile: Profile) -> Pictures:
     """Return paintings of ``data/`` as the model sees them."""
-    return Pictures([partial(pictures.square, one.file, profile) for one in records])
+    return Pictures(Lazily(records, lambda one: partial(pictures.square, one.file, profile)))
 
 
 def _read(file: Path) -> Pixels:

@@ -1,8 +1,6 @@
 """The data sheet: what the models learned from and were examined on."""
 
-from collections.abc import Iterable, Sequence
-
-import numpy as np
+from collections import Counter
 
 from atelier.criteria import annotations
 from atelier.criteria.annotations import Quarantined, Record
@@ -13,17 +11,14 @@ from tasks.run import paths
 
 def of(tree: Tree) -> DataSheet:
     """Return the data sheet of the split."""
-    parts = {
-        name: annotations.read(paths.SPLIT / f"{name}.jsonl", Record)
-        for name in ("train", "validation", "test")
-    }
+    parts = {name: _Counted(name) for name in ("train", "validation", "test")}
     train = parts["train"]
     return DataSheet(
-        parts=[_part(name, records) for name, records in parts.items()],
+        parts=[one.part() for one in parts.values()],
         coverage={
             path: Coverage(
-                positive=_share(path in record.positive for record in train),
-                negative=_share(path in record.negative for record in train),
+                positive=train.share(train.positive[path]),
+                negative=train.share(train.negative[path]),
             )
             for path in tree.leaves()
         },
@@ -34,14 +29,26 @@ def of(tree: Tree) -> DataSheet:
     )
 
 
-def _part(name: str, records: Sequence[Record]) -> Part:
-    return Part(
-        name=name,
-        images=len(records),
-        positives=_share(len(record.positive) for record in records),
-        negatives=_share(len(record.negative) for record in records),
-    )
+class _Counted:
+    """The records of a part, counted one by one."""
 
+    def __init__(self, name: str) -> None:
+        self._name, self._images = name, 0
+        self.positive, self.negative = Counter[str](), Counter[str]()
+        for record in annotations.stream(paths.SPLIT / f"{name}.jsonl", Record):
+            self._images += 1
+            self.positive.update(record.positive)
+            self.negative.update(record.negative)
 
-def _share(values: Iterable[float]) -> float:
-    return float(np.mean([float(value) for value in values] or [0.0]))
+    def share(self, count: int) -> float:
+        """Return a count of each image, on average."""
+        return count / max(self._images, 1)
+
+    def part(self) -> Part:
+        """Return how many images there are, and attributes of each."""
+        return Part(
+            name=self._name,
+            images=self._images,
+            positives=self.share(self.positive.total()),
+            negatives=self.share(self.negative.total()),
+        )

@@ -61,7 +61,6 @@ def train(profile: Profile, roots: Sequence[str], steps: int) -> None:
     trainer.check(together, profile.model, training, _lora())
     records = split_parts.read("train", "dials")
     painter = loading.load(profile.model)
-    adapters.attach(painter, _TEACHER, paths.SFT)
     prompts = Prompts(painter, criteria, training.seed)
     roles = {"caption": [[prompts.write(one, ())] for one in records]}
     for root in absent:
@@ -69,6 +68,7 @@ def train(profile: Profile, roots: Sequence[str], steps: int) -> None:
         roles[f"{root} winner"] = [[prompts.flipped(one)] for one in narrow]
         roles[f"{root} loser"] = [[prompts.bad(one)] for one in narrow]
     encoded = encoded_dataset.encode(painter, records, roles, profile)
+    adapters.attach(painter, _TEACHER, paths.SFT)
     for root in absent:
         corpus, _ = materials.contrasted(root, SLIDER.contrasts(), encoded, records, criteria)
         adapters.add(painter.network, root, _lora(), seed=training.seed)

@@ -109,7 +109,7 @@ def _texts(
 
 def _texts_at_once(painter: Denoiser) -> int:
     """Prompts encoded together; one by one on a CPU that takes seconds for each."""
-    encoders = [encoder for _, encoder in pipelines.readers(painter.pipeline())]
+    encoders = [encoder for _, encoder in pipelines.readers(painter.parts())]
     weights = sum(one.numel() for encoder in encoders for one in encoder.parameters())
     if weights >= _LARGE_ENCODERS and encoders[0].device.type == "cpu":
         return 1

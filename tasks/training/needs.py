@@ -151,14 +151,11 @@ class Needs:
     def device(self) -> Iterator[Need]:
         """Yield what each phase holds on the device, its largest passes included."""
         model, training = self._profile.model, self.section.training
-        whole = self.base + self.encoders + self.codec
         pass_ = self.beside.encoding_bytes * self._at_once(_ENCODED_TOGETHER)
         yield Need(
             "device: encoding",
-            whole + self.teacher + pass_,
-            "computed: base, encoders, codec"
-            + (", θ1" if self.teacher else "")
-            + f" and {size(pass_)} of the codec's passes",
+            self.encoders + self.codec + pass_,
+            f"computed: encoders, codec and {size(pass_)} of the codec's passes",
         )
         held = self.base + self.teacher + self.learning
         words = "base, " + ("θ1, " if self.teacher else "") + "what learns"
@@ -180,17 +177,23 @@ class Needs:
         pass_ = self.beside.decoding_bytes * together
         yield Need(
             "device: painting",
-            whole + loras + (self.teacher or 4.0 * self.counted.adapters[0]) + pass_,
+            self.base
+            + self.encoders
+            + self.codec
+            + loras
+            + (self.teacher or 4.0 * self.counted.adapters[0])
+            + pass_,
             f"computed: base, encoders, codec, all LoRAs and {size(pass_)} of decoding",
         )
 
     def host(self) -> Need:
-        """Return what loading holds in the host's memory."""
-        whole = self.base + self.encoders + self.codec
+        """Return what loading holds in the host's memory: encoders leave before the base."""
+        staying = 0.0 if self._profile.model.store_texts else self.encoders
         return Need(
             "host: loading",
-            whole + RUNTIME,
-            f"computed: all parts, once, and {size(RUNTIME)} of Python",
+            max(self.encoders + self.codec, self.base + staying) + RUNTIME,
+            "computed: the base, or encoders and codec before it, and "
+            f"{size(RUNTIME)} of Python",
         )
 
     def disk(self) -> Iterator[Need]:

@@ -103,8 +103,13 @@ def teach(
         curve = Curve(work, bar, tracked)
         pace = _Pace(params.batch_images, needed, ranks.count)
         watch = _Watch(title, curve, params.drift_stop)
+        opened = False
 
         def report(done: int, values: Mapping[str, float]) -> None:
+            nonlocal opened
+            if not opened:  # after the first step, which would share its processor with it
+                tracked.begin(beside=True)
+                opened = True
             if ranks.first:
                 curve.report(done, values, pace.values(done) if values else {})
             if look is not None and (ranks.first or ranks.sharded):  # a pass waits for all
@@ -115,7 +120,6 @@ def teach(
             from atelier.models import sharding
 
             sharding.shard(painter.network)
-        tracked.begin(beside=True)
         with _prepared(painter.network, params), _explained(title, params):
             weights = loop.fit(
                 trained,

@@ -33,7 +33,7 @@ class Grids:
 
     def __init__(self, painter: Denoiser, params: GridParams | None, pixels: int) -> None:
         self._painter, self._params, self._pixels = painter, params, pixels
-        self._codec = painter.pipeline().vae if params is not None else None
+        self._codec = painter.parts().vae if params is not None else None
 
     def roles(self) -> dict[str, list[list[str]]]:
         """Return the prompts to encode beside a stage's own, by their role.
@@ -46,7 +46,7 @@ class Grids:
             return {}
         records = split_parts.read("validation", "training.grids")
         try:
-            check_distilled(self._painter.network, self._params.distilled_guidance)
+            check_distilled(self._painter.network_config, self._params.distilled_guidance)
         except ParamsError as error:
             raise ParamsError(f"training.grids.{error}") from None
         distinct = sorted({record.caption for record in records})
@@ -109,12 +109,12 @@ class Grids:
             guidance=params.guidance,
             distilled_guidance=params.distilled_guidance,
         )
-        before = painter.pipeline().vae  # some objectives keep it, too
-        painter.pipeline().register_modules(vae=self._codec)
+        before = painter.parts().vae  # some objectives keep it, too
+        painter.parts().register_modules(vae=self._codec)
         try:
             return to_bytes(painter.decode_latents(latents))
         finally:
-            painter.pipeline().register_modules(vae=before)
+            painter.parts().register_modules(vae=before)
 
 
 def _explained() -> contextlib.AbstractContextManager[None]:

@@ -1,4 +1,4 @@
-"""Scripts of docs/assets that draw pictures of the documents."""
+"""Pictures of the documents: scripts of docs/assets, and grids with their records."""
 
 import json
 import runpy
@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-ASSETS = Path(__file__).parents[2] / "docs/assets"
+from tasks.commands import vary
+
+DOCS = Path(__file__).parents[2] / "docs"
+ASSETS = DOCS / "assets"
 
 
 @pytest.fixture
@@ -49,3 +52,19 @@ def test_a_running_median_by_hand():
     median = runpy.run_path(str(ASSETS / "base_curve.py"))["running_median"]
 
     assert median(np.array([1.0, 9.0, 2.0, 3.0]), 3).tolist() == [5, 2, 3, 2.5]
+
+
+def test_the_page_of_grids_says_what_their_records_say():
+    page = DOCS / "parameters.md"
+    content = page.read_text(encoding="utf-8")
+
+    varied = vary.in_document(page)
+    assert len(varied) == 5
+    for one in varied:
+        picture = Path("pictures") / f"{one.name}.webp"
+        told = json.loads((DOCS / picture.with_suffix(".json")).read_text(encoding="utf-8"))
+        assert told["varied"] == one.text
+        text = vary.markdown(told, picture.as_posix())
+        assert vary.documented(page, one.text, text) == content, (
+            "run `atelier vary --document docs/parameters.md --out docs/pictures`"
+        )

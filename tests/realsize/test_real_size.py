@@ -69,7 +69,9 @@ LOAD = """
 from pathlib import Path
 from atelier.config.profile import read_profile
 from atelier.models import loading
-loading.load(read_profile(Path("params/real.yaml")).model)
+painter = loading.load(read_profile(Path("params/real.yaml")).model)
+painter.release_encoders()
+painter.network
 """
 EXPORT = """
 from pathlib import Path

@@ -25,13 +25,14 @@ from numpy.typing import NDArray
 
 from atelier import images, parallel
 from atelier.annotators.comparing import Choice, Compared
-from atelier.annotators.inspection import Inspector, Lazily, Limits
+from atelier.annotators.inspection import Inspector, Limits
 from atelier.annotators.measured import brushwork, color, composition, form, light, space
 from atelier.annotators.measured.view import View
 from atelier.annotators.protocol import Answer, Answers, Picture, answer
 from atelier.criteria.annotations import Judgement
 from atelier.criteria.tree import Measure, Pole, Tree
 from atelier.errors import CriteriaError
+from atelier.on_disk import Lazily
 from atelier.reporting import Report
 
 NAME = "measured-1"

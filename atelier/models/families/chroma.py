@@ -27,7 +27,10 @@ class Chroma(PipelineDenoiser):
         codec = pipeline.vae.config
         scales = (codec.scaling_factor, codec.shift_factor, text_tokens)
         super().__init__(pipeline, text_tokens, f"chroma {scales}")
-        blocks = (self.network.transformer_blocks, self.network.single_transformer_blocks)
+
+    def _take(self, network: Any) -> None:
+        super()._take(network)
+        blocks = (network.transformer_blocks, network.single_transformer_blocks)
         for block in (one for kind in blocks for one in kind):
             block.attn.register_forward_pre_hook(_masking_keys, with_kwargs=True)
 
@@ -74,7 +77,7 @@ class Chroma(PipelineDenoiser):
     def latent_shape(self, pixels: int) -> tuple[int, int, int]:
         """Return ``(C, H, W)`` of a square picture's latents."""
         side = 2 * (pixels // (2 * self._pipeline.vae_scale_factor))
-        return self.network.config.in_channels // 4, side, side
+        return self.network_config.in_channels // 4, side, side
 
     def _prompted(self, condition: Condition, dtype: torch.dtype) -> dict[str, Any]:
         # A mask of truth values: diffusers makes one of floats from a prompt, which attention
@@ -102,8 +105,7 @@ def load(params: ModelParams) -> Chroma:
     Raises:
         ArtifactError: The folder is absent or is no Chroma pipeline.
     """
-    pipeline = pipelines.read(ChromaPipeline, "a Chroma", params)
-    return around(pipeline, params)
+    return pipelines.load(ChromaPipeline, "a Chroma", params, around)
 
 
 def around(pipeline: ChromaPipeline, params: ModelParams) -> Chroma:

@@ -78,7 +78,7 @@ class Flux(PipelineDenoiser):
     def latent_shape(self, pixels: int) -> tuple[int, int, int]:
         """Return ``(C, H, W)`` of a square picture's latents."""
         side = 2 * (pixels // (2 * self._pipeline.vae_scale_factor))
-        return self.network.config.in_channels // 4, side, side
+        return self.network_config.in_channels // 4, side, side
 
     def _guided_by(self, guidance: float, distilled: float | None) -> dict[str, float]:
         # True classifier-free guidance, apart from the guidance input of a distilled model.
@@ -103,8 +103,7 @@ def load(params: ModelParams) -> Flux:
     Raises:
         ArtifactError: The folder is absent or is no FLUX pipeline.
     """
-    pipeline = pipelines.read(FluxPipeline, "a FLUX", params)
-    return around(pipeline, params)
+    return pipelines.load(FluxPipeline, "a FLUX", params, around)
 
 
 def around(pipeline: FluxPipeline, params: ModelParams) -> Flux:

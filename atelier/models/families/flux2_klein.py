@@ -98,7 +98,7 @@ class Flux2Klein(PipelineDenoiser):
     def latent_shape(self, pixels: int) -> tuple[int, int, int]:
         """Return ``(C, H, W)`` of a square picture's latents."""
         side = pixels // (2 * self._pipeline.vae_scale_factor)
-        return self.network.config.in_channels, side, side
+        return self.network_config.in_channels, side, side
 
     def release_encoders(self, *, texts: bool = True) -> None:
         """Drop the text encoder, and the codec except its statistics, which sampling reads."""
@@ -142,8 +142,7 @@ def load(params: ModelParams) -> Flux2Klein:
     Raises:
         ArtifactError: The folder is absent or is no FLUX.2-klein pipeline.
     """
-    pipeline = pipelines.read(Flux2KleinPipeline, "a FLUX.2 klein", params)
-    return around(pipeline, params)
+    return pipelines.load(Flux2KleinPipeline, "a FLUX.2 klein", params, around)
 
 
 def around(pipeline: Flux2KleinPipeline, params: ModelParams) -> Flux2Klein:

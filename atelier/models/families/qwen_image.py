@@ -74,7 +74,7 @@ class QwenImage(PipelineDenoiser):
     def latent_shape(self, pixels: int) -> tuple[int, int, int]:
         """Return ``(C, H, W)`` of a square picture's latents."""
         side = 2 * (pixels // (2 * self._pipeline.vae_scale_factor))
-        return self.network.config.in_channels // 4, side, side
+        return self.network_config.in_channels // 4, side, side
 
     def _prompted(self, condition: Condition, dtype: torch.dtype) -> dict[str, Any]:
         return {
@@ -118,8 +118,7 @@ def load(params: ModelParams) -> QwenImage:
     Raises:
         ArtifactError: The folder is absent or is no Qwen-Image pipeline.
     """
-    pipeline = pipelines.read(QwenImagePipeline, "a Qwen-Image", params)
-    return around(pipeline, params)
+    return pipelines.load(QwenImagePipeline, "a Qwen-Image", params, around)
 
 
 def around(pipeline: QwenImagePipeline, params: ModelParams) -> QwenImage:

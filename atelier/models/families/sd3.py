@@ -29,7 +29,13 @@ class SD3(PipelineDenoiser):
         codec = pipeline.vae.config
         scales = (codec.scaling_factor, codec.shift_factor, text_tokens)
         super().__init__(pipeline, text_tokens, f"sd3 {scales}")
-        self.network._repeated_blocks = [_BLOCK]  # diffusers names none, for torch.compile
+
+    def _take(self, network: Any) -> None:
+        super()._take(network)
+        network._repeated_blocks = [_BLOCK]  # diffusers names none, for torch.compile
+        # What the pipeline asks a network for where it is made with one.
+        self._pipeline.default_sample_size = network.config.sample_size
+        self._pipeline.patch_size = network.config.patch_size
 
     @torch.no_grad()
     def encode_texts(self, prompts: Sequence[str]) -> Condition:
@@ -69,9 +75,9 @@ class SD3(PipelineDenoiser):
 
     def latent_shape(self, pixels: int) -> tuple[int, int, int]:
         """Return ``(C, H, W)`` of a square picture's latents."""
-        patch = self.network.config.patch_size
+        patch = self.network_config.patch_size
         side = patch * (pixels // (patch * self._pipeline.vae_scale_factor))
-        return self.network.config.in_channels, side, side
+        return self.network_config.in_channels, side, side
 
     def _clip(self, tokenizer: Any, encoder: Any, texts: list[str]) -> tuple[Tensor, Tensor]:
         """Last hidden state but one, and summary, of one CLIP."""
@@ -86,8 +92,7 @@ def load(params: ModelParams) -> SD3:
     Raises:
         ArtifactError: The folder is absent or is no SD3 pipeline.
     """
-    pipeline = pipelines.read(StableDiffusion3Pipeline, "an SD3", params)
-    return around(pipeline, params)
+    return pipelines.load(StableDiffusion3Pipeline, "an SD3", params, around)
 
 
 def around(pipeline: StableDiffusion3Pipeline, params: ModelParams) -> SD3:

@@ -35,6 +35,11 @@ class SDXL(PipelineDenoiser):
         self.process: Process = self._steps
         self._chunks = text_chunks
 
+    def _take(self, network: Any) -> None:
+        super()._take(network)
+        # What the pipeline asks a network for where it is made with one.
+        self._pipeline.default_sample_size = network.config.sample_size
+
     @torch.no_grad()
     def encode_texts(self, prompts: Sequence[str]) -> Condition:
         """Return ``tokens`` ``[B, L, D]`` and ``pooled`` ``[B, P]``.
@@ -97,7 +102,7 @@ class SDXL(PipelineDenoiser):
         scale = self._pipeline.vae_scale_factor
         step = max(scale, _PIXELS_STEP)
         side = pixels // step * step // scale
-        return self.network.config.in_channels, side, side
+        return self.network_config.in_channels, side, side
 
     def _sizes(self, latents: Tensor, condition: Condition) -> Tensor:
         """``time_ids`` ``[B, 6]``: original size, crop's corner, target size, in pixels.
@@ -124,12 +129,15 @@ def load(params: ModelParams) -> SDXL:
     Raises:
         ArtifactError: The folder is absent or is no SDXL pipeline.
     """
-    pipeline = pipelines.read(
-        StableDiffusionXLPipeline, "an SDXL", params, codec_dtype=torch.float32
+
+    def painter(pipeline: StableDiffusionXLPipeline, params: ModelParams) -> SDXL:
+        if not pipeline.vae.config.force_upcast:
+            pipeline.vae.to(getattr(torch, params.dtype))
+        return around(pipeline, params)
+
+    return pipelines.load(
+        StableDiffusionXLPipeline, "an SDXL", params, painter, codec_dtype=torch.float32
     )
-    if not pipeline.vae.config.force_upcast:
-        pipeline.vae.to(getattr(torch, params.dtype))
-    return around(pipeline, params)
 
 
 def around(pipeline: StableDiffusionXLPipeline, params: ModelParams) -> SDXL:

@@ -73,7 +73,7 @@ class ZImage(PipelineDenoiser):
     def latent_shape(self, pixels: int) -> tuple[int, int, int]:
         """Return ``(C, H, W)`` of a square picture's latents."""
         side = 2 * (pixels // (2 * self._pipeline.vae_scale_factor))
-        return self.network.in_channels, side, side
+        return self.network_config.in_channels, side, side
 
     def _prompted(self, condition: Condition, dtype: torch.dtype) -> dict[str, Any]:
         return {"prompt_embeds": _captions(condition, dtype)}
@@ -92,8 +92,7 @@ def load(params: ModelParams) -> ZImage:
     Raises:
         ArtifactError: The folder is absent or is no Z-Image pipeline.
     """
-    pipeline = pipelines.read(ZImagePipeline, "a Z-Image", params)
-    return around(pipeline, params)
+    return pipelines.load(ZImagePipeline, "a Z-Image", params, around)
 
 
 def around(pipeline: ZImagePipeline, params: ModelParams) -> ZImage:

@@ -48,8 +48,8 @@ def judgement(image, criterion, pole, annotator="expert", confidence=1.0):
     )
 
 
-def recorded(tmp_path, *rows):
-    path = tmp_path / "recorded.jsonl"
+def recorded(tmp_path, *rows, name="recorded"):
+    path = tmp_path / f"{name}.jsonl"
     path.write_text(annotations.lines(rows))
     return path
 
@@ -134,7 +134,7 @@ def test_recorded_judgements_come_first_beside_another_annotators(tmp_path, pain
     said = judgement("a", "edges", "positive").model_copy(update=of_file)
     own = judgement("a", "edges", "negative", annotator="other").model_copy(update=of_file)
     other = read(recorded(tmp_path, own))
-    both = WithRecorded(other, read(recorded(tmp_path, said)))
+    both = WithRecorded(other, read(recorded(tmp_path, said, name="another")))
 
     answers = both.judge_many([Picture(file)], silent)
 

@@ -1,4 +1,5 @@
 import importlib.util
+import math
 import re
 import sys
 from pathlib import Path
@@ -19,6 +20,13 @@ def hashes(*positions):
     flags = np.zeros(256, np.uint8)
     flags[list(positions)] = 1
     return np.packbits(flags).view(np.uint64)[None]
+
+
+@pytest.fixture(params=[False, True], ids=["", "as of very many"])
+def many_pictures(request, monkeypatch):
+    """Whether pieces are as long as of more pictures than fit here."""
+    if request.param:
+        monkeypatch.setattr(near_duplicates, "_piece_bits", lambda count: 20)
 
 
 def test_neighbors_within_the_distance_are_one_group_and_chains_hold():
@@ -47,7 +55,44 @@ def test_groups_are_those_of_comparing_every_pair(bits):
     np.testing.assert_array_equal(labels[:, None] == labels[None], reach)
 
 
-def test_pairs_at_the_largest_distance_are_hardly_ever_missed():
+@pytest.mark.parametrize("bits", [3, 36])
+@pytest.mark.parametrize(
+    "changed",
+    [{"_MANY": 100}, {"_TABLES": 1}, {"_PICTURES": 7, "_ROWS": 5}, {"_CONNECTED": 1}],
+    ids=lambda one: "-".join(one),
+)
+def test_groups_are_the_same_however_many_are_looked_at_at_once(bits, changed, monkeypatch):
+    random = np.random.default_rng(3)
+    centers = random.integers(0, 2**64, (60, 3, 4), dtype=np.uint64)
+    flips = np.uint64(1) << random.integers(0, 64, (400, 3, 4), dtype=np.uint64)
+    many = centers[random.integers(0, 60, 400)] ^ flips
+    expected = near_duplicates.near_duplicates(many, bits)
+
+    for name, value in changed.items():
+        monkeypatch.setattr(near_duplicates, name, value)
+
+    np.testing.assert_array_equal(near_duplicates.near_duplicates(many, bits), expected)
+
+
+def test_a_label_is_the_first_of_its_group():
+    labels = near_duplicates.connect(
+        np.array([0, 1, 1, 3, 4]), np.array([4, 2]), np.array([3, 0])
+    )
+
+    assert labels.tolist() == [0, 0, 0, 3, 3]
+
+
+@pytest.mark.parametrize("length", [16, 20, 24])
+def test_pieces_hold_other_bits_each_and_leave_no_pair_out_by_more_than_chance(length):
+    pieces = list(near_duplicates._pieces(length, 36))
+
+    first = pieces[: 256 // length]
+    assert len({bit for piece in first for bit in piece}) == 256 // length * length
+    kept = math.comb(256 - length, 36) / math.comb(256, 36)
+    assert (1 - kept) ** len(pieces) <= 0.001 < (1 - kept) ** (len(pieces) - len(first))
+
+
+def test_pairs_at_the_largest_distance_are_hardly_ever_missed(many_pictures):
     random = np.random.default_rng(1)
     many = random.integers(0, 2**64, (2000, 1, 4), dtype=np.uint64)
     flat = np.unpackbits(many.view(np.uint8).reshape(2000, 32), axis=1)

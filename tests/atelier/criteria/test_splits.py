@@ -135,7 +135,7 @@ def test_records_hold_the_active_attributes_and_how_sure_they_are():
     ]
     rows = [("a" * 64, "a.png", "a pond"), ("b" * 64, "b.png", "a hill")]
 
-    assert list(splits.records(rows, said)) == [
+    assert list(splits.records(rows, {"a" * 64: said})) == [
         Record(
             image="a" * 64,
             file="a.png",
@@ -152,7 +152,7 @@ def test_what_nobody_settled_is_not_joined():
     said = [judgement("a", "edges", "positive", "x"), judgement("a", "edges", "positive", "y")]
 
     with pytest.raises(ArtifactError, match="two judgements stand on edges of picture aaaa"):
-        list(splits.records([("a" * 64, "a.png", "a pond")], said))
+        list(splits.records([("a" * 64, "a.png", "a pond")], {"a" * 64: said}))
 
 
 def test_balance_is_the_share_of_good_poles_among_the_active():

@@ -11,7 +11,7 @@ from atelier.config.model import ModelParams
 from atelier.errors import ArtifactError, ParamsError
 from atelier.models import adapters, sampling
 from atelier.models.costs import parameter_count
-from atelier.models.denoiser import MASK, join, take
+from atelier.models.denoiser import MASK, join, quiet, take
 from atelier.models.loading import load
 from atelier.models.pipelines import readers
 from tests.atelier import plain
@@ -262,6 +262,44 @@ def test_a_saved_base_paints_the_same(painter, family, tmp_path):
     torch.testing.assert_close(
         loaded.predict(latents, time, condition), before, atol=1e-3, rtol=1e-3
     )
+
+
+def test_the_network_is_loaded_when_it_is_first_asked_for(painter, family, tmp_path):
+    painter.pipeline().save_pretrained(tmp_path)
+
+    loaded = load(model(tmp_path, family))
+
+    assert loaded.parts().components[loaded.component] is None
+    assert loaded.latent_shape(32) == painter.latent_shape(32)
+    assert loaded.parts().components[loaded.component] is None
+    assert loaded.pipeline().components[loaded.component] is loaded.network
+    assert not any(parameter.requires_grad for parameter in loaded.network.parameters())
+    assert loaded.network_config is loaded.network.config
+
+
+def test_a_base_without_its_networks_weights_is_refused_at_once(painter, family, tmp_path):
+    painter.pipeline().save_pretrained(tmp_path)
+    for file in (tmp_path / painter.component).glob("*.safetensors"):
+        file.unlink()
+
+    with pytest.raises(ArtifactError, match="holds no weights"):
+        load(model(tmp_path, family))
+
+
+def test_a_converted_network_is_the_one_that_diffusers_converts(painter, family, tmp_path):
+    painter.pipeline().save_pretrained(tmp_path)
+    kind = type(painter.network)
+    with quiet():
+        theirs = kind.from_pretrained(tmp_path / painter.component, dtype=torch.bfloat16)
+
+    ours = load(model(tmp_path, family, dtype="bfloat16")).network
+
+    for named in ("named_parameters", "named_buffers"):
+        found, expected = (dict(getattr(one, named)()) for one in (ours, theirs))
+        assert found.keys() == expected.keys()
+        for name, tensor in found.items():
+            assert tensor.dtype == expected[name].dtype, name
+            assert torch.equal(tensor, expected[name]), name
 
 
 def test_what_is_encoded_is_as_large_as_it_is_estimated(painter, family, tmp_path):

@@ -2,7 +2,6 @@ import importlib.util
 
 import pytest
 import torch
-from diffusers import FluxPipeline
 
 from atelier.errors import ParamsError
 from atelier.models import adapters, quantization
@@ -50,11 +49,11 @@ def test_a_base_in_8_bits_predicts_nearly_the_same_and_carries_a_lora(
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_4_bits_ask_for_a_device():
     with pytest.raises(ParamsError, match=r"model.quantise 'nf4' needs a CUDA device"):
-        quantization.config(FluxPipeline, "nf4", torch.float32)
+        quantization.config("nf4", torch.float32)
 
 
 def test_an_absent_package_is_named(monkeypatch):
     monkeypatch.setattr(quantization.importlib.util, "find_spec", lambda name: None)
 
     with pytest.raises(ParamsError, match=r"needs the package torchao: `pip install"):
-        quantization.config(FluxPipeline, "int8", torch.float32)
+        quantization.config("int8", torch.float32)

@@ -101,6 +101,7 @@ def test_sampling_varies_without_a_training(gallery, tmp_path, capsys):
     # Two steps without guidance are a row of both grids, and were painted once.
     assert told["rows"][1]["negatives"] == guided["rows"][0]["negatives"]
     assert len(list((paths.ARTIFACTS / "vary/pictures").iterdir())) == 3
+    assert {file.suffix for file in (tmp_path / "v").iterdir()} == {".webp", ".json"}
     assert "| sampling steps 1 | " in capsys.readouterr().out
 
 

@@ -1,5 +1,7 @@
+import gc
 import json
 import shutil
+import weakref
 
 import pytest
 import torch
@@ -13,10 +15,12 @@ from atelier.errors import ArtifactError, ParamsError, RoomError
 from atelier.models import loading
 from atelier.models.families.flux import Flux
 from atelier.models.files import weight_files
+from atelier.models.pipelines import PipelineDenoiser
 from tasks import cpo, sft
 from tasks.run import paths
 from tasks.training import encoded_dataset
 
+ENCODING = {"vae", "text_encoder", "text_encoder_2", "text_encoder_3"}
 SIZES = [(32, 32), (64, 40), (30, 70)]  # width and height, by turns
 
 
@@ -130,6 +134,33 @@ def test_too_little_memory_to_encode_says_what_helps_there(
     assert str(told.value).startswith(f"{what} needs more memory")
     assert cure in str(told.value)
     assert "gradient_checkpointing" not in str(told.value)
+
+
+@pytest.mark.parametrize("family", ["flux", "sdxl"])
+def test_encoders_have_left_memory_when_the_network_comes(studio, notebook, monkeypatch):
+    left, alive = [], []
+    take, release = PipelineDenoiser._take, PipelineDenoiser.release_encoders
+
+    def released(painter, **how):
+        parts = painter.parts().components
+        assert parts[painter.component] is None
+        left.extend(weakref.ref(parts[name]) for name in parts if name in ENCODING)
+        release(painter, **how)
+
+    def taken(painter, network):
+        gc.collect()
+        alive.append([type(one()).__name__ for one in left if one() is not None])
+        take(painter, network)
+
+    monkeypatch.setattr(PipelineDenoiser, "release_encoders", released)
+    monkeypatch.setattr(PipelineDenoiser, "_take", taken)
+    sft.run(studio, notebook)  # encodes
+    shutil.rmtree(paths.SFT)
+    sft.run(studio, notebook)  # finds all in the cache
+    cpo.run(studio, notebook)
+
+    assert alive == [[], [], []]
+    assert len(left) == 3 * 3  # codec and two encoders each time
 
 
 def on_demand(profile):

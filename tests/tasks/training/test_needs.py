@@ -121,7 +121,7 @@ def test_the_codec_takes_as_much_as_the_pictures_that_it_takes_at_once(studio, l
 
     held = by_name(needed.device())["device: encoding"].bytes
 
-    passes = held - needed.base - needed.encoders - needed.codec
+    passes = held - needed.encoders - needed.codec
     assert passes == pytest.approx(needed.beside.encoding_bytes * pictures)
 
 

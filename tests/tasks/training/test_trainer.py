@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import pytest
 import torch
@@ -60,6 +61,30 @@ def test_a_grid_shows_the_captions_side_by_side(studio, notebook, validation, mo
     assert [step for step, _ in shown] == [2, 4]
     assert [picture.size for _, picture in shown] == [(96, 32), (96, 32)]
     assert list(shown[0][1].getdata()) != list(shown[1][1].getdata())  # it learned
+
+
+def test_mlflow_is_opened_when_the_first_step_is_taken(studio, notebook, monkeypatch):
+    order, advance = [], trainer.loop._State.advance
+
+    def advanced(state, rate):
+        order.append("step")
+        return advance(state, rate)
+
+    monkeypatch.setattr(trainer.loop._State, "advance", advanced)
+    monkeypatch.setattr(notebook, "begin", lambda *, beside=False: order.append(beside))
+    shutil.rmtree(paths.CACHE, ignore_errors=True)
+    sft.run(studio, notebook)  # pictures and prompts have to be encoded: it is opened for that
+    encoding, order[:] = order[: order.index("step")], order[order.index("step") :]
+    assert encoding
+    assert not any(encoding)
+    assert order == ["step", True, "step", "step", "step"]
+
+    order.clear()
+    shutil.rmtree(paths.SFT)
+    shutil.rmtree(paths.RESUME, ignore_errors=True)
+    sft.run(studio, notebook)
+
+    assert order == ["step", True, "step", "step", "step"]
 
 
 def test_gradient_checkpointing_is_on_while_it_learns_alone(studio, notebook, monkeypatch):

@@ -1,0 +1,1 @@
+"""Rows of JSONL files that stay on the disk, by their number or by their image."""
