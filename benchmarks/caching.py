@@ -128,12 +128,12 @@ def _reading(size: Size) -> Iterator[Line]:
 
 
 def _same_reads(found: cache.Cache, keys: Sequence[str]) -> Callable[[], None]:
-    """Return what reads a batch's bytes as a column does, into one piece of memory."""
+    """Return what reads a batch's bytes as a column does, into a new piece of memory."""
     places = [found.place(key, "latents") for key in keys]
     each = places[0].empty(1).nbytes
-    room = bytearray(_BATCH * each)
 
     def batch(some: Sequence[Any]) -> None:
+        room = np.empty(len(some) * each, np.uint8).data
         shards = {place.shard for place in some}
         with contextlib.ExitStack() as opened:
             files = {
@@ -145,7 +145,7 @@ def _same_reads(found: cache.Cache, keys: Sequence[str]) -> Callable[[], None]:
                 )
             for at, place in enumerate(some):
                 files[place.shard].seek(place.start)
-                files[place.shard].readinto(memoryview(room)[at * each : (at + 1) * each])
+                files[place.shard].readinto(room[at * each : (at + 1) * each])
 
     def read() -> None:
         for start in range(0, len(places), _BATCH):

@@ -120,22 +120,22 @@ class Cache:
         """
         return Column([(self, key)], name)[torch.zeros(1, dtype=torch.long)][0]
 
-    def fill(self, key: str, name: str, file: FileIO, row: Tensor) -> None:
+    def fill(self, key: str, name: str, file: FileIO, row: memoryview) -> None:
         """Read the bytes of a tensor into ``row``, from its opened shard.
 
         Raises:
             ArtifactError: The disk gave other bytes than were written; they are removed.
         """
-        place = self.place(key, name)
-        content = _bytes(row)
+        shard, start, dtype, shape, digest = self._places[key][name]
         try:
-            file.seek(place.start)
-            whole = _read_all(file, content) and _is(content, place.digest)
+            file.seek(start)
+            whole = _read_all(file, row) and _is(row, digest)
         except OSError:
             whole = False
         if not whole:
-            raise _removed(self.folder / place.shard)
-        self._places[key][name] = (*place[:-1], None)
+            raise _removed(self.folder / shard)
+        if digest is not None:
+            self._places[key][name] = (shard, start, dtype, shape, None)
 
     def write(self, entries: dict[str, dict[str, Tensor]]) -> set[str]:
         """Add a shard; return the keys of its entries.
@@ -181,21 +181,28 @@ class Column:
         places = [cache.place(key, self._name) for cache, key in chosen]
         kinds = {(place.dtype, place.shape) for place in places}
         if len(kinds) == 1:
-            whole = places[0].empty(len(places))
-            parts = list(whole)
+            tensors = [places[0].empty(len(places))]
+            content = _bytes(tensors[0])
+            each = len(content) // len(places)
+            parts = [content[row * each : (row + 1) * each] for row in range(len(places))]
         else:
-            parts = [place.empty(1)[0] for place in places]
+            tensors = [place.empty(1)[0] for place in places]
+            parts = [_bytes(tensor) for tensor in tensors]
         with contextlib.ExitStack() as opened:
             shards = [
-                cache.folder / place.shard
-                for (cache, _), place in zip(chosen, places, strict=True)
+                (cache, place.shard) for (cache, _), place in zip(chosen, places, strict=True)
             ]
-            files = {shard: opened.enter_context(_opened(shard)) for shard in set(shards)}
+            files = {
+                one: opened.enter_context(_opened(one[0].folder / one[1]))
+                for one in set(shards)
+            }
             for shard, place, part in zip(shards, places, parts, strict=True):
-                _announce(files[shard], place.start, part.nbytes)
+                _announce(files[shard], place.start, len(part))
             for (cache, key), shard, part in zip(chosen, shards, parts, strict=True):
                 cache.fill(key, self._name, files[shard], part)
-        return whole.float() if len(kinds) == 1 else torch.stack([p.float() for p in parts])
+        return (
+            tensors[0].float() if len(kinds) == 1 else torch.stack([t.float() for t in tensors])
+        )
 
 
 def filled(
