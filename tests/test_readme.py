@@ -30,7 +30,9 @@ def clone(tmp_path):
         pytest.skip("this is no git repository")
     home = tmp_path / "atelier"
     (home / ".venv").mkdir()
-    (home / ".venv/bin").symlink_to(Path(sys.executable).parent)
+    for name in ("bin", "lib", "pyvenv.cfg"):
+        if (Path(sys.prefix) / name).exists():
+            (home / ".venv" / name).symlink_to(Path(sys.prefix) / name)
     for name in ("installed", "installed-docs"):  # later than pyproject.toml: make leaves it
         (home / ".venv" / name).touch()
     path = os.pathsep.join([str(home / ".venv/bin"), os.environ["PATH"]])
@@ -57,6 +59,7 @@ def test_no_command_is_left_out_here():
 
 def test_a_setting_is_explained(clone):
     assert "cpo-s" in clone(SETTINGS)
+    clone("python -c 'import typer'")  # as stages are started
 
 
 @pytest.mark.parametrize(
