@@ -1,388 +1,282 @@
-"""How long a CPO-S step takes, and what it needs: networks of full size with random weights.
+"""How fast a GPU trains: CPO-S, DPO and DiffusionNFT on SDXL, Z-Image and FLUX, in one run.
 
-    python -m benchmarks.gpu_step --family sdxl --batch 8 --checkpointing --out sdxl.json
-    python -m benchmarks.gpu_step --family flux --batch 4 --checkpointing --out flux.json
-    python -m benchmarks.gpu_step --family sdxl --size toy --out toy.json      # on any machine
-    python -m benchmarks.gpu_step --family flux --count-only --out count.json  # on any machine
+    python -m benchmarks.gpu_step                       # nine cases, and flags; on a GPU
+    python -m benchmarks.gpu_step --read FILE           # what a run wrote, on any machine
+    python -m benchmarks.gpu_step --count-only          # FLOPs of the nine, on any machine
+    python -m benchmarks.gpu_step --size toy --out FILE # all of it in seconds, on a CPU
 
-No weights are downloaded: speed and memory do not depend on what a network has learned. The
-step is the engine's own (θ1's two passes, the policy's pass and its gradient, clipping, AdamW)
-on latents of pictures of ``--pixels``, with prompts of the family's full length. FLOPs are
-those that torch counts in one such step, passes made again for checkpointing included; the
-share is of what matrix products of this device reached in the same run.
+The networks have their published size and random weights, in bfloat16. A step is the engine's
+own: the passes of the objective, clipping, AdamW, on latents of ``--pixels`` and prompts of
+full length. Each objective is measured with the plain settings, then each flag with the first
+objective. A family has its share of ``--minutes``, and a case its share of what is left of
+that: a slow one stops with the steps it has. What fails is a line of the table and stops
+nothing else; a case that takes its process along stops that process alone.
+
+MFU is what the passes of an image *need* (``atelier.models.costs.utilization``), times images a
+second, by the data sheet's peak in bfloat16. Passes that checkpointing makes again are not
+needed. They are in TFLOP/s and in its share of what products of matrices reach in the same run.
 """
 
 import argparse
-import contextlib
-import itertools
-import json
-import platform
-import statistics
 import sys
-import tempfile
-import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
-from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
-from atelier.config.base import FluxNetwork, SDXLNetwork
-from atelier.config.training import LoRA, Times, Training
-from atelier.models import adapters, codec
-from atelier.models.denoiser import Denoiser, quiet
-from atelier.models.small import pipelines
+from atelier import atomic
+from atelier.errors import AtelierError
+from atelier.models.costs import measured_steps, utilization
+from atelier.models.costs.measured_steps import Measured, Step
+from atelier.models.costs.pass_cost import PassCost
 from atelier.objectives.cpo_s import CPOS
-from atelier.objectives.objective import Setup
-from atelier.training import loop
-from atelier.training.corpus import Corpus
-from atelier.training.ranks import ALONE
+from atelier.objectives.dpo import DPO
+from atelier.objectives.nft import NFT
+from atelier.objectives.objective import ObjectiveParams
+from benchmarks import document, gpu_cases, shapes
+from benchmarks.lines import quantity
+from tasks.run import paths
 
-IMAGES = 16  # in the corpus of random latents
-ATTENTION = ["to_q", "to_k", "to_v", "to_out.0"]
-TOY = {
-    "flux": FluxNetwork(
-        kind="flux", double_blocks=1, single_blocks=1, heads=2, head_width=16, text_width=16,
-        pooled_width=16,
+OBJECTIVES: Mapping[str, ObjectiveParams] = {
+    "cpo-s": CPOS(
+        objective="cpo-s", loser_target="mirror-winner", winner="labelled", omega=6.0,
+        teacher="sft", confidence="ignored", weighting="constant", learning_rate=5e-5,
     ),
-    "sdxl": SDXLNetwork(
-        kind="sdxl", predicts="epsilon", widths=[16, 32], attention=[False, True], layers=1,
-        head_width=16, groups=8, text_widths=[8, 16], pooled_width=16,
+    "dpo": DPO(objective="dpo", beta=5000.0, learning_rate=5e-5),
+    "nft": NFT(
+        objective="nft", old="base", beta=1.0, clip=5.0, anchor=1e-4, learning_rate=5e-5
     ),
 }  # fmt: skip
-CHANNELS = {"flux": 16, "sdxl": 4}  # of latents
-TOKENS = {"flux": 512, "sdxl": 77}
-OBJECTIVE = CPOS(
-    objective="cpo-s", loser_target="mirror-winner", winner="labelled", omega=6.0,
-    teacher="sft", confidence="ignored", weighting="constant", learning_rate=5e-5,
-)  # fmt: skip
+NAMES = {"cpo-s": "CPO-S", "dpo": "DPO", "nft": "DiffusionNFT"}
+# What may take its process along comes last.
+FLAGS = ("adamw-fused", "checkpointing", "flash", "cudnn", "fp8", "compile")
+_DOCUMENT = Path(__file__).parents[1] / "docs" / "performance.md"
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Measure, print a line, write JSON."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Count, measure or read; print the table, and write it."""
     asked = parse(arguments)
     if asked.count_only:
-        computed = count(asked)
-        asked.out.write_text(json.dumps(computed, indent=2) + "\n", encoding="utf-8")
-        sys.stdout.write(
-            f"{asked.family} at {asked.pixels} px, computed: "
-            f"{computed['forward_tflops']:.4g} TFLOP a pass, "
-            f"{computed['step_tflops_per_image']:.4g} an image and CPO-S step\n"
-        )
-        return
-    found = measure(asked)
-    asked.out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
-    sys.stdout.write(
-        f"{found['family']} {found['size']}, batch {found['batch_images']}: "
-        f"{found['step_seconds']:.3g} s a step, {found['images_per_second']:.3g} images/s, "
-        f"{found['peak_memory_gb']:.3g} GB, {found['tflops_per_second']:.3g} TFLOP/s = "
-        f"{found['share_of_peak']:.1%} of {found['matrix_peak_tflops']:.3g} measured\n"
-    )
+        name, table = "gpu_counts", counted_table(asked)
+    else:
+        found = measured_steps.read(asked.read) if asked.read else _measured(asked)
+        found = with_rates(found)
+        _write(asked.out, found)
+        name, table = "gpu_step", measured_table(found)
+    sys.stdout.write(table)
+    if asked.document is not None:
+        document.fill(asked.document, {name: table})
 
 
-def parse(arguments: list[str] | None) -> argparse.Namespace:
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.gpu_step", description=(__doc__ or "").split("\n")[0]
     )
-    parser.add_argument("--family", choices=sorted(TOY), required=True)
-    parser.add_argument("--size", choices=["full", "toy"], default="full")
-    parser.add_argument("--pixels", type=int, default=1024)
-    parser.add_argument("--batch", type=int, default=4, help="images in a step")
-    parser.add_argument("--images-at-once", type=int, help="of them in one pass; all if absent")
-    parser.add_argument("--rank", type=int, default=64)
-    parser.add_argument("--precision", choices=["fp32", "bf16", "fp16"], default="bf16")
-    parser.add_argument("--optimizer", default="adamw")
-    parser.add_argument("--checkpointing", action="store_true")
-    parser.add_argument("--compile", action="store_true")
-    parser.add_argument("--steps", type=int, default=10, help="measured, after --warm-up")
-    parser.add_argument("--warm-up", type=int, default=3)
-    parser.add_argument("--count-only", action="store_true", help="count FLOPs, run nothing")
-    parser.add_argument("--out", type=Path, required=True, help="JSON that is written")
+    add = parser.add_argument
+    add("--families", nargs="+", choices=list(shapes.SHAPES), default=list(shapes.SHAPES))
+    add("--objectives", nargs="+", choices=list(OBJECTIVES), default=list(OBJECTIVES))
+    add("--flags", nargs="*", choices=FLAGS, default=FLAGS, help="measured on and off")
+    add("--size", choices=["full", "toy"], default="full")
+    add("--minutes", type=float, default=8.0, help="for all that is measured")
+    add("--steps", type=int, default=10, help="timed in a case, at most")
+    add("--warm-up", type=int, default=2, help="steps before them")
+    add("--pixels", type=int, help="of a picture's side: 1024, of toys 64")
+    add("--batch", type=int, help="images in a step: SDXL 8, Z-Image and FLUX 4, toys 2")
+    add("--images-at-once", type=int, help="of them in one pass; all if absent")
+    add("--rank", type=int, help="of the LoRA: 64, of toys 2")
+    add("--precision", choices=["fp32", "bf16", "fp16"], help="of passes: bf16, of toys fp32")
+    add("--checkpointing", action=argparse.BooleanOptionalAction, default=True)
+    add("--start", choices=["fork", "spawn"], default="fork", help="spawn, if CUDA needs it")
+    add("--count-only", action="store_true", help="count FLOPs, run nothing")
+    add("--read", type=Path, metavar="FILE", help="take what another run wrote; run nothing")
+    add(
+        "--out", type=Path, help=f"JSON that is written: {paths.GPU_STEP}, which estimates read"
+    )
+    add("--document", type=Path, help="whose table is written: docs/performance.md")
     asked = parser.parse_args(arguments)
-    if asked.size == "full" and not asked.count_only and not torch.cuda.is_available():
+    toy, runs = asked.size == "toy", not (asked.count_only or asked.read)
+    if toy and runs and asked.out is None:
+        parser.error("--size toy needs --out, so that no estimate takes toys for the device")
+    if runs and not toy and not torch.cuda.is_available():
         parser.error(
-            "--size full needs a CUDA device; --size toy and --count-only run on any machine"
+            "--size full needs a CUDA device; --size toy, --count-only and --read run on any "
+            "machine"
         )
+    for name, full, small in (
+        ("pixels", 1024, 64), ("rank", 64, 2), ("precision", "bf16", "fp32"),
+        ("out", paths.GPU_STEP, None), ("document", _DOCUMENT, None),
+    ):  # fmt: skip
+        if getattr(asked, name) is None:
+            setattr(asked, name, small if toy else full)
     return asked
 
 
-def measure(asked: argparse.Namespace) -> dict[str, Any]:
-    """Return what the step costs, and under which conditions."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    dtype = torch.bfloat16 if asked.size == "full" else torch.float32
-    peak = matrix_peak(device, dtype, 8192 if asked.size == "full" else 256)
-    painter = built(asked, device, dtype)
-    weights = sum(parameter.numel() for parameter in painter.network.parameters())
-    lora = _lora(asked)
-    for seed, name in enumerate(("theta1", "theta")):
-        adapters.add(painter.network, name, lora, seed=seed)
-    if asked.checkpointing:
-        painter.network.enable_gradient_checkpointing()
-    training = settings(asked)
-    setup = Setup(painter, corpus(asked, painter), training, "theta1", "theta", 0.0)
-    step = OBJECTIVE.step(setup)
-    with adapters.learning(painter.network, "theta"):
-        trained = adapters.weights(painter.network, "theta")
-        flops = counted(step, training, trained, device)
-        if asked.compile:
-            torch._dynamo.config.recompile_limit = 64
-            painter.network.compile_repeated_blocks()
-        took = timed(step, training, trained, device, asked.warm_up)
-    seconds = statistics.median(took)
-    return {
-        "device": torch.cuda.get_device_name() if device.type == "cuda" else platform.machine(),
-        "torch": torch.__version__,
-        "family": asked.family,
-        "size": asked.size,
-        "parameters": weights,
-        "trained": sum(p.numel() for p in trained.values()),
-        "pixels": asked.pixels,
-        "batch_images": asked.batch,
-        "images_at_once": asked.images_at_once,
-        "rank": asked.rank,
-        "precision": asked.precision,
-        "optimizer": asked.optimizer,
-        "gradient_checkpointing": asked.checkpointing,
-        "compile": asked.compile,
-        "steps": len(took),
-        "step_seconds": seconds,
-        "step_seconds_least": min(took),
-        "step_seconds_most": max(took),
-        "images_per_second": asked.batch / seconds,
-        "peak_memory_gb": memory(device) / 1e9,
-        "flops_per_step": flops,
-        "tflops_per_second": flops / seconds / 1e12,
-        "matrix_peak_tflops": peak / 1e12,
-        "share_of_peak": flops / seconds / peak,
+def cases(asked: argparse.Namespace, family: str) -> list[Step]:
+    """Return what is measured of a family: the objectives, then flags with the first one."""
+    plain = [_case(asked, family, one) for one in asked.objectives]
+    return plain + [_case(asked, family, asked.objectives[0], flag) for flag in asked.flags]
+
+
+def _case(asked: argparse.Namespace, family: str, objective: str, flag: str = "") -> Step:
+    changes: Mapping[str, Mapping[str, Any]] = {
+        "": {},
+        "adamw-fused": {"optimizer": "adamw-fused"},
+        "checkpointing": {"gradient_checkpointing": not asked.checkpointing},
+        "flash": {"attention": "flash"},
+        "cudnn": {"attention": "cudnn"},
+        "fp8": {"quantise": "fp8"},
+        "compile": {"compile": True},
     }
-
-
-def count(asked: argparse.Namespace) -> dict[str, Any]:
-    """Return the FLOPs of one image in a step, counted on tensors that have no content."""
-    meta = torch.device("meta")
-    painter = built(asked, meta, torch.bfloat16)
-    painter.network.to(meta)
-    weights = sum(parameter.numel() for parameter in painter.network.parameters())
-    with meta:
-        adapters.add(painter.network, "theta", _lora(asked), seed=0)
-    if asked.checkpointing:
-        painter.network.enable_gradient_checkpointing()
-    random = corpus(asked, painter)
-    one = torch.tensor([0])
-    condition = random.condition(one, one, meta)
-    noisy, time = random.latents[one].to(meta), torch.full((1,), 0.5, device=meta)
-    with FlopCounterMode(display=False) as forward, torch.no_grad():
-        painter.predict(noisy, time, condition)
-    with (
-        adapters.learning(painter.network, "theta"),
-        FlopCounterMode(display=False) as learning,
-    ):
-        painter.predict(noisy, time, condition).mean().backward()
-    once, policy = forward.get_total_flops(), learning.get_total_flops()
-    return {
-        "family": asked.family,
-        "size": asked.size,
-        "pixels": asked.pixels,
-        "rank": asked.rank,
-        "gradient_checkpointing": asked.checkpointing,
-        "parameters": weights,
-        "forward_tflops": once / 1e12,
-        "policy_tflops": policy / 1e12,
-        "step_tflops_per_image": (2 * once + policy) / 1e12,  # θ1 speaks twice
-    }
-
-
-def _lora(asked: argparse.Namespace) -> LoRA:
-    return LoRA(
-        rank=asked.rank,
-        alpha=asked.rank,
-        rslora=False,
-        dora=False,
-        dropout=0,
-        targets=ATTENTION,
+    passes = OBJECTIVES[objective].passes(1)
+    usual = 2 if asked.size == "toy" else shapes.SHAPES[family].batch
+    plain = {
+        "optimizer": "adamw", "gradient_checkpointing": asked.checkpointing, "compile": False,
+        "attention": None, "quantise": None,
+    }  # fmt: skip
+    return Step.model_validate(
+        {
+            "family": family,
+            "objective": objective,
+            "policy_passes": float(passes.policy),
+            "frozen_passes": float(passes.frozen),
+            "flag": "".join(f"{k}: {str(v).lower()}" for k, v in changes[flag].items()),
+            "batch_images": asked.batch or usual,
+            "images_at_once": asked.images_at_once,
+            "pixels": asked.pixels,
+            "rank": asked.rank,
+            "precision": asked.precision,
+            **plain,
+            **changes[flag],
+        }
     )
 
 
-def built(asked: argparse.Namespace, device: torch.device, dtype: torch.dtype) -> Denoiser:
-    """A painter whose network has the family's size; its codec and encoders are toys."""
-    generator = torch.Generator().manual_seed(0)
-    pictures = torch.rand(20, 3, 64, 64, generator=generator) * 2 - 1
-    with quiet():
-        painter = pipelines.painter(
-            TOY[asked.family],
-            codec.fit(pictures, 8, CHANNELS[asked.family]),
-            ["a sea"],
-            text_tokens=TOKENS[asked.family],
-            text_chunks=1,
-            seed=0,
-        )
-    if asked.size == "full":
-        network = full(asked.family, device, dtype)
-        painter.pipeline().register_modules(**{painter.component: network})
-        painter.network = network
-    painter.release_encoders()
-    return painter
+def _measured(asked: argparse.Namespace) -> Measured:
+    """Measure all cases, and write what there is after each."""
+    plan = gpu_cases.Plan(
+        OBJECTIVES, asked.size, asked.minutes, asked.steps, asked.warm_up, asked.start
+    )
+    families = [cases(asked, family) for family in asked.families]
+    return gpu_cases.measure(plan, families, lambda found: _write(asked.out, found))
 
 
-def full(family: str, device: torch.device, dtype: torch.dtype) -> Any:
-    """The network that is published, with random weights, made on the device."""
-    from diffusers import FluxTransformer2DModel, UNet2DConditionModel
+def _write(file: Path, found: Measured) -> None:
+    atomic.write(file, found.model_dump_json(indent=2) + "\n")
 
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        with torch.device(device):
-            torch.manual_seed(0)
-            network = (
-                FluxTransformer2DModel(guidance_embeds=True)  # its defaults are FLUX.1's
-                if family == "flux"
-                else UNet2DConditionModel(
-                    sample_size=128,
-                    block_out_channels=(320, 640, 1280),
-                    down_block_types=("DownBlock2D", *["CrossAttnDownBlock2D"] * 2),
-                    up_block_types=(*["CrossAttnUpBlock2D"] * 2, "UpBlock2D"),
-                    attention_head_dim=(5, 10, 20),
-                    transformer_layers_per_block=(1, 2, 10),
-                    use_linear_projection=True,
-                    cross_attention_dim=2048,
-                    addition_embed_type="text_time",
-                    addition_time_embed_dim=256,
-                    projection_class_embeddings_input_dim=2816,
-                )
+
+def with_rates(found: Measured) -> Measured:
+    """Return the figures with FLOP/s and their shares, which are counted here."""
+    peak = utilization.peak_of(found.device)
+    steps = []
+    for one in found.steps:
+        rates: dict[str, float | None] = {}
+        if one.seconds_per_image is not None:
+            needed, made = (
+                flops(one, found.size, needed=only) / one.seconds_per_image
+                for only in (True, False)
             )
-    finally:
-        torch.set_default_dtype(before)
-    return network.requires_grad_(False).eval()
+            matrix = found.matrix_tflops
+            rates = {
+                "tflops": made / 1e12,
+                "mfu": needed / peak if peak else None,
+                "matrix_share": made / 1e12 / matrix if matrix else None,
+            }
+        steps.append(one.model_copy(update=rates))
+    return found.model_copy(update={"steps": tuple(steps)})
 
 
-def corpus(asked: argparse.Namespace, painter: Denoiser) -> Corpus:
-    """Random latents and conditions of the right shapes."""
-    generator = torch.Generator().manual_seed(0)
-    config = painter.network.config
-    if asked.family == "flux":
-        width, pooled = config.joint_attention_dim, config.pooled_projection_dim
-    else:
-        width = config.cross_attention_dim
-        sizes = 6 * config.addition_time_embed_dim
-        pooled = config.projection_class_embeddings_input_dim - sizes
-    side = asked.pixels // 8
-    prompts: Mapping[str, Tensor] = {
-        "tokens": torch.randn(4, TOKENS[asked.family], width, generator=generator),
-        "pooled": torch.randn(4, pooled, generator=generator),
-    }
-    every = torch.ones(IMAGES, 1, dtype=torch.long)
-    return Corpus(
-        latents=torch.randn(IMAGES, CHANNELS[asked.family], side, side, generator=generator),
-        prompts=prompts,
-        rows={"caption": every, "winner": 2 * every, "loser": 3 * every},
-        empty=0,
+def flops(case: Step, size: shapes.Size, *, needed: bool) -> float:
+    """Return the FLOPs of an image in a step, counted on torch's meta device.
+
+    Args:
+        case: Which.
+        size: Of the network.
+        needed: Whether passes that checkpointing makes again are left out.
+    """
+    one = cost(case, size, again=case.gradient_checkpointing and not needed)
+    return case.policy_passes * one.policy + case.frozen_passes * one.frozen
+
+
+def cost(case: Step, size: shapes.Size, *, again: bool) -> PassCost:
+    """Return what an image costs in the network; counted once for cases that are alike."""
+    return _cost(case.family, size, case.pixels, case.rank, again)
+
+
+@cache
+def _cost(family: str, size: shapes.Size, pixels: int, rank: int, again: bool) -> PassCost:
+    return shapes.cost(family, size, pixels, rank, gradient_checkpointing=again)
+
+
+def counted_table(asked: argparse.Namespace) -> str:
+    """Return the nine cases in FLOPs, as Markdown."""
+    heads = (
+        f"{asked.pixels} px, computed", "weights", "TFLOP a pass", "passes of an image",
+        "TFLOP an image and step", "with gradient checkpointing",
+    )  # fmt: skip
+    return document.rows(heads, _counted(asked))
+
+
+def _counted(asked: argparse.Namespace) -> Iterator[Sequence[str]]:
+    for family in asked.families:
+        weights = f"{shapes.weights(family, asked.size):,}"
+        for objective in asked.objectives:
+            case = _case(asked, family, objective)
+            again = case.model_copy(update={"gradient_checkpointing": True})
+            yield (
+                _name(case),
+                weights,
+                quantity(cost(case, asked.size, again=False).frozen / 1e12, ""),
+                f"{case.frozen_passes:g}, and {case.policy_passes:g} with its gradient",
+                quantity(flops(again, asked.size, needed=True) / 1e12, ""),
+                quantity(flops(again, asked.size, needed=False) / 1e12, ""),
+            )
+
+
+def measured_table(found: Measured) -> str:
+    """Return all cases in their order, as Markdown, and what they were measured on."""
+    heads = (
+        "case", "images in a step", "an image", "images/s", "memory, at most", "TFLOP/s", "MFU",
+        "of products of matrices", "times as fast as plain",
+    )  # fmt: skip
+    rate = "" if found.matrix_tflops is None else quantity(found.matrix_tflops, "TFLOP/s")
+    return (
+        f"Measured on {found.device}, torch {found.torch}. Products of matrices: {rate or '–'}."
+        "\n\n" + document.rows(heads, (_row(one, found) for one in found.steps))
     )
 
 
-def settings(asked: argparse.Namespace) -> Training:
-    """The training block of one long enough run."""
-    return Training(
-        steps=asked.warm_up + asked.steps + 1,  # the last one measures drift: left out
-        batch_images=asked.batch,
-        images_at_once=asked.images_at_once,
-        warmup_steps=0,
-        schedule="constant",
-        optimizer=asked.optimizer,
-        weight_decay=0.0,
-        clip_norm=1.0,
-        ema_decay=None,
-        precision=asked.precision,
-        gradient_checkpointing=asked.checkpointing,
-        compile=asked.compile,
-        times=Times(uniform_share=1.0, logit_mean=0.0, logit_std=1.0, shift=1.0),
-        offset_noise=0,
-        seed=0,
-        checkpoint_steps=10**9,
-        checkpoints_kept=1,
-        report_steps=10**9,
-        grids=None,
-        explosion=None,
-        drift_stop=False,
+def _row(one: Step, found: Measured) -> Sequence[str]:
+    first = (_name(one), str(one.batch_images))
+    if one.seconds_per_image is None or one.peak_memory_gb is None:
+        return (*first, f"failed: {one.failure}", *["–"] * 6)
+    plain = next(
+        other.seconds_per_image
+        for other in found.steps
+        if (other.family, other.objective, other.flag) == (one.family, one.objective, "")
+    )
+    times = plain / one.seconds_per_image if one.flag and plain else None
+    return (
+        *first,
+        quantity(one.seconds_per_image, "s"),
+        quantity(1 / one.seconds_per_image, ""),
+        quantity(one.peak_memory_gb, "GB"),
+        "–" if one.tflops is None else quantity(one.tflops, ""),
+        "–" if one.mfu is None else quantity(one.mfu, "%"),
+        "–" if one.matrix_share is None else quantity(one.matrix_share, "%"),
+        "–" if times is None else quantity(times, ""),
     )
 
 
-def counted(
-    step: loop.Step, training: Training, trained: Mapping[str, Tensor], device: torch.device
-) -> int:
-    """FLOPs of one step's passes and gradients, as torch counts them."""
-    half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(training.precision)
-    with _countable(device), FlopCounterMode(display=False) as counter:
-        for part in ALONE.parts(training.batch_images, training.images_at_once):
-            with torch.autocast(device.type, half or torch.bfloat16, enabled=half is not None):
-                loss, _ = step(0, False, part)
-                loss.backward()
-    for parameter in trained.values():
-        parameter.grad = None
-    return int(counter.get_total_flops())
-
-
-def _countable(device: torch.device) -> contextlib.AbstractContextManager[None]:
-    """Attention as products of matrices on a CPU, whose fused one torch cannot count."""
-    if device.type != "cpu":
-        return contextlib.nullcontext()
-    return sdpa_kernel(SDPBackend.MATH)  # type: ignore[no-any-return]
-
-
-def timed(
-    step: loop.Step,
-    training: Training,
-    trained: Mapping[str, Any],
-    device: torch.device,
-    warm_up: int,
-) -> list[float]:
-    """Seconds of each step after the warm-up, the last one left out."""
-    moments: list[float] = []
-
-    def report(done: int, values: Mapping[str, float]) -> None:
-        _wait(device)
-        if done == warm_up and device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats()
-        moments.append(time.perf_counter())
-
-    with tempfile.TemporaryDirectory() as folder:
-        loop.fit(
-            trained, step, learning_rate=OBJECTIVE.learning_rate, params=training,
-            folder=Path(folder), report=report,
-        )  # fmt: skip
-    kept = moments[warm_up - 1 : -1]
-    return [later - before for before, later in itertools.pairwise(kept)]
-
-
-def matrix_peak(device: torch.device, dtype: torch.dtype, side: int) -> float:
-    """FLOP/s of products of square matrices, the best of some, in the network's precision."""
-    one, two = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
-    best = float("inf")
-    for _ in range(20):
-        _wait(device)
-        started = time.perf_counter()
-        for _ in range(5):
-            one @ two
-        _wait(device)
-        best = min(best, (time.perf_counter() - started) / 5)
-    return 2 * side**3 / best
-
-
-def memory(device: torch.device) -> int:
-    """The most bytes in use during the measured steps; on a CPU, what the process has."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated()
-    return int(psutil.Process().memory_info().rss)
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
+def _name(case: Step) -> str:
+    flag = f", `{case.flag}`" if case.flag else ""
+    return f"{shapes.SHAPES[case.family].name}: {NAMES[case.objective]}{flag}"
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except AtelierError as error:
+        sys.exit(f"Error: {error}")

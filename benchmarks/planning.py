@@ -1,12 +1,15 @@
-"""GPU-hours of a whole corpus, computed from FLOP counts: nothing here is measured."""
+"""GPU-hours of a whole corpus: from counted FLOPs, at a rate that was measured if one was."""
 
 from collections.abc import Iterator, Sequence
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import document, gpu_step
+from atelier.models.costs import measured_steps
+from atelier.models.costs.measured_steps import Measured
+from benchmarks import document, shapes
 from benchmarks.lines import Size, quantity
+from tasks.run import paths
 
 SECTION = "planning"
 SHARE = 0.45  # of the peak that a step is taken to reach
@@ -14,49 +17,57 @@ PEAK = 989e12  # FLOP/s of products in bfloat16 that an H100's data sheet gives,
 PAINTINGS = (10_277, 1_000_000)
 DEVICES = (1, 8, 64)
 TRAINED = 0.8  # of the paintings
-_NAMES = {"sdxl": "SDXL", "flux": "FLUX.1"}
+FAMILIES = ("sdxl", "flux")
+_RANK = 64
 _WIDTHS = (128, 256, 512, 512)  # of the codec that both families have, but for its channels
 
 
 def table(size: Size) -> str:
     """Return a Markdown table: a row a family and piece of work, a column a plan."""
+    found = measured_steps.read(paths.GPU_STEP) if paths.GPU_STEP.is_file() else None
     heads = ["1024 px, computed", "TFLOP an image"]
     heads += [f"{count:,} on {devices}" for count in PAINTINGS for devices in DEVICES]
-    return document.rows(heads, _rows(size))
+    return document.rows(heads, _rows(size, found))
 
 
-def _rows(size: Size) -> Iterator[Sequence[str]]:
-    for family, name in _NAMES.items():
-        counted = gpu_step.count(_asked(family, size))
-        learning = counted["policy_tflops"]
+def _rows(size: Size, found: Measured | None) -> Iterator[Sequence[str]]:
+    network: shapes.Size = "full" if size == "full" else "toy"
+    pixels = 1024 if size == "full" else 64
+    for family in FAMILIES:
+        shape = shapes.SHAPES[family]
+        rate, how = rate_of(family, found)
+        cost = shapes.cost(family, network, pixels, _RANK, gradient_checkpointing=True)
         works = (
-            ("pictures encoded once", _encoding(family, 1024 if size == "full" else 64), 1.0),
-            ("SFT, an epoch", learning, TRAINED),
-            ("CPO-S, an epoch", counted["step_tflops_per_image"], TRAINED),
+            ("pictures encoded once", _encoding(shape.channels, pixels), 1.0),
+            ("SFT, an epoch", cost.policy, TRAINED),
+            ("CPO-S, an epoch", 2 * cost.frozen + cost.policy, TRAINED),
         )
-        for work, tera, share in works:
+        for work, flops, share in works:
             hours = [
-                hours_of(tera * 1e12, share * count, devices)
+                hours_of(flops, share * count, devices, rate)
                 for count in PAINTINGS
                 for devices in DEVICES
             ]
             cells = [quantity(value, "h") for value in hours]
-            yield [f"{name}: {work}", quantity(tera, ""), *cells]
+            yield [f"{shape.name}: {work}{how}", quantity(flops / 1e12, ""), *cells]
 
 
-def hours_of(flops: float, images: float, devices: int) -> float:
-    """Return hours at ``SHARE`` of the peak of each device, as if none waited for another."""
-    return flops * images / (PEAK * SHARE * devices) / 3600
+def rate_of(family: str, found: Measured | None) -> tuple[float, str]:
+    """Return the FLOP/s of a device, and where they come from if they were measured."""
+    if found is not None:
+        for step in found.steps:
+            if step.family == family and step.tflops is not None:
+                return step.tflops * 1e12, f" (at the rate measured on {found.device})"
+    return PEAK * SHARE, ""
 
 
-def _asked(family: str, size: Size) -> "gpu_step.argparse.Namespace":
-    words = ["--family", family, "--batch", "1", "--checkpointing", "--count-only"]
-    toy = ["--size", "toy", "--pixels", "64", "--rank", "2"] if size == "tiny" else []
-    return gpu_step.parse([*words, *toy, "--out", "unused"])
+def hours_of(flops: float, images: float, devices: int, rate: float) -> float:
+    """Return hours at a device's ``rate``, as if no device waited for another."""
+    return flops * images / (rate * devices) / 3600
 
 
-def _encoding(family: str, pixels: int) -> float:
-    """TFLOP of the published codec's encoder on one picture."""
+def _encoding(channels: int, pixels: int) -> float:
+    """FLOPs of the published codec's encoder on one picture."""
     from diffusers import AutoencoderKL
 
     with torch.device("meta"):
@@ -65,9 +76,9 @@ def _encoding(family: str, pixels: int) -> float:
             down_block_types=["DownEncoderBlock2D"] * len(_WIDTHS),
             up_block_types=["UpDecoderBlock2D"] * len(_WIDTHS),
             layers_per_block=2,
-            latent_channels=gpu_step.CHANNELS[family],
+            latent_channels=channels,
         )
         picture = torch.zeros(1, 3, pixels, pixels)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         codec.encode(picture)
-    return float(counter.get_total_flops()) / 1e12
+    return float(counter.get_total_flops())

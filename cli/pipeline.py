@@ -4,6 +4,7 @@ import sys
 from collections.abc import Iterable
 from enum import StrEnum
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -113,6 +114,15 @@ def estimate(
             show_default=False,
         ),
     ] = None,
+    measured: Annotated[
+        Path | None,
+        typer.Option(
+            parser=clone.path,
+            help="What `python -m benchmarks.gpu_step` measured on a device.",
+            metavar="FILE",
+            show_default="artifacts/gpu-step.json, if there",
+        ),
+    ] = None,
 ) -> None:
     """Estimate memory, time and disk of a training, or calls and cost of the annotator."""
     from tasks.commands.stage import checked_profile
@@ -125,7 +135,13 @@ def estimate(
         return
     from tasks.training import estimate as training
 
-    training.run("sft" if stage is Estimated.SFT else "cpo", profile, check=check, hour=hour)
+    training.run(
+        "sft" if stage is Estimated.SFT else "cpo",
+        profile,
+        check=check,
+        hour=hour,
+        measured=measured,
+    )
 
 
 @command()

@@ -420,21 +420,23 @@ def _switched(
         for layer in layers
     ]
     frozen = [parameter for parameter in own if not parameter.requires_grad]
+    partial = {name: share for name, share in shares.items() if share != 1}
     try:
         for parameter in frozen:
             parameter.requires_grad_(True)
         for layer in layers:
-            layer._disable_adapters = not shares
+            values = vars(layer)  # set as attributes of a module, they take ten times as long
+            values["_disable_adapters"] = not shares
             if shares:
-                layer._active_adapter = list(shares)
-            for name, share in shares.items():
+                values["_active_adapter"] = list(shares)
+            for name, share in partial.items():
                 if name in layer.scaling:
                     layer.scaling[name] *= share
         yield
     finally:
         for layer, (disabled, active, scaling) in zip(layers, before, strict=True):
             layer.scaling.update(scaling)
-            layer._active_adapter, layer._disable_adapters = active, disabled
+            vars(layer).update(_active_adapter=active, _disable_adapters=disabled)
         for parameter in frozen:
             parameter.requires_grad_(False)
 

@@ -113,6 +113,17 @@ def quiet() -> Iterator[None]:
                 log.enable_progress_bar()
 
 
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """Return a tensor of the host's memory on ``device``, without waiting for the device.
+
+    A copy from memory that may be paged out waits until the device has done all that it was
+    asked for, so that it then idles until the host has asked for more.
+    """
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=device.type != "cpu")
+
+
 def take(condition: Condition, rows: Tensor) -> Condition:
     """Return the given rows of a condition, ``[B]`` indices."""
     return {name: tensor[rows] for name, tensor in condition.items()}

@@ -5,6 +5,7 @@ noise. All arithmetic is float32 or better: in bfloat16 the least noise is exact
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal, Protocol
 
 import torch
@@ -105,17 +106,17 @@ class VariancePreserving:
 
     def snr(self, time: Tensor) -> Tensor:
         """Return ``alpha_t^2 / sigma_t^2``."""
-        alpha2 = self.alphas_cumprod.to(time.device)[self.step(time)]
+        alpha2 = _on(self.alphas_cumprod, time.device)[self.step(time)]
         return alpha2 / (1 - alpha2)
 
     def clean_scale(self, time: Tensor) -> Tensor:
         """Return ``sigma_t^2 / alpha_t^2`` for ε, ``sigma_t^2`` for v."""
-        alpha2 = self.alphas_cumprod.to(time.device)[self.step(time)]
+        alpha2 = _on(self.alphas_cumprod, time.device)[self.step(time)]
         return (1 - alpha2) / alpha2 if self.predicts == "epsilon" else 1 - alpha2
 
     def scales(self, time: Tensor) -> tuple[Tensor, Tensor]:
         """Return ``alpha_t`` and ``sigma_t``."""
-        alpha2 = self.alphas_cumprod.to(time.device)[self.step(time)]
+        alpha2 = _on(self.alphas_cumprod, time.device)[self.step(time)]
         return alpha2.sqrt(), (1 - alpha2).sqrt()
 
     def step(self, time: Tensor) -> Tensor:
@@ -123,7 +124,7 @@ class VariancePreserving:
         return (time * (len(self.alphas_cumprod) - 1)).round().long()
 
     def _scales(self, time: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
-        alpha2 = self.alphas_cumprod.to(device=like.device)[self.step(time)]
+        alpha2 = _on(self.alphas_cumprod, like.device)[self.step(time)]
         return _match(alpha2.sqrt(), like), _match((1 - alpha2).sqrt(), like)
 
 
@@ -157,6 +158,12 @@ def ancestral(
     deviation = churn * sigma_to * (1 - process.snr(time) / process.snr(to)).clamp(min=0).sqrt()
     rest = (sigma_to.square() - deviation.square()).clamp(min=0).sqrt()
     return _match(alpha_to, noisy) * clean + _match(rest, noisy) * noise, deviation
+
+
+@lru_cache(maxsize=8)
+def _on(schedule: Tensor, device: torch.device) -> Tensor:
+    """A schedule on a device; copied once, for each copy would wait for the device."""
+    return schedule.to(device)
 
 
 def _match(per_image: Tensor, like: Tensor) -> Tensor:

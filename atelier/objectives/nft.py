@@ -73,6 +73,7 @@ def _step(objective: NFT, setup: Setup) -> Step:
     import torch
 
     from atelier.models.adapters import use
+    from atelier.models.denoiser import sent
     from atelier.training.corpus import draw
     from atelier.training.loop import WHOLE
 
@@ -100,7 +101,7 @@ def _step(objective: NFT, setup: Setup) -> Step:
                 with use(painter.network, reference_state):
                     reference = painter.predict(noisy, time, condition)
         policy = painter.predict(noisy, time, condition)
-        met = Met(clean, noise, noisy, time, every[rows].to(policy))
+        met = Met(clean, noise, noisy, time, sent(every[rows], policy.device))
         return met.loss(objective, painter.process, policy, old, reference, measure=measure)
 
     return step_loss

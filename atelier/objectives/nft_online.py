@@ -87,6 +87,7 @@ def _step(objective: NFTOnline, setup: Setup) -> Step:
     import torch
 
     from atelier.models import adapters
+    from atelier.models.denoiser import sent
     from atelier.training.corpus import draw_noise
     from atelier.training.loop import WHOLE, batch_rows, generator
 
@@ -116,9 +117,9 @@ def _step(objective: NFTOnline, setup: Setup) -> Step:
         dropped = torch.rand(params.batch_images, generator=source)[part]
         prompts = corpus.emptied(made.prompts[rows], dropped < setup.caption_dropout)
         device = next(painter.network.parameters()).device
-        clean, noise, time = (tensor.to(device) for tensor in (clean, noise, time))
+        clean, noise, time = (sent(tensor, device) for tensor in (clean, noise, time))
         condition = {
-            name: column[prompts].to(device) for name, column in corpus.prompts.items()
+            name: sent(column[prompts], device) for name, column in corpus.prompts.items()
         }
         noisy = painter.process.add_noise(clean, noise, time)
         with torch.no_grad(), adapters.resting(painter.network):
@@ -127,7 +128,7 @@ def _step(objective: NFTOnline, setup: Setup) -> Step:
             with adapters.use(painter.network, objective.reference_state(setup)):
                 reference = painter.predict(noisy, time, condition)
         predicted = painter.predict(noisy, time, condition)
-        met = Met(clean, noise, noisy, time, made.good[rows].to(predicted))
+        met = Met(clean, noise, noisy, time, sent(made.good[rows], device))
         loss, values = met.loss(
             objective, painter.process, predicted, old, reference, measure=measure
         )

@@ -333,7 +333,7 @@ class Pairwise(ObjectiveParams):
         policy: Errors,
         counts: Tensor,
         trained: Sequence[nn.Parameter],
-    ) -> tuple[Tensor, dict[str, float]]:
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the mean loss whose gradient trains, and values to report.
 
         Args:

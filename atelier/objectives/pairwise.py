@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from atelier.models.adapters import use, weights
+from atelier.models.denoiser import sent
 from atelier.training import drift
 from atelier.training.corpus import draw_noise, pairs_of
 from atelier.training.denoising_error import denoising_error, gradient_factor
@@ -44,7 +45,7 @@ def step(objective: Pairwise, setup: Setup) -> Step:
         dropped = torch.rand(count, generator=source)[own] < setup.caption_dropout
         device = next(painter.network.parameters()).device
         clean, noise, time = (
-            tensor.to(device) for tensor in (clean, noise.repeat(2, 1, 1, 1), time.repeat(2))
+            sent(tensor, device) for tensor in (clean, noise.repeat(2, 1, 1, 1), time.repeat(2))
         )
         noisy = painter.process.add_noise(clean, noise, time)
         target = painter.process.target(clean, noise, time)
@@ -58,7 +59,7 @@ def step(objective: Pairwise, setup: Setup) -> Step:
         at = predicted.detach() if reference is None else reference
         errors = _of_both(predicted, target)
         base = _of_both(at, target)
-        counts = pairs.weights[rows].to(predicted.device)
+        counts = sent(pairs.weights[rows], device)
         losses = objective.loss(errors, base)
         trained = list(weights(painter.network, setup.policy).values())
         loss, more = objective.safeguarded(losses, errors, counts, trained)
@@ -69,7 +70,7 @@ def step(objective: Pairwise, setup: Setup) -> Step:
             values["drift"] = denoising_error(predicted, at).sqrt().mean().item()
             if objective.needs_reference():
                 values["gradient_factor"] = gradient_factor(losses)
-        return loss, values | more
+        return loss, values | {name: value.item() for name, value in more.items()}
 
     return step_loss
 

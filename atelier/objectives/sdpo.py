@@ -37,7 +37,7 @@ class SDPO(Pairwise):
         policy: Errors,
         counts: Tensor,
         trained: Sequence[nn.Parameter],
-    ) -> tuple[Tensor, dict[str, float]]:
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return DPO's mean loss with the safe share of the losers' gradient, and that share.
 
         Both gradients are those of the pairs at hand: where a batch is taken in parts, or by
@@ -55,7 +55,7 @@ class SDPO(Pairwise):
         share = safe_share(down, up, slack=self.slack)
         gradient = win - share * lose
         loss = (counts * losses).mean().detach() + gradient - gradient.detach()
-        return loss, {"safe_share": share.item()}
+        return loss, {"safe_share": share}
 
 
 def safe_share(

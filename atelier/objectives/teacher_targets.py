@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from atelier.models.adapters import State, use
-from atelier.models.denoiser import Condition, Denoiser, join
+from atelier.models.denoiser import Condition, Denoiser, join, sent
 from atelier.objectives.predictions import Predictions
 from atelier.training import drift, target_cache
 from atelier.training.corpus import Corpus, Rows, draw
@@ -81,7 +81,7 @@ def step(objective: TeacherTargets, setup: Setup) -> Step:
             win,
             lose,
             weights_at(painter.process, time, objective.weighting),
-            has_loser[rows, contrast].to(clean.device),
+            sent(has_loser[rows, contrast], clean.device),
             _omega(corpus, rows, contrast, like=policy),
         )
         losses = objective.loss(found)
@@ -133,7 +133,7 @@ def _omega(corpus: Corpus, rows: Tensor, contrast: Tensor, *, like: Tensor) -> T
     """The strength of each image's contrast, ``[B, 1, ...]``, where it differs by root."""
     if corpus.omegas is None:
         return None
-    omegas = corpus.omegas[rows, contrast].to(like)
+    omegas = sent(corpus.omegas[rows, contrast], like.device).to(like.dtype)
     return omegas.reshape(-1, *[1] * (like.dim() - 1))
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from atelier.config.training import Training
 from atelier.errors import ParamsError
-from atelier.models.denoiser import FRAME, Condition, Denoiser
+from atelier.models.denoiser import FRAME, Condition, Denoiser, sent
 from atelier.training.loop import WHOLE, batch_rows, bucket_turn, draw_times, generator
 
 
@@ -54,9 +54,9 @@ class Corpus:
 
     def condition(self, prompts: Tensor, images: Tensor, device: torch.device) -> Condition:
         """Return the conditions of prompt rows ``[B]`` for image rows ``[B]`` on ``device``."""
-        found = {name: rows[prompts].to(device) for name, rows in self.prompts.items()}
+        found = {name: sent(rows[prompts], device) for name, rows in self.prompts.items()}
         if self.frames is not None:
-            found[FRAME] = self.frames[images].to(device)
+            found[FRAME] = sent(self.frames[images], device)
         return found
 
     def batch(self, images: int, step: int, seed: int) -> Tensor:
@@ -104,7 +104,7 @@ def draw(
     clean = corpus.latents[rows]
     noise, time = draw_noise(clean, len(batch), params, source, part)
     device = next(painter.network.parameters()).device
-    return clean.to(device), rows, noise.to(device), time.to(device), source
+    return sent(clean, device), rows, sent(noise, device), sent(time, device), source
 
 
 def draw_noise(

@@ -81,15 +81,19 @@ def fit(
     state = _State(parameters, params, ranks, beside or {})
     done = state.resume(folder)
     for step in range(done, params.steps):
-        measure = (step + 1) % params.report_steps == 0 or step + 1 == params.steps
-        loss, values = state.accumulate(step_loss, step, measure)
-        state.check(loss, step, learning_rate, folder)
+        last = step + 1 == params.steps
+        measure = (step + 1) % params.report_steps == 0 or last
+        saves = (step + 1) % params.checkpoint_steps == 0 or last
+        names, means = state.accumulate(step_loss, step, measure)
         rate = learning_rate * schedule(step, params)
         norm = state.advance(rate)
+        state.check(learning_rate, folder, newest=measure or saves)
+        values: dict[str, float] = {}
         if measure:
-            values = {"loss": loss, **values, "gradient_norm": norm, "rate": rate}
-        report(step + 1, values if measure else {})
-        if (step + 1) % params.checkpoint_steps == 0 or step + 1 == params.steps:
+            values = dict(zip(names, means.tolist(), strict=True))
+            values |= {"gradient_norm": norm.item(), "rate": rate}
+        report(step + 1, values)
+        if saves:
             state.save(folder)
     return state.result()
 
@@ -138,27 +142,33 @@ class _State:
             else {}
         )
         self.usual_loss = math.nan  # running mean
+        self.unread: list[tuple[int, Tensor]] = []  # losses of steps, still on the device
 
-    def accumulate(
-        self, step_loss: Step, step: int, measure: bool
-    ) -> tuple[float, dict[str, float]]:
-        """Add up the gradient of the whole batch's mean loss; return that mean and values."""
+    def accumulate(self, step_loss: Step, step: int, measure: bool) -> tuple[list[str], Tensor]:
+        """Add up the gradient of the whole batch's mean loss.
+
+        Returns:
+            ``loss`` and the names of the values, and the means of these, float64, on the
+            device.
+        """
         images = self.params.batch_images
         names: list[str] = []
-        total = torch.zeros(1, dtype=torch.float64)
+        total = torch.zeros(1, dtype=torch.float64, device=self.device)
         for part in self.ranks.parts(images, self.params.images_at_once):
             share = (part.stop - part.start) / images
             with self._pass(step, part):
                 loss, values = step_loss(step, measure, part)
                 torch.autograd.backward(self.scaler.scale(loss * share))
             names = list(values)
-            found = torch.tensor([loss.item(), *values.values()], dtype=torch.float64)
+            found = loss.detach().double().reshape(1)
+            if values:
+                told = torch.tensor(list(values.values()), dtype=torch.float64)
+                found = torch.cat([found, told.to(self.device)])
             total = total + found * share
-        total = total.to(self.device)
         self.ranks.sum([p.grad for p in self.trained if p.grad is not None])
         self.ranks.sum([total])
-        mean, *means = total.tolist()
-        return mean, dict(zip(names, means, strict=True))
+        self.unread.append((step, total[0]))
+        return ["loss", *names], total
 
     @contextlib.contextmanager
     def _pass(self, step: int, part: slice) -> Iterator[None]:
@@ -178,12 +188,20 @@ class _State:
             torch.manual_seed(source.initial_seed())
             yield
 
-    def check(self, loss: float, step: int, learning_rate: float, folder: Path) -> None:
+    def check(self, learning_rate: float, folder: Path, *, newest: bool) -> None:
         """Stop a run whose loss is not finite, or many times what it was.
+
+        To read a loss is to wait for the device. That of the newest step is read one step
+        later, unless it is wanted now: meanwhile the device has work, and never idles.
 
         Raises:
             DivergedError: It is.
         """
+        while len(self.unread) > (not newest):
+            step, loss = self.unread.pop(0)
+            self._check(loss.item(), step, learning_rate, folder)
+
+    def _check(self, loss: float, step: int, learning_rate: float, folder: Path) -> None:
         most = self.params.explosion
         exploded = most is not None and step >= _SETTLED and loss > most * self.usual_loss
         if not math.isfinite(loss) or exploded:
@@ -197,10 +215,10 @@ class _State:
             self.usual_loss = loss
         self.usual_loss += _FORGET * (loss - self.usual_loss)
 
-    def advance(self, rate: float) -> float:
+    def advance(self, rate: float) -> Tensor:
         """Take one clipped optimizer step; return the gradient norm before clipping."""
         self.scaler.unscale_(self.optimizer)
-        norm = nn.utils.clip_grad_norm_(self.trained, self.params.clip_norm)
+        norm = nn.utils.clip_grad_norm_(self.trained, self.params.clip_norm, foreach=True)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.scaler.step(self.optimizer)
@@ -211,7 +229,7 @@ class _State:
             decay = min(self.params.ema_decay, (1 + self.steps) / (10 + self.steps))
             newest = [parameter.detach() for parameter in self.trained]
             torch._foreach_lerp_(list(self.average.values()), newest, 1 - decay)
-        return float(norm)
+        return norm
 
     def result(self) -> dict[str, Tensor]:
         """Return the weights to keep."""

@@ -33,10 +33,11 @@ def build(
     """
     given = list(parameters)
     if name in ("adamw", "adamw-fused"):
-        # None: torch's own choice, which is a loop on a CPU and foreach on CUDA.
-        fused = True if name == "adamw-fused" else None
+        # foreach is torch's own choice on CUDA. On a CPU it would loop over the weights, which
+        # gives the same to the last bit and takes longer.
+        kernel = {"fused": True} if name == "adamw-fused" else {"foreach": True}
         return torch.optim.AdamW(
-            given, lr=0.0, betas=_BETAS, weight_decay=weight_decay, fused=fused
+            given, lr=0.0, betas=_BETAS, weight_decay=weight_decay, **kernel
         )
     if name == "adafactor":
         return torch.optim.Adafactor(given, lr=0.0, weight_decay=weight_decay)

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from atelier.models.denoiser import sent
 from atelier.training.cache import Cache, Column
 from atelier.training.latents import Asked
 
@@ -47,7 +48,7 @@ class TargetCache:
             found = {name: one.detach() for name, one in zip(_NAMES, (win, lose), strict=True)}
             self._cache.write({key: found})
             return win, lose
-        win, lose = (self._cache.read(key, name).to(device) for name in _NAMES)
+        win, lose = (sent(self._cache.read(key, name), device) for name in _NAMES)
         return win, lose
 
 

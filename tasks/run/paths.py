@@ -38,6 +38,7 @@ CHECKSUMS = CACHE / "checksums.json"  # of large files, by size and time of chan
 ANSWERS = CACHE / "answers"  # what models were paid for: keep it, or pay again
 SURVEY = ARTIFACTS / "survey"  # studies with people's votes; no run deletes them
 LIVE = ARTIFACTS / "live"  # where runs are, for their live pages; no stage's output
+GPU_STEP = ARTIFACTS / "gpu-step.json"  # what `benchmarks.gpu_step` measured; no stage's
 MLFLOW = ARTIFACTS / "mlflow"  # runs and models, unless MLFLOW_TRACKING_URI says otherwise
 RECEIPT = "ATELIER_RECEIPT"  # variable: the file that a stage makes once it has finished
 RESUME = ARTIFACTS / "resume"  # what an interrupted stage goes on from; no stage's output

@@ -2,7 +2,8 @@
 
 Parameter counts follow from configurations, and from those the size of weights, gradients and
 optimizer state, of passes and of what is encoded: they are *computed* (``needs``). How fast a
-device is cannot be computed: ``--check`` makes six real steps on some of the pictures, in a
+device is cannot be computed. What ``benchmarks.gpu_step`` measured on one is used where there
+is such a file (``pace``). ``--check`` makes six real steps on some of the pictures, in a
 temporary folder, and prints what was *measured*.
 """
 
@@ -24,6 +25,8 @@ from atelier.config.profile import Profile
 from atelier.config.training import SFTParams
 from atelier.criteria import annotations
 from atelier.criteria.annotations import Record
+from atelier.models.costs import measured_steps, pace
+from atelier.models.costs.measured_steps import Measured, Step
 from tasks.run import machine, paths, split_parts
 from tasks.run.console import console
 from tasks.tracking.mlflow_runs import StageRun
@@ -33,7 +36,6 @@ from tasks.training.needs import Stage, size
 _STEPS = 6  # of a check: two reports of three steps, the second of which is timed
 _APART = 3
 _CORPORA = (needs.PAPER, 1_000_000)  # pictures: the paper's corpus, and a hundred of them
-_H100 = 989e12 * 0.45  # FLOP/s: what its data sheet says of bfloat16, and a usual share of it
 _DEVICES = (1, 8, 64)
 
 
@@ -56,7 +58,14 @@ class _Measured(StageRun):
         yield self
 
 
-def run(stage: Stage, profile: Profile, *, check: bool, hour: float | None = None) -> None:
+def run(
+    stage: Stage,
+    profile: Profile,
+    *,
+    check: bool,
+    hour: float | None = None,
+    measured: Path | None = None,
+) -> None:
     """Print the estimate of a stage; with ``check``, after six real steps.
 
     Before pictures were divided, it is that of as many as the paper's corpus has.
@@ -66,11 +75,13 @@ def run(stage: Stage, profile: Profile, *, check: bool, hour: float | None = Non
         profile: In force.
         check: Whether steps are made.
         hour: What an hour of the device costs, for the price of an epoch.
+        measured: Figures of ``benchmarks.gpu_step``; None: those of this folder, if any.
 
     Raises:
-        ArtifactError: The stage's inputs are not there.
+        ArtifactError: The stage's inputs are not there; or the figures are none.
         RoomError: A step does not fit into the memory.
     """
+    figures = _figures(measured)
     divided = check or (paths.SPLIT / "train.jsonl").is_file()
     records = split_parts.read("train", stage) if divided else needs.imagined(profile)
     needed = needs.Needs(stage, profile, records)
@@ -86,7 +97,11 @@ def run(stage: Stage, profile: Profile, *, check: bool, hour: float | None = Non
     table.add_column("how known")
     for one in (*needed.weights(), *needed.device(), needed.host(), *needed.disk()):
         table.add_row(one.name, size(one.bytes), escape(one.how))
-    _schedule(table, needed, len(records), profile.split.train, hour)
+    training = needed.section.training
+    found = pace.of(needed.trainings(), profile.model, training, figures)
+    for case in found.measured[:1]:
+        _add_memory(table, case, found.device)
+    _schedule(table, needed, found, len(records), profile.split.train, hour)
     room = machine.room(paths.ARTIFACTS)
     an_image = None
     if check:
@@ -101,6 +116,8 @@ def run(stage: Stage, profile: Profile, *, check: bool, hour: float | None = Non
     )
     if an_image is not None:
         out.print(planned(stage, an_image, hour))
+    elif found.measured and found.measured[0].seconds_per_image is not None:
+        out.print(planned(stage, found.measured[0].seconds_per_image, hour, found.device))
     _memory(out, needed, room.memory)
     disk = sum(one.bytes for one in needed.disk())
     if disk > room.disk:
@@ -111,6 +128,13 @@ def run(stage: Stage, profile: Profile, *, check: bool, hour: float | None = Non
         )
     if not check:
         out.print(f"Hours and memory on this device: `atelier estimate {stage} --check`.")
+
+
+def _figures(file: Path | None) -> Measured | None:
+    """What was measured on a device: in ``file``, or in this folder; None if nothing was."""
+    if file is None and not paths.GPU_STEP.is_file():
+        return None
+    return measured_steps.read(file or paths.GPU_STEP)
 
 
 def _memory(out: Console, needed: needs.Needs, memory: int) -> None:
@@ -142,8 +166,23 @@ def _section(stage: Stage, profile: Profile) -> SFTParams | CPOParams:
     return profile.sft if stage == "sft" else profile.cpo
 
 
+def _add_memory(table: Table, case: Step, device: str) -> None:
+    """Add what a measured training held on its device."""
+    table.add_row(
+        "device: training",
+        size(1e9 * (case.peak_memory_gb or 0.0)),
+        f"measured on {device}: {case.objective}, {case.at_once()} images at once, a LoRA of "
+        f"rank {case.rank}",
+    )
+
+
 def _schedule(
-    table: Table, needed: needs.Needs, images: int, share: float, hour: float | None
+    table: Table,
+    needed: needs.Needs,
+    found: pace.Pace,
+    images: int,
+    share: float,
+    hour: float | None,
 ) -> None:
     section = needed.section
     training = section.training
@@ -155,21 +194,15 @@ def _schedule(
         f"{training.steps * objectives:,}",
         f"set: {training.batch_images} images a step, {epochs:.3g} epochs{each}",
     )
-    flops = needed.flops()
-    epoch = flops * images / _H100 / 3600
-    table.add_row(
-        "hours of an epoch, H100",
-        f"{epoch:.3g}",
-        f"computed: {float(f'{flops / 1e12:.3g}'):,g} TFLOP an image"
-        + (f" of {objectives} objectives" if objectives > 1 else "")
-        + f", at {_H100 / 1e12:.0f} TFLOP/s (45% of the data sheet's)",
-    )
-    table.add_row("hours, H100", f"{epoch * epochs:.3g}", "computed: all steps")
-    paper = flops * needs.PAPER * share / _H100 / 3600
+    known = {0: "computed", objectives: "measured"}.get(len(found.measured), "in part measured")
+    epoch = found.seconds * images / 3600
+    table.add_row(f"hours of an epoch, {found.device}", f"{epoch:.3g}", found.how)
+    table.add_row(f"hours, {found.device}", f"{epoch * epochs:.3g}", f"{known}: all steps")
+    paper = found.seconds * needs.PAPER * share / 3600
     table.add_row(
         f"an epoch of {needs.PAPER:,} paintings",
         f"{paper:.3g} h" + _price(paper, hour),
-        f"computed: H100-hours for the {share:.0%} in training"
+        f"{known}: {found.device}-hours for the {share:.0%} in training"
         + ("" if hour is None else f", at {hour:g} an hour"),
     )
 
@@ -216,18 +249,23 @@ def _measured(
     return an_image
 
 
-def planned(stage: Stage, seconds: float, hour: float | None = None) -> Table:
+def planned(
+    stage: Stage, seconds: float, hour: float | None = None, device: str | None = None
+) -> Table:
     """Return how long one epoch of large corpora takes on several such devices.
 
     Args:
         stage: Of one objective.
-        seconds: That an image takes in a step here.
+        seconds: That an image takes in a step.
         hour: What an hour of one such device costs; None: no price is shown.
+        device: On which it was measured; None: on this one.
     """
-    table = Table(title=f"{stage}: an epoch of one objective, from the measured step")
+    where = "" if device is None else f" on {device}"
+    table = Table(title=f"{stage}: an epoch of one objective, from the step measured{where}")
     table.add_column("pictures in training")
+    one = "this" if device is None else "one"
     for devices in _DEVICES:
-        table.add_column(f"{devices} such devices" if devices > 1 else "this", justify="right")
+        table.add_column(f"{devices} such devices" if devices > 1 else one, justify="right")
     for images in _CORPORA:
         hours = (seconds * images / devices / 3600 for devices in _DEVICES)
         every = seconds * images / 3600

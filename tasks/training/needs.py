@@ -14,6 +14,7 @@ from atelier.config.training import Learns, SFTParams
 from atelier.criteria import tree
 from atelier.criteria.annotations import Record
 from atelier.models.costs import parameter_count, pass_cost
+from atelier.models.costs.pace import Trained
 from atelier.models.costs.parameter_count import Beside, Outline
 from atelier.models.costs.pass_cost import PassCost
 from atelier.objectives.objective import Passes, TeacherTargets
@@ -72,12 +73,20 @@ class Needs:
             gradient_checkpointing=training.gradient_checkpointing,
         )
 
-    def flops(self) -> float:
-        """Return the FLOPs of an image in a step of the stage's trainings, all together."""
-        return sum(
-            one.policy * self.costs.policy + one.frozen * self.costs.frozen
-            for one in self._passes()
-        )
+    def trainings(self) -> list[Trained]:
+        """Return what an image costs in a step of each training of the stage."""
+        kinds = ["sft"]
+        if isinstance(self.section, CPOParams):
+            kinds = [one.objective for one in self.section.objectives.values()]
+        return [
+            Trained(
+                kind,
+                one.policy,
+                one.frozen,
+                one.policy * self.costs.policy + one.frozen * self.costs.frozen,
+            )
+            for kind, one in zip(kinds, self._passes(), strict=True)
+        ]
 
     def _passes(self) -> list[Passes]:
         """The passes of an image in each training."""

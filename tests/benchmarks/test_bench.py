@@ -54,7 +54,7 @@ def test_each_line_is_measured_printed_and_written_at_a_tiny_size(tmp_path, sect
     said = _bench(document, "--only", *sections)
 
     tables = _tables(document)
-    assert set(tables) == {*SECTIONS, "conditions"}
+    assert set(tables) == {*SECTIONS, "conditions", "gpu_step", "gpu_counts"}
     for name in sections:
         heads, _, *rows = tables[name]
         assert heads == [

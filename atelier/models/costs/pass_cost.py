@@ -55,6 +55,35 @@ def count(
         ArtifactError: The folder is absent or is no pipeline.
     """
     painter = _painter(params)
+    return of(
+        painter,
+        painter.latent_shape(params.pixels),
+        _condition(params, painter.network.config),
+        lora,
+        dtype=torch.bfloat16 if half else getattr(torch, params.dtype),
+        gradient_checkpointing=gradient_checkpointing,
+    )
+
+
+def of(
+    painter: Denoiser,
+    latents: tuple[int, ...],
+    condition: Condition,
+    lora: Learns,
+    *,
+    dtype: torch.dtype,
+    gradient_checkpointing: bool,
+) -> PassCost:
+    """Count the passes of one image of a painter whose network is on the meta device.
+
+    Args:
+        painter: It gets an adapter more, and the precision ``dtype``.
+        latents: Shape of an image's, ``(C, H, W)``.
+        condition: Of one prompt, on the meta device; its mask may have a content.
+        lora: What learns.
+        dtype: In which precision the passes are made.
+        gradient_checkpointing: Whether passes are made again for the gradient.
+    """
     network = painter.network
     if lora == "full":
         learning: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
@@ -64,12 +93,11 @@ def count(
             adapters.add(network, "policy", lora, seed=0)
         learning = adapters.learning(network, "policy")
     with quiet():
-        network.to(torch.bfloat16 if half else getattr(torch, params.dtype))
+        network.to(dtype)
     if gradient_checkpointing:
         network.enable_gradient_checkpointing()
-    noisy = torch.empty(1, *painter.latent_shape(params.pixels), device=_META)
+    noisy = torch.empty(1, *latents, device=_META)
     time = torch.empty(1, device=_META)
-    condition = _condition(params, network.config)
     with learning, fused_attention():
         with _counter() as frozen, torch.no_grad():
             painter.predict(noisy, time, condition)

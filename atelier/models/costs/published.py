@@ -11,10 +11,15 @@ _FILE = Path(__file__).with_suffix(".yaml")
 _NETWORKS = ("unet", "transformer")
 
 
-def network(source: str) -> Any:
-    """Return the network of a base on torch's meta device; None if it is not known here."""
+def network(source: str, device: str = "meta") -> Any:
+    """Return the network of a base; None if it is not known here.
+
+    Args:
+        source: The base's id on the hub.
+        device: Where its weights are made: without content on ``meta``, random elsewhere.
+    """
     found = [part for name, part in _known(source).items() if name in _NETWORKS]
-    return _built(found[0]).requires_grad_(False) if found else None
+    return _built(found[0], device).requires_grad_(False) if found else None
 
 
 def beside(source: str) -> dict[str, Any]:
@@ -32,13 +37,13 @@ def _known(source: str) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _built(part: dict[str, Any]) -> Any:
+def _built(part: dict[str, Any], device: str = "meta") -> Any:
     import diffusers
     import torch
     import transformers
 
     ((name, config),) = part.items()
-    with quiet(), torch.device("meta"):
+    with quiet(), torch.device(device):
         if hasattr(diffusers, name):
             return getattr(diffusers, name).from_config(config)
         kind = getattr(transformers, name)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from atelier.config.model import ModelParams
 from atelier.models import pipelines
-from atelier.models.denoiser import MASK, Condition
+from atelier.models.denoiser import MASK, Condition, sent
 from atelier.models.pipelines import PipelineDenoiser
 from atelier.models.processes import Process, RectifiedFlow
 
@@ -59,15 +59,16 @@ class Chroma(PipelineDenoiser):
         hidden, tokens = self._packed(noisy).to(dtype), condition["tokens"].to(dtype)
         pixels = torch.ones(hidden.shape[:2], dtype=torch.bool, device=noisy.device)
         mask = torch.cat([_reads(condition), pixels], 1)
+        places = ChromaPipeline._prepare_latent_image_ids(
+            batch, height // 2, width // 2, torch.device("cpu"), dtype
+        )
         with _masked_when_checkpointed(self.network, mask):
             predicted = self.network(
                 hidden_states=hidden,
                 timestep=time.to(dtype),
                 encoder_hidden_states=tokens,
                 txt_ids=torch.zeros(tokens.shape[1], 3, device=noisy.device, dtype=dtype),
-                img_ids=ChromaPipeline._prepare_latent_image_ids(
-                    batch, height // 2, width // 2, noisy.device, dtype
-                ),
+                img_ids=sent(places, noisy.device),
                 attention_mask=mask,
                 return_dict=False,
             )[0]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from atelier.config.model import ModelParams
 from atelier.models import pipelines
-from atelier.models.denoiser import Condition
+from atelier.models.denoiser import Condition, sent
 from atelier.models.pipelines import PipelineDenoiser
 from atelier.models.processes import Process, RectifiedFlow
 
@@ -60,6 +60,9 @@ class Flux(PipelineDenoiser):
         guidance = None
         if network.config.guidance_embeds:
             guidance = torch.full((batch,), _TRAINING_GUIDANCE, device=noisy.device)
+        places = FluxPipeline._prepare_latent_image_ids(
+            batch, height // 2, width // 2, torch.device("cpu"), dtype
+        )
         predicted = network(
             hidden_states=self._packed(noisy).to(dtype),
             timestep=time.to(dtype),
@@ -67,9 +70,7 @@ class Flux(PipelineDenoiser):
             pooled_projections=pooled,
             encoder_hidden_states=tokens,
             txt_ids=torch.zeros(tokens.shape[1], 3, device=noisy.device, dtype=dtype),
-            img_ids=FluxPipeline._prepare_latent_image_ids(
-                batch, height // 2, width // 2, noisy.device, dtype
-            ),
+            img_ids=sent(places, noisy.device),
             return_dict=False,
         )[0]
         unpacked = self._unpacked(predicted, height, width)

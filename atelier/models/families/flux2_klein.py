@@ -15,7 +15,7 @@ from torch import Tensor
 from atelier.config.model import ModelParams
 from atelier.errors import ParamsError
 from atelier.models import pipelines
-from atelier.models.denoiser import Condition
+from atelier.models.denoiser import Condition, sent
 from atelier.models.pipelines import PipelineDenoiser
 from atelier.models.processes import Process, RectifiedFlow
 
@@ -51,7 +51,7 @@ class Flux2Klein(PipelineDenoiser):
 
     def predict(self, noisy: Tensor, time: Tensor, condition: Condition) -> Tensor:
         """Return the velocity that the transformer predicts, ``[B, C, H, W]``."""
-        dtype = pipelines.floating(self.network)
+        dtype, device = pipelines.floating(self.network), noisy.device
         tokens, latents = condition["tokens"].to(dtype), noisy.to(dtype)
         predicted: Tensor = self.network(
             hidden_states=Flux2KleinPipeline._pack_latents(latents),
@@ -59,8 +59,8 @@ class Flux2Klein(PipelineDenoiser):
             guidance=None,
             encoder_hidden_states=tokens,
             # Four axes: reference picture, row, column, and place in the text.
-            txt_ids=Flux2KleinPipeline._prepare_text_ids(tokens).to(noisy.device),
-            img_ids=Flux2KleinPipeline._prepare_latent_ids(latents).to(noisy.device),
+            txt_ids=sent(Flux2KleinPipeline._prepare_text_ids(tokens), device),
+            img_ids=sent(Flux2KleinPipeline._prepare_latent_ids(latents), device),
             return_dict=False,
         )[0]
         found = predicted.transpose(1, 2).reshape(noisy.shape)

@@ -13,7 +13,7 @@ from torch import Tensor
 from atelier.config.model import ModelParams
 from atelier.errors import ArtifactError
 from atelier.models import pipelines, prompt_chunks
-from atelier.models.denoiser import FRAME, Condition
+from atelier.models.denoiser import FRAME, Condition, sent
 from atelier.models.pipelines import PipelineDenoiser
 from atelier.models.processes import Process, VariancePreserving
 
@@ -113,8 +113,8 @@ class SDXL(PipelineDenoiser):
         """
         scale = self._pipeline.vae_scale_factor
         height, width = latents.shape[2] * scale, latents.shape[3] * scale
-        target = torch.tensor([[height, width]], dtype=torch.float32, device=latents.device)
-        target = target.expand(len(latents), -1)
+        sides = torch.tensor([[height, width]], dtype=torch.float32).expand(len(latents), -1)
+        target = sent(sides, latents.device)
         frame = condition.get(FRAME, torch.cat([target, torch.zeros_like(target)], 1))
         return torch.cat([frame.to(target), target], 1)
 

@@ -59,3 +59,31 @@ def test_matrices_step_as_torchs_muon_and_vectors_as_adamw():
 def test_muon_takes_weights_that_are_all_matrices_or_all_vectors():
     assert not torch.equal(stepped("muon", [drawn(4, 4)])[0], drawn(4, 4))
     assert not torch.equal(stepped("muon", [drawn(4)])[0], drawn(4))
+
+
+@pytest.mark.numerical
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+def test_adamw_for_all_weights_together_is_adamw_for_each_to_the_last_bit(weight_decay):
+    def trained(build):
+        source = torch.Generator().manual_seed(0)
+        shapes = [(3, 7), (16, 33), (5,), (4, 2, 3, 3)]
+        weights = [nn.Parameter(torch.randn(shape, generator=source)) for shape in shapes]
+        optimizer = build(weights)
+        for step in range(5):
+            for weight in weights:
+                weight.grad = 1e-3 * torch.randn(weight.shape, generator=source)
+            norm = nn.utils.clip_grad_norm_(
+                weights, 0.01, foreach=optimizer.defaults["foreach"]
+            )
+            optimizer.param_groups[0]["lr"] = 1e-2 / (step + 1)
+            optimizer.step()
+        return [norm, *weights]
+
+    together = trained(lambda weights: optimizers.build("adamw", weights, weight_decay))
+    each = trained(
+        lambda weights: torch.optim.AdamW(
+            weights, lr=0.0, betas=(0.9, 0.98), weight_decay=weight_decay, foreach=False
+        )
+    )
+
+    assert all(torch.equal(one, other) for one, other in zip(together, each, strict=True))

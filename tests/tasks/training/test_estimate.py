@@ -9,7 +9,7 @@ from atelier.models import adapters
 from atelier.models.loading import load
 from tasks import sft
 from tasks.run import paths
-from tasks.training import estimate
+from tasks.training import estimate, needs
 
 
 def files():
@@ -59,6 +59,68 @@ def test_an_epoch_of_the_papers_corpus_has_a_price_where_an_hour_has(studio, cap
     hours, price = float(row[1]), float(row[2].replace(",", ""))
     assert price == pytest.approx(1e6 * hours, rel=0.01)
     assert "at 1e+06 an hour" in said
+
+
+def flat(table):
+    """What a table says, without its lines and without where its cells are wrapped."""
+    return " ".join(re.sub("[│┃]", " ", table).split())
+
+
+def figures(profile, kind, **changes):
+    """As ``benchmarks.gpu_step`` writes them, of one case that is like the profile's."""
+    (passes,) = {
+        one.passes(1) for one in profile.cpo.objectives.values() if one.objective == kind
+    }
+    training, model = profile.cpo.training, profile.model
+    case = {
+        "family": model.family, "objective": kind, "policy_passes": passes.policy,
+        "frozen_passes": passes.frozen, "flag": "", "batch_images": 8, "images_at_once": None,
+        "pixels": model.pixels, "rank": 4, "precision": training.precision,
+        "optimizer": training.optimizer, "compile": training.compile,
+        "gradient_checkpointing": training.gradient_checkpointing, "attention": None,
+        "quantise": None, "seconds_per_image": 0.36, "peak_memory_gb": 40.0, "tflops": 1e-6,
+    }  # fmt: skip
+    return json.dumps(
+        {"device": "NVIDIA X", "torch": "2", "size": "full", "matrix_tflops": 1.0,
+         "steps": [case | changes]}
+    )  # fmt: skip
+
+
+def test_what_was_measured_on_a_device_is_labelled_and_priced(studio, tmp_path, capsys):
+    (name,) = (key for key, one in studio.cpo.objectives.items() if one.objective == "cpo-s")
+    only = studio.cpo.model_copy(
+        update={"objectives": {name: studio.cpo.objectives[name]}, "featured": name}
+    )
+    profile = studio.model_copy(update={"cpo": only})
+    file = tmp_path / "there.json"
+    file.write_text(figures(profile, "cpo-s"))
+
+    estimate.run("cpo", profile, check=False, hour=2.5, measured=file)
+
+    said = flat(capsys.readouterr().out)
+    assert "measured on NVIDIA X: cpo-s, 8 images at once, a LoRA of rank 4" in said
+    assert "40 GB" in said
+    # 0.36 s an image, of 80% of 10,277 paintings, at 2.50 an hour.
+    hours = 0.36 * 10_277 * studio.split.train / 3600
+    assert f"an epoch of 10,277 paintings {hours:.3g} h, {2.5 * hours:,.2f}" in said
+    assert "measured: NVIDIA X-hours" in said
+    assert "from the step measured on NVIDIA X" in said
+    assert "1.03 h" in said  # 10,277 pictures in training, as in `planned`
+
+
+def test_other_trainings_are_computed_at_the_rate_that_was_measured(studio, capsys):
+    paths.GPU_STEP.parent.mkdir(exist_ok=True)
+    paths.GPU_STEP.write_text(figures(studio, "cpo-s"))
+
+    estimate.run("sft", studio, check=False)
+
+    said = flat(capsys.readouterr().out)
+    assert "hours of an epoch, NVIDIA X" in said
+    assert "at the 1e-06 TFLOP/s measured on NVIDIA X" in said
+    assert "40 GB" not in said
+    (flops,) = (one.flops for one in needs.Needs("sft", studio, []).trainings())
+    hours = flops / 1e6 * 10_277 * studio.split.train / 3600
+    assert f"{hours:.3g} h" in said
 
 
 def test_the_hours_are_the_steps_of_all_objectives(studio, monkeypatch, capsys):

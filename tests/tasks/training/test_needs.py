@@ -142,8 +142,14 @@ def test_flops_are_those_of_all_objectives(studio):
     each = [one.passes(1) for one in studio.cpo.objectives.values()]
     policy, frozen = (sum(getattr(one, kind) for one in each) for kind in ("policy", "frozen"))
 
-    assert needed.flops() == policy * needed.costs.policy + frozen * needed.costs.frozen
-    assert of("sft", studio).flops() == needed.costs.policy
+    costs = needed.costs
+    found = needed.trainings()
+    assert [one.kind for one in found] == [
+        one.objective for one in studio.cpo.objectives.values()
+    ]
+    assert sum(one.flops for one in found) == policy * costs.policy + frozen * costs.frozen
+    (only,) = of("sft", studio).trainings()
+    assert only.flops == costs.policy
 
 
 def test_before_there_are_pictures_the_papers_number_is_imagined(studio):
