@@ -42,7 +42,7 @@ def test_grids_of_an_empty_part_are_refused_before_the_training(emptied):
     emptied("validation")
 
     class Painter:
-        def pipeline(self):
+        def parts(self):
             return type("Pipeline", (), {"vae": None})
 
     grids = Grids(Painter(), GridParams(every_steps=1, prompts=2, steps=2, guidance=1.0), 32)
