@@ -1,8 +1,9 @@
 """``python -m benchmarks``: every line of docs/performance.md, measured, printed and written.
 
 A quarter of an hour on two cores. Each figure stands beside something named that was done in
-the same run, by turns where both take long enough; the table says which goals were met. Nothing
-here is a test: a busy machine moves the figures, and the load is told beside them.
+the same run, by turns where both take long enough; the table says which goals were met, what
+the document said before, and which goals were met then and are missed now. Nothing here is a
+test: a busy machine moves the figures, and the load is told with them.
 """
 
 import argparse
@@ -12,7 +13,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -22,6 +23,7 @@ from rich.table import Table
 from atelier import parallel
 from atelier.errors import AtelierError
 from benchmarks import document
+from benchmarks.document import Former
 from benchmarks.lines import HEADS, Line, Size
 
 MEASURED = ("training", "sampling", "annotation", "caching", "starting", "scaling")
@@ -45,6 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     size: Size = asked.size
     torch.set_num_threads(1)  # what is compared should not differ in how it is spread
     planned = ""
+    before = document.former(asked.document)
     began, load = time.monotonic(), _load()
     found: list[Line] = []
     for name in asked.only:
@@ -66,23 +69,29 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if set(asked.only) == set(SECTIONS):
         document.fill(asked.document, {"conditions": conditions + "\n"})
     if found:
-        _show(found, conditions)
+        _show(found, before, conditions)
     sys.stdout.write(planned)
 
 
-def _show(found: Sequence[Line], conditions: str) -> None:
+def _show(
+    found: Sequence[Line], before: Mapping[tuple[str, str], Former], conditions: str
+) -> None:
     table = Table(title="Against peers and limits", show_lines=False)
-    for head in HEADS:
-        number = head in {"measured", "ratio", "goal"}
+    for head in (*HEADS, "ratio before"):
+        number = head in {"measured", "ratio", "goal", "ratio before"}
         table.add_column(head, justify="right" if number else "left")
-    section = ""
+    section, lost = "", []
     for line in found:
         if section and line.section != section:
             table.add_section()
         section = line.section
         *cells, met = line.cells()
+        former = before.get(document.identity(cells))
+        if former is not None and former.met and line.met is False:
+            lost.append(f"{line.what}: {line.ratio:.4g}, before {former.ratio}")
         colour = _COLOURS.get(met)
-        table.add_row(*cells, f"[{colour}]{met}[/{colour}]" if colour else met)
+        shown = f"[{colour}]{met}[/{colour}]" if colour else met
+        table.add_row(*cells, shown, "new" if former is None else former.ratio)
     console = Console()
     if not console.is_terminal:
         console = Console(width=_WIDTH)
@@ -90,6 +99,10 @@ def _show(found: Sequence[Line], conditions: str) -> None:
     missed = sum(line.met is False for line in found)
     held = sum(line.met is not None for line in found)
     console.print(f"{held - missed} of {held} goals met. {conditions}", highlight=False)
+    if lost:
+        console.print("Met in the table before, and missed now:", highlight=False)
+    for one in lost:
+        console.print(f"  {one}", highlight=False)
 
 
 def _load() -> str:

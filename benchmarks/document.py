@@ -3,11 +3,37 @@
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from atelier import atomic
 from benchmarks.lines import HEADS, Line
 
 _END = "<!-- end -->"
+_MET = {"met", "not met", "–"}
+
+
+class Former(NamedTuple):
+    """What a document says of a line, from an earlier run."""
+
+    ratio: str
+    met: bool  # False where it has no goal
+
+
+def former(file: Path) -> dict[tuple[str, str], Former]:
+    """Return what a document's tables say of each line, by its ``identity``."""
+    found = {}
+    for row in file.read_text(encoding="utf-8").splitlines():
+        cells = [cell.strip() for cell in row.split("|")[1:-1]]
+        if len(cells) == len(HEADS) and cells != list(HEADS) and cells[-1] in _MET:
+            said = dict(zip(HEADS, cells, strict=True))
+            found[identity(cells)] = Former(said["ratio"], said["met"] == "met")
+    return found
+
+
+def identity(cells: Sequence[str]) -> tuple[str, str]:
+    """Return what was compared with what: two cells without figures and notes."""
+    what, _, against, *_ = (re.sub(r"\([^)]*\)|[\d.,]+", "", cell).strip() for cell in cells)
+    return what, against
 
 
 def table(lines: Iterable[Line]) -> str:

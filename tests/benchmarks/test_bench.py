@@ -37,6 +37,53 @@ def _tables(document):
     return found
 
 
+SHOWN = """
+import sys
+from pathlib import Path
+from benchmarks import __main__ as bench, document
+from benchmarks.lines import Goal, Line
+
+def line(what, ratio, note=""):
+    goal = Goal("ratio", "≥", 0.8)
+    return Line("caching", what, 100 * ratio, "MB/s", "disk", 100.0, ratio, goal, note=note)
+
+file = Path(sys.argv[1])
+file.write_text(document.table([line("again", 0.9, "3 files"), line("first", 0.5)]))
+before = document.former(file)
+"""
+
+
+def test_a_goal_that_was_met_before_and_is_missed_now_is_named(tmp_path):
+    code = SHOWN + (
+        "bench._show([line('again', 0.7, '4 files'), line('first', 0.4)], before, 'Now.')\n"
+        "bench._show([line('again', 0.85), line('another', 0.4)], before, 'Now.')\n"
+    )
+    words = [sys.executable, "-c", code, tmp_path / "performance.md"]
+    said = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+    assert "ratio before" in said
+    assert said.count("Met in the table before, and missed now:") == 1
+    # The first was missed before, too.
+    assert "missed now:\n  again: 0.7, before 0.9\n  " in said
+    assert said.endswith("1 of 2 goals met. Now.\n")
+    assert "new" in said
+
+
+def test_no_two_lines_of_the_document_are_taken_for_the_same():
+    document = ROOT / "docs" / "performance.md"
+    code = (
+        "import sys; from pathlib import Path; from benchmarks import document; "
+        "print(len(document.former(Path(sys.argv[1]))))"
+    )
+    words = [sys.executable, "-c", code, document]
+    found = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+    tables = _tables(document).values()
+    rows = [row for one in tables for row in one if len(row) == 6]
+    rows = [row for row in rows if row[-1] in {"met", "not met", "–"} and row[0] != "what"]
+    assert int(found) == len(rows) > 30
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "sections",
@@ -54,7 +101,7 @@ def test_each_line_is_measured_printed_and_written_at_a_tiny_size(tmp_path, sect
     said = _bench(document, "--only", *sections)
 
     tables = _tables(document)
-    assert set(tables) == {*SECTIONS, "conditions", "gpu_step", "gpu_counts"}
+    assert set(tables) == {*SECTIONS, "conditions", "scale", "gpu_step", "gpu_counts"}
     for name in sections:
         heads, _, *rows = tables[name]
         assert heads == [
