@@ -55,6 +55,7 @@ _JUDGED = 5  # criteria of each picture
 _NEAR = 100  # one picture in so many is nearly the one before it
 _FLIPPED = (30, 76, 113, 44, 43, 45, 45, 47, 48, 48, 49)  # bits of a view unlike its whole
 _PAINTED = 24  # pictures of each painter in the report
+_FEATURES = 2 * 4 * 4  # of a picture in the report
 _BATCHES = 500  # read at random from the opened cache
 _SECONDS_BETWEEN_LOOKS = 0.05
 _IMPORTED_BY: Mapping[Stage, Sequence[str]] = {  # in the midst of their work, for seconds
@@ -445,7 +446,7 @@ def _report(profile: "Profile", tracked: Any, drawn: bool) -> None:
 
     def features(paintings: Sequence[Record]) -> "Features":
         if drawn:
-            return source.random((len(paintings), 96))
+            return source.random((len(paintings), _FEATURES))
         return network.features(pictures.paintings(paintings, profile))
 
     real = Real(features(test), [not record.negative for record in test], features(learned))
@@ -511,9 +512,10 @@ def run(
         counts: Pictures of each corpus.
         cores: CPU cores that a stage may use.
         folder: Where to put the corpora; None: where temporary files lie.
-        kept: JSON file of figures; those that it has are not measured again.
+        kept: JSON file of figures, written after each stage; counts of which it has all
+            stages are not measured again.
     """
-    found = [] if kept is None or not kept.exists() else _kept(kept)
+    found = [] if kept is None or not kept.exists() else _whole(_kept(kept))
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
         missing = [one for one in counts if one not in {row.count for row in found}]
         for row in _in(Path(temporary), missing, cores):
@@ -523,7 +525,7 @@ def run(
                 f"({row.cpu_seconds:.2f} s of CPU), {row.start_mib:.0f} MiB at first, "
                 f"{row.peak_mib:.0f} MiB at most"
             )
-            if kept is not None and row.stage == STAGES[-1]:
+            if kept is not None:
                 text = json.dumps([asdict(one) for one in found], indent=2)
                 kept.write_text(text + "\n", encoding="utf-8")
     return [row for row in found if row.count in counts]
@@ -531,6 +533,12 @@ def run(
 
 def _kept(file: Path) -> list[Measured]:
     return [Measured(**one) for one in json.loads(file.read_text(encoding="utf-8"))]
+
+
+def _whole(rows: Sequence[Measured]) -> list[Measured]:
+    """Leave counts out whose last stage is missing: a corpus is not made twice for them."""
+    done = {row.count for row in rows if row.stage == STAGES[-1]}
+    return [row for row in rows if row.count in done]
 
 
 def _say(text: str) -> None:

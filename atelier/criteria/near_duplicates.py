@@ -52,7 +52,7 @@ _CANDIDATES = 2**16  # compared at once
 _PICTURES = 2048  # whose hashes are looked at at once
 _ROWS = 8192  # hashes unpacked at once
 _TABLES = 2**26  # bytes of the tables of pieces that are looked up at once
-_CONNECTED = 2**20  # pairs that are collected before they are connected
+_CONNECTED = 2**16  # pairs that are collected before they are connected
 
 
 def views(image: Image.Image) -> Hashes:
@@ -180,9 +180,11 @@ def _neighbors(hashes: Stored, distinct: NDArray[np.bool_], bits: int) -> Iterat
     length = _piece_bits(len(indices))
     pieces = list(_pieces(length, bits))
     at_once = max(1, _TABLES // (4 * len(indices) + 4 * 2**length))
+    tables: list[_Table] = []
     for first in range(0, len(pieces), at_once):
         chosen = pieces[first : first + at_once]
-        tables = [_Table.of(_columns(wholes.every, [piece])[0], length) for piece in chosen]
+        tables.clear()  # first, so that memory holds those of one turn
+        tables += (_Table.of(_columns(wholes.every, [piece])[0], length) for piece in chosen)
         done = 0
         for start, some in _parts(hashes):
             own = some[distinct[start : start + len(some)]]

@@ -1,6 +1,7 @@
 import importlib.util
 import json
 import sys
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,39 @@ def test_a_stage_is_measured_in_a_process_of_its_own(tmp_path):
     near = json.loads((folder / "artifacts/split/summary.json").read_text())["near_duplicates"]
     assert near["groups"] == 3
     assert rows == 300 - near["left_out"]
+
+
+@pytest.mark.slow
+def test_all_stages_go_on_where_hashes_and_features_are_drawn(tmp_path, monkeypatch):
+    monkeypatch.setattr(scale, "READ", 200)
+
+    found = scale.run([300], cores=1, folder=tmp_path)
+
+    assert [row.stage for row in found] == list(scale.STAGES)
+
+
+def test_figures_are_kept_stage_by_stage_and_those_of_whole_counts_are_used(
+    tmp_path, monkeypatch
+):
+    kept = tmp_path / "scale.json"
+    whole = [replace(figure(100, 1.0), stage=stage) for stage in scale.STAGES]
+    part = [replace(figure(1000, 9.0), stage=stage) for stage in scale.STAGES[:2]]
+
+    def ended(folder, counts, cores):
+        if counts:
+            assert list(counts) == [1000]
+            yield from part
+            raise KeyboardInterrupt
+
+    kept.write_text(json.dumps([asdict(row) for row in whole]), encoding="utf-8")
+    monkeypatch.setattr(scale, "_in", ended)
+    with pytest.raises(KeyboardInterrupt):
+        scale.run([100, 1000], cores=1, kept=kept)
+
+    assert len(json.loads(kept.read_text(encoding="utf-8"))) == len(whole) + len(part)
+    with pytest.raises(KeyboardInterrupt):
+        scale.run([100, 1000], cores=1, kept=kept)
+    assert scale.run([100], cores=1, kept=kept) == whole
 
 
 def test_what_a_stage_complains_of_is_said(tmp_path):

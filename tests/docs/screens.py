@@ -39,6 +39,9 @@ def demo():
     """The root of a clone with a finished demo."""
     if not REPORT.is_file():
         pytest.skip("there is no report; `make demo` makes it")
+    stale = subprocess.run([sys.executable, "-m", "dvc", "status", "--quiet"], cwd=ROOT)
+    if stale.returncode:
+        pytest.fail("stages are out of date; run `dvc repro` first", pytrace=False)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(ROOT)
         for name, value in PERSON.items():

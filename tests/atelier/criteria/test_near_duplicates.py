@@ -2,6 +2,7 @@ import importlib.util
 import math
 import re
 import sys
+import tracemalloc
 from pathlib import Path
 
 import imagehash
@@ -72,6 +73,24 @@ def test_groups_are_the_same_however_many_are_looked_at_at_once(bits, changed, m
         monkeypatch.setattr(near_duplicates, name, value)
 
     np.testing.assert_array_equal(near_duplicates.near_duplicates(many, bits), expected)
+
+
+def test_the_tables_of_one_turn_alone_are_held(monkeypatch):
+    many = np.random.default_rng(4).integers(0, 2**64, (500, 1, 4), dtype=np.uint64)
+    pieces = list(near_duplicates._pieces(20, 36))
+    monkeypatch.setattr(near_duplicates, "_piece_bits", lambda count: 20)
+    monkeypatch.setattr(near_duplicates, "_TABLES", 4 * 4 * 2**20 + 4 * 4 * 500)  # of four
+
+    most = []
+    for count in (4, 12):
+        monkeypatch.setattr(near_duplicates, "_pieces", lambda *_, n=count: iter(pieces[:n]))
+        tracemalloc.start()
+        near_duplicates.near_duplicates(many, 36)
+        most.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+
+    assert most[0] > 4 * 4 * 2**20
+    assert most[1] < 1.35 * most[0]  # and the last of the turn before
 
 
 def test_a_label_is_the_first_of_its_group():
