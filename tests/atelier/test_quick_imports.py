@@ -23,6 +23,28 @@ def test_scipys_statistics_are_loaded_when_they_are_asked_for_and_packages_liste
     subprocess.run([sys.executable, "-W", "ignore", "-c", LATER], check=True)
 
 
+def test_the_quick_list_of_packages_says_what_pythons_own_says():
+    code = """
+import importlib.metadata as metadata
+own = metadata.packages_distributions()
+from atelier import quick_imports
+found = quick_imports.distributions()
+assert {"torch", "transformers", "diffusers", "peft", "PIL", "yaml"} <= set(found)
+assert found == {name: own[name] for name in found}
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_packages_are_found_where_nothing_lists_them(tmp_path, monkeypatch):
+    folder = tmp_path / "quoted-1.0.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: quoted\nVersion: 1.0\n")
+    (folder / "RECORD").write_text('"one,two/a.py",,\nthree.py,,\nfour/data.txt,,\n')
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+
+    assert quick_imports.distributions() == {"one,two": ["quoted"], "three": ["quoted"]}
+
+
 @pytest.mark.parametrize("collecting", [True, False])
 def test_the_collector_rests_inside_and_passes_over_what_was_made_there(collecting):
     (gc.enable if collecting else gc.disable)()
