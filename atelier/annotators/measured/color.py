@@ -142,7 +142,7 @@ def mud(view: View) -> float:
     """
     if view.mean_chroma < _FAINT_CHROMA:
         return math.nan
-    hue = np.degrees(view.hue)
+    hue = view.hue_degrees
     brown = (hue > 40) & (hue < 95) & (view.chroma > 6) & (view.chroma < 28)
     return float((brown & (view.value > 15) & (view.value < 55)).mean())
 
@@ -231,7 +231,7 @@ def temperature_play(view: View) -> float:
     if view.mean_chroma < _FAINT_CHROMA:
         return math.nan
     quiet = view.local_value_deviation
-    return float(local_deviation(view.warmth, 5)[quiet <= np.median(quiet)].mean())
+    return float(local_deviation(view.warmth, 5)[quiet <= view.middle_value_deviation].mean())
 
 
 def green_variety(view: View) -> float:
@@ -243,7 +243,7 @@ def green_variety(view: View) -> float:
     Silent: where less than 8% of the surface is green.
     Limits: olive and ochre grass lies outside these angles in browned pictures.
     """
-    hue = np.degrees(view.hue)
+    hue = view.hue_degrees
     green = (hue > 112) & (hue < 170) & (view.chroma > 12)
     if green.mean() < 0.08:
         return math.nan
@@ -284,7 +284,8 @@ def color_echo(view: View) -> float:
     Limits: two accents of different hue count as echoes of one another.
     """
     colour = view.small[..., 1:]
-    away = np.linalg.norm(colour - np.median(colour, axis=(0, 1)), axis=-1)
+    a, b = np.moveaxis(colour - np.median(colour, axis=(0, 1)), -1, 0)
+    away = np.sqrt(a * a + b * b)
     furthest = Ranked(away).at(99.7)
     accent = away >= 0.7 * furthest
     if furthest < 25 or accent.mean() > 0.06:
@@ -321,7 +322,9 @@ def gini(values: Plane) -> float:
 
 def _window(hues: np.ndarray, reach: int) -> np.ndarray:
     """Sum over each sector and ``reach`` sectors on either side."""
-    return np.asarray(sum(np.roll(hues, shift) for shift in range(-reach, reach + 1)))
+    round_about = np.concatenate([hues[-reach:], hues, hues[:reach]])
+    starts = range(2 * reach, -1, -1)
+    return np.asarray(sum(round_about[start : start + len(hues)] for start in starts))
 
 
 def _diversity(weights: np.ndarray) -> float:

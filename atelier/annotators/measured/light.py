@@ -94,7 +94,7 @@ def value_fragmentation(view: View) -> float:
     whole = view.value_deviation
     if whole < _FLAT:
         return math.nan
-    return float(np.median(view.local_value_deviation)) / whole
+    return view.middle_value_deviation / whole
 
 
 def darkest_area(view: View) -> float:

@@ -4,8 +4,8 @@ Pictures are measured at fixed sizes, so that a number means the same for every 
 pixels on the longer side for colours, values and edges, a half and a quarter of that for
 areas, and 256 for the marks of the brush, which 128 would blur away.
 
-``lab``, ``light``, ``calm``, ``blurred`` and ``edge_scales`` are of the whole picture; all else
-is of its inside, without the outermost twentieth, where frames and the edges of scans are.
+``lab``, ``light``, ``calm`` and ``blurred`` are of the whole picture; all else is of its
+inside, without the outermost twentieth, where frames and the edges of scans are.
 """
 
 import math
@@ -143,6 +143,11 @@ class View:
         return local_deviation(self.value, 5)
 
     @cached_property
+    def middle_value_deviation(self) -> float:
+        """Median of ``local_value_deviation``."""
+        return float(np.median(self.local_value_deviation))
+
+    @cached_property
     def chroma(self) -> Plane:
         """CIE chroma at half the working size, ``[H, W]``."""
         return np.asarray(np.hypot(self.small[..., 1], self.small[..., 2]))
@@ -168,9 +173,14 @@ class View:
         return np.asarray(np.arctan2(self.small[..., 2], self.small[..., 1]))
 
     @cached_property
+    def hue_degrees(self) -> Plane:
+        """``hue`` in degrees, in [-180, 180]."""
+        return np.asarray(np.degrees(self.hue))
+
+    @cached_property
     def hues(self) -> Array:
         """Chroma in each of 36 sectors of 10 degrees, a mean over the picture, ``[36]``."""
-        sectors = np.floor(np.degrees(self.hue) / 10).astype(int) % 36
+        sectors = np.floor(self.hue_degrees / 10).astype(int) % 36
         sums = np.bincount(sectors.ravel(), weights=self.chroma.ravel(), minlength=36)
         return np.asarray(sums / self.chroma.size)
 
@@ -195,13 +205,6 @@ class View:
     def mean_steepness(self) -> float:
         """Mean of ``steepness``."""
         return float(self.steepness.mean())
-
-    @cached_property
-    def edge_scales(self) -> tuple[Plane, Plane]:
-        """Steepness of L* after blurs of 1.5 and 4.5 pixels, ``[H, W]`` each."""
-        light = np.asarray(self.light, np.float32)
-        fine, coarse = (np.hypot(*np.gradient(_soft(light, sigma))) for sigma in (1.5, 4.5))
-        return fine, coarse
 
     @cached_property
     def directions(self) -> tuple[complex, complex]:
@@ -269,7 +272,7 @@ class View:
         count, steps = 0, []
         for step in range(3):
             found, number = ndimage.label(self.steps == step)
-            labels[found > 0] = found[found > 0] + count - 1
+            np.add(found, count - 1, out=labels, where=found > 0)
             count += number
             steps += [step] * number
         areas = np.bincount(labels.ravel(), minlength=count) / labels.size
@@ -346,14 +349,22 @@ class View:
 
     @cached_property
     def crests(self) -> Plane | None:
-        """Fine over coarse steepness on the crests of the strong edges; None without edges."""
-        fine, coarse = self.edge_scales
+        """Fine over coarse steepness on the crests of the strong edges; None without edges.
+
+        L* is blurred over 1.5 and over 4.5 pixels.
+        """
+        light = np.asarray(self.light, np.float32)
+        coarse = np.hypot(*np.gradient(_soft(light, 4.5)))
         # Crests are sought before the border is cut off: a slope that ends there is no crest.
         crest = inside(coarse >= 0.97 * largest_around(coarse, 7))
-        fine, coarse = inside(fine), inside(coarse)
+        coarse = inside(coarse)
         least = Ranked(coarse).at(90)
+        if least < _FAINT_EDGE:
+            return None
         crest &= coarse >= least
-        return np.asarray(fine[crest] / coarse[crest]) if least >= _FAINT_EDGE else None
+        slopes = np.gradient(_soft(light, 1.5))
+        fine = np.hypot(*(inside(np.asarray(slope))[crest] for slope in slopes))
+        return np.asarray(fine / coarse[crest])
 
     @cached_property
     def rivalry(self) -> float:
@@ -400,13 +411,13 @@ def coherence(plane: Plane, side: int) -> tuple[NDArray[np.complex64], Plane]:
 def largest_around(plane: Plane, side: int) -> Plane:
     """Maximum of the square of ``side`` places around each place, mirrored at the border."""
     wide = np.pad(plane, side // 2, mode="symmetric")
-    for axis in (0, 1):
-        count = plane.shape[axis]
-        parts = [
-            wide[at : at + count] if axis == 0 else wide[:, at : at + count]
-            for at in range(side)
-        ]
-        wide = np.maximum.reduce(parts)
+    for _ in range(2):  # down, and, turned over, across
+        reach = 1
+        while reach < side:  # the maximum of 7 is that of two maxima of 4, and so on
+            step = min(reach, side - reach)
+            wide = np.maximum(wide[:-step], wide[step:])
+            reach += step
+        wide = wide.T
     return wide
 
 
@@ -482,17 +493,23 @@ def separation(values: Plane) -> tuple[float, float]:
 
 
 class Ranked:
-    """All numbers of a plane in order, from which any percentile is read."""
+    """All numbers of a plane, from which any percentile is read.
+
+    They are never sorted: a percentile puts its two neighbours where they would stand, which
+    of 128 x 128 places costs a tenth of the sort, and the next one starts from there.
+    """
 
     def __init__(self, plane: Plane | Array) -> None:
-        self._ordered = np.sort(plane, axis=None)
+        self._numbers = plane.flatten()
 
     def at(self, percent: float) -> float:
         """The percentile, between two neighbours on the line from one to the other."""
-        place = percent / 100 * (len(self._ordered) - 1)
+        last = len(self._numbers) - 1
+        place = percent / 100 * last
         below = int(place)
-        low = float(self._ordered[below])
-        high = float(self._ordered[min(below + 1, len(self._ordered) - 1)])
+        above = min(below + 1, last)
+        self._numbers.partition((below, above))
+        low, high = float(self._numbers[below]), float(self._numbers[above])
         share = place - below
         if share < 0.5:  # numpy's rule, so that the last digit is numpy's
             return low + (high - low) * share
@@ -537,8 +554,10 @@ def _soft(plane: Plane, sigma: float) -> Plane:
 
 def _lab(pixels: NDArray[np.uint8]) -> Array:
     """CIE L*a*b* (D65); skimage's numbers, but a byte's light is looked up, not computed."""
-    xyz = _LINEAR[pixels] @ xyz_from_rgb.T / _WHITE
-    root = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16.0 / 116.0)
+    white = np.tile(_WHITE, (pixels.shape[1], 1))  # a row of it: numpy is slow on rows of 3
+    xyz = _LINEAR.take(pixels) @ xyz_from_rgb.T / white
+    root = np.cbrt(xyz)
+    np.copyto(root, 7.787 * xyz + 16.0 / 116.0, where=xyz <= 0.008856)
     x, y, z = root[..., 0], root[..., 1], root[..., 2]
     return np.stack([116.0 * y - 16.0, 500.0 * (x - y), 200.0 * (y - z)], axis=-1)
 
