@@ -5,9 +5,9 @@ judgements, and runs ``annotate``, ``split``, the cache's filling and opening, a
 and page of ``evaluate`` on them, each in a process of its own. No network is run: what is
 measured is what this code does for each picture.
 
-``--up-to 1000000`` goes on to a million files. Of more than 100,000, hashes of views and
-features are drawn, not computed from pixels, which would take most of an hour and grows as
-the pictures do; everything else is done with them as always.
+``--up-to 1000000`` goes on to a million files. Where there is a count above 100,000, hashes of
+views and features are drawn at every count, not computed from pixels, which would take most of
+an hour and grows as the pictures do; everything else is done with them as always.
 """
 
 import argparse
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 Stage = Literal["annotate", "split", "cache", "open", "report"]
 STAGES: tuple[Stage, ...] = get_args(Stage)  # each reads what those before it left
 COUNTS = (1_000, 10_000, 100_000)
-READ = 100_000  # pictures up to which hashes and features are computed from their pixels
+READ = 100_000  # most pictures whose hashes and features are computed from their pixels
 _ROOT = Path(__file__).parents[1]
 _SIDE = 16  # pixels of a picture
 _JUDGED = 5  # criteria of each picture
@@ -116,7 +116,9 @@ def make(folder: Path, count: int) -> None:
             judgements.writelines(_judgements(picture, number, criteria))
 
 
-def measure(stage: Stage, folder: Path, *, count: int, cores: int) -> Measured:
+def measure(
+    stage: Stage, folder: Path, *, count: int, cores: int, drawn: bool = False
+) -> Measured:
     """Run one stage in a process of its own, and watch it.
 
     Args:
@@ -124,9 +126,10 @@ def measure(stage: Stage, folder: Path, *, count: int, cores: int) -> Measured:
         folder: As ``make`` left it.
         count: Its pictures.
         cores: CPU cores that the stage may use.
+        drawn: Draw hashes and features.
     """
     words = [sys.executable, "-m", "benchmarks.scale", "--run", stage, "--folder", str(folder)]
-    words += ["--drawn"] if count > READ else []
+    words += ["--drawn"] if drawn else []
     python = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")]))
     process = subprocess.Popen(
         [*words, "--cores", str(cores)],
@@ -200,9 +203,6 @@ def plot(rows: Sequence[Measured], file: Path) -> None:
         axes.set_title(title, loc="left", fontsize=10)
         axes.grid(color="0.92")
         axes.spines[["top", "right"]].set_visible(False)
-        if counts[-1] > READ:
-            axes.axvspan(READ * 1.3, counts[-1] * 1.3, color="0.96", zorder=0)
-            axes.set_xlim(right=counts[-1] * 1.3)
     left.set_yscale("log")
     right.set_ylim(bottom=0)
     left.legend(frameon=False, fontsize=8)
@@ -491,14 +491,14 @@ def _report(profile: "Profile", tracked: Any, drawn: bool) -> None:
     report.write(page, compared, found, profile, tracked)
 
 
-def _in(folder: Path, counts: Sequence[int], cores: int) -> Iterator[Measured]:
+def _in(folder: Path, counts: Sequence[int], cores: int, drawn: bool) -> Iterator[Measured]:
     """Measure every stage at every count; each corpus is removed when it has served."""
     for count in counts:
         corpus = folder / str(count)
         try:
             make(corpus, count)
             for stage in STAGES:
-                yield measure(stage, corpus, count=count, cores=cores)
+                yield measure(stage, corpus, count=count, cores=cores, drawn=drawn)
         finally:
             shutil.rmtree(corpus, ignore_errors=True)
 
@@ -518,7 +518,7 @@ def run(
     found = [] if kept is None or not kept.exists() else _whole(_kept(kept))
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
         missing = [one for one in counts if one not in {row.count for row in found}]
-        for row in _in(Path(temporary), missing, cores):
+        for row in _in(Path(temporary), missing, cores, max(counts) > READ):
             found.append(row)
             _say(
                 f"{row.stage} of {row.count} pictures: {row.seconds:.2f} s "

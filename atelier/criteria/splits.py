@@ -37,7 +37,9 @@ def groups(artworks: Iterable[str], look: Labels | None) -> Labels:
         artworks: Name of each image's artwork; of each 16 bytes are held.
         look: Near-duplicates, equal labels for equal groups; None does not compare pictures.
     """
-    names = b"".join(map(_digest, artworks))
+    names = bytearray()  # joining them at once would hold an object of each
+    for artwork in artworks:
+        names += _digest(artwork)
     labels = first_equal(np.frombuffer(names, np.uint64).reshape(-1, 2))
     return labels if look is None else connect(labels, np.arange(len(look)), first_equal(look))
 

@@ -71,7 +71,8 @@ def test_figures_are_kept_stage_by_stage_and_those_of_whole_counts_are_used(
     whole = [replace(figure(100, 1.0), stage=stage) for stage in scale.STAGES]
     part = [replace(figure(1000, 9.0), stage=stage) for stage in scale.STAGES[:2]]
 
-    def ended(folder, counts, cores):
+    def ended(folder, counts, cores, drawn):
+        assert not drawn
         if counts:
             assert list(counts) == [1000]
             yield from part
