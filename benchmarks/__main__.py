@@ -3,7 +3,7 @@
 A quarter of an hour on two cores. Each figure stands beside something named that was done in
 the same run, by turns where both take long enough; the table says which goals were met, what
 the document said before, and which goals were met then and are missed now. Nothing here is a
-test: a busy machine moves the figures, and the load is told with them.
+test: a busy machine moves the figures, so the load stands with them.
 """
 
 import argparse

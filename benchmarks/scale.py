@@ -55,7 +55,6 @@ _JUDGED = 5  # criteria of each picture
 _NEAR = 100  # one picture in so many is nearly the one before it
 _FLIPPED = (30, 76, 113, 44, 43, 45, 45, 47, 48, 48, 49)  # bits of a view unlike its whole
 _PAINTED = 24  # pictures of each painter in the report
-_FEATURES = 2 * 4 * 4  # of a picture in the report
 _BATCHES = 500  # read at random from the opened cache
 _SECONDS_BETWEEN_LOOKS = 0.05
 _IMPORTED_BY: Mapping[Stage, Sequence[str]] = {  # in the midst of their work, for seconds
@@ -444,9 +443,11 @@ def _report(profile: "Profile", tracked: Any, drawn: bool) -> None:
         for name in names
     }
 
+    width = network.features(painted[names[0]].images[:1]).shape[1]
+
     def features(paintings: Sequence[Record]) -> "Features":
         if drawn:
-            return source.random((len(paintings), _FEATURES))
+            return source.random((len(paintings), width))
         return network.features(pictures.paintings(paintings, profile))
 
     real = Real(features(test), [not record.negative for record in test], features(learned))
