@@ -5,13 +5,23 @@ import contextlib
 import functools
 import gc
 import importlib
+import importlib.machinery
 import importlib.metadata
 import sys
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from importlib.abc import MetaPathFinder
 from typing import Any
 
-_STATISTICS = "scipy.stats"
+_OPTIMIZE = "scipy.optimize"
+
+_Execute = Callable[[types.ModuleType], None]
+_Load = Callable[[], types.ModuleType]
+_SCIENCE: Mapping[str, _Load] = {
+    "scipy.stats": lambda: importlib.import_module("scipy.stats"),
+    "scipy.integrate": lambda: importlib.import_module("scipy.integrate"),
+    _OPTIMIZE: lambda: importlib.import_module("scipy.optimize"),
+}
 
 
 def remember_distributions() -> None:
@@ -58,13 +68,65 @@ def _name_of(one: importlib.metadata.Distribution) -> str:
     return str(one.metadata["Name"])
 
 
-def load_statistics_later() -> None:
-    """Let ``scipy.stats`` be loaded when something of it is first asked for.
+def load_science_later() -> None:
+    """Let parts of scipy be loaded when something of them is first asked for.
 
-    Every scheduler of diffusers imports it, for one way of spacing steps that is not used here.
+    Every scheduler of diffusers imports ``scipy.stats``, for one way of spacing steps, one of
+    them ``scipy.integrate``, and transformers ``scipy.optimize``, for the loss of detectors.
+    Nothing of it is used here.
     """
-    if _STATISTICS not in sys.modules:
-        sys.modules[_STATISTICS] = _Later(_STATISTICS)
+    for name in _SCIENCE.keys() - {_OPTIMIZE} - sys.modules.keys():
+        sys.modules[name] = _Later(name)
+    if not any(isinstance(finder, _Changing) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Changing())
+
+
+def _listing_once(execute: _Execute, module: Any) -> None:
+    """Let transformers read the files of its models once as it is imported, not twice.
+
+    Two of its modules need the list of what those files offer. It remembers 128 folders
+    and walks through 549, so that nothing of the first list is left for the second.
+    """
+    execute(module)
+    listing = getattr(module.create_import_structure_from_path, "__wrapped__", None)
+    if listing is not None:
+        module.create_import_structure_from_path = functools.cache(listing)
+
+
+def _matching_later(execute: _Execute, module: Any) -> None:
+    """Let losses of transformers have a function of ``scipy.optimize`` without loading that."""
+    if _OPTIMIZE in sys.modules:
+        execute(module)
+        return
+    later = _Later(_OPTIMIZE, functions={"linear_sum_assignment"})
+    sys.modules[_OPTIMIZE] = later
+    try:
+        execute(module)
+    finally:
+        if sys.modules.get(_OPTIMIZE) is later:
+            del sys.modules[_OPTIMIZE]
+
+
+_CHANGED: Mapping[str, Callable[[_Execute, Any], None]] = {
+    "transformers.utils.import_utils": _listing_once,
+    "transformers.loss.loss_utils": _matching_later,
+}
+
+
+class _Changing(MetaPathFinder):
+    """Finds modules where they are, and has something done as they are executed."""
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: object = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        del target
+        if name not in _CHANGED:
+            return None
+        spec = importlib.machinery.PathFinder.find_spec(name, path)
+        if spec is not None:
+            loader: Any = spec.loader
+            loader.exec_module = functools.partial(_CHANGED[name], loader.exec_module)
+        return spec
 
 
 @contextlib.contextmanager
@@ -85,11 +147,25 @@ def uncollected() -> Iterator[None]:
 
 
 class _Later(types.ModuleType):
-    """Stands for the module; Python's own LazyLoader loads one as soon as it is imported."""
+    """Stands for a module; Python's own LazyLoader loads one as soon as it is imported.
+
+    Args:
+        name: The module's, of ``_SCIENCE``.
+        functions: What is not asked for but when it is called.
+    """
+
+    def __init__(self, name: str, functions: Collection[str] = ()) -> None:
+        super().__init__(name)
+        self._functions = functions
 
     def __getattr__(self, attribute: str) -> Any:
-        if attribute.startswith("__") and attribute != "__path__":
-            raise AttributeError(attribute)  # who looks through all modules asks for nothing
-        if sys.modules.get(_STATISTICS) is self:
-            del sys.modules[_STATISTICS]
-        return getattr(importlib.import_module("scipy.stats"), attribute)
+        # Who looks through all modules asks for nothing. Who asks for the path wants a module
+        # below this one, or, before it takes a function, to see whether there are such.
+        if attribute.startswith("__") and (attribute != "__path__" or self._functions):
+            raise AttributeError(attribute)
+        load = _SCIENCE[self.__name__]
+        if attribute in self._functions:
+            return lambda *args, **more: getattr(load(), attribute)(*args, **more)
+        if sys.modules.get(self.__name__) is self:
+            del sys.modules[self.__name__]
+        return getattr(load(), attribute)

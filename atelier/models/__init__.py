@@ -2,4 +2,6 @@
 
 from atelier import quick_imports
 
-quick_imports.remember_distributions()  # before transformers and diffusers are imported
+# Before transformers and diffusers are imported.
+quick_imports.remember_distributions()
+quick_imports.load_science_later()

@@ -12,10 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from atelier import quick_imports
 from atelier.models.processes import Process
-
-quick_imports.load_statistics_later()  # before diffusers' schedulers are imported
 
 # What the text encoders make of prompts: tensors by name, prompts along dimension 0.
 # Only the family that made it looks inside.

@@ -15,6 +15,7 @@ import hashlib
 import json
 import os
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from io import FileIO
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import filelock
+import psutil
 import safetensors.torch
 import torch
 import xxhash
@@ -36,6 +38,7 @@ Encode = Callable[[Sequence[str]], dict[str, Tensor]]
 _SHARD_ENTRIES = 64  # most that a killed process loses, unless a batch is larger
 _DIGESTS = "digests"
 _SHA256 = 64  # characters of a digest of earlier versions
+_FETCHED_AT_ONCE = 1 << 24  # bytes
 _DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -75,7 +78,8 @@ class Cache:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._places: dict[str, dict[str, _Plain]] = {}  # of an entry's tensors, by its key
-        self._seen: set[str] = set()  # names of shards
+        self._bytes: dict[str, int] = {}  # of each shard, by its name
+        self._ahead = 0  # bytes that were fetched and not yet read
         self.look()
 
     def __contains__(self, key: str) -> bool:
@@ -86,21 +90,21 @@ class Cache:
 
         A damaged shard is removed.
         """
-        new = sorted(_shards(self.folder) - self._seen)
+        new = sorted(_shards(self.folder) - self._bytes.keys())
         return {key for name in new for key in self._add(name)}
 
     def _add(self, name: str) -> set[str]:
         """Read the header of a shard, and return the keys of its entries."""
         path = self.folder / name
-        places = _header(path)
-        if places is None:
+        found = _header(path)
+        if found is None:
             path.unlink(missing_ok=True)
             warnings.warn(
                 f"{path} was corrupted on disk, and is removed; its entries are encoded again",
                 stacklevel=3,
             )
             return set()
-        self._seen.add(name)
+        self._bytes[name], places = found
         self._places |= places
         return set(places)
 
@@ -136,6 +140,31 @@ class Cache:
             raise _removed(self.folder / shard)
         if digest is not None:
             self._places[key][name] = (shard, start, dtype, shape, None)
+
+    def fetched_ahead(self, count: int) -> bool:
+        """Whether a thread fetches the shards into the system's memory: where all of them fit.
+
+        A training reads all of a cache in each epoch, here and there, and disks are best at
+        files from end to end. The thread begins again whenever as much was read as there is,
+        since what was fetched may have left memory.
+
+        Args:
+            count: Bytes that are about to be read.
+        """
+        if not self._has_room:
+            return False
+        if self._ahead <= 0:
+            self._ahead = sum(self._bytes.values())
+            shards = [self.folder / name for name in self._bytes]
+            threading.Thread(target=_fetch, args=(shards,), daemon=True).start()
+        self._ahead -= count
+        return True
+
+    @functools.cached_property
+    def _has_room(self) -> bool:
+        """Whether memory that is free could hold all shards twice, and Linux is there."""
+        free: int = psutil.virtual_memory().available
+        return sys.platform == "linux" and 2 * sum(self._bytes.values()) < free
 
     def write(self, entries: dict[str, dict[str, Tensor]]) -> set[str]:
         """Add a shard; return the keys of its entries.
@@ -196,8 +225,11 @@ class Column:
                 one: opened.enter_context(_opened(one[0].folder / one[1]))
                 for one in set(shards)
             }
-            for shard, place, part in zip(shards, places, parts, strict=True):
-                _announce(files[shard], place.start, len(part))
+            for (cache, _), shard, place, part in zip(
+                chosen, shards, places, parts, strict=True
+            ):
+                if not cache.fetched_ahead(len(part)):
+                    _announce(files[shard], place.start, len(part))
             for (cache, key), shard, part in zip(chosen, shards, parts, strict=True):
                 cache.fill(key, self._name, files[shard], part)
         return (
@@ -291,8 +323,8 @@ def _shards(folder: Path) -> set[str]:
         return {entry.name for entry in entries if entry.name.endswith(".safetensors")}
 
 
-def _header(path: Path) -> dict[str, dict[str, _Plain]] | None:
-    """Places of the tensors of each entry, or None where the file is not what was written."""
+def _header(path: Path) -> tuple[int, dict[str, dict[str, _Plain]]] | None:
+    """Bytes of a shard and places of the tensors of each entry; None if it is damaged."""
     with path.open("rb") as file:
         start = file.read(8)
         content = start + file.read(max(_header_bytes(start) - 8, 0))
@@ -313,7 +345,7 @@ def _header(path: Path) -> dict[str, dict[str, _Plain]] | None:
             tuple(tensor["shape"]),
             digests[full],
         )
-    return places
+    return size, places
 
 
 def _header_bytes(start: bytes) -> int:
@@ -337,6 +369,18 @@ def _announce(file: FileIO, start: int, count: int) -> None:
     """Let the system fetch bytes ahead, where it can: a batch's lie here and there."""
     if hasattr(os, "posix_fadvise"):
         os.posix_fadvise(file.fileno(), start, count, os.POSIX_FADV_WILLNEED)
+
+
+def _fetch(shards: Sequence[Path]) -> None:
+    """Fetch files into the system's memory from end to end; nothing is copied on the way."""
+    with contextlib.suppress(OSError), Path(os.devnull).open("wb") as nowhere:
+        for shard in shards:
+            with FileIO(shard) as file:
+                sent = 0
+                while count := os.sendfile(
+                    nowhere.fileno(), file.fileno(), sent, _FETCHED_AT_ONCE
+                ):
+                    sent += count
 
 
 def _read_all(file: FileIO, into: memoryview) -> bool:

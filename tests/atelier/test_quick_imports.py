@@ -8,19 +8,50 @@ from atelier import quick_imports
 
 LATER = """
 import sys
-from atelier.models import denoiser
-from diffusers import FlowMatchEulerDiscreteScheduler
+from atelier.models import adapters
+from atelier.models.families import flux
+from diffusers import FlowMatchEulerDiscreteScheduler, LMSDiscreteScheduler
+loaded = [name for name in sys.modules if name.startswith(("scipy.optimize", "scipy.linalg"))]
+assert not loaded, loaded
 assert "scipy.stats._stats_py" not in sys.modules
+from transformers.loss import loss_for_object_detection, loss_rt_detr
+for loss in (loss_for_object_detection, loss_rt_detr):
+    rows, columns = loss.linear_sum_assignment([[3, 1], [1, 3]])
+    assert columns.tolist() == [1, 0]
+from scipy import integrate
+assert integrate.quad(lambda x: 2 * x, 0, 1)[0] == 1
 from scipy.stats import betabinom
 assert betabinom(3, 1, 1).pmf(1) == 0.25
+import scipy.optimize, scipy.stats
+assert issubclass(scipy.optimize.OptimizeResult, dict)
 assert "scipy.stats._stats_py" in sys.modules
 import importlib.metadata as metadata
 assert metadata.packages_distributions() is metadata.packages_distributions()
 """
+ONCE = """
+import builtins, collections, os
+read = collections.Counter()
+own = builtins.open
+def counting(file, *more, **named):
+    read[os.fspath(file) if isinstance(file, (str, os.PathLike)) else file] += 1
+    return own(file, *more, **named)
+builtins.open = counting
+from atelier import models
+import transformers
+import transformers.models
+assert "CLIPTextModel" in dir(transformers)
+models = {file: count for file, count in read.items() if "modeling_" in str(file)}
+assert len(models) > 300, len(models)
+assert set(models.values()) == {1}
+"""
 
 
-def test_scipys_statistics_are_loaded_when_they_are_asked_for_and_packages_listed_once():
+def test_parts_of_scipy_are_loaded_when_they_are_asked_for_and_packages_listed_once():
     subprocess.run([sys.executable, "-W", "ignore", "-c", LATER], check=True)
+
+
+def test_transformers_reads_the_files_of_its_models_once():
+    subprocess.run([sys.executable, "-W", "ignore", "-c", ONCE], check=True)
 
 
 def test_the_quick_list_of_packages_says_what_pythons_own_says():

@@ -3,6 +3,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -123,6 +124,60 @@ def test_rows_of_two_types_are_read_together(tmp_path):
 
     assert found.place("a", "value").dtype != found.place("b", "value").dtype
     assert torch.equal(values(found, ["b", "a", "b"]), torch.cat([made[k] for k in "bab"]))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux fetches files uncopied")
+def test_where_memory_has_room_shards_are_fetched_once_an_epoch(tmp_path, monkeypatch):
+    found = cache.filled(tmp_path, KEYS, encode, batch=8, report=silent)
+    fetched = []
+    monkeypatch.setattr(cache, "_fetch", lambda shards: fetched.append(list(shards)))
+
+    # What is counted are the bytes of the files, which have headers, too.
+    whole = sum(shard.stat().st_size for shard in tmp_path.glob("*.safetensors"))
+    epochs = whole // encode(KEYS)["value"].nbytes
+    for _ in range(2 * epochs):
+        values(found, KEYS)
+    deadline = time.monotonic() + 10
+    while len(fetched) < 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+    assert len(fetched) == 2
+    assert set(fetched[0]) == set(fetched[1]) == set(tmp_path.glob("*.safetensors"))
+
+
+def test_where_memory_has_no_room_only_what_is_read_is_announced(tmp_path, monkeypatch):
+    found = cache.filled(tmp_path, KEYS, encode, batch=8, report=silent)
+    size = sum(shard.stat().st_size for shard in tmp_path.glob("*.safetensors"))
+    free = SimpleNamespace(available=2 * size)
+    monkeypatch.setattr(cache.psutil, "virtual_memory", lambda: free)
+    monkeypatch.setattr(cache, "_fetch", None)
+    announced = []
+    monkeypatch.setattr(cache, "_announce", lambda file, start, count: announced.append(count))
+
+    values(found, KEYS[:3])
+
+    assert len(announced) == 3
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux fetches files uncopied")
+def test_files_are_fetched_to_their_end_and_one_that_is_gone_ends_it_quietly(
+    tmp_path, monkeypatch
+):
+    file = tmp_path / "a"
+    file.write_bytes(bytes(1000))
+    sent = []
+    own = os.sendfile
+
+    def sending(*asked):
+        sent.append(own(*asked))
+        return sent[-1]
+
+    monkeypatch.setattr(cache.os, "sendfile", sending)
+    monkeypatch.setattr(cache, "_FETCHED_AT_ONCE", 300)
+
+    cache._fetch([file, tmp_path / "gone", file])
+
+    assert sent == [300, 300, 300, 100, 0]
 
 
 def test_a_single_process_lists_its_folder_once(tmp_path, monkeypatch):
