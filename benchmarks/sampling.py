@@ -1,5 +1,6 @@
 """Painting for evaluation, against the calls of the network that it cannot do without."""
 
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -9,7 +10,7 @@ from atelier.models import adapters, sampling
 from atelier.models.denoiser import Denoiser
 from atelier.reporting import silent
 from benchmarks import toys
-from benchmarks.lines import Goal, Line, Size, by_turns
+from benchmarks.lines import Goal, Line, Size, Turns, taking
 
 SECTION = "sampling"
 _ROUNDS: Mapping[Size, int] = {"full": 3, "tiny": 1}
@@ -24,7 +25,7 @@ def lines(size: Size) -> Iterator[Line]:
         built = toys.painter(toys.TOYS[size][family])
         built.network.requires_grad_(False)
         painted = _painting(built, toys.TOYS[size][family].pixels, size)
-        calls = by_turns(painted, _replay(built, painted), rounds=_ROUNDS[size])
+        calls = _beside_its_calls(built, painted, rounds=_ROUNDS[size])
         yield Line(
             SECTION, f"painting, {shaped}: prompts read, sampler, codec and bytes",
             calls.figure, "s", "the same calls of the network alone", calls.reference,
@@ -34,19 +35,7 @@ def lines(size: Size) -> Iterator[Line]:
     for seed, name in enumerate(("good", "bad")):
         adapters.add(built.network, name, toys.lora(16), seed=seed)
 
-    def branched() -> None:
-        with (
-            adapters.use(built.network, "good"),
-            torch.no_grad(),
-            sampling.branches(built, "good", {"good": 0.5, "bad": 1.0}),
-        ):
-            painted()
-
-    def guided() -> None:
-        with adapters.use(built.network, "good"), torch.no_grad():
-            painted()
-
-    turns = by_turns(branched, guided, rounds=_ROUNDS[size])
+    turns = _two_branches(built, painted)
     yield Line(
         SECTION, "NPO's two branches: two states of one base, a pass each, half the rows each",
         turns.figure, "s", "ordinary guidance by one state, in one batch", turns.reference,
@@ -67,18 +56,48 @@ def _painting(built: Denoiser, pixels: int, size: Size) -> Callable[[], None]:
     return paint
 
 
-def _replay(built: Denoiser, painted: Callable[[], None]) -> Callable[[], None]:
-    """Listen to what the network is called with; return what calls it so again."""
+def _beside_its_calls(built: Denoiser, painted: Callable[[], None], *, rounds: int) -> Turns:
+    """Time painting, and each of its calls of the network, made once more right after it.
+
+    So what else the machine does falls on both, however long a painting takes.
+    """
+    spent = 0.0
+    again = False
+
+    def call_again(network: Any, args: Any, kwargs: Any, answer: Any) -> None:
+        nonlocal spent, again
+        del answer
+        if not again:
+            again = True
+            with torch.no_grad():
+                spent += taking(lambda: network(*args, **kwargs))
+            again = False
+
+    hook = built.network.register_forward_hook(call_again, with_kwargs=True)
+    ours, theirs = [], []
+    for turn in range(1 + rounds):
+        spent = 0.0
+        everything = taking(painted)
+        if turn:
+            ours.append(everything - spent)
+            theirs.append(spent)
+    hook.remove()
+    return Turns(ours, theirs)
+
+
+def _two_branches(built: Denoiser, painted: Callable[[], None]) -> Turns:
+    """Each call of a painting in turn, by two states and by one."""
     calls: list[tuple[Any, Any]] = []
     hook = built.network.register_forward_pre_hook(
         lambda _, args, kwargs: calls.append((args, kwargs)), with_kwargs=True
     )
     painted()
     hook.remove()
-
-    def replay() -> None:
-        with torch.no_grad():
-            for args, kwargs in calls:
-                built.network(*args, **kwargs)
-
-    return replay
+    found: tuple[list[float], list[float]] = ([], [])
+    with adapters.use(built.network, "good"), torch.no_grad():
+        for args, kwargs in calls:
+            call = functools.partial(built.network, *args, **kwargs)
+            with sampling.branches(built, "good", {"good": 0.5, "bad": 1.0}):
+                found[0].append(taking(call))
+            found[1].append(taking(call))
+    return Turns(*found)
