@@ -290,9 +290,9 @@ def _encode(
     entries: dict[str, dict[str, Tensor]] = {}
     for start in range(0, len(missing), batch):
         keys = missing[start : start + batch]
-        encoded = encode(keys)
+        encoded = {name: tensor.unbind() for name, tensor in encode(keys).items()}
         for row, key in enumerate(keys):
-            entries[key] = {name: tensor[row] for name, tensor in encoded.items()}
+            entries[key] = {name: tensors[row] for name, tensors in encoded.items()}
         tell(len(entries))
     return cache.write(entries) if entries else set()
 
