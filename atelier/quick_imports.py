@@ -13,28 +13,30 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from importlib.abc import MetaPathFinder
 from typing import Any
 
-_OPTIMIZE = "scipy.optimize"
-
 _Execute = Callable[[types.ModuleType], None]
-_Load = Callable[[], types.ModuleType]
-_SCIENCE: Mapping[str, _Load] = {
-    "scipy.stats": lambda: importlib.import_module("scipy.stats"),
-    "scipy.integrate": lambda: importlib.import_module("scipy.integrate"),
-    _OPTIMIZE: lambda: importlib.import_module("scipy.optimize"),
-}
+_OPTIMIZE = "scipy.optimize"
+_WAITING = ("scipy.stats", "scipy.integrate")
 
 
-def remember_distributions() -> None:
-    """Let a process list its installed distributions once, and quickly.
+def prepare() -> None:
+    """Make what follows quicker; to be called before transformers and diffusers are imported.
 
-    Both libraries ask for that list as they are imported, to see which packages there are.
-    Python's own function reads the files of all distributions each time and makes an object
-    of every path in them: half a second. Packages that are installed while a process runs are
-    not seen by it.
+    * Both list the installed distributions, to see which packages there are. Python's own
+      function reads the files of all distributions each time and makes an object of every path
+      in them: half a second. They are listed once, by lines; packages that are installed while
+      a process runs are not seen by it.
+    * transformers lists what the files of its models offer: once, not twice.
+    * Every scheduler of diffusers imports ``scipy.stats``, for one way of spacing steps, one of
+      them ``scipy.integrate``, and transformers ``scipy.optimize``, for losses of detectors.
+      Nothing of it is used here: it is loaded when something of it is first asked for.
     """
-    every = importlib.metadata.packages_distributions
-    if not hasattr(every, "cache_info"):
+    if not hasattr(importlib.metadata.packages_distributions, "cache_info"):
         importlib.metadata.packages_distributions = functools.cache(distributions)
+    for name in _WAITING:
+        if name not in sys.modules:
+            sys.modules[name] = _Later(name)
+    if not any(isinstance(finder, _Changing) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Changing())
 
 
 def distributions() -> dict[str, list[str]]:
@@ -68,33 +70,21 @@ def _name_of(one: importlib.metadata.Distribution) -> str:
     return str(one.metadata["Name"])
 
 
-def load_science_later() -> None:
-    """Let parts of scipy be loaded when something of them is first asked for.
-
-    Every scheduler of diffusers imports ``scipy.stats``, for one way of spacing steps, one of
-    them ``scipy.integrate``, and transformers ``scipy.optimize``, for the loss of detectors.
-    Nothing of it is used here.
-    """
-    for name in _SCIENCE.keys() - {_OPTIMIZE} - sys.modules.keys():
-        sys.modules[name] = _Later(name)
-    if not any(isinstance(finder, _Changing) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _Changing())
-
-
 def _listing_once(execute: _Execute, module: Any) -> None:
-    """Let transformers read the files of its models once as it is imported, not twice.
+    """Execute what lists the files of transformers' models; let it forget none.
 
-    Two of its modules need the list of what those files offer. It remembers 128 folders
-    and walks through 549, so that nothing of the first list is left for the second.
+    It remembers 128 folders and walks through 549, so that nothing of the list that one module
+    asks for is left when the next one does.
     """
     execute(module)
-    listing = getattr(module.create_import_structure_from_path, "__wrapped__", None)
-    if listing is not None:
-        module.create_import_structure_from_path = functools.cache(listing)
+    name = "create_import_structure_from_path"
+    listing = getattr(getattr(module, name, None), "__wrapped__", None)
+    if listing is not None:  # as it is in the versions that remember too little
+        setattr(module, name, functools.cache(listing))
 
 
 def _matching_later(execute: _Execute, module: Any) -> None:
-    """Let losses of transformers have a function of ``scipy.optimize`` without loading that."""
+    """Execute transformers' losses, which get a function of ``scipy.optimize`` unloaded."""
     if _OPTIMIZE in sys.modules:
         execute(module)
         return
@@ -147,10 +137,10 @@ def uncollected() -> Iterator[None]:
 
 
 class _Later(types.ModuleType):
-    """Stands for a module; Python's own LazyLoader loads one as soon as it is imported.
+    """Stands for a part of scipy; Python's LazyLoader loads one as soon as it is imported.
 
     Args:
-        name: The module's, of ``_SCIENCE``.
+        name: The module's.
         functions: What is not asked for but when it is called.
     """
 
@@ -163,9 +153,13 @@ class _Later(types.ModuleType):
         # below this one, or, before it takes a function, to see whether there are such.
         if attribute.startswith("__") and (attribute != "__path__" or self._functions):
             raise AttributeError(attribute)
-        load = _SCIENCE[self.__name__]
+        part = self.__name__.removeprefix("scipy.")
         if attribute in self._functions:
-            return lambda *args, **more: getattr(load(), attribute)(*args, **more)
+            return lambda *args, **more: getattr(_loaded(part), attribute)(*args, **more)
         if sys.modules.get(self.__name__) is self:
             del sys.modules[self.__name__]
-        return getattr(load(), attribute)
+        return getattr(_loaded(part), attribute)
+
+
+def _loaded(part: str) -> types.ModuleType:
+    return importlib.import_module(f"scipy.{part}")

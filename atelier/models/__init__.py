@@ -2,6 +2,4 @@
 
 from atelier import quick_imports
 
-# Before transformers and diffusers are imported.
-quick_imports.remember_distributions()
-quick_imports.load_science_later()
+quick_imports.prepare()  # before transformers and diffusers are imported
