@@ -44,7 +44,18 @@ def lines(size: Size) -> Iterator[Line]:
 
 
 def _building(size: Size) -> Line:
-    """An encoder that takes time but no CPU, as a GPU's, on JPEG files."""
+    """An encoder that takes time but no CPU, as a GPU's, on JPEG files; three times."""
+    shares = [_busy(size) for _ in range(3)]
+    busy = float(np.median(shares))
+    return Line(
+        SECTION, f"encoder's busy share while {_FILES[size]} JPEG files of 512 px are encoded",
+        busy, "%", "always", 1.0, busy, Goal("ratio", "≥", 0.95),
+        note=f"a stand-in that takes {_ENCODING * 1000:g} ms a picture and no CPU",
+    )  # fmt: skip
+
+
+def _busy(size: Size) -> float:
+    """Share of the time in which the encoder is at work."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         made = measures.pictures(8)
@@ -72,12 +83,7 @@ def _building(size: Size) -> Line:
             painter, list(files), [(512, 512)] * len(files), framed,
             folder=folder / "cache", batch_images=_BATCH, report=silent,
         )  # fmt: skip
-        seconds = time.perf_counter() - start
-    return Line(
-        SECTION, f"encoder's busy share while {len(files)} JPEG files of 512 px are encoded",
-        busy / seconds, "%", "always", 1.0, busy / seconds, Goal("ratio", "≥", 0.95),
-        note=f"a stand-in that takes {_ENCODING * 1000:g} ms a picture and no CPU",
-    )  # fmt: skip
+        return busy / (time.perf_counter() - start)
 
 
 def _keys(entries: int) -> list[str]:
