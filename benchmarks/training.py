@@ -161,8 +161,7 @@ def _by_turns(
         nonlocal resumed
         ours.append(time.perf_counter() - resumed)
         passes.append(bare())
-        compared = usual is not None and done % 2 == 0
-        theirs.append(taking(usual.step) if usual and compared else math.nan)
+        theirs.append(math.nan if usual is None or done % 2 else taking(usual.step))
         resumed = time.perf_counter()
 
     with adapters.learning(built.network, "theta"):
