@@ -1,5 +1,6 @@
 """The training step, against its bare passes and against the usual recipe."""
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -13,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 
@@ -32,6 +34,7 @@ _ROUNDS: Mapping[Size, int] = {"full": 30, "tiny": 10}  # a multiple of report_s
 _WARM_UP = 5
 _REPORT_IN_PROFILES = 10
 _ROOT = Path(__file__).parents[1]
+_BACKWARD = torch.autograd.backward
 
 
 @dataclass(frozen=True)
@@ -61,18 +64,23 @@ def _step(family: str, size: Size) -> Iterator[Line]:
         built.release_encoders()
         count = _WARM_UP + _ROUNDS[size] + 1
         step, training, trained = recipe.prepared(built, corpus, toy, count)
-        bare = _bare(built, step)
         place = Path(folder)
-        passes, steps = _by_turns(built, step, training, trained, bare, usual, place / "a")
+        rows = _steps(built, step, training, trained, usual, place / "a")
         fused = training.model_copy(update={"optimizer": "adamw-fused"})
-        one_kernel, _ = _by_turns(built, step, fused, trained, bare, None, place / "b")
+        one_kernel = _over_passes(_steps(built, step, fused, trained, None, place / "b"))
         kept = _kept(built, corpus, training, place / "targets", _ROUNDS[size] // 2)
+    passes, again, steps = _over_passes(rows), _passes_again(rows), _over_recipe(rows)
     yield Line(
         SECTION,
         f"CPO-S step, {shaped}: cache, clipping, averaging and reports inside",
         passes.figure, "s",
-        "θ1 twice in one batch, θ forward and backward, by torch alone", passes.reference,
+        "its passes: θ1 twice in one batch, θ forward and backward", passes.reference,
         passes.ratio, Goal("ratio", "≤", 1.05),
+    )  # fmt: skip
+    yield Line(
+        SECTION, f"these passes, {shaped}", again.figure, "s",
+        "each made once more right after it, by torch alone", again.reference,
+        again.ratio, None,
     )  # fmt: skip
     yield Line(
         SECTION,
@@ -84,7 +92,7 @@ def _step(family: str, size: Size) -> Iterator[Line]:
     )  # fmt: skip
     yield Line(
         SECTION, f"CPO-S step, {shaped}, with `optimizer: adamw-fused`",
-        one_kernel.figure, "s", "the same bare passes", one_kernel.reference,
+        one_kernel.figure, "s", "its passes", one_kernel.reference,
         one_kernel.ratio, Goal("ratio", "≤", 1.05),
     )  # fmt: skip
     yield Line(
@@ -108,91 +116,155 @@ def _kept(built: Denoiser, corpus: Corpus, training: Any, folder: Path, rounds: 
     return by_turns(lambda: learn(keeping), lambda: learn(computing), rounds=rounds)
 
 
-def _bare(built: Denoiser, step: loop.Step) -> Callable[[], float]:
-    """Return what times the passes of a step, as the network alone makes them.
+class _Beside:
+    """Times a step's passes, and each of them made once more by torch alone, right after it.
 
-    What the network is called with is listened to in one step.
+    So what else the machine does falls on both. The passes are θ1's call of the network, and
+    θ's with its way back; the monitor's call of the base, between the two, is the step's own.
+
+    Attributes:
+        passes: Seconds of the passes of this step, in the step.
+        again: Seconds of the same, made once more.
+        since: When the step began, later by what was made once more.
     """
-    network = built.network
-    calls: list[tuple[Any, Any]] = []
-    hook = network.register_forward_pre_hook(
-        lambda _, args, kwargs: calls.append((args, kwargs)), with_kwargs=True
-    )
-    step(0, False)
-    hook.remove()
-    if len(calls) != 2:
-        raise RuntimeError(
-            f"a CPO-S step should call the network twice, did {len(calls)} times"
-        )
-    (teacher_args, teacher_kwargs), (policy_args, policy_kwargs) = calls
-    theta = list(adapters.weights(network, "theta").values())
 
-    def timed() -> float:
-        with torch.no_grad(), adapters.use(network, "theta1"):
-            start = time.perf_counter()
-            network(*teacher_args, **teacher_kwargs)
-            spent = time.perf_counter() - start
+    def __init__(self, built: Denoiser) -> None:
+        self._network = built.network
+        self._theta = list(adapters.weights(built.network, "theta").values())
+        self._policy: tuple[Any, Any] | None = None
+        self._repeating = False
+        self.begin()
+
+    def begin(self) -> None:
+        """Begin a step."""
+        self.passes = self.again = 0.0
+        self._calls = 0
+        self.since = self._called = time.perf_counter()
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[None]:
+        """Inside, calls of the network and ways back are timed and made once more."""
+        hooks = [
+            self._network.register_forward_pre_hook(self._before),
+            self._network.register_forward_hook(self._after, with_kwargs=True),
+        ]
+        with mock.patch.object(torch.autograd, "backward", self._backward):
+            yield
+        for hook in hooks:
+            hook.remove()
+
+    def _before(self, *_: Any) -> None:
+        self._called = time.perf_counter()
+
+    def _after(self, network: Any, args: Any, kwargs: Any, answer: Any) -> None:
+        del answer
+        if self._repeating:
+            return
+        spent = time.perf_counter() - self._called
+        self._calls += 1
+        if torch.is_grad_enabled():
+            self._policy = args, kwargs
+            self.passes += spent
+        elif self._calls == 1:
+            self.passes += spent
+            self._repeat(lambda: network(*args, **kwargs))
+
+    def _backward(self, *tensors: Any, **options: Any) -> None:
+        spent = taking(lambda: _BACKWARD(*tensors, **options))
+        if self._policy is None:
+            return  # the recipe's
+        self.passes += spent
+        (args, kwargs), self._policy = self._policy, None
+        gradients = [weight.grad for weight in self._theta]
+        for weight in self._theta:
+            weight.grad = None
+        self._repeat(lambda: _BACKWARD(self._network(*args, **kwargs)[0].square().mean()))
+        for weight, gradient in zip(self._theta, gradients, strict=True):
+            weight.grad = gradient
+
+    def _repeat(self, passes: Callable[[], object]) -> None:
         start = time.perf_counter()
-        network(*policy_args, **policy_kwargs)[0].square().mean().backward()
-        spent += time.perf_counter() - start
-        for parameter in theta:
-            parameter.grad = None
-        return spent
-
-    return timed
+        self._repeating = True
+        self.again += taking(passes)
+        self._repeating = False
+        self.since += time.perf_counter() - start
 
 
-def _by_turns(
+@dataclass(frozen=True)
+class _Row:
+    """Seconds of a step.
+
+    Attributes:
+        passes: Of its passes.
+        again: Of the same passes, made once more.
+        own: Of all else.
+        recipe: Of a step of the recipe after it; NaN where none was taken.
+        reports: Whether it reported, and so asked the base, too.
+    """
+
+    passes: float
+    again: float
+    own: float
+    recipe: float
+    reports: bool
+
+
+def _steps(
     built: Denoiser,
     step: loop.Step,
     training: Any,
     trained: Any,
-    bare: Callable[[], float],
     usual: Recipe | None,
     folder: Path,
-) -> tuple[Compared, Compared]:
-    """After each step of our loop the bare passes, after each second a step of the recipe."""
-    ours: list[float] = []
-    passes: list[float] = []
-    theirs: list[float] = []
-    resumed = time.perf_counter()
+) -> list[_Row]:
+    """Take our loop's steps, and after each second one a step of the recipe."""
+    beside = _Beside(built)
+    rows: list[_Row] = []
 
     def report(done: int, values: Mapping[str, float]) -> None:
-        nonlocal resumed
-        ours.append(time.perf_counter() - resumed)
-        passes.append(bare())
-        theirs.append(math.nan if usual is None or done % 2 else taking(usual.step))
-        resumed = time.perf_counter()
+        own = time.perf_counter() - beside.since - beside.passes
+        theirs = math.nan if usual is None or done % 2 else taking(usual.step)
+        rows.append(_Row(beside.passes, beside.again, own, theirs, bool(values)))
+        beside.begin()
 
-    with adapters.learning(built.network, "theta"):
+    with adapters.learning(built.network, "theta"), beside.listening():
         loop.fit(
             trained, step, learning_rate=5e-5, params=training, folder=folder / "work",
             report=report,
         )  # fmt: skip
-    kept = slice(_WARM_UP, -1)  # the last step saves, as one of hundreds does
-    rows = list(zip(ours[kept], passes[kept], theirs[kept], strict=True))
-    reporting = [at for at in range(len(rows)) if (at + _WARM_UP + 1) % recipe.REPORT == 0]
-    plain = [row for at, row in enumerate(rows) if at not in reporting]
-    telling = [rows[at] for at in reporting]
-    return _mixed(plain, telling, 1), _mixed(plain, telling, 2)
+    return rows[_WARM_UP:-1]  # the last step saves, as one of hundreds does
 
 
-def _mixed(
-    plain: Sequence[tuple[float, ...]], telling: Sequence[tuple[float, ...]], other: int
-) -> Compared:
-    """Seconds of a step on average, where one in so many reports as in the profiles."""
+def _over_passes(rows: Sequence[_Row]) -> Compared:
+    """A step over its passes, timed in it, so that other work on the machine cancels."""
+    passes = statistics.median(row.passes for row in rows)
+    own = _mixed(lambda row: row.own, rows)
+    return Compared(passes + own, passes, 1 + _mixed(lambda row: row.own / row.passes, rows))
 
-    def median(value: Callable[[tuple[float, ...]], float], rows: Any) -> float:
-        found = [one for one in map(value, rows) if not math.isnan(one)]
-        return statistics.median(found) if found else math.nan
 
-    def of(value: Callable[[tuple[float, ...]], float]) -> float:
-        usual, reports = median(value, plain), median(value, telling)
-        return usual + (reports - usual) / _REPORT_IN_PROFILES
-
+def _passes_again(rows: Sequence[_Row]) -> Compared:
+    """The passes in a step over the same by torch alone: that the step does not slow them."""
     return Compared(
-        of(lambda row: row[0]), of(lambda row: row[other]), of(lambda row: row[0] / row[other])
+        statistics.median(row.passes for row in rows),
+        statistics.median(row.again for row in rows),
+        statistics.median(row.passes / row.again for row in rows),
     )
+
+
+def _over_recipe(rows: Sequence[_Row]) -> Compared:
+    taken = [row for row in rows if not math.isnan(row.recipe)]
+    return Compared(
+        _mixed(lambda row: row.passes + row.own, taken),
+        statistics.median(row.recipe for row in taken),
+        _mixed(lambda row: (row.passes + row.own) / row.recipe, taken),
+    )
+
+
+def _mixed(value: Callable[[_Row], float], rows: Sequence[_Row]) -> float:
+    """The median of a step's value, where one in so many reports as in the profiles."""
+    plain = statistics.median(value(row) for row in rows if not row.reports)
+    reporting = statistics.median(value(row) for row in rows if row.reports)
+    return plain + (reporting - plain) / _REPORT_IN_PROFILES
 
 
 def _memory(family: str, size: Size) -> Line:

@@ -185,7 +185,7 @@ class _State:
             ),
         ):
             source = generator(self.params.seed, step, f"layers {part.start}")
-            torch.manual_seed(source.initial_seed())
+            _seed(source.initial_seed(), self.device)
             yield
 
     def check(self, learning_rate: float, folder: Path, *, newest: bool) -> None:
@@ -293,6 +293,14 @@ class _State:
         kept = {name: type(value)(tensors[f"scaler {name}"]) for name, value in now.items()}
         if kept:
             self.scaler.load_state_dict(kept)
+
+
+def _seed(seed: int, device: torch.device) -> None:
+    """Seed what layers draw from; torch's own call asks all kinds of devices, in 0.6 ms."""
+    if device.type == "cpu":
+        torch.default_generator.manual_seed(seed)
+    else:
+        torch.manual_seed(seed)
 
 
 def batch_rows(images: int, batch: int, step: int, seed: int) -> Tensor:

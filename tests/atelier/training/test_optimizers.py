@@ -61,29 +61,93 @@ def test_muon_takes_weights_that_are_all_matrices_or_all_vectors():
     assert not torch.equal(stepped("muon", [drawn(4)])[0], drawn(4))
 
 
-@pytest.mark.numerical
-@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
-def test_adamw_for_all_weights_together_is_adamw_for_each_to_the_last_bit(weight_decay):
-    def trained(build):
-        source = torch.Generator().manual_seed(0)
-        shapes = [(3, 7), (16, 33), (5,), (4, 2, 3, 3)]
-        weights = [nn.Parameter(torch.randn(shape, generator=source)) for shape in shapes]
-        optimizer = build(weights)
-        for step in range(5):
-            for weight in weights:
-                weight.grad = 1e-3 * torch.randn(weight.shape, generator=source)
-            norm = nn.utils.clip_grad_norm_(
-                weights, 0.01, foreach=optimizer.defaults["foreach"]
-            )
-            optimizer.param_groups[0]["lr"] = 1e-2 / (step + 1)
-            optimizer.step()
-        return [norm, *weights]
+SHAPES = [(3, 7), (16, 33), (5,), (4, 2, 3, 3), (), (300, 300)]  # the last is no small one
 
-    together = trained(lambda weights: optimizers.build("adamw", weights, weight_decay))
-    each = trained(
-        lambda weights: torch.optim.AdamW(
-            weights, lr=0.0, betas=(0.9, 0.98), weight_decay=weight_decay, foreach=False
-        )
+
+def always(step, number):
+    return True
+
+
+def now_and_then(step, number):
+    """Whether a weight has a gradient: one never, one late, one in some steps."""
+    return not (number == 0 or (number == 1 and step < 3) or (number == 2 and step % 2))
+
+
+def trained(build, has_gradient, steps=8, restored_before=None):
+    """Norms, weights and moments of some clipped steps along drawn gradients."""
+    source = torch.Generator().manual_seed(0)
+    weights = [nn.Parameter(torch.randn(shape, generator=source)) for shape in SHAPES]
+    optimizer, norms = build(weights), []
+    for step in range(steps):
+        if step == restored_before:
+            kept = [optimizers.state(optimizer, weight) for weight in weights]
+            weights = [nn.Parameter(weight.detach().clone()) for weight in weights]
+            optimizer = build(weights)
+            for weight, moments in zip(weights, kept, strict=True):
+                optimizers.restore(optimizer, weight, moments)
+        for number, weight in enumerate(weights):
+            drawn = 1e-3 * torch.randn(weight.shape, generator=source)
+            weight.grad = drawn if has_gradient(step, number) else None
+        norms.append(nn.utils.clip_grad_norm_(weights, 0.01, foreach=True))
+        optimizer.param_groups[0]["lr"] = 1e-2 / (step + 1)
+        optimizer.step()
+    moments = [optimizers.state(optimizer, weight) for weight in weights]
+    return norms, [weight.detach() for weight in weights], moments
+
+
+def adamw_of_each(weights):
+    return torch.optim.AdamW(
+        weights, lr=0.0, betas=(0.9, 0.98), weight_decay=0.1, foreach=False
     )
 
-    assert all(torch.equal(one, other) for one, other in zip(together, each, strict=True))
+
+@pytest.mark.numerical
+@pytest.mark.parametrize("has_gradient", [always, now_and_then])
+@pytest.mark.parametrize("restored_before", [None, 1, 5])
+def test_adamw_of_weights_side_by_side_is_adamw_of_each_to_the_last_bit(
+    has_gradient, restored_before
+):
+    norms, weights, moments = trained(
+        lambda weights: optimizers.build("adamw", weights, 0.1),
+        has_gradient,
+        restored_before=restored_before,
+    )
+
+    one_by_one = trained(adamw_of_each, has_gradient)
+    assert norms == one_by_one[0]
+    assert all(map(torch.equal, weights, one_by_one[1]))
+    for ours, theirs in zip(moments, one_by_one[2], strict=True):
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+def test_small_weights_lie_side_by_side_where_tensors_of_torch_may_begin():
+    weights = [nn.Parameter(drawn(*shape)) for shape in SHAPES]
+    optimizer = optimizers.build("adamw", weights, 0.1)
+    before = [weight.data_ptr() for weight in weights]
+    for weight in weights:
+        weight.grad = torch.ones_like(weight)
+
+    optimizer.step()
+
+    *small, large = weights
+    assert len({weight.untyped_storage().data_ptr() for weight in small}) == 1
+    assert all(weight.data_ptr() % 64 == 0 for weight in small)
+    assert large.data_ptr() == before[-1]
+
+
+def test_a_weight_whose_memory_was_exchanged_is_taken_up_again():
+    exchanged, kept = (nn.Parameter(drawn(4, 4)) for _ in range(2))
+    steps = {}
+    for weight in (exchanged, kept):
+        optimizer = optimizers.build("adamw", [weight], 0.1)
+        for step in range(3):
+            optimizer.param_groups[0]["lr"] = RATE
+            if weight is exchanged:
+                weight.data = weight.data.clone()
+            weight.grad = drawn(4, 4, seed=step)
+            optimizer.step()
+        steps[weight] = optimizers.state(optimizer, weight)["step"]
+
+    assert torch.equal(exchanged, kept)
+    assert set(map(float, steps.values())) == {3}
