@@ -116,7 +116,7 @@ def _kept(built: Denoiser, corpus: Corpus, training: Any, folder: Path, rounds: 
     return by_turns(lambda: learn(keeping), lambda: learn(computing), rounds=rounds)
 
 
-class _Beside:
+class _Passes:
     """Times a step's passes, and each of them made once more by torch alone, right after it.
 
     So what else the machine does falls on both. The passes are θ1's call of the network, and
@@ -148,10 +148,12 @@ class _Beside:
             self._network.register_forward_pre_hook(self._before),
             self._network.register_forward_hook(self._after, with_kwargs=True),
         ]
-        with mock.patch.object(torch.autograd, "backward", self._backward):
-            yield
-        for hook in hooks:
-            hook.remove()
+        try:
+            with mock.patch.object(torch.autograd, "backward", self._backward):
+                yield
+        finally:
+            for hook in hooks:
+                hook.remove()
 
     def _before(self, *_: Any) -> None:
         self._called = time.perf_counter()
@@ -218,16 +220,16 @@ def _steps(
     folder: Path,
 ) -> list[_Row]:
     """Take our loop's steps, and after each second one a step of the recipe."""
-    beside = _Beside(built)
+    timed = _Passes(built)
     rows: list[_Row] = []
 
     def report(done: int, values: Mapping[str, float]) -> None:
-        own = time.perf_counter() - beside.since - beside.passes
+        own = time.perf_counter() - timed.since - timed.passes
         theirs = math.nan if usual is None or done % 2 else taking(usual.step)
-        rows.append(_Row(beside.passes, beside.again, own, theirs, bool(values)))
-        beside.begin()
+        rows.append(_Row(timed.passes, timed.again, own, theirs, bool(values)))
+        timed.begin()
 
-    with adapters.learning(built.network, "theta"), beside.listening():
+    with adapters.learning(built.network, "theta"), timed.listening():
         loop.fit(
             trained, step, learning_rate=5e-5, params=training, folder=folder / "work",
             report=report,
