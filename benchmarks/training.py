@@ -69,7 +69,8 @@ def _step(family: str, size: Size) -> Iterator[Line]:
         fused = training.model_copy(update={"optimizer": "adamw-fused"})
         one_kernel = _over_passes(_steps(built, step, fused, trained, None, place / "b"))
         kept = _kept(built, corpus, training, place / "targets", _ROUNDS[size] // 2)
-    passes, again, steps = _over_passes(rows), _passes_again(rows), _over_recipe(rows)
+    passes, steps = _over_passes(rows), _over_recipe(rows)
+    again = Turns([row.passes for row in rows], [row.again for row in rows])
     yield Line(
         SECTION,
         f"CPO-S step, {shaped}: cache, clipping, averaging and reports inside",
@@ -133,13 +134,14 @@ class _Passes:
         self._theta = list(adapters.weights(built.network, "theta").values())
         self._policy: tuple[Any, Any] | None = None
         self._repeating = False
+        self._called = 0.0  # when the network was called last
         self.begin()
 
     def begin(self) -> None:
         """Begin a step."""
         self.passes = self.again = 0.0
         self._calls = 0
-        self.since = self._called = time.perf_counter()
+        self.since = time.perf_counter()
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
@@ -185,11 +187,11 @@ class _Passes:
             weight.grad = gradient
 
     def _repeat(self, passes: Callable[[], object]) -> None:
-        start = time.perf_counter()
         self._repeating = True
-        self.again += taking(passes)
+        spent = taking(passes)
         self._repeating = False
-        self.since += time.perf_counter() - start
+        self.again += spent
+        self.since += spent
 
 
 @dataclass(frozen=True)
@@ -242,15 +244,6 @@ def _over_passes(rows: Sequence[_Row]) -> Compared:
     passes = statistics.median(row.passes for row in rows)
     own = _mixed(lambda row: row.own, rows)
     return Compared(passes + own, passes, 1 + _mixed(lambda row: row.own / row.passes, rows))
-
-
-def _passes_again(rows: Sequence[_Row]) -> Compared:
-    """The passes in a step over the same by torch alone: that the step does not slow them."""
-    return Compared(
-        statistics.median(row.passes for row in rows),
-        statistics.median(row.again for row in rows),
-        statistics.median(row.passes / row.again for row in rows),
-    )
 
 
 def _over_recipe(rows: Sequence[_Row]) -> Compared:
