@@ -98,7 +98,7 @@ class JoinedAdamW(torch.optim.Optimizer):
 
     def join_again(self) -> None:
         """Before the next step; to be called when moments were exchanged."""
-        self._learned = []
+        self._adamw = None
 
     def _in_place(self, learned: Sequence[nn.Parameter]) -> bool:
         """Whether the same weights learn as before, and lie where they were put."""
@@ -111,15 +111,17 @@ class JoinedAdamW(torch.optim.Optimizer):
         """Put small weights that took as many steps side by side; return what steps for all."""
         for piece in self._pieces:
             del self.state[piece.joined]
+        every: list[nn.Parameter] = []
         by_steps: dict[float, list[nn.Parameter]] = {}
         for weight in learned:
             if _is_small(weight):
                 taken = float(self.state[weight].get("step", 0))
                 by_steps.setdefault(taken, []).append(weight)
+            else:
+                every.append(weight)
         self._learned = learned
         self._pieces = [self._piece(weights, taken) for taken, weights in by_steps.items()]
-        large = [weight for weight in learned if not _is_small(weight)]
-        every = large + [piece.joined for piece in self._pieces]
+        every += [piece.joined for piece in self._pieces]
         adamw = torch.optim.AdamW(
             every,
             lr=0.0,
@@ -148,7 +150,7 @@ class JoinedAdamW(torch.optim.Optimizer):
             weight.data = views["data"][at].copy_(weight.data)
             for key in kept:
                 view = views[key][at]
-                self.state[weight][key] = view.copy_(state[key]) if key in state else view
+                state[key] = view.copy_(state[key]) if key in state else view
             state["step"] = steps
         self.state[joined] = {"step": steps, **kept}
         places = [weight.data_ptr() for weight in weights]

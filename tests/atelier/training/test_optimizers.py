@@ -95,25 +95,25 @@ def trained(build, has_gradient, steps=8, restored_before=None):
     return norms, [weight.detach() for weight in weights], moments
 
 
-def adamw_of_each(weights):
-    return torch.optim.AdamW(
-        weights, lr=0.0, betas=(0.9, 0.98), weight_decay=0.1, foreach=False
-    )
-
-
 @pytest.mark.numerical
 @pytest.mark.parametrize("has_gradient", [always, now_and_then])
 @pytest.mark.parametrize("restored_before", [None, 1, 5])
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
 def test_adamw_of_weights_side_by_side_is_adamw_of_each_to_the_last_bit(
-    has_gradient, restored_before
+    has_gradient, restored_before, weight_decay
 ):
     norms, weights, moments = trained(
-        lambda weights: optimizers.build("adamw", weights, 0.1),
+        lambda weights: optimizers.build("adamw", weights, weight_decay),
         has_gradient,
         restored_before=restored_before,
     )
 
-    one_by_one = trained(adamw_of_each, has_gradient)
+    one_by_one = trained(
+        lambda weights: torch.optim.AdamW(
+            weights, lr=0.0, betas=(0.9, 0.98), weight_decay=weight_decay, foreach=False
+        ),
+        has_gradient,
+    )
     assert norms == one_by_one[0]
     assert all(map(torch.equal, weights, one_by_one[1]))
     for ours, theirs in zip(moments, one_by_one[2], strict=True):
